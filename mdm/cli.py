@@ -1,0 +1,168 @@
+"""The command line: verbs only. Heavy rooms are imported by the verb that needs them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mdm.manifest import ArtifactError, write_json
+
+Verb = Callable[[argparse.Namespace], None]
+
+
+def _study(options: argparse.Namespace) -> Any:
+    from mdm import study
+
+    return study.load(options.study, json.loads(options.set))
+
+
+def check(options: argparse.Namespace) -> None:
+    study = _study(options)
+    print(f"{study.name}: {len(study.runs)} runs, {len(study.artifacts)} artifacts, every recipe is valid")
+
+
+def plan(options: argparse.Namespace) -> None:
+    from mdm import plan
+
+    print(plan.render(_study(options), options.results))
+
+
+def recipe(options: argparse.Namespace) -> None:
+    ref = f"{options.out.parent.parent.name}/{options.out.parent.name}"
+    write_json(options.out, _study(options).recipe(ref))
+
+
+def schema(options: argparse.Namespace) -> None:
+    from mdm.config import StudyConfig
+
+    write_json(options.out, StudyConfig.model_json_schema())
+
+
+def index(options: argparse.Namespace) -> None:
+    from mdm.data.shards import index_data
+
+    index_data(options.recipe)
+
+
+def shard(options: argparse.Namespace) -> None:
+    from mdm.data.shards import write_shard
+
+    write_shard(options.recipe, int(options.shard))
+
+
+def manifest(options: argparse.Namespace) -> None:
+    from mdm.data.shards import write_manifest
+
+    write_manifest(options.recipe)
+
+
+def embed(options: argparse.Namespace) -> None:
+    from mdm.text.cache import embed
+
+    embed(options.recipe)
+
+
+def train(options: argparse.Namespace) -> None:
+    from mdm.train.loop import train
+
+    train(options.recipe, options.out, options.autosave_seconds)
+
+
+def export(options: argparse.Namespace) -> None:
+    from mdm.train.export import export
+
+    export(options.recipe)
+
+
+def judge(options: argparse.Namespace) -> None:
+    from mdm.evaluate.judge import train_judge
+
+    train_judge(options.recipe)
+
+
+def clip(options: argparse.Namespace) -> None:
+    from mdm.evaluate.clip_model import train_clip
+
+    train_clip(options.recipe)
+
+
+def sample(options: argparse.Namespace) -> None:
+    from mdm.evaluate.generate import generate
+
+    generate(options.recipe)
+
+
+def features(options: argparse.Namespace) -> None:
+    from mdm.evaluate.features import extract_features
+
+    extract_features(options.recipe)
+
+
+def score(options: argparse.Namespace) -> None:
+    from mdm.evaluate.scores import score
+
+    score(options.recipe)
+
+
+STUDY_OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("--study", {"default": "laptop", "help": "name in config/studies, or a path (default: %(default)s)"}),
+    ("--set", {"default": "{}", "metavar": "JSON", "help": 'overrides, e.g. \'{"base.train.batch_images": 8}\''}),
+)
+RECIPE: tuple[tuple[str, dict[str, Any]], ...] = (("recipe", {"type": Path, "help": "an artifact's recipe.json"}),)
+RESULTS = ("--results", {"type": Path, "default": Path("results"), "help": "default: %(default)s"})
+OUT = ("--out", {"type": Path, "required": True})
+
+VERBS: dict[str, tuple[Verb, str, tuple[tuple[str, dict[str, Any]], ...]]] = {
+    "check": (check, "validate a study and every run of it", STUDY_OPTIONS),
+    "plan": (plan, "list runs, stages, digests, images and estimated time", (*STUDY_OPTIONS, RESULTS)),
+    "recipe": (recipe, "write the recipe of one artifact", (*STUDY_OPTIONS, OUT)),
+    "schema": (schema, "write the JSON schema of study files", (OUT,)),
+    "index": (index, "list what a data set contains", RECIPE),
+    "shard": (shard, "make one shard of a data set", (*RECIPE, ("--shard", {"required": True}))),
+    "manifest": (manifest, "verify and record the shards of a data set", RECIPE),
+    "embed": (embed, "embed the captions of a data set", RECIPE),
+    "train": (
+        train, "train one slice of a stage",
+        (*RECIPE, OUT, ("--autosave-seconds", {"type": float, "default": 60.0, "help": "default: %(default)s"})),
+    ),
+    "export": (export, "write the weights of a finished stage", RECIPE),
+    "judge": (judge, "train the judge network", RECIPE),
+    "clip": (clip, "train the small CLIP", RECIPE),
+    "sample": (sample, "draw the pictures of a protocol", RECIPE),
+    "features": (features, "extract features of pictures", RECIPE),
+    "score": (score, "turn features into metrics", RECIPE),
+}  # fmt: skip
+
+
+def parser() -> argparse.ArgumentParser:
+    """One sub-command for each verb."""
+    top = argparse.ArgumentParser(prog="mdm", description=__doc__)
+    top.add_argument("--debug", action="store_true", help="show tracebacks of user errors too")
+    commands = top.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for name, (_, text, arguments) in VERBS.items():
+        command = commands.add_parser(name, help=text, description=text)
+        for flag, settings in arguments:
+            command.add_argument(flag, **settings)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; user errors are one message, programming errors a traceback."""
+    # Nothing is looked up on a model hub at run time; weights come by path and hash.
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    options = parser().parse_args(arguments)
+    try:
+        VERBS[options.verb][0](options)
+    except (ValueError, ArtifactError) as error:
+        if options.debug:
+            raise
+        print(f"mdm {options.verb}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0

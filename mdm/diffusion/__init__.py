@@ -1,0 +1,1 @@
+"""The noise process, its loss and its reversal: pure functions on tensors."""

@@ -1,0 +1,53 @@
+"""Noise as a pure function of what it is for, a seed, the picture's number, the step and the level.
+
+Drawn on the CPU: the numbers of a CUDA generator depend on the model of the card.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mdm.config import DiffusionConfig
+
+
+def generator(purpose: str, seed: int, picture: int, step: int = 0, level: int = 0) -> torch.Generator:
+    """A CPU generator of its own for one draw."""
+    name = hashlib.sha256(f"{purpose}/{seed}/{step}/{level}".encode()).digest()
+    # The CPU generator keeps 32 bits of its seed; adding the picture's number (rather than hashing it too)
+    # makes sure that no two of 4 billion pictures share a draw.
+    return torch.Generator().manual_seed((int.from_bytes(name[:4], "big") + picture) % 2**32)
+
+
+def normal(
+    purpose: str, seed: int, pictures: Sequence[int], shape: Sequence[int], step: int = 0, level: int = 0
+) -> Tensor:
+    """Standard normal numbers [B, *shape], one generator per picture."""
+    noise = torch.empty(len(pictures), *shape)
+    for row, picture in zip(noise, pictures, strict=True):
+        torch.randn(*shape, generator=generator(purpose, seed, int(picture), step, level), out=row)
+    return noise
+
+
+def training_times(config: DiffusionConfig, seed: int, pictures: Sequence[int]) -> Tensor:
+    """Uniform times [B] in 0..N-1, one per image counter."""
+    draws = [torch.randint(config.steps, (1,), generator=generator("time", seed, int(p))) for p in pictures]
+    return torch.cat(draws)
+
+
+def training_noises(
+    config: DiffusionConfig, seed: int, pictures: Sequence[int], resolutions: Sequence[int]
+) -> list[Tensor]:
+    """Noise [B,3,R,R] of every level, highest first: independent, or pooled from the highest if shared."""
+    if not config.shared_noise:
+        return [normal("noise", seed, pictures, (3, r, r), level=r) for r in resolutions]
+    noises = [normal("noise", seed, pictures, (3, resolutions[0], resolutions[0]), level=resolutions[0])]
+    for high, low in zip(resolutions, resolutions[1:], strict=False):
+        ratio = high // low
+        # The mean of ratio^2 unit normals has deviation 1/ratio.
+        noises.append(F.avg_pool2d(noises[-1], ratio) * ratio)
+    return noises

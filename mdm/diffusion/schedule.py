@@ -1,0 +1,66 @@
+"""Noise schedules: alpha-bar ("gamma") of N+1 noise levels, index 0 clean, and their shift with resolution."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mdm.config import DiffusionConfig, StudyError, nearest
+
+BETA_FIRST, BETA_LAST = 1e-4, 0.02  # Ho et al. 2020, for 1000 steps; the released code does not rescale them
+
+
+def _squared_cosine(steps: int) -> np.ndarray:
+    """Nichol & Dhariwal 2021, as the released models use it."""
+    clean = np.cos((np.arange(steps + 1) / steps + 0.008) / 1.008 * np.pi / 2) ** 2
+    betas = np.minimum(1 - clean[1:] / clean[:-1], 0.999)
+    return np.exp(np.cumsum(np.log1p(-np.concatenate([[0.0], betas]))))
+
+
+def _cosine(steps: int) -> np.ndarray:
+    """Log-SNR from 5 to -5 along a cosine, then the clean level in front."""
+    last, first = np.arctan(np.exp(-2.5)), np.arctan(np.exp(2.5))
+    log_snr = -2 * np.log(np.tan((first - last) * np.linspace(0, 1, steps) + last))
+    return np.concatenate([[1.0], 1 / (1 + np.exp(-log_snr))])
+
+
+def _linear(steps: int) -> np.ndarray:
+    """Linearly growing betas."""
+    return np.cumprod(1 - np.concatenate([[0.0], np.linspace(BETA_FIRST, BETA_LAST, steps)]))
+
+
+def _sigmoid(steps: int) -> np.ndarray:
+    """Jabri et al. 2022 with start -3, end 3, temperature 1; the floor keeps the last SNR above zero."""
+    falling = 1 / (1 + np.exp(np.linspace(-3, 3, steps + 1)))
+    return np.maximum((falling - falling[-1]) / (falling[0] - falling[-1]), 1e-9)
+
+
+SCHEDULES = {"squared-cosine": _squared_cosine, "cosine": _cosine, "linear": _linear, "sigmoid": _sigmoid}
+
+
+def alpha_bar(name: str, steps: int) -> Tensor:
+    """Gamma of every noise level, float32 [steps + 1], from 1 downwards."""
+    if name not in SCHEDULES:
+        raise StudyError(f"unknown schedule '{name}'; {nearest(name, SCHEDULES)}")
+    return torch.from_numpy(SCHEDULES[name](steps)).float()
+
+
+def shift(gammas: Tensor, ratio: float, power: float) -> Tensor:
+    """Divide the SNR by ratio ** power; a larger picture hides its content only under more noise.
+
+    float32 like the released code: 1 - gamma of the first levels depends on the rounding.
+    """
+    if ratio == 1 or power == 0:
+        return gammas
+    snr = gammas / (1 - gammas) / ratio**power
+    return 1 / (1 + 1 / snr)
+
+
+def levels(config: DiffusionConfig, resolutions: Sequence[int]) -> Tensor:
+    """Shifted gammas [L, N+1] of a nest, highest resolution first."""
+    base = config.base_resolution or min(resolutions)
+    gammas = alpha_bar(config.schedule, config.steps)
+    return torch.stack([shift(gammas, resolution / base, config.shift_power) for resolution in resolutions])

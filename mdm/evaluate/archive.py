@@ -1,0 +1,86 @@
+"""Pictures in .npz files that never have to fit into memory: written and read in batches."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mdm.manifest import ArtifactError
+
+
+@dataclass(frozen=True)
+class ArrayStream:
+    """An array given piece by piece along its first dimension."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    pieces: Iterable[np.ndarray]
+
+    @classmethod
+    def of(cls, array: np.ndarray) -> ArrayStream:
+        """A whole array as one piece."""
+        return cls(array.shape, array.dtype, [array])
+
+
+def write_archive(path: Path, arrays: Mapping[str, ArrayStream]) -> None:
+    """Write an uncompressed .npz atomically; the same arrays give the same bytes."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as stream:
+            with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+                for name, array in arrays.items():
+                    _write_member(archive, name, array)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_member(archive: zipfile.ZipFile, name: str, array: ArrayStream) -> None:
+    # A ZipInfo of our own carries no clock time, so equal pictures make equal files.
+    with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
+        header = {
+            "descr": np.lib.format.dtype_to_descr(array.dtype),
+            "fortran_order": False,
+            "shape": array.shape,
+        }
+        np.lib.format.write_array_header_1_0(member, header)
+        written = 0
+        for piece in array.pieces:
+            member.write(np.ascontiguousarray(piece, dtype=array.dtype).tobytes())
+            written += len(piece)
+    if written != array.shape[0]:
+        raise ValueError(f"array {name} was announced with {array.shape[0]} rows, but {written} came")
+
+
+def read_array(path: Path, name: str) -> np.ndarray:
+    """One small array of an archive; pickled objects are refused."""
+    with np.load(path, allow_pickle=False) as archive:
+        if name not in archive:
+            raise ArtifactError(f"{path} has no array {name!r}; it holds {sorted(archive)}")
+        return archive[name]
+
+
+def array_names(path: Path) -> list[str]:
+    """The names of the arrays in an archive."""
+    with zipfile.ZipFile(path) as archive:
+        return [name.removesuffix(".npy") for name in archive.namelist()]
+
+
+def read_batches(path: Path, name: str, batch_images: int, num_images: int) -> Iterator[np.ndarray]:
+    """The first num_images rows of an array, batch by batch, without loading the rest."""
+    with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as member:
+        np.lib.format.read_magic(member)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(member)
+        if shape[0] < num_images:
+            raise ArtifactError(f"{path} holds {shape[0]} pictures, but {num_images} are asked for")
+        row_bytes = int(np.prod(shape[1:])) * dtype.itemsize
+        for start in range(0, num_images, batch_images):
+            rows = min(batch_images, num_images - start)
+            yield np.frombuffer(member.read(rows * row_bytes), dtype).reshape(rows, *shape[1:])

@@ -1,0 +1,67 @@
+"""CLIP score with open_clip: the same code for the tiny model of a laptop study and for published weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mdm.config import StudyError
+from mdm.evaluate.weights import verified
+
+FOLDER_FILES = ("open_clip_config.json", "open_clip_model.safetensors")
+
+
+class ClipScorer:
+    """An open_clip model with its own preprocessing and tokenizer."""
+
+    def __init__(self, model: Any, preprocess: Any, tokenizer: Any, device: str) -> None:
+        self._model, self._preprocess, self._tokenizer = model.to(device).eval(), preprocess, tokenizer
+        self._device = device
+
+    def image_features(self, pictures: np.ndarray) -> np.ndarray:
+        """uint8 pictures [B, H, W, 3] -> unit vectors [B, D]."""
+        import torch
+        from PIL import Image
+
+        with torch.inference_mode():
+            batch = torch.stack([self._preprocess(Image.fromarray(picture)) for picture in pictures])
+            return self._model.encode_image(batch.to(self._device), normalize=True).float().cpu().numpy()
+
+    def text_features(self, captions: Sequence[str]) -> np.ndarray:
+        """B captions -> unit vectors [B, D]; captions beyond the model's context are cut, as CLIP does."""
+        import torch
+
+        with torch.inference_mode():
+            tokens = self._tokenizer(list(captions)).to(self._device)
+            return self._model.encode_text(tokens, normalize=True).float().cpu().numpy()
+
+
+def load_clip(weights: Mapping[str, Any], device: str = "cpu") -> ClipScorer:
+    """Load {"path", "sha256", "model"}: a folder in open_clip's layout, or a file of the named architecture."""
+    path = Path(weights["path"]).expanduser()
+    folder = path.is_dir()
+    verified(path / FOLDER_FILES[1] if folder else path, weights["sha256"], "clip")
+    name = f"local-dir:{path.resolve()}" if folder else weights.get("model")
+    if not name:
+        raise StudyError(
+            f"clip: {path} is a file of weights; write model: its open_clip architecture, e.g. ViT-B-16"
+        )
+    import open_clip
+
+    if not folder and name not in open_clip.list_models():
+        raise StudyError(
+            f"clip: open_clip knows no architecture {name!r}; open_clip.list_models() has the names"
+        )
+    # Without require_pretrained open_clip only warns about weights that did not load and scores with noise.
+    model, _, preprocess = open_clip.create_model_and_transforms(
+        name, pretrained=None if folder else str(path), require_pretrained=True
+    )
+    return ClipScorer(model, preprocess, open_clip.get_tokenizer(name), device)
+
+
+def clip_scores(images: np.ndarray, texts: np.ndarray) -> np.ndarray:
+    """100 * max(0, cosine) for each pair of unit vectors [N, D] -> [N]."""
+    return 100 * np.einsum("nd,nd->n", images, texts, dtype=np.float64).clip(min=0)

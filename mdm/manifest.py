@@ -1,0 +1,129 @@
+"""Files that can be trusted: atomic writes, hashes, and the record of how each artifact was made."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import time
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+RECORDED_PACKAGES = ("torch", "numpy", "transformers", "open_clip_torch", "clean-fid", "webdataset", "snakemake")
+
+
+class ArtifactError(ValueError):
+    """An artifact on disk is missing, incomplete or not what its recipe says."""
+
+
+def write_atomic(path: str | Path, content: bytes | str) -> None:
+    """Write a file so that a reader sees the old content or all of the new one, never a part."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The pid keeps two jobs that write the same file from tearing each other's temporary.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as stream:
+            stream.write(content.encode() if isinstance(content, str) else content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write readable JSON atomically."""
+    write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read JSON; a damaged or missing file is an ArtifactError that names the path."""
+    try:
+        return json.loads(Path(path).read_text())
+    except FileNotFoundError:
+        raise ArtifactError(f"{path} does not exist; the rule that makes it has not run") from None
+    except json.JSONDecodeError as error:
+        raise ArtifactError(f"{path} is not valid JSON ({error}); delete it and run again") from None
+
+
+def canonical(value: Any) -> bytes:
+    """The one byte string of a JSON value: key order and layout do not matter, values do."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def digest(value: Any) -> str:
+    """Twelve hex digits that identify a recipe."""
+    return hashlib.sha256(canonical(value)).hexdigest()[:12]
+
+
+def sha256_file(path: str | Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def read_recipe(path: str | Path) -> dict[str, Any]:
+    """Read a recipe and prove that it is the one its folder is named after."""
+    path = Path(path)
+    recipe = read_json(path)
+    named = path.parent.name.rpartition("-")[2]
+    if digest(recipe) != named:
+        raise ArtifactError(
+            f"{path} was changed: its digest is {digest(recipe)}, but the folder says {named}. "
+            "Recipes are generated; edit the study file instead and delete this folder."
+        )
+    return recipe
+
+
+def results_root(recipe_path: str | Path) -> Path:
+    """The results folder that holds kind/name-digest/recipe.json."""
+    return Path(recipe_path).resolve().parents[2]
+
+
+class Stopwatch:
+    """Wall seconds since construction."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return round(time.monotonic() - self._start, 3)
+
+
+def _git(*arguments: str) -> str | None:
+    here = Path(__file__).parent
+    done = subprocess.run(["git", "-C", here, *arguments], capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+@cache
+def _source() -> dict[str, Any]:
+    try:
+        return {"commit": _git("rev-parse", "HEAD"), "dirty": bool(_git("status", "--porcelain", "-uno"))}
+    except FileNotFoundError:  # no git on this machine: say so rather than guess
+        return {"commit": None, "dirty": None}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def provenance(device: str = "cpu") -> dict[str, Any]:
+    """What every manifest records: source, packages, machine. Host names are left out on purpose."""
+    packages = {name: version for name in RECORDED_PACKAGES if (version := _version(name))}
+    return {
+        "git": _source(),
+        "packages": packages,
+        "python": platform.python_version(),
+        "device": device,
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+    }

@@ -1,0 +1,112 @@
+"""Attention layers: pixels to pixels and to text (spec A.5), and text to text (spec A.6)."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+HEADS = 8
+ATTENTION_GROUPS = 32  # the released model uses 32 here whatever the residual blocks use
+
+
+def zeroed(layer: nn.Module) -> nn.Module:
+    """Set weight and bias to zero, so that the branch this layer ends starts as nothing."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
+
+
+def _split_heads(tokens: Tensor) -> Tensor:
+    """[B,S,C] -> [B,heads,S,C/heads]; a head is a contiguous block of channels."""
+    return tokens.unflatten(2, (HEADS, -1)).transpose(1, 2)
+
+
+def _join_heads(heads: Tensor) -> Tensor:
+    """[B,heads,S,C/heads] -> [B,S,C]."""
+    return heads.transpose(1, 2).flatten(2)
+
+
+def feed_forward(channels: int) -> nn.Sequential:
+    """Two 1x1 convolutions [B,C,H,W] -> [B,C,H,W]; the last starts at zero."""
+    return nn.Sequential(
+        nn.GroupNorm(ATTENTION_GROUPS, channels),
+        nn.Conv2d(channels, 4 * channels, 1),
+        nn.GELU(),
+        zeroed(nn.Conv2d(4 * channels, channels, 1)),
+    )
+
+
+class PixelAttention(nn.Module):
+    """x [B,C,H,W] plus attention to itself and to text [B,S,D]: one query, two softmaxes, their sum."""
+
+    def __init__(self, channels: int, text_channels: int | None, with_ffn: bool) -> None:
+        super().__init__()
+        if channels % ATTENTION_GROUPS:
+            raise ValueError(f"attention over {channels} channels: the width must be divisible by {ATTENTION_GROUPS}")
+        self.norm = nn.GroupNorm(ATTENTION_GROUPS, channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        if text_channels:
+            self.norm_cond = nn.LayerNorm(text_channels)
+            self.kv_cond = nn.Linear(text_channels, 2 * channels)
+        self.proj_out = zeroed(nn.Conv2d(channels, channels, 1))
+        self.ffn = feed_forward(channels) if with_ffn else None
+        self.reads_text = bool(text_channels)
+
+    def forward(self, x: Tensor, text: Tensor | None, keep: Tensor | None) -> Tensor:
+        """x [B,C,H,W], text [B,S,D], keep bool [B,1,1,S] (None: every position) -> [B,C,H,W]."""
+        tokens = self.qkv(self.norm(x)).flatten(2).transpose(1, 2)
+        query, key, value = (_split_heads(part) for part in tokens.chunk(3, dim=2))
+        heads = F.scaled_dot_product_attention(query, key, value)
+        if self.reads_text:
+            key, value = (_split_heads(part) for part in self.kv_cond(self.norm_cond(text)).chunk(2, dim=2))
+            heads = heads + F.scaled_dot_product_attention(query, key, value, attn_mask=keep)
+        x = x + self.proj_out(_join_heads(heads).transpose(1, 2).unflatten(2, x.shape[2:]))
+        return x if self.ffn is None else x + self.ffn(x)
+
+
+class TokenAttention(nn.Module):
+    """Residual self-attention over text [B,S,C]."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.proj_out = zeroed(nn.Linear(channels, channels))
+
+    def forward(self, text: Tensor, keep: Tensor | None) -> Tensor:
+        """text [B,S,C], keep bool [B,1,1,S] -> [B,S,C]."""
+        query, key, value = (_split_heads(part) for part in self.qkv(self.norm(text)).chunk(3, dim=2))
+        heads = F.scaled_dot_product_attention(query, key, value, attn_mask=keep)
+        return text + self.proj_out(_join_heads(heads))
+
+
+class TokenFeedForward(nn.Module):
+    """Residual two-layer perceptron over text [B,S,C]."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.main = nn.Sequential(
+            nn.LayerNorm(channels),
+            nn.Linear(channels, 4 * channels),
+            nn.GELU(),
+            zeroed(nn.Linear(4 * channels, channels)),
+        )
+
+    def forward(self, text: Tensor) -> Tensor:
+        """[B,S,C] -> [B,S,C]."""
+        return text + self.main(text)
+
+
+class TextLayer(nn.Module):
+    """One learnable layer on top of the frozen text encoder."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        if channels % HEADS:
+            raise ValueError(f"text layers over {channels} channels: the width must be divisible by {HEADS} heads")
+        self.attn = TokenAttention(channels)
+        self.mlp = TokenFeedForward(channels)
+
+    def forward(self, text: Tensor, keep: Tensor | None) -> Tensor:
+        """text [B,S,C], keep bool [B,1,1,S] -> [B,S,C]."""
+        return self.mlp(self.attn(text, keep))

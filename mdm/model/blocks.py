@@ -1,0 +1,142 @@
+"""Residual blocks, the chains of them at one inner resolution, and what modulates them (spec A.1, A.2, A.4, A.7)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mdm.model.attention import PixelAttention, zeroed
+
+
+def frequencies(time_channels: int) -> Tensor:
+    """Angular frequencies [1, D/8] of the sinusoids; the exponent is divided by their number, not number - 1."""
+    half = time_channels // 8
+    return torch.exp(torch.arange(half, dtype=torch.float32) * (-math.log(10000) / half))[None]
+
+
+def sinusoids(values: Tensor, rates: Tensor) -> Tensor:
+    """Embed values [B] as [B, D/4], sines first; float32 because times up to 1000 need their low bits."""
+    angles = values.float()[:, None] * rates
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+class MicroConditioning(nn.ModuleDict):
+    """Scalars such as the original picture size, each through its own two layers that start at zero."""
+
+    def __init__(self, defaults: dict[str, float], time_channels: int) -> None:
+        super().__init__(
+            {
+                name: nn.ModuleList(
+                    [nn.Linear(time_channels // 4, time_channels), zeroed(nn.Linear(time_channels, time_channels))]
+                )
+                for name in defaults
+            }
+        )
+        self.defaults = dict(defaults)
+
+    def forward(self, micros: dict[str, Tensor] | None, rows: int, rates: Tensor) -> Tensor:
+        """Sum over names, [rows, D], or [1, D] where only defaults are used."""
+        total = torch.zeros(1, 1, device=rates.device)
+        for name, (first, second) in self.items():
+            default = self.defaults[name]
+            given = (micros or {}).get(name)
+            value = torch.full((1,), default, device=rates.device) if given is None else given[:rows]
+            # The released code caps "scale" at its default and multiplies every other scalar by 1000.
+            value = value.clamp(max=default) if name == "scale" else value * 1000
+            total = total + second(F.silu(first(sinusoids(value, rates))))
+        return total
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions [B,C_in,H,W] -> [B,C_out,H,W] modulated by the time embedding."""
+
+    def __init__(self, c_in: int, c_out: int, time_channels: int, groups: int, dropout: float) -> None:
+        super().__init__()
+        self.norm1 = nn.GroupNorm(groups, c_in)
+        self.conv1 = nn.Conv2d(c_in, c_out, 3, padding=1)
+        self.time_layer = nn.Linear(time_channels, 2 * c_out)
+        self.norm2 = nn.GroupNorm(groups, c_out)
+        self.conv2 = zeroed(nn.Conv2d(c_out, c_out, 3, padding=1))
+        self.conv3 = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else None
+        self.dropout = dropout
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        """x [B,C_in,H,W], time [B,D] (already through SiLU) -> [B,C_out,H,W]."""
+        hidden = self.conv1(F.silu(self.norm1(x)))
+        scale, shift = self.time_layer(time)[:, :, None, None].chunk(2, dim=1)
+        hidden = F.silu(self.norm2(hidden) * (1 + scale) + shift)
+        if self.dropout:
+            hidden = F.dropout(hidden, self.dropout, self.training)
+        return self.conv2(hidden) + (x if self.conv3 is None else self.conv3(x))
+
+
+class Chain(nn.Module):
+    """Residual blocks, each followed by its attention layers, at one inner resolution."""
+
+    def __init__(
+        self,
+        widths_in: Sequence[int],
+        channels: int,
+        *,
+        time_channels: int,
+        groups: int = 32,
+        dropout: float = 0.0,
+        attention: int = 0,
+        attention_ffn: bool = True,
+        text_channels: int | None = None,
+        resample: int = 1,
+    ) -> None:
+        """`resample` is the stride of the convolution at the end; 1 means that there is none."""
+        super().__init__()
+        self.resnets = nn.ModuleList(
+            ResidualBlock(width, channels, time_channels, groups, dropout) for width in widths_in
+        )
+        self.attn = nn.ModuleList(
+            PixelAttention(channels, text_channels, attention_ffn) for _ in range(attention * len(widths_in))
+        )
+        self.resample = nn.Conv2d(channels, channels, 3, stride=resample, padding=1) if resample > 1 else None
+
+    def block(self, index: int, x: Tensor, time: Tensor, text: Tensor | None, keep: Tensor | None) -> Tensor:
+        """Residual block number `index` and the attention layers that belong to it, [B,C,H,W]."""
+        x = self.resnets[index](x, time)
+        per_block = len(self.attn) // len(self.resnets)
+        for layer in self.attn[index * per_block : (index + 1) * per_block]:
+            x = layer(x, text, keep)
+        return x
+
+
+class DownChain(Chain):
+    """A chain that halves the resolution at its end unless it is the last."""
+
+    def forward(self, x: Tensor, time: Tensor, text: Tensor | None, keep: Tensor | None) -> list[Tensor]:
+        """Every activation that the way up will want; the last one is the output."""
+        kept = []
+        for index in range(len(self.resnets)):
+            x = self.block(index, x, time, text, keep)
+            kept.append(x)
+        if self.resample is not None:
+            kept.append(self.resample(x))
+        return kept
+
+
+class UpChain(Chain):
+    """A chain that takes one kept activation per residual block and doubles the resolution at its end."""
+
+    def __init__(self, widths_in: Sequence[int], channels: int, *, resample: bool, **settings: object) -> None:
+        super().__init__(widths_in, channels, **settings)
+        # The picture is enlarged first, so this convolution has stride 1 (unlike the one on the way down).
+        self.resample = nn.Conv2d(channels, channels, 3, padding=1) if resample else None
+
+    def forward(
+        self, x: Tensor, skips: list[Tensor], time: Tensor, text: Tensor | None, keep: Tensor | None
+    ) -> Tensor:
+        """x [B,C,H,W]; takes its activations from the end of `skips`."""
+        for index in range(len(self.resnets)):
+            x = self.block(index, torch.cat([x, skips.pop()], dim=1), time, text, keep)
+        if self.resample is None:
+            return x
+        return self.resample(F.interpolate(x, scale_factor=2, mode="nearest"))

@@ -1,0 +1,74 @@
+"""A level around a level: the Matryoshka U-Net of any depth (Gu et al. 2023, section 3.2; spec A.9)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mdm.config import LevelConfig, ModelConfig, StudyError
+from mdm.model.attention import zeroed
+from mdm.model.unet import Condition, InnermostUNet, UNet, time_channels
+
+
+class NestedUNet(UNet):
+    """An outer level: its coarsest feature map goes into the network of the next lower resolution and comes back."""
+
+    def __init__(self, level: LevelConfig, config: ModelConfig, inner: InnermostUNet | NestedUNet) -> None:
+        super().__init__(level, config)
+        outside, inside = level.channels[-1], inner.level.channels[0]
+        # Zero adapters: a fresh level changes nothing of what the levels inside compute.
+        self.in_adapter = zeroed(nn.Conv2d(outside, inside, 3, padding=1))
+        self.out_adapter = zeroed(nn.Conv2d(inside, outside, 3, padding=1))
+        self.inner_unet = inner
+        if config.freeze_inner:
+            inner.requires_grad_(False)
+
+    def encode(self, text: Tensor | None, mask: Tensor | None, labels: Tensor | None) -> Condition:
+        """The innermost level reads the text once for all."""
+        return self.inner_unet.encode(text, mask, labels)
+
+    def denoise(
+        self,
+        pictures: list[Tensor],
+        times: Tensor,
+        condition: Condition,
+        micros: dict[str, Tensor] | None,
+        features: Tensor | None,
+    ) -> tuple[list[Tensor], Tensor]:
+        """Predictions of this level and all inside it, and this level's last feature map."""
+        rows = len(pictures[0])
+        own = condition.rows(rows)
+        time = self.embed(times[:rows], micros, own)
+        x, skips = self.go_down(self.enter(pictures[0], features), time, own)
+        sent = _pad_rows(self.in_adapter(x), len(pictures[1]))
+        # The inner network sees all rows, so times and condition go in uncut.
+        predictions, returned = self.inner_unet.denoise(pictures[1:], times, condition, micros, sent)
+        x = x + self.out_adapter(returned[:rows])
+        x = self.go_up(x, skips, time, own)
+        return [self.predict(x), *predictions], x
+
+
+def _pad_rows(x: Tensor, rows: int) -> Tensor:
+    """[b,C,H,W] -> [rows,C,H,W] with zeros for the pictures that the outer level did not see."""
+    return x if len(x) == rows else F.pad(x, (0, 0, 0, 0, 0, 0, 0, rows - len(x)))
+
+
+def assemble(config: ModelConfig, seed: int) -> InnermostUNet | NestedUNet:
+    """The nest of a configuration with fresh weights, on the CPU (or on meta inside `torch.device("meta")`)."""
+    _check_buildable(config)
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(seed)
+        # Inside first: the inner levels of a deeper nest then start with the very weights of the smaller nest.
+        network: InnermostUNet | NestedUNet = InnermostUNet(config.levels[0], config)
+        for level in config.levels[1:]:
+            network = NestedUNet(level, config, network)
+    return network
+
+
+def _check_buildable(config: ModelConfig) -> None:
+    for level in config.levels:
+        if level.temporal or any(level.temporal_attention) or level.temporal_rotary or level.temporal_spatial:
+            raise StudyError(f"level {level.resolution}: video (temporal settings) is not built yet; remove them")
+    if time_channels(config) % 8:
+        raise StudyError(f"time_channels {time_channels(config)} is not divisible by 8; write a multiple of 8")

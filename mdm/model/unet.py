@@ -1,0 +1,209 @@
+"""The U-Net of one level, and the innermost one that also reads text and classes (spec A.3, A.8)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mdm.config import LevelConfig, ModelConfig
+from mdm.model.attention import TextLayer, zeroed
+from mdm.model.blocks import DownChain, MicroConditioning, UpChain, frequencies, sinusoids
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What every level is told: vector [B,D] added to the time embedding, text [B,S,P], keep bool [B,1,1,S]."""
+
+    vector: Tensor | None = None
+    text: Tensor | None = None
+    keep: Tensor | None = None
+
+    def rows(self, count: int) -> Condition:
+        """The condition of the first `count` pictures."""
+        return Condition(*(None if part is None else part[:count] for part in (self.vector, self.text, self.keep)))
+
+
+def time_channels(config: ModelConfig) -> int:
+    """Width of the time embedding, shared by all levels."""
+    return config.time_channels or 4 * config.levels[0].channels[0]
+
+
+def text_width(config: ModelConfig) -> int | None:
+    """Width of the text that attention layers see."""
+    return (config.text_projection or config.text_channels) if config.text_channels else None
+
+
+class UNet(nn.Module):
+    """One level: pictures [B,3,H,W] -> prediction [B,3,H,W] and the last feature map [B,C,H,W]."""
+
+    def __init__(self, level: LevelConfig, config: ModelConfig) -> None:
+        super().__init__()
+        width, first = time_channels(config), level.channels[0]
+        self.level, self.config = level, config
+        self.temb_layer1 = nn.Linear(width // 4, width)
+        self.temb_layer2 = nn.Linear(width, width)
+        self.cond_layers = MicroConditioning(level.micro_conditioning, width)
+        self.conv_in = nn.Conv2d(3, first, 3, padding=1)
+        self.norm_out = nn.GroupNorm(level.norm_groups, first)
+        self.conv_out = zeroed(nn.Conv2d(first, 3, 3, padding=1))
+        self._build_chains(level, width, text_width(config))
+        # Not persistent: the released checkpoints hold no buffers.
+        self.register_buffer("t_emb", frequencies(width), persistent=False)
+
+    def _build_chains(self, level: LevelConfig, width: int, text_channels: int | None) -> None:
+        shared = {
+            "time_channels": width,
+            "groups": level.norm_groups,
+            "dropout": level.dropout,
+            "attention_ffn": level.attention_ffn,
+            "text_channels": text_channels,
+        }
+        depth = len(level.channels)
+        attention = level.attention or (0,) * depth
+        self.down_blocks, self.mid_blocks, self.up_blocks = (nn.ModuleList() for _ in range(3))
+        x, skips = level.channels[0], [level.channels[0]]
+        for i, channels in enumerate(level.channels):
+            last = i == depth - 1
+            widths = [x] + [channels] * (level.resnets[i] - 1)
+            self.down_blocks.append(
+                DownChain(widths, channels, attention=attention[i], resample=1 if last else 2, **shared)
+            )
+            skips += [channels] * (level.resnets[i] + (not last))
+            x = channels
+        if level.middle:
+            self.mid_blocks.extend(DownChain([x], x, attention=layers, **shared) for layers in (1, 0))
+        for i, channels in reversed(list(enumerate(level.channels))):
+            widths = []
+            for _ in range(level.resnets[i] + 1):
+                widths.append(x + skips.pop())
+                x = channels
+            self.up_blocks.append(UpChain(widths, channels, attention=attention[i], resample=i > 0, **shared))
+
+    def forward(
+        self,
+        pictures: list[Tensor],
+        times: Tensor,
+        text: Tensor | None = None,
+        mask: Tensor | None = None,
+        micros: dict[str, Tensor] | None = None,
+        labels: Tensor | None = None,
+    ) -> list[Tensor]:
+        """Predictions, highest resolution first, for noisy pictures [b,3,H,W] at integer times [B].
+
+        A higher level may hold fewer rows than a lower one: they are the first of the batch.
+        """
+        rows = [len(picture) for picture in pictures]
+        if len(rows) != len(self.config.levels):
+            raise ValueError(f"the network has {len(self.config.levels)} levels, but {len(rows)} pictures were given")
+        if rows != sorted(rows) or rows[-1] != len(times):
+            raise ValueError(f"{len(times)} times for batches of {rows} pictures (highest resolution first); "
+                             "the lowest needs one per time, and no higher level more than a lower one")
+        return self.denoise(pictures, times, self.encode(text, mask, labels), micros, None)[0]
+
+    def embed(self, times: Tensor, micros: dict[str, Tensor] | None, condition: Condition) -> Tensor:
+        """Everything that modulates the residual blocks, [B,D], through the SiLU they all would apply."""
+        vector = self.temb_layer2(F.silu(self.temb_layer1(sinusoids(times, self.t_emb))))
+        if condition.vector is not None:
+            vector = vector + condition.vector
+        if len(self.cond_layers):
+            vector = vector + self.cond_layers(micros, len(times), self.t_emb)
+        return F.silu(vector)
+
+    def enter(self, noisy: Tensor, features: Tensor | None) -> Tensor:
+        """First feature map [B,C,H,W] of a noisy picture [B,3,H,W], plus what the level around sends in."""
+        if self.level.normalize_input:
+            noisy = noisy / noisy.std(dim=(1, 2, 3), keepdim=True)
+        x = self.conv_in(noisy)
+        return x if features is None else x + features
+
+    def go_down(self, x: Tensor, time: Tensor, condition: Condition) -> tuple[Tensor, list[Tensor]]:
+        """x [B,C,H,W] -> the coarsest feature map and all activations that the way up takes."""
+        skips = [x]
+        for chain in self.down_blocks:
+            skips += chain(skips[-1], time, condition.text, condition.keep)
+        return skips[-1], skips
+
+    def go_up(self, x: Tensor, skips: list[Tensor], time: Tensor, condition: Condition) -> Tensor:
+        """Coarsest feature map -> last feature map [B,C,H,W]; empties `skips`."""
+        for chain in self.up_blocks:
+            x = chain(x, skips, time, condition.text, condition.keep)
+        return x
+
+    def predict(self, x: Tensor) -> Tensor:
+        """Last feature map [B,C,H,W] -> prediction [B,3,H,W]."""
+        return self.conv_out(F.silu(self.norm_out(x)))
+
+
+class InnermostUNet(UNet):
+    """The lowest resolution, which reads the text or the class for all levels."""
+
+    def __init__(self, level: LevelConfig, config: ModelConfig) -> None:
+        super().__init__(level, config)
+        width, text = time_channels(config), text_width(config)
+        if config.text_projection and config.text_channels:
+            self.lm_proj = nn.Linear(config.text_channels, text)
+        if text:
+            self.lm_head = nn.ModuleList(TextLayer(text) for _ in range(config.text_layers))
+            self.cond_emb = nn.Linear(text, width, bias=False)
+        if config.classes:
+            self.class_emb = nn.Embedding(config.classes + 1, width)  # the last row stands for "no class"
+
+    def denoise(
+        self,
+        pictures: list[Tensor],
+        times: Tensor,
+        condition: Condition,
+        micros: dict[str, Tensor] | None,
+        features: Tensor | None,
+    ) -> tuple[list[Tensor], Tensor]:
+        """Predictions of this level, and its last feature map before the output normalisation."""
+        time = self.embed(times, micros, condition)
+        x, skips = self.go_down(self.enter(pictures[0], features), time, condition)
+        for chain in self.mid_blocks:
+            x = chain(x, time, condition.text, condition.keep)[-1]
+        x = self.go_up(x, skips, time, condition)
+        return [self.predict(x)], x
+
+    def encode(self, text: Tensor | None, mask: Tensor | None, labels: Tensor | None) -> Condition:
+        """text [B,S,D] with mask [B,S] of 0/1, or labels [B] (= number of classes: no class) -> Condition."""
+        vector, keep = None, None
+        if self.config.text_channels:
+            text, keep, vector = self._encode_text(text, mask)
+        elif text is not None:
+            raise ValueError("text was given to a network without text; set text_channels in the model section")
+        if self.config.classes:
+            if labels is None:
+                raise ValueError(f"a network with {self.config.classes} classes needs labels, but none were given")
+            embedded = self.class_emb(labels)
+            vector = embedded if vector is None else vector + embedded
+        return Condition(vector, text, keep)
+
+    def _encode_text(self, text: Tensor | None, mask: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor]:
+        if text is None or text.shape[-1] != self.config.text_channels:
+            seen = "none" if text is None else f"features of width {text.shape[-1]}"
+            raise ValueError(f"the network reads text of width {self.config.text_channels}, but {seen} was given")
+        if self.config.text_projection:
+            text = self.lm_proj(text)
+        keep = attended(mask) if self.config.mask_text and mask is not None else None
+        for layer in self.lm_head:
+            text = layer(text, keep)
+        # The released model pools with the mask even where its attention ignores the mask, unless text layers
+        # have already mixed padding into every position.
+        mixed = not self.config.mask_text and self.config.text_layers > 0
+        pooled = text.mean(dim=1) if mask is None or mixed else masked_mean(text, mask)
+        return text, keep, self.cond_emb(pooled)
+
+
+def attended(mask: Tensor) -> Tensor:
+    """Mask [B,S] of 0/1 -> bool [B,1,1,S]; a caption without any token may look at its padding (no NaN)."""
+    keep = mask > 0
+    return (keep | ~keep.any(dim=1, keepdim=True))[:, None, None, :]
+
+
+def masked_mean(text: Tensor, mask: Tensor) -> Tensor:
+    """Mean over unmasked positions, [B,S,P] and [B,S] -> [B,P]; zero where there is none."""
+    weights = mask.to(text.dtype)[:, :, None]
+    return (text * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+

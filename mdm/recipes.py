@@ -1,0 +1,173 @@
+"""From validated settings to recipes: what each artifact is made from, and nothing else.
+
+A recipe holds exactly what determines the artifact's content. Titles, job sizes and paths of this machine
+stay out, so changing them makes nothing new.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from mdm.config import (
+    DiffusionConfig,
+    ModelConfig,
+    NetworkConfig,
+    ProtocolConfig,
+    RunConfig,
+    StageConfig,
+    StudyConfig,
+    StudyError,
+    TrainConfig,
+    WeightsConfig,
+    nearest,
+)
+from mdm.manifest import digest
+from mdm.study_file import parse
+
+# Raised in the same commit as any change of code that alters what a recipe computes; refactors leave it.
+RECIPE_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One folder under results/: {kind}/{name}-{digest of the recipe}."""
+
+    kind: str
+    name: str
+    recipe: dict[str, Any]
+
+    @property
+    def ref(self) -> str:
+        return f"{self.kind}/{self.name}-{digest(self.recipe)}"
+
+
+class Shelf:
+    """All artifacts of a study, each made once however many runs need it."""
+
+    def __init__(self, config: StudyConfig, where: str) -> None:
+        self._config = config
+        self._where = where
+        self.artifacts: dict[str, Artifact] = {}
+
+    def _put(self, kind: str, name: str, **recipe: Any) -> str:
+        artifact = Artifact(kind, name, {"kind": kind, "version": RECIPE_VERSION, **recipe})
+        self.artifacts[artifact.ref] = artifact
+        return artifact.ref
+
+    def _pick(self, section: str, name: str, asked_by: str) -> Any:
+        entries = getattr(self._config, section)
+        if name not in entries:
+            raise StudyError(f"{self._where}: {asked_by}: no '{name}' under `{section}`; {nearest(name, entries)}")
+        return entries[name]
+
+    def data(self, name: str, asked_by: str) -> str:
+        """A data set; its source validates its own settings and adds its version."""
+        from mdm.data import sources  # the registry is a plug-in of this room, light and free of torch
+
+        entry = self._pick("data", name, asked_by)
+        settings = sources.resolve(entry.source, entry.settings, f"{self._where}: data.{name}")
+        return self._put(
+            "data", name, source=entry.source, settings=settings, shard_images=entry.shard_images
+        )
+
+    def text(self, encoder: str, data: str, asked_by: str) -> str:
+        """The embedded captions of one data set."""
+        entry = self._pick("text", encoder, asked_by)
+        described = {"name": entry.name, "settings": entry.settings, "channels": entry.channels}
+        return self._put("text", f"{encoder}-{data}", encoder=described, data=[self.data(data, asked_by)])
+
+    def judge(self, name: str, asked_by: str) -> str:
+        return self._instrument("judge", "judges", name, asked_by)
+
+    def clip(self, name: str, asked_by: str) -> str:
+        return self._instrument("clip", "clips", name, asked_by)
+
+    def _instrument(self, kind: str, section: str, name: str, asked_by: str) -> str:
+        entry = self._pick(section, name, asked_by)
+        place = f"{section}.{name}"
+        data, test = self.data(entry.data, place), self.data(entry.test, place)
+        return self._put(kind, name, data=data, test=test, settings=entry.settings)
+
+    def train(self, run: RunConfig, name: str, seed: int, parent: str | None, asked_by: str) -> str:
+        """One training stage: its levels, its settings, its data and the weights it starts from."""
+        stage = run.stages[name]
+        place = f"{asked_by}.stages.{name}"
+        encoder = self._pick("text", run.text, f"{asked_by}.text") if run.text else None
+        model = stage_model(run.model, stage, encoder.channels if encoder else None, f"{self._where}: {place}")
+        data = stage.data or run.data
+        validation = stage.validation or run.validation
+        settings = stage_settings(run, stage, f"{self._where}: {place}")
+        self._check_resolution(data, max(stage.resolutions), place)
+        return self._put(
+            "train", name, seed=seed, model=model.model_dump(mode="json"), **settings,
+            num_images=stage.num_images, start_from=stage.start_from, parent=parent,
+            data=self.data(data, place),
+            text=self.text(run.text, data, place) if run.text else None,
+            validation=self.data(validation, place) if validation else None,
+            validation_text=self.text(run.text, validation, place) if run.text and validation else None,
+        )  # fmt: skip
+
+    def _check_resolution(self, data: str, resolution: int, place: str) -> None:
+        stored = self._pick("data", data, place).settings.get("resolution")
+        if stored is not None and (stored < resolution or stored % resolution):
+            raise StudyError(
+                f"{self._where}: {place}: trains at {resolution} px, but data.{data} is stored at {stored} px; "
+                f"write a multiple of {resolution} there"
+            )
+
+    def samples(self, run: RunConfig, train: str, protocol: str) -> str:
+        entry: ProtocolConfig = self._config.protocols[protocol]
+        place = f"protocols.{protocol}"
+        name = f"{protocol}-{list(run.stages)[-1]}"
+        return self._put(
+            "samples", name, train=train, sample=run.sample.model_dump(mode="json"), seed=entry.seed,
+            num_images=entry.num_images, prompts=self.data(entry.prompts, place),
+            text=self.text(run.text, entry.prompts, place) if run.text else None,
+        )  # fmt: skip
+
+    def features(self, name: str, images: str, num_images: int, resolution: int, protocol: ProtocolConfig) -> str:
+        """Features of generated or real pictures; both sides go through the same extractors."""
+        return self._put(
+            "features", name, images=images, num_images=num_images, resolution=resolution,
+            extractors=self._extractors(protocol),
+        )  # fmt: skip
+
+    def _extractors(self, protocol: ProtocolConfig) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        if protocol.judge:
+            found["judge"] = self.judge(protocol.judge, "protocols")
+        if isinstance(protocol.clip, WeightsConfig):
+            found["clip"] = protocol.clip.model_dump(mode="json")
+        elif protocol.clip:
+            found["clip"] = self.clip(protocol.clip, "protocols")
+        if protocol.inception:
+            found["inception"] = protocol.inception.model_dump(mode="json")
+        return found
+
+    def scores(self, name: str, features: str, reference: str, settings: dict[str, Any]) -> str:
+        return self._put("scores", name, features=features, reference=reference, settings=settings)
+
+
+def stage_model(network: NetworkConfig, stage: StageConfig, text_channels: int | None, where: str) -> ModelConfig:
+    """The part of the network that a stage trains: its levels only."""
+    levels = []
+    for position, resolution in enumerate(sorted(stage.resolutions)):
+        if resolution not in network.levels:
+            raise StudyError(f"{where}: no level {resolution} in model.levels; {nearest(str(resolution), map(str, network.levels))}")
+        levels.append({"resolution": resolution, "middle": position == 0, **network.levels[resolution]})
+    shared = network.model_dump(exclude={"levels"})
+    return parse(ModelConfig, {**shared, "levels": levels, "text_channels": text_channels}, f"{where}: model")
+
+
+def stage_settings(run: RunConfig, stage: StageConfig, where: str) -> dict[str, Any]:
+    """Training and diffusion settings with the stage's own differences merged in."""
+    train = parse(TrainConfig, {**run.train.model_dump(), **stage.train}, f"{where}: train")
+    diffusion = parse(DiffusionConfig, {**run.diffusion.model_dump(), **stage.diffusion}, f"{where}: diffusion")
+    for key in ("level_weights", "mixed_ratio"):
+        value = getattr(diffusion, key)
+        if value is not None and len(value) != len(stage.resolutions):
+            raise StudyError(
+                f"{where}: diffusion.{key} has {len(value)} entries, the stage has {len(stage.resolutions)} levels"
+            )
+    return {"train": train.model_dump(mode="json"), "diffusion": diffusion.model_dump(mode="json")}

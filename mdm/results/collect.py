@@ -1,0 +1,224 @@
+"""From artifact folders to one tidy table, metrics.csv, and a list of what is not there yet.
+
+`images` and `seconds` of a row are the training pictures and training seconds behind the weights it belongs
+to, all stages up to that one added up. So every metric can be drawn against either cost.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import statistics
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from mdm.manifest import ArtifactError, read_json, write_atomic, write_json
+from mdm.results.metrics import EVALUATION, describe, position
+from mdm.results.quantity import Quantity, measured, over_seeds
+
+LOSS_TAIL = 0.1  # the training loss of a stage is the mean over this last share of its history
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured number; the fields are the columns of metrics.csv."""
+
+    run: str
+    stage: str
+    seed: int
+    metric: str
+    value: float
+    low: float | None
+    high: float | None
+    protocol: str
+    images: int
+    seconds: float
+    digest: str
+
+
+COLUMNS = tuple(f.name for f in fields(Row))
+
+
+class Artifacts:
+    """Reads files of artifact folders; what is not there is None, what is damaged is an error."""
+
+    def __init__(self, results: Path) -> None:
+        self.root = Path(results)
+
+    def json(self, reference: str | None, name: str) -> Any | None:
+        path = self.root / reference / name if reference else None
+        return read_json(path) if path is not None and path.exists() else None
+
+    def path(self, reference: str, name: str) -> Path | None:
+        path = self.root / reference / name
+        return path if path.exists() else None
+
+    def history(self, reference: str) -> list[dict[str, Any]]:
+        """The lines of a stage's history.jsonl, [] when there is none."""
+        path = self.path(reference, "history.jsonl")
+        lines = path.read_text().splitlines() if path else []
+        try:
+            return [json.loads(line) for line in lines if line.strip()]
+        except json.JSONDecodeError as error:
+            raise ArtifactError(f"{path} is not valid JSON lines ({error}); delete the folder and train again") from None
+
+
+def digest_of(reference: str) -> str:
+    """The digest at the end of an artifact's name."""
+    return reference.rpartition("-")[2]
+
+
+def final_validation(history: list[dict[str, Any]]) -> dict[str, float]:
+    """The last held-out loss by resolution, {} when none was measured."""
+    return next((line["validation"] for line in reversed(history) if line.get("validation")), {})
+
+
+def collect(study: Any, results: Path) -> tuple[list[Row], list[dict[str, Any]]]:
+    """Every number the study has so far, and what is missing."""
+    artifacts, rows, missing = Artifacts(results), [], []
+    for run in study.runs:
+        images, seconds = 0, 0.0
+        for stage in run.stages:
+            manifest = artifacts.json(stage.artifact, "manifest.json")
+            images += stage.num_images
+            if manifest is None:
+                missing.append(_absent(run, stage.artifact, f"training stage {stage.name}", ""))
+                continue
+            seconds += manifest.get("seconds", 0.0)
+            cost = {"images": images, "seconds": round(seconds, 3), "digest": digest_of(stage.artifact)}
+            rows += _stage_rows(run, stage, manifest, artifacts.history(stage.artifact), cost)
+        for evaluation in run.evaluations:
+            _collect_evaluation(artifacts, run, evaluation, images, round(seconds, 3), rows, missing)
+    return rows, missing
+
+
+def _absent(run: Any, artifact: str, what: str, protocol: str) -> dict[str, Any]:
+    return {"run": run.name, "seed": run.seed, "protocol": protocol, "what": what, "artifact": artifact}
+
+
+def _stage_rows(
+    run: Any, stage: Any, manifest: dict[str, Any], history: list[dict[str, Any]], cost: dict[str, Any]
+) -> Iterator[Row]:
+    values: dict[str, float | None] = {
+        "parameters": manifest.get("parameters"),
+        "train_images": cost["images"],
+        "train_seconds": cost["seconds"],
+    }
+    speeds = [line["images_per_second"] for line in history if line.get("images_per_second")]
+    values["images_per_second"] = statistics.median(speeds) if speeds else None
+    losses = [line["loss"] for line in history if "loss" in line]
+    tail = losses[-max(1, round(LOSS_TAIL * len(losses))) :]
+    values["train_loss"] = statistics.fmean(tail) if tail else None
+    for resolution, loss in final_validation(history).items():
+        values[f"validation_loss_{resolution}"] = loss
+    for metric, value in values.items():
+        if value is not None:
+            yield Row(run.name, stage.name, run.seed, metric, value, None, None, "", **cost)
+
+
+def _collect_evaluation(
+    artifacts: Artifacts, run: Any, evaluation: Any, images: int, seconds: float,
+    rows: list[Row], missing: list[dict[str, Any]],
+) -> None:  # fmt: skip
+    stage = run.stages[-1].name
+    where = {"protocol": evaluation.protocol, "images": images, "seconds": seconds}
+    samples = artifacts.json(evaluation.samples, "manifest.json")
+    if samples is None:
+        missing.append(_absent(run, evaluation.samples, "sampled pictures", evaluation.protocol))
+    elif samples.get("seconds"):
+        drawn = samples.get("num_images") or samples.get("recipe", {}).get("num_images", 0)
+        costs = {"sample_seconds": samples["seconds"], "sample_images_per_second": drawn / samples["seconds"]}
+        for metric, value in costs.items():
+            rows.append(Row(run.name, stage, run.seed, metric, value, None, None,
+                            digest=digest_of(evaluation.samples), **where))  # fmt: skip
+    scores = artifacts.json(evaluation.scores, "scores.json")
+    if scores is None:
+        missing.append(_absent(run, evaluation.scores, "scores", evaluation.protocol))
+        return
+    for score in scores["metrics"]:
+        if score["value"] is None:
+            missing.append(_absent(run, evaluation.scores, f"value of {score['metric']}", evaluation.protocol))
+            continue
+        rows.append(Row(run.name, stage, run.seed, score["metric"], score["value"], score.get("low"),
+                        score.get("high"), digest=digest_of(evaluation.scores), **where))  # fmt: skip
+
+
+def write(study: Any, results: Path, metrics_csv: Path, missing_json: Path) -> tuple[list[Row], list[dict[str, Any]]]:
+    """Write metrics.csv and missing.json."""
+    rows, missing = collect(study, results)
+    write_atomic(metrics_csv, csv_text([asdict(row) for row in rows], COLUMNS))
+    write_json(missing_json, {"study": study.name, "digest": study.digest, "missing": missing})
+    return rows, missing
+
+
+def csv_text(records: list[dict[str, Any]], columns: tuple[str, ...]) -> str:
+    """Records as CSV with Unix line ends; None is an empty cell."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return stream.getvalue()
+
+
+def read_metrics(path: Path) -> list[Row]:
+    """The rows of a metrics.csv."""
+    with open(path, newline="") as stream:
+        reader = csv.DictReader(stream)
+        if tuple(reader.fieldnames or ()) != COLUMNS:
+            raise ArtifactError(f"{path} has the columns {reader.fieldnames}, expected {list(COLUMNS)}; collect again")
+        return [_row(record) for record in reader]
+
+
+def _row(record: dict[str, str]) -> Row:
+    low, high = (float(record[k]) if record[k] else None for k in ("low", "high"))
+    typed = {"seed": int(record["seed"]), "images": int(record["images"]), "value": float(record["value"])}
+    return Row(**{**record, **typed, "seconds": float(record["seconds"]), "low": low, "high": high})
+
+
+class Evidence:
+    """Looks numbers up: one quantity per metric, run and protocol, combined over seeds."""
+
+    def __init__(self, study: Any, rows: list[Row]) -> None:
+        self.study = study
+        self.rows = rows
+        self.runs = {run.name: run for run in reversed(study.runs)}  # the first seed's entry stands for a run
+        self.run_names = list(dict.fromkeys(run.name for run in study.runs))
+        self._parts: dict[tuple[str, str, str], dict[int, Row]] = {}
+        for row in rows:  # rows stand in the order of stages: the last stage wins
+            self._parts.setdefault((row.metric, row.run, row.protocol), {})[row.seed] = row
+
+    def protocol(self, name: str | None = None) -> str | None:
+        """The named protocol, or the study's first."""
+        return name or next(iter(self.study.protocols), None)
+
+    def rows_of(self, metric: str, run: str, protocol: str | None = "") -> list[Row]:
+        """The final row of each seed; metrics of training belong to no protocol."""
+        found = self._parts.get((metric, run, protocol or "")) or self._parts.get((metric, run, ""), {})
+        return list(found.values())
+
+    def quantity(self, metric: str, run: str, protocol: str | None = "") -> Quantity | None:
+        """The number over all seeds that have it, None when there is none."""
+        rows = self.rows_of(metric, run, protocol)
+        return over_seeds(measured(r.value, r.low, r.high) for r in rows) if rows else None
+
+    def metrics(self, protocol: str | None, kind: str = EVALUATION, main: bool | None = None) -> list[str]:
+        """Names of the metrics of a kind that were measured under a protocol, in the order of columns."""
+        names = {r.metric for r in self.rows if r.protocol in ("", protocol)}
+        chosen = [n for n in names if describe(n).kind == kind and main in (None, describe(n).main)]
+        return sorted(chosen, key=position)
+
+    def label(self, run: str) -> str:
+        """What the run is called in tables and figures."""
+        return self.runs[run].label or run
+
+    def seeds(self, run: str) -> list[int]:
+        """The seeds a run was given."""
+        return sorted({r.seed for r in self.study.runs if r.name == run})
+
+    def protocols(self) -> list[str]:
+        """The protocols with at least one number, in the study's order."""
+        seen = {r.protocol for r in self.rows}
+        return [p for p in self.study.protocols if p in seen]

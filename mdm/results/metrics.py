@@ -1,0 +1,106 @@
+"""What each measured number is called, which direction is better, and how it is written down."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+EVALUATION, TRAINING, COST = "evaluation", "training", "cost"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How one metric is shown; `name` may be a prefix that covers a family (fd_ covers fd_judge)."""
+
+    name: str
+    title: str
+    better: str = ""  # "lower", "higher" or "" when no direction is better
+    percent: bool = False
+    main: bool = False
+    kind: str = EVALUATION
+
+    @property
+    def heading(self) -> str:
+        """Title with the direction that is better and the unit, as a column heading."""
+        arrow = {"lower": " ↓", "higher": " ↑"}.get(self.better, "")
+        return f"{self.title}{' (%)' if self.percent else ''}{arrow}"
+
+
+# Families: the rest of the name becomes part of the title. The order is the order of the columns.
+FAMILIES = (
+    Metric("fd", "Fréchet distance", "lower", main=True),
+    Metric("fid", "Fréchet distance", "lower", main=True),
+    Metric("kid", "Kernel distance", "lower"),
+    Metric("alignment", "Alignment", "higher", percent=True),
+    Metric("clip_score", "CLIP score", "higher", main=True),
+    Metric("clip", "CLIP", "higher"),
+    Metric("precision", "Precision", "higher", percent=True),
+    Metric("recall", "Recall", "higher", percent=True),
+    Metric("density", "Density", "higher"),
+    Metric("coverage", "Coverage", "higher", percent=True),
+    Metric("validation_loss", "Validation loss", "lower", kind=TRAINING),
+    Metric("train_loss", "Training loss", "lower", kind=TRAINING),
+    Metric("train_images", "Training pictures", kind=COST),
+    Metric("train_seconds", "Training seconds", "lower", kind=COST),
+    Metric("images_per_second", "Training pictures per second", "higher", kind=COST),
+    Metric("sample_images_per_second", "Sampled pictures per second", "higher", kind=COST),
+    Metric("sample_seconds", "Sampling seconds", "lower", kind=COST),
+    Metric("parameters", "Parameters", kind=COST),
+)
+# Members whose title is not simply "family (rest)".
+MEMBERS = {
+    "alignment": replace(FAMILIES[3], title="Alignment, all factors", main=True),
+    "fd_judge": replace(FAMILIES[0], name="fd_judge", title="Fréchet distance (judge features)"),
+    "fd_inception": replace(FAMILIES[0], name="fd_inception", title="FID (Inception features)"),
+}
+
+
+def describe(name: str) -> Metric:
+    """The metric's description; an unknown metric is shown under its own name, without a direction."""
+    if name in MEMBERS:
+        return replace(MEMBERS[name], name=name)
+    family = max((f for f in FAMILIES if name == f.name or name.startswith(f.name + "_")),
+                 key=lambda f: len(f.name), default=None)  # fmt: skip
+    if family is None:
+        return Metric(name, name.replace("_", " "))
+    rest = name[len(family.name) + 1 :].replace("_", " ")
+    title = f"{family.title} ({rest})" if rest else family.title
+    return replace(family, name=name, title=title, main=family.main)
+
+
+def position(name: str) -> tuple[int, str]:
+    """Sorting key: the order of FAMILIES, then the name."""
+    found = [i for i, f in enumerate(FAMILIES) if name == f.name or name.startswith(f.name + "_")]
+    return (max(found, key=lambda i: len(FAMILIES[i].name)) if found else len(FAMILIES), name)
+
+
+def decimals(value: float, half_width: float) -> int:
+    """Decimals that show two significant digits of the uncertainty, or four of an exact value."""
+    if half_width > 0:
+        return max(0, 1 - math.floor(math.log10(half_width)))
+    if value == 0 or not math.isfinite(value):
+        return 0
+    return max(0, 3 - math.floor(math.log10(abs(value))))
+
+
+def number(value: float, places: int) -> str:
+    """A number with thousands separators and a true minus sign."""
+    return f"{value:,.{places}f}".replace("-", "−")
+
+
+def large(value: float) -> str:
+    """A count in the unit a reader thinks in: 476.6 M, 12.3 k."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.1f} {unit}"
+    return f"{value:g}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a reader says them: 41 s, 3 min 20 s, 5 h 12 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

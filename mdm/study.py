@@ -1,0 +1,266 @@
+"""A study is data: from one YAML file to runs, stages and content-addressed artifacts.
+
+Shared prefixes become one folder, an edited value makes new folders and overwrites nothing, and a reverted
+edit finds the old ones. No torch here, and nothing is read but the study file.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from mdm.config import ResourceConfig, RunConfig, StageConfig, StudyConfig, StudyError, nearest
+from mdm.manifest import digest
+from mdm.recipes import Artifact, Shelf
+from mdm.study_file import assign, parse, read_study
+
+RESERVED_TARGETS = ("all", "data", "report", "base", "figures", "tables")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training stage of a run."""
+
+    name: str
+    artifact: str
+    resolutions: tuple[int, ...]
+    num_images: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The pictures, features and scores of one run under one protocol."""
+
+    protocol: str
+    samples: str
+    features: str
+    reference: str
+    scores: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """One recipe with one seed: the base, an ablation, or one value of a sweep."""
+
+    name: str
+    seed: int
+    label: str
+    ablation: str | None
+    value: Any
+    settings_diff: dict[str, tuple[Any, Any]]
+    stages: list[Stage]
+    evaluations: list[Evaluation]
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """One question, and the names of the runs that answer it."""
+
+    name: str
+    title: str
+    question: str
+    group: str
+    against: str
+    set: dict[str, Any]
+    sweep: dict[str, list[Any]]
+    seeds: list[int]
+    runs: list[str]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence of the paper as an expression over metrics."""
+
+    name: str
+    statement: str
+    source: str
+    expect: str
+    protocol: str
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A recipe before it meets a seed."""
+
+    name: str
+    label: str
+    ablation: str | None
+    value: Any
+    changes: dict[str, Any]
+    seeds: list[int]
+    protocols: list[str]
+
+
+class Study:
+    """Everything that follows from a study file: runs, artifacts, targets."""
+
+    def __init__(self, name: str, raw: dict[str, Any], config: StudyConfig, arguments: str) -> None:
+        self.name, self.config, self.arguments = name, config, arguments
+        self._raw = raw
+        self.title, self.question, self.abstract = config.title, config.question, config.abstract
+        self.protocols, self.groups = config.protocols, config.groups
+        self._shelf = Shelf(config, f"{name}.yaml")
+        self._jobs: dict[str, StageConfig] = {}
+        variants = self._variants()
+        self.ablations = self._ablations(variants)
+        self.runs = [run for variant in variants for run in self._runs(variant)]
+        self.artifacts: dict[str, Artifact] = self._shelf.artifacts
+        self.claims = self._claims()
+        self._check_targets()
+        # Identity of the numbers: titles and texts are left out, so editing them reruns no measurement.
+        self.digest = digest([[run.name, run.seed, [e.scores for e in run.evaluations]] for run in self.runs])
+
+    # --- variants and runs -------------------------------------------------------------------------------
+
+    def _variants(self) -> list[Variant]:
+        seeds, protocols = self.config.seeds, list(self.protocols)
+        variants = [Variant("base", "base", None, None, {}, seeds, protocols)]
+        for name, entry in self.config.ablations.items():
+            shared = (entry.seeds or seeds, entry.protocols or protocols)
+            if not entry.sweep:
+                variants.append(Variant(name, entry.title, name, None, entry.set, *shared))
+            for path, values in entry.sweep.items():
+                for value in values:
+                    changes = {**entry.set, path: value}
+                    label = f"{entry.title} = {value}"
+                    variants.append(Variant(f"{name}={value}", label, name, value, changes, *shared))
+        return variants
+
+    def _ablations(self, variants: list[Variant]) -> dict[str, Ablation]:
+        names = [variant.name for variant in variants]
+        found = {}
+        for name, entry in self.config.ablations.items():
+            self._known(entry.group, self.groups, f"ablations.{name}.group")
+            self._known(entry.against, names, f"ablations.{name}.against")
+            for protocol in entry.protocols or []:
+                self._known(protocol, self.protocols, f"ablations.{name}.protocols")
+            runs = [variant.name for variant in variants if variant.ablation == name]
+            found[name] = Ablation(
+                name, entry.title, entry.question, entry.group, entry.against, entry.set, entry.sweep,
+                entry.seeds or self.config.seeds, runs,
+            )  # fmt: skip
+        return found
+
+    def _runs(self, variant: Variant) -> Iterator[Run]:
+        raw = copy.deepcopy(self._raw["base"])
+        place = "base" if variant.ablation is None else f"ablations.{variant.ablation}"
+        before = {path: assign(raw, path, value) for path, value in variant.changes.items()}
+        config = parse(RunConfig, raw, f"{self.name}.yaml: {place}")
+        diff = {path: (before[path], value) for path, value in variant.changes.items()}
+        for seed in variant.seeds:
+            stages = self._stages(config, seed, place)
+            evaluations = [self._evaluation(config, stages[-1], name) for name in variant.protocols]
+            yield Run(
+                variant.name, seed, variant.label, variant.ablation, variant.value, diff, stages, evaluations
+            )
+
+    def _stages(self, run: RunConfig, seed: int, place: str) -> list[Stage]:
+        stages: list[Stage] = []
+        for name, entry in run.stages.items():
+            parent = stages[-1] if stages else None
+            resolutions = tuple(sorted(entry.resolutions))
+            if parent and resolutions[: len(parent.resolutions)] != parent.resolutions:
+                raise StudyError(
+                    f"{self.name}.yaml: {place}.stages.{name}: resolutions {list(resolutions)} do not continue "
+                    f"{list(parent.resolutions)} of stage '{parent.name}'; a stage keeps the levels before it"
+                )
+            ref = self._shelf.train(run, name, seed, parent.artifact if parent else None, place)
+            self._jobs.setdefault(ref, entry)
+            stages.append(Stage(name, ref, resolutions, entry.num_images))
+        return stages
+
+    def _evaluation(self, run: RunConfig, last: Stage, name: str) -> Evaluation:
+        protocol, top = self.protocols[name], max(last.resolutions)
+        samples = self._shelf.samples(run, last.artifact, name)
+        features = self._shelf.features(f"{name}-{last.name}", samples, protocol.num_images, top, protocol)
+        real = self._shelf.data(protocol.reference, f"protocols.{name}.reference")
+        reference = self._shelf.features(f"{name}-real", real, protocol.num_reference, top, protocol)
+        scores = self._shelf.scores(f"{name}-{last.name}", features, reference, protocol.settings)
+        return Evaluation(name, samples, features, reference, scores)
+
+    # --- checks ------------------------------------------------------------------------------------------
+
+    def _known(self, word: str, valid: Any, place: str) -> None:
+        if word not in valid:
+            raise StudyError(f"{self.name}.yaml: {place}: there is no '{word}'; {nearest(word, valid)}")
+
+    def _claims(self) -> dict[str, Claim]:
+        found = {}
+        for name, entry in self.config.claims.items():
+            if not self.protocols:
+                raise StudyError(f"{self.name}.yaml: claims.{name}: the study has no protocol to measure with")
+            protocol = entry.protocol or next(iter(self.protocols))
+            self._known(protocol, self.protocols, f"claims.{name}.protocol")
+            found[name] = Claim(name, entry.statement, entry.source, entry.expect, protocol)
+        return found
+
+    def _check_targets(self) -> None:
+        names = [*self.ablations, *self.groups]
+        clashes = {n for n in names if n in RESERVED_TARGETS or names.count(n) > 1}
+        if clashes:
+            raise StudyError(
+                f"{self.name}.yaml: {sorted(clashes)} would be two targets with one name; "
+                f"rename the ablation or group (reserved: {', '.join(RESERVED_TARGETS)})"
+            )
+
+    # --- what the workflow asks --------------------------------------------------------------------------
+
+    def artifact(self, ref: str) -> Artifact:
+        """The artifact a folder name stands for."""
+        if ref not in self.artifacts:
+            raise StudyError(f"the study '{self.name}' has no {ref}: it was made by other settings")
+        return self.artifacts[ref]
+
+    def recipe(self, ref: str) -> dict[str, Any]:
+        return self.artifact(ref).recipe
+
+    def job(self, ref: str) -> StageConfig:
+        """Job sizes of a training stage (slices, resources): not part of its recipe."""
+        return self._jobs[ref]
+
+    def resources(self, ref: str) -> ResourceConfig:
+        return self._jobs[ref].resources
+
+    def parents(self, ref: str) -> list[str]:
+        """Artifacts that this one is made from, in the order its recipe names them."""
+        return list(dict.fromkeys(self._references(self.recipe(ref))))
+
+    def _references(self, value: Any) -> Iterator[str]:
+        if isinstance(value, dict | list):
+            for item in value.values() if isinstance(value, dict) else value:
+                yield from self._references(item)
+        elif isinstance(value, str) and value in self.artifacts:
+            yield value
+
+    def slice_before(self, ref: str, images: str | int | None = None) -> str | None:
+        """The checkpoint file with which the slice ending at `images` (None: the last slice) begins."""
+        total = self.recipe(ref)["num_images"]
+        size = self._jobs[ref].slice_images or total
+        start = (int(images or total) - 1) // size * size
+        return f"slice-{start}.ckpt" if start else None
+
+    def shards(self, ref: str) -> list[str]:
+        """Names of a data set's shards, known before anything is fetched."""
+        from mdm.data import sources
+
+        return sources.shard_names(self.recipe(ref))
+
+    def evaluations(self, runs: list[str] | None = None) -> list[Evaluation]:
+        return [e for run in self.runs if runs is None or run.name in runs for e in run.evaluations]
+
+    def runs_of(self, target: str) -> list[str]:
+        """Runs that an ablation or a group needs, with those it is compared with."""
+        chosen = [a for a in self.ablations.values() if target in (a.name, a.group)]
+        return [name for a in chosen for name in (a.against, *a.runs)]
+
+
+def load(name: str, overrides: dict[str, Any] | None = None) -> Study:
+    """Read, merge and validate a whole study: every run, before anything is planned or made."""
+    overrides = overrides or {}
+    stem, raw, config = read_study(name, overrides)
+    extra = f" --set {shlex.quote(json.dumps(overrides))}" if overrides else ""
+    return Study(stem, raw, config, f"--study {shlex.quote(name)}{extra}")

@@ -1,0 +1,95 @@
+"""Reading a study file: safe YAML, overrides, and errors that say where and what to write instead."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from mdm.config import StudyConfig, StudyError, nearest
+
+ROOT = Path(__file__).resolve().parents[1]
+STUDIES = ROOT / "config" / "studies"
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML where a key written twice is an error (plain YAML silently keeps the last)."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise StudyError(f"line {key_node.start_mark.line + 1}: key '{key}' is written twice")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def find_study(name: str) -> Path:
+    """The file of a study given by name (config/studies) or by path."""
+    path = Path(name) if name.endswith((".yaml", ".yml")) else STUDIES / f"{name}.yaml"
+    if not path.is_file():
+        known = [p.stem for p in STUDIES.glob("*.yaml")]
+        raise StudyError(f"there is no study '{name}' ({path} is not a file); {nearest(name, known)}")
+    return path
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Parse a YAML mapping with the safe loader."""
+    try:
+        content = yaml.load(path.read_text(), Loader=_UniqueKeys)  # a SafeLoader: builds plain data only
+    except yaml.YAMLError as error:
+        raise StudyError(f"{path} is not valid YAML: {error}") from None
+    except StudyError as error:
+        raise StudyError(f"{path}, {error}") from None
+    if not isinstance(content, dict):
+        raise StudyError(f"{path} must hold a mapping (title: ..., base: ...), not {type(content).__name__}")
+    return content
+
+
+def assign(tree: dict[str, Any], dotted: str, value: Any) -> Any:
+    """Set tree[a][b][c] = value for the path 'a.b.c', in place; the value that stood there is returned."""
+    *parents, last = dotted.split(".")
+    node: Any = tree
+    for depth, part in enumerate(parents):
+        node = node.setdefault(_key(node, part), {})
+        if not isinstance(node, dict):
+            raise StudyError(f"'{dotted}': '{'.'.join(parents[: depth + 1])}' is a value, not a section")
+    key = _key(node, last)
+    previous = node.get(key)
+    node[key] = copy.deepcopy(value)
+    return previous
+
+
+def _key(node: dict[Any, Any], part: str) -> Any:
+    """Levels are keyed by their resolution, a number; everything else by a word."""
+    return int(part) if part.isdigit() and any(isinstance(key, int) for key in node) else part
+
+
+def parse(model: type[Model], content: dict[str, Any], where: str) -> Model:
+    """Validate; every problem becomes one line that starts with its place in the file."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise StudyError("\n".join(_explain(problem, where) for problem in error.errors())) from None
+
+
+def _explain(problem: Any, where: str) -> str:
+    place = ".".join(str(part) for part in problem["loc"])
+    message = problem["msg"].removeprefix("Value error, ")
+    seen = problem.get("input")
+    shown = "" if isinstance(seen, dict) or problem["type"] == "missing" else f" (seen: {seen!r})"
+    return f"{where}{': ' if place else ''}{place}: {message}{shown}"
+
+
+def read_study(name: str, overrides: dict[str, Any]) -> tuple[str, dict[str, Any], StudyConfig]:
+    """Name, raw content (overrides applied) and validated configuration of a study."""
+    path = find_study(name)
+    raw = read_yaml(path)
+    for dotted, value in overrides.items():
+        assign(raw, dotted, value)
+    return path.stem, raw, parse(StudyConfig, raw, path.name)

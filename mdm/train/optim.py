@@ -1,0 +1,40 @@
+"""Optimiser and learning rate. Durations are in images, so a batch size changes no meaning."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from mdm.config import TrainConfig
+
+
+def make_optimizer(model: nn.Module, config: TrainConfig, inherited: set[str]) -> torch.optim.AdamW:
+    """AdamW; weights inherited from the parent stage learn at `inner_rate` times the rate (0 freezes them)."""
+    groups = []
+    for factor, chosen in ((config.inner_rate, True), (1.0, False)):
+        names = [n for n, _ in model.named_parameters() if (n in inherited) is chosen]
+        parameters = [p for n, p in model.named_parameters() if n in names]
+        if parameters:
+            groups.append({"params": parameters, "names": names, "factor": factor})
+    for parameter in groups[0]["params"] if groups[0]["factor"] == 0 else []:
+        parameter.requires_grad_(False)
+    return torch.optim.AdamW(
+        groups, lr=config.learning_rate, betas=config.betas, eps=config.epsilon,
+        weight_decay=config.weight_decay, foreach=True,
+    )  # fmt: skip
+
+
+def learning_rate(config: TrainConfig, images: int, total: int) -> float:
+    """Linear warm-up, constant, linear cool-down over the last `cooldown_images`."""
+    rate = config.learning_rate
+    if config.warmup_images:
+        rate *= min(1.0, (images + config.batch_images) / config.warmup_images)
+    if config.cooldown_images:
+        rate *= min(1.0, (total - images) / config.cooldown_images)
+    return rate
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Apply the rate to every group, scaled by the group's factor."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["factor"]

@@ -1,0 +1,47 @@
+# The study, the shape of its names, and one-line questions to it. Logic lives in mdm/study.py.
+import os
+import sys
+from functools import partial
+
+# Works from a clone whether or not the package is installed, and whatever directory is the working one.
+sys.path.insert(0, os.path.abspath(f"{workflow.current_basedir}/../.."))
+
+from mdm import study
+
+# Jobs use the interpreter that runs Snakemake, also when its environment is not activated.
+shell.prefix(f"set -euo pipefail; export PATH={os.path.dirname(sys.executable)}:$PATH; ")
+
+STUDY = study.load(config["study"], config.get("set"))
+CODE = f"{study.ROOT}/mdm/results"
+
+
+wildcard_constraints:
+    kind="data|text|train|judge|clip|samples|features|scores",
+    name="[a-z0-9.-]+",
+    digest="[0-9a-f]{12}",
+    images="[0-9]+",
+    shard="[0-9]{5,}",
+
+
+def done(refs):
+    """Every artifact's manifest is written last: when it is there, the artifact is complete."""
+    return [f"results/{ref}/manifest.json" for ref in refs]
+
+
+def parents(kind, wildcards):
+    return done(STUDY.parents(f"{kind}/{wildcards.name}-{wildcards.digest}"))
+
+
+def shards(wildcards):
+    folder = f"data/{wildcards.name}-{wildcards.digest}"
+    return [f"results/{folder}/shards/{shard}.tar" for shard in STUDY.shards(folder)]
+
+
+def slice_before(wildcards):
+    folder = f"train/{wildcards.name}-{wildcards.digest}"
+    before = STUDY.slice_before(folder, wildcards.get("images"))
+    return f"results/{folder}/{before}" if before else []
+
+
+def stage_resource(key, wildcards):
+    return getattr(STUDY.resources(f"train/{wildcards.name}-{wildcards.digest}"), key)

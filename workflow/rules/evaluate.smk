@@ -1,0 +1,77 @@
+# Measuring: instruments trained on real pictures, then samples -> features -> scores of every run.
+
+
+rule train_judge:
+    input:
+        recipe=ancient("results/judge/{name}-{digest}/recipe.json"),
+        data=ancient(partial(parents, "judge")),
+    output:
+        "results/judge/{name}-{digest}/weights.safetensors",
+        "results/judge/{name}-{digest}/judge.json",
+        "results/judge/{name}-{digest}/manifest.json",
+    log:
+        "results/judge/{name}-{digest}/logs/train.log",
+    benchmark:
+        "results/judge/{name}-{digest}/logs/train.benchmark.tsv"
+    shell:
+        "exec python -m mdm judge {input.recipe} > {log} 2>&1"
+
+
+rule train_clip:
+    input:
+        recipe=ancient("results/clip/{name}-{digest}/recipe.json"),
+        data=ancient(partial(parents, "clip")),
+    output:
+        "results/clip/{name}-{digest}/open_clip_config.json",
+        "results/clip/{name}-{digest}/open_clip_model.safetensors",
+        "results/clip/{name}-{digest}/manifest.json",
+    log:
+        "results/clip/{name}-{digest}/logs/train.log",
+    benchmark:
+        "results/clip/{name}-{digest}/logs/train.benchmark.tsv"
+    shell:
+        "exec python -m mdm clip {input.recipe} > {log} 2>&1"
+
+
+rule draw_samples:
+    input:
+        recipe=ancient("results/samples/{name}-{digest}/recipe.json"),
+        parents=ancient(partial(parents, "samples")),
+    output:
+        "results/samples/{name}-{digest}/images.npz",
+        "results/samples/{name}-{digest}/manifest.json",
+    log:
+        "results/samples/{name}-{digest}/logs/sample.log",
+    benchmark:
+        "results/samples/{name}-{digest}/logs/sample.benchmark.tsv"
+    shell:
+        "exec python -m mdm sample {input.recipe} > {log} 2>&1"
+
+
+rule extract_features:
+    input:
+        recipe=ancient("results/features/{name}-{digest}/recipe.json"),
+        parents=ancient(partial(parents, "features")),
+    output:
+        "results/features/{name}-{digest}/features.safetensors",
+        "results/features/{name}-{digest}/statistics.safetensors",
+        "results/features/{name}-{digest}/manifest.json",
+    log:
+        "results/features/{name}-{digest}/logs/features.log",
+    benchmark:
+        "results/features/{name}-{digest}/logs/features.benchmark.tsv"
+    shell:
+        "exec python -m mdm features {input.recipe} > {log} 2>&1"
+
+
+rule score:
+    input:
+        recipe=ancient("results/scores/{name}-{digest}/recipe.json"),
+        features=ancient(partial(parents, "scores")),
+    output:
+        "results/scores/{name}-{digest}/scores.json",
+        "results/scores/{name}-{digest}/manifest.json",
+    log:
+        "results/scores/{name}-{digest}/logs/score.log",
+    shell:
+        "python -m mdm score {input.recipe} > {log} 2>&1"

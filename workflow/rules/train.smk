@@ -1,0 +1,47 @@
+# Progressive training: slices of one stage, then its exported weights. Inputs are ancient: a stage is
+# identified by its digest, and no time stamp may retrain it.
+
+
+rule train_slice:
+    input:
+        recipe=ancient("results/train/{name}-{digest}/recipe.json"),
+        parents=ancient(partial(parents, "train")),
+        before=ancient(slice_before),
+    output:
+        temp("results/train/{name}-{digest}/slice-{images}.ckpt"),
+    log:
+        "results/train/{name}-{digest}/logs/slice-{images}.log",
+    benchmark:
+        "results/train/{name}-{digest}/logs/slice-{images}.benchmark.tsv"
+    resources:
+        runtime=partial(stage_resource, "minutes"),
+        nodes=partial(stage_resource, "nodes"),
+        gpu=partial(stage_resource, "gpus"),
+        cpus_per_task=partial(stage_resource, "cpus"),
+        mem_mb=partial(stage_resource, "memory_mb"),
+    shell:
+        "exec python -m mdm train {input.recipe} --out {output} > {log} 2>&1"
+
+
+# The last slice is kept: a finished stage can be continued or inspected.
+use rule train_slice as train_last_slice with:
+    output:
+        "results/train/{name}-{digest}/final.ckpt",
+    log:
+        "results/train/{name}-{digest}/logs/final.log",
+    benchmark:
+        "results/train/{name}-{digest}/logs/final.benchmark.tsv"
+
+
+rule export_weights:
+    input:
+        recipe=ancient("results/train/{name}-{digest}/recipe.json"),
+        checkpoint=ancient("results/train/{name}-{digest}/final.ckpt"),
+    output:
+        "results/train/{name}-{digest}/weights.safetensors",
+        "results/train/{name}-{digest}/history.jsonl",
+        "results/train/{name}-{digest}/manifest.json",
+    log:
+        "results/train/{name}-{digest}/logs/export.log",
+    shell:
+        "python -m mdm export {input.recipe} > {log} 2>&1"
