@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from mdm.config import StudyError
 from mdm.manifest import ArtifactError, write_json
 
 Verb = Callable[[argparse.Namespace], None]
@@ -70,7 +71,7 @@ def embed(options: argparse.Namespace) -> None:
 def train(options: argparse.Namespace) -> None:
     from mdm.train.loop import train
 
-    train(options.recipe, options.out, options.autosave_seconds)
+    train(options.recipe, options.out, options.before, options.autosave_seconds)
 
 
 def export(options: argparse.Namespace) -> None:
@@ -128,7 +129,8 @@ VERBS: dict[str, tuple[Verb, str, tuple[tuple[str, dict[str, Any]], ...]]] = {
     "embed": (embed, "embed the captions of a data set", RECIPE),
     "train": (
         train, "train one slice of a stage",
-        (*RECIPE, OUT, ("--autosave-seconds", {"type": float, "default": 60.0, "help": "default: %(default)s"})),
+        (*RECIPE, OUT, ("--before", {"type": Path, "nargs": "?", "help": "checkpoint of the slice before"}),
+         ("--autosave-seconds", {"type": float, "default": 60.0, "help": "default: %(default)s"})),
     ),
     "export": (export, "write the weights of a finished stage", RECIPE),
     "judge": (judge, "train the judge network", RECIPE),
@@ -158,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         VERBS[options.verb][0](options)
-    except (ValueError, ArtifactError) as error:
+    except (StudyError, ArtifactError) as error:
         if options.debug:
             raise
         print(f"mdm {options.verb}: {error}", file=sys.stderr)

@@ -22,6 +22,8 @@ class _UniqueKeys(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":  # `<<: *anchor` may be overridden: that is its point
+                continue
             key = self.construct_object(key_node, deep=True)
             if key in seen:
                 raise StudyError(f"line {key_node.start_mark.line + 1}: key '{key}' is written twice")

@@ -11,7 +11,11 @@ from mdm.data.scene_shapes import COLOURS, SHAPES, TONES
 
 NUMBERS = ("one", "two", "three", "four")
 SIZE_WORDS = {"small": ("small", "tiny"), "medium": ("medium", "medium"), "large": ("large", "big")}
-SHAPE_WORDS = {"circle": ("circle", "disc"), "diamond": ("diamond", "rhombus"), "crescent": ("crescent", "moon")}
+SHAPE_WORDS = {
+    "circle": ("circle", "disc"),
+    "diamond": ("diamond", "rhombus"),
+    "crescent": ("crescent", "moon"),
+}
 PLURALS = {"cross": "crosses", "rhombus": "rhombuses"}
 RELATION_WORDS = {
     "left": ("left of", "to the left of"),
@@ -34,7 +38,9 @@ def _shape(group: Group, synonym: bool) -> str:
     return word if group.count == 1 else PLURALS.get(word, word + "s")
 
 
-def _phrase(group: Group, size: bool = False, fill: bool = False, synonym: bool = False, digit: bool = False) -> str:
+def _phrase(
+    group: Group, size: bool = False, fill: bool = False, synonym: bool = False, digit: bool = False
+) -> str:
     """A noun phrase such as "two small striped red circles"."""
     words = [group.colour, _shape(group, synonym)]
     # "Solid" goes without saying; every other fill is worth a word.

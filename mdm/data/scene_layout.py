@@ -1,7 +1,7 @@
 """Where objects go: random guillotine cuts of the frame, so that nothing overlaps and every relation is true.
 
-Coordinates are in units of the frame, x to the right, y down. Every object has a cell of its own that holds its
-circumscribed circle and half a gap around it; the frame is cut at random until one object is left in each part.
+Coordinates are in units of the frame, x to the right, y down. Every object has a cell of its own that holds
+its circumscribed circle and half a gap around it; the frame is cut at random until each part holds one.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ Item = TypeVar("Item")
 Point = tuple[float, float]
 Region = tuple[tuple[float, float], tuple[float, float]]  # (x from, to), (y from, to)
 
-RADII = {"small": 0.09, "medium": 0.135, "large": 0.19}
+RADII = {"small": 0.1, "medium": 0.138, "large": 0.19}
 RADIUS_SPREAD = 0.06
-CONTAINER_RADII = (0.38, 0.42)
+CONTAINER_RADII = (0.39, 0.42)
 MARGIN = 0.03
 GAP = 0.025
 GROUP_GAP = 0.06
@@ -29,7 +29,7 @@ AXES = {"left": 0, "right": 0, "above": 1, "below": 1}
 
 
 class Draw:
-    """Random choices from one stream. Only random() is used: its values are guaranteed across Python versions."""
+    """Random choices from one stream. Only random() is used: its values are the same in every Python."""
 
     def __init__(self, key: int) -> None:
         self._random = random.Random(key).random
@@ -107,7 +107,9 @@ def side_by_side(
         groups = _split_frame(draw, axis, [counts[i] for i in order], [radii[i] for i in order])
         if _is_clear(groups, axis):
             return (groups[1], groups[0]) if swap else (groups[0], groups[1])
-    raise RuntimeError(f"no clear layout for {counts} {relation} with radii {radii}: widen scene_layout.CLEAR_SLOPE")
+    raise RuntimeError(
+        f"no clear layout for {counts} {relation} with radii {radii}: widen scene_layout.CLEAR_SLOPE"
+    )
 
 
 def _split_frame(draw: Draw, axis: int, counts: list[int], radii: list[float]) -> list[list[Point]]:

@@ -1,8 +1,8 @@
 """From facts to pixels: antialiased drawing by signed distances, the same picture at every resolution.
 
-Every layer is an integral over the pixel's area (exactly for backgrounds and stripes, closely for outlines), so a
-picture drawn at 64 px is nearly the 256 px picture averaged 4 x 4. Below 64 px the textures are finer than a pixel;
-there the scene is drawn larger and averaged.
+Every layer is an integral over the pixel's area (exactly for backgrounds, closely for outlines and textures),
+so a picture drawn at 64 px is nearly the 256 px picture averaged 4 x 4. Below 64 px textures are finer than a
+pixel; there the scene is drawn larger and averaged.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from mdm.data.scene_shapes import COLOURS, DARK_INK, LIGHT_INK, SHAPES, TONES
 
 SMALLEST, FINEST, LARGEST = 8, 64, 1024
 TEXTURE_PERIOD = 0.078  # of the frame: five pixels at 64
-INK_SHARE = 0.36
+INK_SHARE = 0.40
+TEXTURE_RIM = 0.016
 DOT_RADIUS = 0.022
 OUTLINE = 0.24  # of the object's radius
 GRID_PERIOD, GRID_LINE = 1 / 8, 1 / 64
@@ -56,7 +57,7 @@ def _draw(canvas: np.ndarray, group: Group, centre: tuple[float, float], tilt: f
     distance = SHAPES[group.shape](u, v)
     if group.fill == "outlined":
         distance = np.maximum(distance, -(distance + OUTLINE))
-    colour = _colour(group, u, v, scale)
+    colour = _colour(group, u, v, distance, scale)
     patch = canvas[y0:y1, x0:x1]
     patch += _coverage(distance, scale)[..., None] * (colour - patch)
 
@@ -70,7 +71,7 @@ def _coverage(distance: np.ndarray, scale: float) -> np.ndarray:
     return np.clip(0.5 - distance * np.float32(scale), 0.0, 1.0)
 
 
-def _colour(group: Group, u: np.ndarray, v: np.ndarray, scale: float) -> np.ndarray:
+def _colour(group: Group, u: np.ndarray, v: np.ndarray, distance: np.ndarray, scale: float) -> np.ndarray:
     """Colour of each pixel of an object: [3] for plain fills, [h, w, 3] for textures."""
     colour = np.array(COLOURS[group.colour], dtype=np.float32)
     if group.fill not in ("striped", "dotted"):
@@ -82,6 +83,8 @@ def _colour(group: Group, u: np.ndarray, v: np.ndarray, scale: float) -> np.ndar
     else:
         a, b = ((w - np.rint(w / period) * period) for w in (u, v))
         share = _coverage(np.sqrt(a * a + b * b) - DOT_RADIUS / group.radius, scale)
+    # A rim of plain colour keeps the outline whole where the ink is like the background.
+    share = share * _coverage(distance + np.float32(TEXTURE_RIM / group.radius), scale)
     return colour + share[..., None] * (_ink(colour) - colour)
 
 
@@ -91,7 +94,7 @@ def _ink(colour: np.ndarray) -> np.ndarray:
 
 
 def _stripes(at: np.ndarray, period: float, share: float, width: float) -> np.ndarray:
-    """Mean over a window of `width` of a wave that is 1 for `share` of each period, centred on multiples of it."""
+    """Mean over a window of a wave that is 1 for `share` of each period, around the multiples of it."""
 
     def integral(position: np.ndarray) -> np.ndarray:
         phase = position / period + share / 2
@@ -117,17 +120,23 @@ def _pattern(background: Background, size: int) -> np.ndarray:
     if background.kind == "grid":
         return _grid(size)
     if background.kind == "speckle":
-        cells = np.random.Generator(np.random.PCG64(background.noise)).random((SPECKLES, SPECKLES), dtype=np.float32)
+        cells = np.random.Generator(np.random.PCG64(background.noise)).random(
+            (SPECKLES, SPECKLES), dtype=np.float32
+        )
         shares = _cell_shares(size)
         return shares @ (cells > 0.8).astype(np.float32) @ shares.T
     x, y = math.cos(background.angle), math.sin(background.angle)
     ramp = _centres(size) - np.float32(0.5)
-    return np.float32(0.5) + (np.float32(x) * ramp + np.float32(y) * ramp[:, None]) / np.float32(abs(x) + abs(y))
+    return np.float32(0.5) + (np.float32(x) * ramp + np.float32(y) * ramp[:, None]) / np.float32(
+        abs(x) + abs(y)
+    )
 
 
 @lru_cache(maxsize=16)
 def _grid(size: int) -> np.ndarray:
-    line = _stripes(_centres(size) - np.float32(GRID_PERIOD / 2), GRID_PERIOD, GRID_LINE / GRID_PERIOD, 1 / size)
+    line = _stripes(
+        _centres(size) - np.float32(GRID_PERIOD / 2), GRID_PERIOD, GRID_LINE / GRID_PERIOD, 1 / size
+    )
     return (1 - (1 - line) * (1 - line[:, None])).astype(np.float32)
 
 

@@ -22,7 +22,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "green": (36, 150, 62),
     "cyan": (50, 200, 214),
     "blue": (36, 78, 214),
-    "purple": (126, 48, 160),
+    "purple": (150, 60, 190),
     "pink": (246, 128, 190),
 }
 TONES: dict[str, tuple[int, int, int]] = {
@@ -83,7 +83,7 @@ def heart(u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 def crescent(u: np.ndarray, v: np.ndarray) -> np.ndarray:
     """A moon, open to the right: a disc minus a disc."""
-    return np.maximum(np.sqrt(u * u + v * v) - 0.92, 0.70 - np.hypot(u - 0.44, v))
+    return np.maximum(np.sqrt(u * u + v * v) - 0.92, 0.66 - np.hypot(u - 0.48, v))
 
 
 SHAPES: dict[str, Distance] = {

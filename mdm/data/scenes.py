@@ -1,7 +1,7 @@
 """Procedural captioned pictures: licence-free, endless, and every caption and label is true by construction.
 
-A scene is a pure function of (seed, split, id) and the knobs of its settings; the number of pictures and their
-resolution change nothing. Raise SCENES_VERSION with any change of what a scene shows or says.
+A scene is a pure function of (seed, split, id) and the knobs of its settings; the number of pictures and
+their resolution change nothing. Raise SCENES_VERSION with any change of what a scene shows or says.
 """
 
 from __future__ import annotations
@@ -11,17 +11,19 @@ import itertools
 from functools import cache
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from mdm.config import Count, Positive, Strict, nearest
 from mdm.data import scene_layout
 from mdm.data.scene_language import caption, captions, vocabulary
+from mdm.data.scene_layout import Draw, Point
 from mdm.data.scene_picture import LARGEST, SMALLEST, render
 from mdm.data.scene_records import BACKGROUNDS, FILLS, RELATIONS, SIZES, Background, Group, Scene, objects
 from mdm.data.scene_shapes import COLOURS, ROOMS, SHAPES, TONES, is_held_out
 
 __all__ = [
-    "SCENES_VERSION", "Scene", "SceneSettings", "caption", "captions", "labels", "render", "scene", "vocabulary",
+    "SCENES_VERSION", "Scene", "SceneSettings",
+    "caption", "captions", "labels", "render", "scene", "vocabulary",
 ]  # fmt: skip
 
 SCENES_VERSION = 1
@@ -39,7 +41,8 @@ class SceneSettings(Strict):
 
     seed: Count = 0
     split: Literal["train", "validation", "held-out", "all"] = Field(
-        default="train", description="held-out scenes show colour-shape pairs that train and validation never do"
+        default="train",
+        description="held-out scenes show colour-shape pairs that train and validation never do",
     )
     num_images: Positive
     resolution: Annotated[int, Field(ge=SMALLEST, le=LARGEST)]
@@ -52,17 +55,23 @@ class SceneSettings(Strict):
     relations: tuple[str, ...] | None = Field(
         default=None, description="default: all that the other knobs allow; []: one group per scene"
     )
-    phrasings: Positive | None = Field(default=None, description="captions use the first so many; default: all")
+    phrasings: Positive | None = Field(
+        default=None, description="captions use the first so many; default: all"
+    )
 
     @field_validator("shapes", "colours", "sizes", "fills", "backgrounds", "relations")
     @classmethod
-    def _words_are_known(cls, value: tuple[str, ...] | None, info) -> tuple[str, ...] | None:  # noqa: ANN001
+    def _words_are_known(cls, value: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
         known = KNOBS[info.field_name]
         for word in value or ():
             if word not in known:
                 raise ValueError(f"'{word}' is not one of the {info.field_name}; {nearest(word, known)}")
-        if value is not None and (len(set(value)) < len(value) or (not value and info.field_name != "relations")):
-            raise ValueError(f"{info.field_name} must name at least one value, each once; leave it out for all")
+        if value is not None and (
+            len(set(value)) < len(value) or (not value and info.field_name != "relations")
+        ):
+            raise ValueError(
+                f"{info.field_name} must name at least one value, each once; leave it out for all"
+            )
         # The order in which a study lists words must not change the pictures.
         return None if value is None else tuple(word for word in known if word in value)
 
@@ -71,14 +80,15 @@ class SceneSettings(Strict):
         if not _pairs(self)[0]:
             where = "holds" if self.split == "held-out" else "leaves"
             raise ValueError(
-                f"split '{self.split}' {where} no colour-shape pair of colours {self.knob('colours')} and shapes "
-                f"{self.knob('shapes')}; name more of them, or write split: all"
+                f"split '{self.split}' {where} no colour-shape pair of colours {self.knob('colours')} and "
+                f"shapes {self.knob('shapes')}; name more of them, or write split: all"
             )
         for relation in self.relations or ():
             if relation not in _possible(self):
                 raise ValueError(
-                    f"relation '{relation}' can never be shown with max_objects {self.max_objects} and these shapes, "
-                    "colours and sizes; take it out or allow more (inside needs small or medium and large, and two colours)"
+                    f"relation '{relation}' can never be shown with max_objects {self.max_objects} and these "
+                    "shapes, colours and sizes; take it out or allow more (inside needs two colours, large, "
+                    "and small or medium)"
                 )
         return self
 
@@ -106,7 +116,11 @@ def _pairs(settings: SceneSettings) -> tuple[tuple[Pair, ...], tuple[Pair, ...]]
     if settings.split == "all":
         return every, every
     # A held-out scene has one new pair; the other group is familiar, so a failure has one cause.
-    return (tuple(pair for pair in every if is_held_out(*pair)), seen) if settings.split == "held-out" else (seen, seen)
+    return (
+        (tuple(pair for pair in every if is_held_out(*pair)), seen)
+        if settings.split == "held-out"
+        else (seen, seen)
+    )
 
 
 @cache
@@ -161,7 +175,7 @@ def _possible(settings: SceneSettings) -> frozenset[str]:
 def scene(seed: int, id: int, settings: SceneSettings) -> Scene:
     """The scene with this id: a pure function of its arguments. Splits are separate streams."""
     key = hashlib.sha256(f"scenes/{SCENES_VERSION}/{settings.split}/{seed}/{id}".encode()).digest()
-    draw = scene_layout.Draw(int.from_bytes(key[:16], "big"))
+    draw = Draw(int.from_bytes(key[:16], "big"))
     total = 1 + draw.index(settings.max_objects)
     first = draw.pick(_pairs(settings)[0])
     choices = _choices(settings, first, total)
@@ -177,34 +191,36 @@ def scene(seed: int, id: int, settings: SceneSettings) -> Scene:
     return Scene(id, groups, relation, background, int.from_bytes(key[24:28], "big"))
 
 
-def _group(draw: scene_layout.Draw, settings: SceneSettings, pair: Pair, size: str, radius: float, centres) -> Group:  # noqa: ANN001
+def _group(
+    draw: Draw, settings: SceneSettings, pair: Pair, size: str, radius: float, centres: list[Point]
+) -> Group:
     fills = [fill for fill in settings.knob("fills") for _ in range(SOLID_WEIGHT if fill == "solid" else 1)]
     tilts = tuple(draw.between(-TILT, TILT) for _ in centres)
     return Group(size, draw.pick(fills), *pair, radius, tuple(centres), tilts)
 
 
-def _radius(draw: scene_layout.Draw, size: str) -> float:
+def _radius(draw: Draw, size: str) -> float:
     return scene_layout.RADII[size] * (1 + draw.between(-1, 1) * scene_layout.RADIUS_SPREAD)
 
 
-def _alone(draw: scene_layout.Draw, settings: SceneSettings, pair: Pair, count: int) -> Group:
+def _alone(draw: Draw, settings: SceneSettings, pair: Pair, count: int) -> Group:
     size = draw.pick([size for size in settings.knob("sizes") if scene_layout.fits((count,), (size,))])
     radius = _radius(draw, size)
-    return _group(draw, settings, pair, size, radius, scene_layout.scatter(draw, count, radius, scene_layout.FRAME))
+    return _group(
+        draw, settings, pair, size, radius, scene_layout.scatter(draw, count, radius, scene_layout.FRAME)
+    )
 
 
-def _side(
-    draw: scene_layout.Draw, settings: SceneSettings, first: Pair, total: int, relation: str
-) -> tuple[Group, Group]:
+def _side(draw: Draw, settings: SceneSettings, first: Pair, total: int, relation: str) -> tuple[Group, Group]:
     counts, sizes = draw.pick(_side_layouts(settings, total))
     second = draw.pick(_partners(settings, first, relation))
     radii = (_radius(draw, sizes[0]), _radius(draw, sizes[1]))
     places = scene_layout.side_by_side(draw, relation, counts, radii)
-    a, b = (_group(draw, settings, pair, *rest) for pair, *rest in zip((first, second), sizes, radii, places, strict=True))
-    return a, b
+    a = _group(draw, settings, first, sizes[0], radii[0], places[0])
+    return a, _group(draw, settings, second, sizes[1], radii[1], places[1])
 
 
-def _nested(draw: scene_layout.Draw, settings: SceneSettings, first: Pair, count: int) -> tuple[Group, Group]:
+def _nested(draw: Draw, settings: SceneSettings, first: Pair, count: int) -> tuple[Group, Group]:
     partners = _partners(settings, first, "inside")
     second = draw.pick([pair for pair in partners if _inside_layouts(settings, count, pair[1])])
     size = draw.pick(_inside_layouts(settings, count, second[1]))
@@ -217,7 +233,7 @@ def _nested(draw: scene_layout.Draw, settings: SceneSettings, first: Pair, count
     return _group(draw, settings, first, size, radius, places), container
 
 
-def _container(draw: scene_layout.Draw, settings: SceneSettings, pair: Pair, radius: float, at) -> Group:  # noqa: ANN001
+def _container(draw: Draw, settings: SceneSettings, pair: Pair, radius: float, at: Point) -> Group:
     """A container is never textured: what lies inside must be easy to see."""
     fills = [fill for fill in settings.knob("fills") if fill in ("solid", "outlined")] or ["solid"]
     return Group("large", draw.pick(fills), *pair, radius, (at,), (0.0,))
@@ -226,8 +242,8 @@ def _container(draw: scene_layout.Draw, settings: SceneSettings, pair: Pair, rad
 def labels(scene: Scene) -> dict[str, object]:
     """What a judge should find: total count, indices of colours, shapes and pairs, and the relation.
 
-    The relation is told by the group with the smaller (colour, shape) indices, so that it does not depend on which
-    group a caption names first; its numbers are those of RELATION_LABELS.
+    The relation is told by the group with the smaller (colour, shape) indices, so that it does not depend on
+    which group a caption names first; its numbers are those of RELATION_LABELS.
     """
     pairs = [(list(COLOURS).index(g.colour), list(SHAPES).index(g.shape)) for g in scene.groups]
     relation = scene.relation or "none"

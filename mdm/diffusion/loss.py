@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -18,7 +19,9 @@ def pyramid(images: Tensor, resolutions: Sequence[int]) -> list[Tensor]:
         raise ValueError(f"pictures of {images.shape[-1]} px cannot be pooled to {resolutions[0]} px")
     chain = []
     for resolution in resolutions:
-        images = F.avg_pool2d(images, images.shape[-1] // resolution) if images.shape[-1] > resolution else images
+        images = (
+            F.avg_pool2d(images, images.shape[-1] // resolution) if images.shape[-1] > resolution else images
+        )
         chain.append(images)
     return chain
 
@@ -37,9 +40,10 @@ def level_rows(config: DiffusionConfig, count: int, batch: int) -> list[int]:
     # The nudge keeps 2/3 of 6 pictures from becoming 3 by rounding.
     rows = [int(share * batch + 1e-9) for share in level_shares(config, count)]
     if not rows[0]:
+        enough = math.ceil(1 / level_shares(config, count)[0])
         raise StudyError(
-            f"mixed_ratio {list(config.mixed_ratio)} leaves no picture of a batch of {batch} for the highest level; "
-            f"use a batch of at least {round(1 / level_shares(config, count)[0] + 0.5)}"
+            f"mixed_ratio {list(config.mixed_ratio or ())} leaves no picture of a batch of {batch} "
+            f"for the highest level; use a batch of at least {enough}"
         )
     return rows
 
@@ -57,7 +61,11 @@ def picture_losses(
     """Mean squared error of each picture of one level, [B], in float32."""
     said = convert(prediction.float(), config.prediction, config.loss_on, x_t, gamma)
     losses = (said - target(config.loss_on, x0, epsilon, gamma)).square().mean(dim=(1, 2, 3))
-    return losses if config.min_snr is None else losses * min_snr_weight(config.loss_on, gamma, config.min_snr).flatten()
+    return (
+        losses
+        if config.min_snr is None
+        else losses * min_snr_weight(config.loss_on, gamma, config.min_snr).flatten()
+    )
 
 
 def training_loss(
@@ -86,18 +94,22 @@ def training_loss(
         picture_losses(prediction, config, *parts).sum() / (share * len(times))
         for prediction, share, *parts in zip(predictions, shares, clean, noise, noisy, gamma, strict=True)
     ]
-    per_level = torch.stack(losses)
-    return (per_level * level_weights(config, per_level)).sum(), per_level.detach()
+    weighted = [
+        weight * loss for weight, loss in zip(level_weights(config, len(losses)), losses, strict=True)
+    ]
+    return torch.stack(weighted).sum(), torch.stack(losses).detach()
 
 
-def level_weights(config: DiffusionConfig, like: Tensor) -> Tensor:
-    """Weight of each level [L], highest first; 1 each equals the paper's weights on summed errors."""
+def level_weights(config: DiffusionConfig, count: int) -> tuple[float, ...]:
+    """Weight of each level, highest first; 1 each equals the paper's weights on summed errors."""
     if config.level_weights is None:
-        return torch.ones_like(like)
-    _one_per_level("level_weights", config.level_weights, len(like))
-    return torch.tensor(config.level_weights, dtype=like.dtype).to(like.device, non_blocking=True)
+        return (1.0,) * count
+    _one_per_level("level_weights", config.level_weights, count)
+    return config.level_weights
 
 
 def _one_per_level(key: str, values: Sequence[float], count: int) -> None:
     if len(values) != count:
-        raise StudyError(f"{key} has {len(values)} entries for a stage of {count} levels; write one per level")
+        raise StudyError(
+            f"{key} has {len(values)} entries for a stage of {count} levels; write one per level"
+        )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -46,7 +47,7 @@ def training_noises(
     if not config.shared_noise:
         return [normal("noise", seed, pictures, (3, r, r), level=r) for r in resolutions]
     noises = [normal("noise", seed, pictures, (3, resolutions[0], resolutions[0]), level=resolutions[0])]
-    for high, low in zip(resolutions, resolutions[1:], strict=False):
+    for high, low in pairwise(resolutions):
         ratio = high // low
         # The mean of ratio^2 unit normals has deviation 1/ratio.
         noises.append(F.avg_pool2d(noises[-1], ratio) * ratio)

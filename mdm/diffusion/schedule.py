@@ -1,4 +1,4 @@
-"""Noise schedules: alpha-bar ("gamma") of N+1 noise levels, index 0 clean, and their shift with resolution."""
+"""Noise schedules: alpha-bar ("gamma") of N+1 noise levels, 0 = clean, and their shift with resolution."""
 
 from __future__ import annotations
 

@@ -31,13 +31,13 @@ def write_archive(path: Path, arrays: Mapping[str, ArrayStream]) -> None:
     """Write an uncompressed .npz atomically; the same arrays give the same bytes."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as stream:
+        with temporary.open("wb") as stream:
             with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
                 for name, array in arrays.items():
                     _write_member(archive, name, array)
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 

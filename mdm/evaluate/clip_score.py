@@ -40,7 +40,7 @@ class ClipScorer:
 
 
 def load_clip(weights: Mapping[str, Any], device: str = "cpu") -> ClipScorer:
-    """Load {"path", "sha256", "model"}: a folder in open_clip's layout, or a file of the named architecture."""
+    """Load {"path", "sha256", "model"}: an open_clip folder, or a file of the named architecture."""
     path = Path(weights["path"]).expanduser()
     folder = path.is_dir()
     verified(path / FOLDER_FILES[1] if folder else path, weights["sha256"], "clip")

@@ -49,7 +49,7 @@ def fit(
     count: int,
     settings: FitSettings,
 ) -> float:
-    """Train on batches of `count` pictures; loss_of(indices [B], noise generator) -> scalar. Returns the last loss."""
+    """Train on `count` pictures; loss_of(indices [B], noise generator) is a scalar. Returns the last loss."""
     optimizer = torch.optim.AdamW(
         module.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.98)
     )

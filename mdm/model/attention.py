@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mdm.config import StudyError
+
 HEADS = 8
 ATTENTION_GROUPS = 32  # the released model uses 32 here whatever the residual blocks use
 
@@ -42,7 +44,9 @@ class PixelAttention(nn.Module):
     def __init__(self, channels: int, text_channels: int | None, with_ffn: bool) -> None:
         super().__init__()
         if channels % ATTENTION_GROUPS:
-            raise ValueError(f"attention over {channels} channels: the width must be divisible by {ATTENTION_GROUPS}")
+            raise StudyError(
+                f"attention over {channels} channels: the width must be divisible by {ATTENTION_GROUPS}"
+            )
         self.norm = nn.GroupNorm(ATTENTION_GROUPS, channels)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         if text_channels:
@@ -54,7 +58,8 @@ class PixelAttention(nn.Module):
 
     def forward(self, x: Tensor, text: Tensor | None, keep: Tensor | None) -> Tensor:
         """x [B,C,H,W], text [B,S,D], keep bool [B,1,1,S] (None: every position) -> [B,C,H,W]."""
-        tokens = self.qkv(self.norm(x)).flatten(2).transpose(1, 2)
+        # The fused kernels want a head's channels side by side; in channels_last they already are.
+        tokens = self.qkv(self.norm(x)).flatten(2).transpose(1, 2).contiguous()
         query, key, value = (_split_heads(part) for part in tokens.chunk(3, dim=2))
         heads = F.scaled_dot_product_attention(query, key, value)
         if self.reads_text:
@@ -103,7 +108,9 @@ class TextLayer(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         if channels % HEADS:
-            raise ValueError(f"text layers over {channels} channels: the width must be divisible by {HEADS} heads")
+            raise StudyError(
+                f"text layers over {channels} channels: the width must be divisible by {HEADS} heads"
+            )
         self.attn = TokenAttention(channels)
         self.mlp = TokenFeedForward(channels)
 

@@ -1,4 +1,4 @@
-"""Residual blocks, the chains of them at one inner resolution, and what modulates them (spec A.1, A.2, A.4, A.7)."""
+"""Residual blocks, chains of them at one inner resolution, and what modulates them (spec A.1, 2, 4, 7)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mdm.model.attention import PixelAttention, zeroed
 
 
 def frequencies(time_channels: int) -> Tensor:
-    """Angular frequencies [1, D/8] of the sinusoids; the exponent is divided by their number, not number - 1."""
+    """Angular frequencies [1, D/8] of the sinusoids; divided by their number, not number - 1."""
     half = time_channels // 8
     return torch.exp(torch.arange(half, dtype=torch.float32) * (-math.log(10000) / half))[None]
 
@@ -31,7 +31,10 @@ class MicroConditioning(nn.ModuleDict):
         super().__init__(
             {
                 name: nn.ModuleList(
-                    [nn.Linear(time_channels // 4, time_channels), zeroed(nn.Linear(time_channels, time_channels))]
+                    [
+                        nn.Linear(time_channels // 4, time_channels),
+                        zeroed(nn.Linear(time_channels, time_channels)),
+                    ]
                 )
                 for name in defaults
             }
@@ -126,7 +129,9 @@ class DownChain(Chain):
 class UpChain(Chain):
     """A chain that takes one kept activation per residual block and doubles the resolution at its end."""
 
-    def __init__(self, widths_in: Sequence[int], channels: int, *, resample: bool, **settings: object) -> None:
+    def __init__(
+        self, widths_in: Sequence[int], channels: int, *, resample: bool, **settings: object
+    ) -> None:
         super().__init__(widths_in, channels, **settings)
         # The picture is enlarged first, so this convolution has stride 1 (unlike the one on the way down).
         self.resample = nn.Conv2d(channels, channels, 3, padding=1) if resample else None

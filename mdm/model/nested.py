@@ -12,7 +12,7 @@ from mdm.model.unet import Condition, InnermostUNet, UNet, time_channels
 
 
 class NestedUNet(UNet):
-    """An outer level: its coarsest feature map goes into the network of the next lower resolution and comes back."""
+    """An outer level: its coarsest feature map goes through the network of the next lower resolution."""
 
     def __init__(self, level: LevelConfig, config: ModelConfig, inner: InnermostUNet | NestedUNet) -> None:
         super().__init__(level, config)
@@ -55,11 +55,11 @@ def _pad_rows(x: Tensor, rows: int) -> Tensor:
 
 
 def assemble(config: ModelConfig, seed: int) -> InnermostUNet | NestedUNet:
-    """The nest of a configuration with fresh weights, on the CPU (or on meta inside `torch.device("meta")`)."""
+    """The nest of a configuration with fresh weights, on the CPU (or inside `torch.device("meta")`)."""
     _check_buildable(config)
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(seed)
-        # Inside first: the inner levels of a deeper nest then start with the very weights of the smaller nest.
+        # Inside first: the inner levels of a deeper nest then start with the weights of the smaller one.
         network: InnermostUNet | NestedUNet = InnermostUNet(config.levels[0], config)
         for level in config.levels[1:]:
             network = NestedUNet(level, config, network)
@@ -69,6 +69,10 @@ def assemble(config: ModelConfig, seed: int) -> InnermostUNet | NestedUNet:
 def _check_buildable(config: ModelConfig) -> None:
     for level in config.levels:
         if level.temporal or any(level.temporal_attention) or level.temporal_rotary or level.temporal_spatial:
-            raise StudyError(f"level {level.resolution}: video (temporal settings) is not built yet; remove them")
+            raise StudyError(
+                f"level {level.resolution}: video (temporal settings) is not built yet; remove them"
+            )
     if time_channels(config) % 8:
-        raise StudyError(f"time_channels {time_channels(config)} is not divisible by 8; write a multiple of 8")
+        raise StudyError(
+            f"time_channels {time_channels(config)} is not divisible by 8; write a multiple of 8"
+        )

@@ -49,7 +49,10 @@ class Verdict:
 
     def as_json(self) -> dict[str, Any]:
         """The verdict as plain JSON."""
-        plain = {k: getattr(self, k) for k in ("name", "statement", "source", "expect", "protocol", "verdict", "sentence")}
+        plain = {
+            k: getattr(self, k)
+            for k in ("name", "statement", "source", "expect", "protocol", "verdict", "sentence")
+        }
         return plain | {
             "missing": self.missing,
             "numbers": [
@@ -68,7 +71,10 @@ def judge(name: str, claim: Any, evidence: Evidence) -> Verdict:
     """Evaluate one claim on what was measured."""
     given = {"name": name, "statement": claim.statement, "source": claim.source,
              "expect": claim.expect, "protocol": evidence.protocol(claim.protocol)}  # fmt: skip
-    found = {r: evidence.quantity(r.metric, r.run, r.protocol or given["protocol"]) for r in references(parse(claim.expect))}
+    found = {
+        r: evidence.quantity(r.metric, r.run, r.protocol or given["protocol"])
+        for r in references(parse(claim.expect))
+    }
     missing = [str(r) for r, q in found.items() if q is None]
     if missing:
         sentence = f"Not measured yet: {', '.join(missing)}."
@@ -77,7 +83,12 @@ def judge(name: str, claim: Any, evidence: Evidence) -> Verdict:
     try:
         truth, comparisons, numbers = decide(claim.expect, found.__getitem__)
     except ZeroDivisionError:
-        return Verdict(**given, verdict=INCONCLUSIVE, sentence="The expression divides by a measured zero.", numbers=found)
+        return Verdict(
+            **given,
+            verdict=INCONCLUSIVE,
+            sentence="The expression divides by a measured zero.",
+            numbers=found,
+        )
     verdict = {True: REPRODUCED, False: NOT_REPRODUCED, None: INCONCLUSIVE}[truth]
     return Verdict(**given, verdict=verdict, sentence=_sentence(verdict, comparisons, numbers),
                    numbers=numbers, comparisons=comparisons)  # fmt: skip
@@ -85,20 +96,31 @@ def judge(name: str, claim: Any, evidence: Evidence) -> Verdict:
 
 def _sentence(verdict: str, comparisons: list[Comparison], numbers: Mapping[Reference, Quantity]) -> str:
     parts = [_comparison_sentence(c) for c in comparisons]
+    undecided = verdict == INCONCLUSIVE
     fewest = min(len(q.seeds) for q in numbers.values())
+    if undecided:
+        parts.append("An interval that includes zero decides nothing either way.")
     if fewest == 1:
-        parts.append("At least one side is a single seed, so its interval covers the drawn pictures, not other trainings.")
+        parts.append(
+            "At least one side is a single seed, so its interval covers the drawn pictures, not other trainings."
+        )
     if any(q.exact for q in numbers.values()):
         parts.append("A number without an interval counts as exact.")
-    return f"{verdict.capitalize()}. " + " ".join(parts)
+    return " ".join(parts)
 
 
 def _comparison_sentence(comparison: Comparison) -> str:
-    word = {True: "holds", False: "is contradicted", None: "cannot be decided: the interval includes zero"}
+    word = {True: "it holds", False: "it is contradicted", None: "it stays open"}
+    sides = [
+        side if quantity.exact else f"{side} = {quantity.text()}"
+        for side, quantity in (
+            (comparison.left_text, comparison.left),
+            (comparison.right_text, comparison.right),
+        )
+    ]
     return (
-        f"{comparison.text} compares {comparison.left.text()} with {comparison.right.text()}; "
-        f"in the claimed direction the difference is {comparison.margin.text(signed=True)}, "
-        f"so this {word[comparison.holds]}."
+        f"{sides[0]} should be {comparison.relation} {sides[1]}; "
+        f"in that direction they differ by {comparison.margin.text(signed=True)}: {word[comparison.holds]}."
     )
 
 

@@ -63,7 +63,9 @@ class Artifacts:
         try:
             return [json.loads(line) for line in lines if line.strip()]
         except json.JSONDecodeError as error:
-            raise ArtifactError(f"{path} is not valid JSON lines ({error}); delete the folder and train again") from None
+            raise ArtifactError(
+                f"{path} is not valid JSON lines ({error}); delete the folder and train again"
+            ) from None
 
 
 def digest_of(reference: str) -> str:
@@ -130,8 +132,11 @@ def _collect_evaluation(
         missing.append(_absent(run, evaluation.samples, "sampled pictures", evaluation.protocol))
     elif samples.get("seconds"):
         drawn = samples.get("num_images") or samples.get("recipe", {}).get("num_images", 0)
-        costs = {"sample_seconds": samples["seconds"], "sample_images_per_second": drawn / samples["seconds"]}
+        costs = {"sample_seconds": samples["seconds"], "sample_images_per_second": drawn / samples["seconds"],
+                 "network_evaluations_per_image": samples.get("network_evaluations_per_image")}  # fmt: skip
         for metric, value in costs.items():
+            if value is None:
+                continue
             rows.append(Row(run.name, stage, run.seed, metric, value, None, None,
                             digest=digest_of(evaluation.samples), **where))  # fmt: skip
     scores = artifacts.json(evaluation.scores, "scores.json")
@@ -140,13 +145,17 @@ def _collect_evaluation(
         return
     for score in scores["metrics"]:
         if score["value"] is None:
-            missing.append(_absent(run, evaluation.scores, f"value of {score['metric']}", evaluation.protocol))
+            missing.append(
+                _absent(run, evaluation.scores, f"value of {score['metric']}", evaluation.protocol)
+            )
             continue
         rows.append(Row(run.name, stage, run.seed, score["metric"], score["value"], score.get("low"),
                         score.get("high"), digest=digest_of(evaluation.scores), **where))  # fmt: skip
 
 
-def write(study: Any, results: Path, metrics_csv: Path, missing_json: Path) -> tuple[list[Row], list[dict[str, Any]]]:
+def write(
+    study: Any, results: Path, metrics_csv: Path, missing_json: Path
+) -> tuple[list[Row], list[dict[str, Any]]]:
     """Write metrics.csv and missing.json."""
     rows, missing = collect(study, results)
     write_atomic(metrics_csv, csv_text([asdict(row) for row in rows], COLUMNS))
@@ -168,7 +177,9 @@ def read_metrics(path: Path) -> list[Row]:
     with open(path, newline="") as stream:
         reader = csv.DictReader(stream)
         if tuple(reader.fieldnames or ()) != COLUMNS:
-            raise ArtifactError(f"{path} has the columns {reader.fieldnames}, expected {list(COLUMNS)}; collect again")
+            raise ArtifactError(
+                f"{path} has the columns {reader.fieldnames}, expected {list(COLUMNS)}; collect again"
+            )
         return [_row(record) for record in reader]
 
 

@@ -18,6 +18,7 @@ from mdm.results.quantity import Quantity, propagated
 MAX_CHARACTERS = 1000
 ALLOWED = 'numbers, + - * /, < <= > >=, and, or, not, METRIC["run"], METRIC["run", "protocol"]'
 COMPARISONS = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
+RELATIONS = {"<": "below", "<=": "at most", ">": "above", ">=": "at least"}
 NUMBER, TRUTH = "a number", "true or false"
 
 
@@ -46,7 +47,10 @@ class Form:
 
     def combine(self, other: Form, value: float, mine: float, theirs: float) -> Form:
         keys = self.slopes.keys() | other.slopes.keys()
-        slopes = {k: mine * self.slopes.get(k, 0.0) + theirs * other.slopes.get(k, 0.0) for k in sorted(keys, key=str)}
+        slopes = {
+            k: mine * self.slopes.get(k, 0.0) + theirs * other.slopes.get(k, 0.0)
+            for k in sorted(keys, key=str)
+        }
         return Form(value, slopes)
 
 
@@ -54,17 +58,29 @@ class Form:
 class Comparison:
     """One decided (or undecided) comparison; `margin` is positive where the comparison holds."""
 
-    text: str
+    left_text: str
+    sign: str
+    right_text: str
     left: Quantity
     right: Quantity
     margin: Quantity
     holds: bool | None
 
+    @property
+    def text(self) -> str:
+        return f"{self.left_text} {self.sign} {self.right_text}"
+
+    @property
+    def relation(self) -> str:
+        return RELATIONS[self.sign]
+
 
 def parse(text: str) -> ast.expr:
     """The expression's tree, proven to hold nothing but the grammar above."""
     if len(text) > MAX_CHARACTERS:
-        raise ExpressionError(f"the expression has {len(text)} characters; at most {MAX_CHARACTERS} are allowed")
+        raise ExpressionError(
+            f"the expression has {len(text)} characters; at most {MAX_CHARACTERS} are allowed"
+        )
     try:
         tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -152,7 +168,9 @@ def _known(what: str, name: str, valid: Iterable[str] | None, text: str) -> None
     if name not in valid:
         close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
         hint = f"did you mean {close[0]!r}? " if close else ""
-        raise ExpressionError(f"unknown {what} {name!r} in {text!r}; {hint}(valid: {', '.join(valid) or 'none'})")
+        raise ExpressionError(
+            f"unknown {what} {name!r} in {text!r}; {hint}(valid: {', '.join(valid) or 'none'})"
+        )
 
 
 def decide(
@@ -192,7 +210,9 @@ def disjunction(parts: list[bool | None]) -> bool | None:
     return True if True in parts else None if None in parts else False
 
 
-def _compare(left: ast.AST, op: ast.cmpop, right: ast.AST, quantities: Mapping[Reference, Quantity]) -> Comparison:
+def _compare(
+    left: ast.AST, op: ast.cmpop, right: ast.AST, quantities: Mapping[Reference, Quantity]
+) -> Comparison:
     a, b = _form(left, quantities), _form(right, quantities)
     small, big = (a, b) if isinstance(op, ast.Lt | ast.LtE) else (b, a)
     form = big.combine(small, big.value - small.value, 1.0, -1.0)
@@ -203,9 +223,12 @@ def _compare(left: ast.AST, op: ast.cmpop, right: ast.AST, quantities: Mapping[R
         holds = True
     elif margin.high < 0 or (strict and margin.high == 0):
         holds = False
-    text = f"{ast.unparse(left)} {COMPARISONS[type(op)]} {ast.unparse(right)}".replace("'", '"')
     sides = (propagated(f.value, f.slopes, quantities) for f in (a, b))
-    return Comparison(text, *sides, margin, holds)
+    return Comparison(_source(left), COMPARISONS[type(op)], _source(right), *sides, margin, holds)
+
+
+def _source(node: ast.AST) -> str:
+    return ast.unparse(node).replace("'", '"').replace('[("', '["').replace('")]', '"]')
 
 
 def _form(node: ast.AST, quantities: Mapping[Reference, Quantity]) -> Form:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-EVALUATION, TRAINING, COST = "evaluation", "training", "cost"
+EVALUATION, TRAINING, COST, FRAME = "evaluation", "training", "cost", "frame"
+# What a score is framed by, measured beside it: guessing, and the best that real pictures reach.
+FRAME_ENDS = ("_chance", "_floor", "_real")
 
 
 @dataclass(frozen=True)
@@ -22,8 +24,11 @@ class Metric:
     @property
     def heading(self) -> str:
         """Title with the direction that is better and the unit, as a column heading."""
-        arrow = {"lower": " ↓", "higher": " ↑"}.get(self.better, "")
-        return f"{self.title}{' (%)' if self.percent else ''}{arrow}"
+        arrow = {"lower": "\u00a0↓", "higher": "\u00a0↑"}.get(
+            self.better, ""
+        )  # no line break before the arrow
+        unit = "\u00a0(%)" if self.percent else ""
+        return f"{self.title}{unit}{arrow}"
 
 
 # Families: the rest of the name becomes part of the title. The order is the order of the columns.
@@ -45,6 +50,7 @@ FAMILIES = (
     Metric("images_per_second", "Training pictures per second", "higher", kind=COST),
     Metric("sample_images_per_second", "Sampled pictures per second", "higher", kind=COST),
     Metric("sample_seconds", "Sampling seconds", "lower", kind=COST),
+    Metric("network_evaluations_per_image", "Network calls per picture", "lower", kind=COST),
     Metric("parameters", "Parameters", kind=COST),
 )
 # Members whose title is not simply "family (rest)".
@@ -57,6 +63,11 @@ MEMBERS = {
 
 def describe(name: str) -> Metric:
     """The metric's description; an unknown metric is shown under its own name, without a direction."""
+    if name.endswith(FRAME_ENDS):
+        base, _, end = name.rpartition("_")
+        return replace(
+            describe(base), name=name, title=f"{describe(base).title}, {end}", main=False, kind=FRAME
+        )
     if name in MEMBERS:
         return replace(MEMBERS[name], name=name)
     family = max((f for f in FAMILIES if name == f.name or name.startswith(f.name + "_")),
@@ -83,6 +94,14 @@ def decimals(value: float, half_width: float) -> int:
     return max(0, 3 - math.floor(math.log10(abs(value))))
 
 
+def exact(value: float) -> str:
+    """A number without uncertainty: whole as it is, otherwise four significant digits."""
+    if value == round(value):
+        return number(value, 0)
+    text = number(value, decimals(value, 0))
+    return text.rstrip("0").rstrip(".")
+
+
 def number(value: float, places: int) -> str:
     """A number with thousands separators and a true minus sign."""
     return f"{value:,.{places}f}".replace("-", "−")
@@ -93,6 +112,14 @@ def large(value: float) -> str:
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:.1f} {unit}"
+    return f"{value:g}"
+
+
+def short(value: float) -> str:
+    """A number on an axis: 20 k rather than 20000."""
+    for size, unit in ((1e9, " G"), (1e6, " M"), (1e4, " k")):
+        if abs(value) >= size:
+            return f"{value / (1e3 if size == 1e4 else size):g}{unit}"
     return f"{value:g}"
 
 

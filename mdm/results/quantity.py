@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mdm.results.metrics import decimals, number
+from mdm.results.metrics import decimals, exact, number
 
 NORMAL_QUANTILE = 1.959963984540054
 
@@ -54,7 +54,7 @@ class Quantity:
     def text(self, signed: bool = False) -> str:
         """`27.4 [26.8, 28.0]`, rounded to two digits of its uncertainty."""
         places = decimals(self.value, (self.high - self.low) / 2)
-        shown = number(self.value, places)
+        shown = exact(self.value) if self.exact else number(self.value, places)
         if signed and self.value > 0:
             shown = f"+{shown}"
         return shown if self.exact else f"{shown} [{number(self.low, places)}, {number(self.high, places)}]"

@@ -14,39 +14,39 @@ LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", '"': "''", "↓": r"$\downarrow$", "↑": r"$\uparrow$", "→": r"$\rightarrow$", "−": "$-$",
-    "±": r"$\pm$", "×": r"$\times$", "Δ": r"$\Delta$", "–": "--", "—": "---", "·": r"$\cdot$", "\n": " ",
+    "±": r"$\pm$", "×": r"$\times$", "Δ": r"$\Delta$", "–": "--", "—": "---", "·": r"$\cdot$", "\n": " ", "\u00a0": "~",
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What stands in a table: words, or a quantity with its interval and (for differences) a mark."""
+    """What stands in a table: words, or a quantity (with words: shown as those, a quantity only in the CSV)."""
 
     text: str = ""
     quantity: Quantity | None = None
-    mark: str = ""
+    mark: str = ""  # of a difference
     signed: bool = False
     note: str = ""  # second line, smaller
 
     @property
     def main(self) -> str:
         """The value without its interval."""
-        return self.shown.split(" [")[0] if self.quantity else self.shown
+        return self.shown.split(" [")[0] if self.quantity and not self.text else self.shown
 
     @property
     def interval(self) -> str:
         """The interval alone, "" for words and exact numbers."""
-        value, _, rest = self.shown.partition(" [") if self.quantity else ("", "", "")
-        return f"[{rest}" if rest else ""
+        _, _, rest = self.shown.partition(" [")
+        return f"[{rest}" if rest and self.quantity and not self.text else ""
 
     @property
     def shown(self) -> str:
-        return self.quantity.text(self.signed) if self.quantity else self.text
+        return self.quantity.text(self.signed) if self.quantity and not self.text else self.text
 
     @property
     def seeds_note(self) -> str:
         """`2 seeds, sd 0.4` when there are several."""
-        if self.quantity is None or self.quantity.spread is None:
+        if self.quantity is None or self.quantity.spread is None or self.text:
             return ""
         return f"{len(self.quantity.seeds)} seeds, sd {self.quantity.spread:.2g}"
 
@@ -115,7 +115,10 @@ def as_markdown(table: Table) -> str:
     body = [[_markdown_cell(cell.full) for cell in table.cells(row)] for row in table.rows]
     lines = ["| " + " | ".join(line) + " |" for line in (head, rule, *body)]
     notes = [f"- {_markdown_cell(note)}" for note in table.notes]
-    return "\n".join([f"**{table.title}.** {_markdown_cell(table.caption)}", "", *lines, "", *notes]).rstrip() + "\n"
+    return (
+        "\n".join([f"**{table.title}.** {_markdown_cell(table.caption)}", "", *lines, "", *notes]).rstrip()
+        + "\n"
+    )
 
 
 def _markdown_cell(text: str) -> str:

@@ -10,6 +10,7 @@ from mdm.manifest import ArtifactError, write_atomic
 from mdm.results.collect import Artifacts, Evidence, read_metrics
 from mdm.results.instruments import factors
 from mdm.results.metrics import describe, duration, large
+from mdm.results.names import table_names
 from mdm.results.quantity import Quantity, difference
 from mdm.results.render import FORMATS, Cell, Column, Table
 
@@ -20,17 +21,10 @@ STATUSES = {
     "remembered": "from memory, no source reached",
     "digitised": "measured off a figure",
 }
-NOT_COMPARABLE = "Our rows are another data set and a far smaller scale: they are NOT comparable with the literature."
-
-
-def table_names(study: Any) -> list[str]:
-    """Every table of a study, known before anything ran."""
-    return ["main", "alignment", "metrics", "cost", "literature", *(f"ablation-{group}" for group in used_groups(study))]
-
-
-def used_groups(study: Any) -> list[str]:
-    """Groups that have an ablation, in the study's order."""
-    return [g for g in study.groups if any(a.group == g for a in study.ablations.values())]
+SPEEDS = ("images_per_second", "sample_images_per_second", "network_evaluations_per_image")
+NOT_COMPARABLE = (
+    "Our rows are another data set and a far smaller scale: they are NOT comparable with the literature."
+)
 
 
 def build(study: Any, name: str, evidence: Evidence, results: Path, literature_csv: Path) -> Table:
@@ -105,7 +99,10 @@ def alignment_table(evidence: Evidence, results: Path) -> Table:
     """Run x factor, framed by what chance and real pictures reach."""
     known = factors(evidence, Artifacts(results))
     metrics = [m for m in evidence.metrics(evidence.protocol()) if m.startswith("alignment")]
-    rows = [{"run": Cell(run)} | _values(evidence, run, evidence.protocol(), metrics) for run in evidence.run_names]
+    rows = [
+        {"run": Cell(run)} | _values(evidence, run, evidence.protocol(), metrics)
+        for run in evidence.run_names
+    ]
     frames = {"real pictures": lambda f: f.real, "chance": lambda f: f.chance}
     for title, pick in frames.items():
         values = {m: shown(m, pick(known[m])) for m in metrics if m in known}
@@ -149,7 +146,9 @@ def ablation_table(evidence: Evidence, group: str, only: str | None = None) -> T
             continue
         runs = [r for r in evidence.run_names if evidence.runs[r].ablation == ablation.name]
         for run in [ablation.against, *runs]:
-            row = {"ablation": Cell(ablation.name), "run": Cell(run)} | _values(evidence, run, protocol, metrics)
+            row = {"ablation": Cell(ablation.name), "run": Cell(run)} | _values(
+                evidence, run, protocol, metrics
+            )
             row["change"] = Cell("the run compared with" if run == ablation.against
                                  else settings_text(evidence.runs[run].settings_diff))  # fmt: skip
             deltas = {} if run == ablation.against else {
@@ -157,12 +156,21 @@ def ablation_table(evidence: Evidence, group: str, only: str | None = None) -> T
             }  # fmt: skip
             rows.append(row | {k: c for k, c in deltas.items() if c})
             classes.append("against" if run == ablation.against else "run")
-    columns = [Column("ablation", "Ablation"), Column("run", "Run"), Column("change", "Changed settings")]
+    several = [Column("ablation", "Ablation"), Column("run", "Run"), Column("change", "Changed settings")]
+    columns = [Column("run", "Run")] if only else several  # an ablation's own page lists its settings beside
     for metric in metrics:
         columns += [Column(metric, describe(metric).heading, True), Column(f"{metric}_change", "Δ", True)]
-    caption = f"Ablations of group {group} under protocol {protocol}. Δ: difference from the run compared with."
+    caption = f"{f'Ablation {only}' if only else f'Ablations of group {group}'} under protocol {protocol}. Δ: difference from the run compared with."
     notes = ["A change is better or worse when its 95 % interval excludes zero, otherwise unclear."]
-    return Table(f"ablation-{group}", f"Ablations: {group}", caption, columns, rows, notes, classes)
+    return Table(
+        f"ablation-{only or group}",
+        f"Ablation: {only}" if only else f"Ablations: {group}",
+        caption,
+        columns,
+        rows,
+        notes,
+        classes,
+    )
 
 
 def read_literature(path: Path) -> list[dict[str, str]]:
@@ -174,7 +182,9 @@ def read_literature(path: Path) -> list[dict[str, str]]:
         rows = list(reader)
     for line, row in enumerate(rows, 2):
         if row["status"] not in STATUSES:
-            raise ArtifactError(f"{path}:{line}: status {row['status']!r}; write one of {', '.join(STATUSES)}")
+            raise ArtifactError(
+                f"{path}:{line}: status {row['status']!r}; write one of {', '.join(STATUSES)}"
+            )
     return rows
 
 
@@ -182,7 +192,10 @@ def literature_table(evidence: Evidence, path: Path) -> Table:
     """The paper's Table 1 with the status of every number, beside our rows."""
     keys = ("dataset", "model", "guidance", "metric")
     listed = [r for r in read_literature(path) if r["table"] == "1"]
-    rows = [{k: Cell(r[k] or "—") for k in (*keys, "status", "source")} | {"value": Cell(r["value"])} for r in listed]
+    rows = [
+        {k: Cell(r[k] or "—") for k in (*keys, "status", "source")} | {"value": Cell(r["value"])}
+        for r in listed
+    ]
     protocol = evidence.protocol()
     for run in evidence.run_names:
         for metric in [m for m in evidence.metrics(protocol, main=True) if m.startswith(("fd", "fid"))]:
@@ -193,27 +206,39 @@ def literature_table(evidence: Evidence, path: Path) -> Table:
     titles = ("Data set", "Model", "Guidance", "Metric")
     columns = [*(Column(k, t) for k, t in zip(keys, titles, strict=True)), Column("value", "Value", True),
                Column("status", "Status"), Column("source", "Source")]  # fmt: skip
-    notes = [NOT_COMPARABLE, *(f"{status}: {meaning}." for status, meaning in STATUSES.items()
-                               if any(r["status"] == status for r in listed))]  # fmt: skip
+    notes = [
+        f"{status}: {meaning}."
+        for status, meaning in STATUSES.items()
+        if any(r["status"] == status for r in listed)
+    ]
     classes = ["literature"] * len(listed) + ["ours"] * (len(rows) - len(listed))
-    return Table("literature", "The paper's Table 1 and our numbers", NOT_COMPARABLE, columns, rows, notes, classes)
+    return Table(
+        "literature", "The paper's Table 1 and our numbers", NOT_COMPARABLE, columns, rows, notes, classes
+    )
 
 
 def cost_table(evidence: Evidence, results: Path) -> Table:
     """What each run cost from an empty network on; shared stages are counted in every run that uses them."""
     artifacts, rows = Artifacts(results), []
     for run in evidence.run_names:
-        manifest = artifacts.json(evidence.runs[run].stages[-1].artifact, "manifest.json") or {}
-        row = {"run": Cell(run), "device": Cell(str(manifest.get("device", "—")))}
+        manifest = artifacts.json(evidence.runs[run].stages[-1].artifact, "manifest.json")
+        rows.append(row := {"run": Cell(run)})
+        if manifest is None:  # the cost of half a run would read like a cheap run
+            row["device"] = Cell("not trained")
+            continue
+        row["device"] = Cell(str(manifest.get("device", "—")))
         for metric, form in (("train_images", large), ("parameters", large), ("train_seconds", duration)):
             if quantity := evidence.quantity(metric, run):
-                row[metric] = Cell(form(quantity.value))
-        for metric in ("images_per_second", "sample_images_per_second"):
+                row[metric] = Cell(form(quantity.value), quantity)
+        for metric in SPEEDS:
             if quantity := evidence.quantity(metric, run, evidence.protocol()):
-                row[metric] = Cell(f"{quantity.value:.3g}")
-        rows.append(row)
-    names = ("train_images", "train_seconds", "parameters", "images_per_second", "sample_images_per_second")
-    columns = [Column("run", "Run"), *(Column(m, describe(m).title) for m in names), Column("device", "Device")]
+                row[metric] = Cell(f"{quantity.value:.3g}", quantity)
+    names = ("train_images", "train_seconds", "parameters", *SPEEDS)
+    columns = [
+        Column("run", "Run"),
+        *(Column(m, describe(m).title, True) for m in names),
+        Column("device", "Device"),
+    ]
     caption = ("Cost of each run (mean over seeds). Stages that runs share were trained once but count in each; "
                "speeds are wall clock on the device named.")  # fmt: skip
     return Table("cost", "Cost", caption, columns, rows)

@@ -1,50 +1,31 @@
-"""Checkpoints that prove themselves: safetensors with a hash of their own content, written atomically."""
+"""Checkpoints of a running stage: hashed, atomic, and the damaged ones passed over."""
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from mdm.manifest import ArtifactError
-from mdm.model.checkpoints import state_hash
+from mdm.model.checkpoints import load_weights, read_meta, save_weights
 
 KEPT_AUTOSAVES = 2  # the newest, and the one before in case the newest is damaged
+Checkpoint = tuple[dict[str, Tensor], dict[str, Any]]
 
 
 def write_checkpoint(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
     """Write tensors and meta data; the file appears complete or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    meta = {**meta, "content": state_hash(tensors)}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        save_file({k: t.contiguous() for k, t in tensors.items()}, temporary, {"mdm": json.dumps(meta)})
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        temporary.replace(path)
+        save_weights(path, tensors, meta)
     except OSError as error:
         raise ArtifactError(f"cannot save {path}: {error.strerror}; the checkpoint before it is kept") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
-def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a checkpoint and verify its hash; damage is an ArtifactError."""
-    try:
-        with safe_open(path, framework="pt") as stream:
-            meta = json.loads(stream.metadata()["mdm"])
-            tensors = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise ArtifactError(f"{path} is not a readable checkpoint ({error}); it is damaged or half-written") from error
-    if state_hash(tensors) != meta["content"]:
-        raise ArtifactError(f"{path} is damaged: its content does not match its hash")
-    return tensors, meta
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Tensors and meta data of a checkpoint, proved by its hash."""
+    return load_weights(path), read_meta(path)
 
 
 class Autosaves:
@@ -64,7 +45,7 @@ class Autosaves:
             old.unlink()
         self._last = time.monotonic()
 
-    def latest(self, after: int, until: int) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    def latest(self, after: int, until: int) -> Checkpoint | None:
         """The newest undamaged save with after < images <= until; damaged ones are reported and passed over."""
         for path in self._newest_first():
             if not after < int(path.stem.rpartition("-")[2]) <= until:

@@ -6,13 +6,13 @@ from functools import partial
 # Works from a clone whether or not the package is installed, and whatever directory is the working one.
 sys.path.insert(0, os.path.abspath(f"{workflow.current_basedir}/../.."))
 
-from mdm import study
+from mdm import study, study_file
 
 # Jobs use the interpreter that runs Snakemake, also when its environment is not activated.
 shell.prefix(f"set -euo pipefail; export PATH={os.path.dirname(sys.executable)}:$PATH; ")
 
 STUDY = study.load(config["study"], config.get("set"))
-CODE = f"{study.ROOT}/mdm/results"
+CODE = study_file.ROOT / "mdm" / "results"
 
 
 wildcard_constraints:
@@ -20,7 +20,7 @@ wildcard_constraints:
     name="[a-z0-9.-]+",
     digest="[0-9a-f]{12}",
     images="[0-9]+",
-    shard="[0-9]{5,}",
+    shard="[0-9]+",
 
 
 def done(refs):

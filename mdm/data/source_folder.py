@@ -1,0 +1,94 @@
+"""Any local folder of pictures with captions: a table (file, caption), or a text file beside each picture."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import Field
+
+from mdm.config import Positive, Strict
+from mdm.data.sources import Picture, Row, png
+from mdm.manifest import ArtifactError, sha256_file
+
+VERSION = 1
+LICENCE = "as the folder's owner says"
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+
+
+class FolderSettings(Strict):
+    """Where the pictures are; they are cut to a centred square and scaled down, never up."""
+
+    path: str = Field(description="folder of the pictures")
+    num_images: Positive
+    resolution: Positive
+    captions: str | None = Field(
+        default=None,
+        description="CSV or TSV in that folder with columns file, caption; default: {name}.txt files",
+    )
+
+
+Settings = FolderSettings
+
+
+def index(settings: FolderSettings) -> Iterator[Row]:
+    """One row per captioned picture, by file name; each file's hash is noted."""
+    folder = Path(settings.path)
+    if not folder.is_dir():
+        raise ArtifactError(f"there is no folder {folder}; correct `path` of the folder source")
+    found = _from_table(folder / settings.captions) if settings.captions else _from_texts(folder)
+    for number, (file, caption) in enumerate(sorted(found.items())):
+        if not (folder / file).is_file():
+            raise ArtifactError(f"{folder / str(settings.captions)} names {file}, which is not in {folder}")
+        yield Row(f"{number:08d}", caption, {}, {"file": file, "sha256": sha256_file(folder / file)})
+
+
+def _from_table(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        raise ArtifactError(f"there is no caption table {path}; correct `captions` of the folder source")
+    text = path.read_text()
+    header = text.split("\n", 1)[0]
+    rows = csv.DictReader(io.StringIO(text), delimiter="\t" if "\t" in header else ",")
+    if not {"file", "caption"} <= set(rows.fieldnames or ()):
+        raise ArtifactError(f"{path} needs columns file and caption; its first line is {header!r}")
+    return {row["file"]: row["caption"] for row in rows}
+
+
+def _from_texts(folder: Path) -> dict[str, str]:
+    found = {}
+    for picture in folder.iterdir():
+        if picture.suffix.lower() in EXTENSIONS:
+            text = picture.with_suffix(".txt")
+            if not text.is_file():
+                raise ArtifactError(
+                    f"{picture} has no caption {text.name} beside it; add it, or name a table in `captions`"
+                )
+            found[picture.name] = text.read_text().strip()
+    return found
+
+
+def pictures(rows: list[Row], settings: FolderSettings) -> Iterator[tuple[str, Picture | str]]:
+    """Read, cut and scale the pictures of a shard."""
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    side = settings.resolution
+    for row in rows:
+        path = Path(settings.path) / row.columns["file"]
+        if sha256_file(path) != row.columns["sha256"]:
+            raise ArtifactError(
+                f"{path} was changed since the index was written; delete the data set's folder and start over"
+            )
+        try:
+            with Image.open(path) as opened:
+                picture = ImageOps.exif_transpose(opened).convert("RGB")
+        except (UnidentifiedImageError, OSError):
+            yield row.key, "not a picture"
+            continue
+        if min(picture.size) < side:
+            yield row.key, f"smaller than {side} px"
+            continue
+        import numpy as np
+
+        yield row.key, png(np.asarray(ImageOps.fit(picture, (side, side), Image.Resampling.LANCZOS)))

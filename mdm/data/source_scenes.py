@@ -1,0 +1,27 @@
+"""The embedded source: procedural scenes, no network, no licence to mind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mdm.data import scenes
+from mdm.data.scenes import SCENES_VERSION, SceneSettings
+from mdm.data.sources import Picture, Row, png
+
+VERSION = SCENES_VERSION
+LICENCE = "CC0-1.0 (made by this repository)"
+Settings = SceneSettings
+
+
+def index(settings: SceneSettings) -> Iterator[Row]:
+    """One row per scene; the key is the scene's id."""
+    for id in range(settings.num_images):
+        scene = scenes.scene(settings.seed, id, settings)
+        yield Row(f"{id:08d}", scenes.caption(scene, settings.phrasings), scenes.labels(scene))
+
+
+def pictures(rows: list[Row], settings: SceneSettings) -> Iterator[tuple[str, Picture | str]]:
+    """Draw the scenes of a shard."""
+    for row in rows:
+        scene = scenes.scene(settings.seed, int(row.key), settings)
+        yield row.key, png(scenes.render(scene, settings.resolution))

@@ -1,0 +1,105 @@
+"""Where pictures come from. A new source is one module and one line in SOURCES.
+
+A source module has
+    VERSION: int                          raised when the same settings give other pictures or captions
+    LICENCE: str                          goes into the manifest
+    Settings                              a Strict model with at least num_images and resolution
+    index(settings) -> Iterator[Row]      what there is, exactly num_images rows, without fetching pictures
+    pictures(rows, settings) -> Iterator[(key, Picture | str)]    of one shard: the pictures, or why not
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from mdm.config import Strict, StudyError, nearest
+from mdm.manifest import ArtifactError
+from mdm.study_file import parse
+
+SOURCES = {
+    "scenes": "mdm.data.source_scenes",
+    "folder": "mdm.data.source_folder",
+    "cc12m": "mdm.data.download",
+    "captioned-urls": "mdm.data.download",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of index.tsv."""
+
+    key: str
+    caption: str
+    labels: dict[str, Any] = field(default_factory=dict)
+    columns: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An encoded square picture: `data` is a whole PNG or JPEG file."""
+
+    extension: str
+    data: bytes
+
+
+class Source(Protocol):
+    """What a source module offers (see above)."""
+
+    VERSION: int
+    LICENCE: str
+    Settings: type[Strict]
+
+    def index(self, settings: Any) -> Iterator[Row]: ...
+
+    def pictures(self, rows: list[Row], settings: Any) -> Iterator[tuple[str, Picture | str]]: ...
+
+
+def find(name: str, where: str) -> Source:
+    """The module of a source."""
+    if name not in SOURCES:
+        raise StudyError(f"{where}.source: there is no source '{name}'; {nearest(name, SOURCES)}")
+    return importlib.import_module(SOURCES[name])  # type: ignore[return-value]
+
+
+def resolve(name: str, settings: dict[str, Any], where: str) -> dict[str, Any]:
+    """Validated settings with every default written out, and the source's version: what a recipe stores."""
+    source = find(name, where)
+    checked = parse(source.Settings, settings, f"{where}.settings")
+    return {**checked.model_dump(mode="json"), "version": source.VERSION}
+
+
+def reopen(recipe: dict[str, Any], where: str) -> tuple[Source, Any]:
+    """The source module and typed settings of a recipe made by `resolve`."""
+    source = find(recipe["source"], where)
+    settings = dict(recipe["settings"])
+    version = settings.pop("version", None)
+    if version != source.VERSION:
+        raise ArtifactError(
+            f"{where} was written for version {version} of the source '{recipe['source']}', this code has "
+            f"version {source.VERSION}; make the recipe again from the study, or check out the commit of then"
+        )
+    return source, parse(source.Settings, settings, where)
+
+
+def shard_names(recipe: dict[str, Any]) -> list[str]:
+    """Names of all shards ("00000", ...), known from the recipe alone."""
+    return [
+        f"{number:05d}"
+        for number in range(math.ceil(recipe["settings"]["num_images"] / recipe["shard_images"]))
+    ]
+
+
+def png(pixels: np.ndarray) -> Picture:
+    """Encode uint8 [H, W, 3]."""
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, format="PNG")
+    return Picture("png", stream.getvalue())

@@ -1,0 +1,125 @@
+"""From a noisy picture to the clean one the guided network sees in it: guidance, x0, threshold (spec B.7)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mdm.config import DiffusionConfig, SampleConfig
+from mdm.diffusion.process import to_x0
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Condition of a batch: text [B,S,D] with mask [B,S], or labels [B]; all None: unconditional."""
+
+    text: Tensor | None = None
+    mask: Tensor | None = None
+    labels: Tensor | None = None
+
+    def expanded(self, batch: int) -> Prompt:
+        """One condition repeated for the whole batch; a batch of them is left as it is."""
+        parts = (self.text, self.mask, self.labels)
+        return Prompt(*(p if p is None or len(p) == batch else p.expand(batch, *p.shape[1:]) for p in parts))
+
+    def padded(self, length: int) -> Prompt:
+        """Text filled up with masked zeros to `length` positions."""
+        missing = 0 if self.text is None else length - self.text.shape[1]
+        if not missing:
+            return self
+        if self.mask is None:
+            raise ValueError("texts of different lengths need a mask")
+        return Prompt(F.pad(self.text, (0, 0, 0, missing)), F.pad(self.mask, (0, missing)), self.labels)
+
+
+def joined(first: Prompt, second: Prompt) -> Prompt:
+    """Both conditions as one batch."""
+    length = max((p.text.shape[1] for p in (first, second) if p.text is not None), default=0)
+    first, second = first.padded(length), second.padded(length)
+    pairs = zip(
+        (first.text, first.mask, first.labels), (second.text, second.mask, second.labels), strict=True
+    )
+    parts = []
+    for name, (a, b) in zip(("text", "mask", "labels"), pairs, strict=True):
+        if (a is None) != (b is None):
+            raise ValueError(
+                f"guidance needs {name} for both the prompt and the negative prompt, or for neither"
+            )
+        parts.append(None if a is None else torch.cat([a, b]))
+    return Prompt(*parts)
+
+
+def threshold(x0: Tensor, kind: str) -> Tensor:
+    """Keep a predicted clean picture [B,3,H,W] in range."""
+    if kind == "none":
+        return x0
+    if kind == "clip":
+        return x0.clamp(-1, 1)
+    share, highest = {"dynamic": (0.995, 100.0), "dynamic-deepfloyd": (0.95, 1.5)}[kind]
+    limit = quantile(x0.abs().flatten(1), share).clamp(1, highest)[:, None, None, None]
+    return x0.clamp(-limit, limit) / limit
+
+
+def quantile(values: Tensor, share: float) -> Tensor:
+    """Linearly interpolated quantile of each row, [B,n] -> [B]; torch.quantile refuses large pictures."""
+    position = share * (values.shape[1] - 1)
+    below = int(position)
+    low = values.kthvalue(below + 1, dim=1).values
+    high = values.kthvalue(min(below + 2, values.shape[1]), dim=1).values
+    return torch.lerp(low, high, position - below)
+
+
+def guided(negative: Tensor, positive: Tensor, weight: float, rescale: float) -> Tensor:
+    """Classifier-free guidance of one level [B,3,H,W]; `rescale` restores its deviation (Lin et al. 2024)."""
+    said = negative + weight * (positive - negative)
+    if not rescale:
+        return said
+    wanted, seen = (p.std(dim=(1, 2, 3), keepdim=True) for p in (positive, said))
+    return said * (rescale * wanted / seen + 1 - rescale)
+
+
+class Denoiser:
+    """The clean pictures of all levels that the guided network sees in noisy ones."""
+
+    def __init__(
+        self,
+        model: Callable[..., list[Tensor]],
+        config: SampleConfig,
+        diffusion: DiffusionConfig,
+        gammas: Sequence[Sequence[float]],
+        prompt: Prompt,
+        negative: Prompt,
+        batch: int,
+    ) -> None:
+        self.model, self.config, self.diffusion, self.gammas = model, config, diffusion, gammas
+        self.prompt = prompt.expanded(batch)
+        # Weight 1 means the prompt alone: no second half of the batch.
+        self.both = joined(negative.expanded(batch), self.prompt) if config.guidance != 1 else None
+
+    def __call__(self, pictures: list[Tensor], t: int) -> list[Tensor]:
+        """Noisy pictures at noise level t (the network is told t - 1) -> clean pictures, highest first."""
+        predictions = self._guided(pictures, t)
+        rows = zip(predictions, pictures, self.gammas, strict=True)
+        clean = [to_x0(said.float(), self.diffusion.prediction, x, gamma[t]) for said, x, gamma in rows]
+        return [threshold(x0, self.config.threshold) for x0 in clean]
+
+    def _guided(self, pictures: list[Tensor], t: int) -> list[Tensor]:
+        if self.both is None or not self._inside_interval(t):
+            return self._call(pictures, t, self.prompt)
+        halves = [said.chunk(2) for said in self._call([torch.cat([x, x]) for x in pictures], t, self.both)]
+        weight, rescale = self.config.guidance, self.config.guidance_rescale
+        return [guided(negative, positive, weight, rescale) for negative, positive in halves]
+
+    def _call(self, pictures: list[Tensor], t: int, prompt: Prompt) -> list[Tensor]:
+        times = torch.full((len(pictures[0]),), t - 1, device=pictures[0].device)
+        return self.model(pictures, times, prompt.text, prompt.mask, labels=prompt.labels)
+
+    def _inside_interval(self, t: int) -> bool:
+        if self.config.guidance_interval is None:
+            return True
+        low, high = self.config.guidance_interval
+        return low <= t / self.diffusion.steps <= high

@@ -1,0 +1,74 @@
+"""Does the picture show what its caption says? Exact matches of a judge's answers, factor by factor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mdm.evaluate.intervals import metric, proportion, wilson
+from mdm.evaluate.labels import UNKNOWN
+
+Answers = Mapping[str, np.ndarray]
+# How a factor is called in scores -> the array it compares. All arrays are those of labels.encode.
+FACTORS = {
+    "colour": "colours",
+    "shape": "shapes",
+    "binding": "pairs",
+    "count": "count",
+    "relation": "relation",
+}
+
+
+def asked(labels: Answers, factor: str) -> np.ndarray:
+    """Which captions say something about the factor, bool [N]."""
+    values = labels[FACTORS[factor]]
+    if factor == "relation":
+        return values > 0  # "none" is not something a caption asks for
+    return (values != UNKNOWN).reshape(len(values), -1).all(axis=1)
+
+
+def matches(answers: Answers, labels: Answers, factor: str) -> np.ndarray:
+    """Whether the whole set (or the class) is right, bool [N]; one colour too many is wrong."""
+    equal = answers[FACTORS[factor]] == labels[FACTORS[factor]]
+    return equal.reshape(len(equal), -1).all(axis=1)
+
+
+def correct(answers: Answers, labels: Answers, factor: str | None) -> np.ndarray:
+    """Outcome for each picture whose caption asks for the factor; None: everything the caption asks for."""
+    if factor:
+        return matches(answers, labels, factor)[asked(labels, factor)]
+    right = np.logical_and.reduce(
+        [matches(answers, labels, name) | ~asked(labels, name) for name in FACTORS], axis=0
+    )
+    return right[asked(labels, "binding")]
+
+
+def chance(answers: Answers, labels: Answers, factor: str | None, shifts: int) -> tuple[float, int]:
+    """The same answers scored against other pictures' labels (cyclic shifts): mean, and pictures."""
+    relevant = np.flatnonzero(asked(labels, factor or "binding"))
+    answers, labels = _rows(answers, relevant), _rows(labels, relevant)
+    n = len(relevant)
+    if n < 2:
+        return float("nan"), 0
+    steps = np.unique(np.linspace(1, n - 1, min(shifts, n - 1)).astype(int))
+    outcomes = [correct(answers, _rows(labels, np.roll(np.arange(n), step)), factor).mean() for step in steps]
+    return float(np.mean(outcomes)), n
+
+
+def _rows(arrays: Answers, rows: np.ndarray) -> dict[str, np.ndarray]:
+    return {key: values[rows] for key, values in arrays.items()}
+
+
+def alignment(answers: Answers, labels: Answers, shifts: int) -> list[dict[str, Any]]:
+    """Rows alignment, alignment_chance, alignment_colour, ... for every factor that some caption asks for."""
+    rows = []
+    for factor in (None, *FACTORS):
+        name = f"alignment_{factor}" if factor else "alignment"
+        outcome = correct(answers, labels, factor)
+        by_chance, n = chance(answers, labels, factor, shifts)
+        if len(outcome) and n:
+            rows.append(proportion(name, outcome))
+            rows.append(metric(f"{name}_chance", by_chance, *wilson(round(by_chance * n), n), n))
+    return rows

@@ -1,0 +1,140 @@
+"""A tiny CLIP for studies without downloads: open_clip's own model, tokenizer and loss."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mdm.config import Positive
+from mdm.evaluate.augment import augment
+from mdm.evaluate.clip_score import FOLDER_FILES, ClipScorer, load_clip
+from mdm.evaluate.fitting import FitSettings, fit
+from mdm.evaluate.intervals import proportion
+from mdm.evaluate.judge_network import to_input
+from mdm.evaluate.pictures import PictureSet, open_pictures
+from mdm.manifest import (
+    Stopwatch,
+    provenance,
+    read_recipe,
+    results_root,
+    sha256_file,
+    write_atomic,
+    write_json,
+)
+from mdm.study_file import parse
+
+if TYPE_CHECKING:
+    import open_clip
+
+# open_clip finds the end of a caption as its highest token, so the vocabulary keeps its full size.
+VOCABULARY = 49408
+GALLERY = 100  # a picture's caption must be found among so many
+READ_BATCH = 256
+
+
+class ClipSettings(FitSettings):
+    """Settings of the tiny CLIP; `num_images` are pictures shown, with repetition."""
+
+    resolution: Positive = 64
+    patch: Positive = 8
+    embedding: Positive = 64
+    image_width: Positive = 96
+    image_layers: Positive = 3
+    text_width: Positive = 64
+    text_layers: Positive = 2
+    context: Positive = 40
+    num_images: Positive = 40_000
+    batch_images: Positive = 128
+    learning_rate: float = 2e-3
+
+
+def configuration(settings: ClipSettings) -> dict[str, Any]:
+    """The content of open_clip_config.json: all that open_clip needs to rebuild model and preprocessing."""
+    vision = {
+        "image_size": settings.resolution, "patch_size": settings.patch, "layers": settings.image_layers,
+        "width": settings.image_width, "head_width": 32,
+    }  # fmt: skip
+    text = {
+        "context_length": settings.context, "vocab_size": VOCABULARY, "width": settings.text_width,
+        "heads": settings.text_width // 32, "layers": settings.text_layers,
+    }  # fmt: skip
+    half = [0.5, 0.5, 0.5]  # pictures in [-1, 1], as everywhere in this repository
+    return {
+        "model_cfg": {"embed_dim": settings.embedding, "vision_cfg": vision, "text_cfg": text},
+        "preprocess_cfg": {"mean": half, "std": half, "interpolation": "bicubic", "resize_mode": "shortest"},
+    }
+
+
+def train_clip(recipe_path: str | Path) -> None:
+    """Train on the recipe's data; write a folder that open_clip loads, and its retrieval accuracy."""
+    clock, recipe, folder = Stopwatch(), read_recipe(recipe_path), Path(recipe_path).parent
+    settings = parse(ClipSettings, recipe["settings"], f"{recipe_path}: settings")
+    root, side = results_root(recipe_path), settings.resolution
+    model, loss = fit_clip(open_pictures(root / recipe["data"], resolution=side), settings)
+    save_clip(folder, model, settings)
+    sha256 = sha256_file(folder / FOLDER_FILES[1])
+    scorer = load_clip({"path": folder, "sha256": sha256})
+    metrics = [retrieval(scorer, open_pictures(root / recipe["test"], resolution=side))]
+    record = {
+        "artifact": f"clip/{folder.name}", "recipe": recipe, "settings": settings.model_dump(mode="json"),
+        "metrics": metrics, "sha256": sha256, "parameters": sum(p.numel() for p in model.parameters()), "loss": loss,
+        **provenance(), "seconds": clock.seconds,
+    }  # fmt: skip
+    write_json(folder / "manifest.json", record)
+
+
+def fit_clip(pictures: PictureSet, settings: ClipSettings) -> tuple[open_clip.CLIP, float]:
+    """A CLIP trained from its seed on pictures and their captions."""
+    import open_clip
+
+    config = configuration(settings)["model_cfg"]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        model = open_clip.CLIP(**config)
+    tokens = open_clip.SimpleTokenizer(context_length=settings.context)(pictures.captions)
+    loss = contrast(model, pictures.all(), tokens, settings.resolution)
+    return model, fit("clip", model, loss, len(pictures), settings)
+
+
+def contrast(
+    model: open_clip.CLIP, pixels: np.ndarray, tokens: Tensor, resolution: int
+) -> Callable[[Tensor, torch.Generator], Tensor]:
+    """The loss of a batch of indices: each picture must choose its caption, each caption its picture."""
+    from open_clip.loss import ClipLoss
+
+    loss = ClipLoss()
+
+    def loss_of(indices: Tensor, noise: torch.Generator) -> Tensor:
+        batch = augment(to_input(pixels[indices.numpy()], resolution), noise)
+        return loss(*model(batch, tokens[indices])[:3])
+
+    return loss_of
+
+
+def save_clip(folder: Path, model: open_clip.CLIP, settings: ClipSettings) -> None:
+    """Write the two files of an open_clip folder."""
+    from safetensors.torch import save
+
+    state = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
+    write_atomic(folder / FOLDER_FILES[0], json.dumps(configuration(settings), indent=2) + "\n")
+    write_atomic(folder / FOLDER_FILES[1], save(state))
+
+
+def retrieval(scorer: ClipScorer, pictures: PictureSet) -> dict[str, Any]:
+    """How often a real picture's own caption is the most similar of a hundred."""
+    images = np.concatenate([scorer.image_features(batch) for batch in pictures.batches(READ_BATCH)])
+    texts = scorer.text_features(pictures.captions)
+    found = []
+    for start in range(0, len(pictures), GALLERY):
+        group = slice(start, start + GALLERY)
+        captions = pictures.captions[group]
+        best = (images[group] @ texts[group].T).argmax(axis=1)
+        # Two scenes may have the same caption: either of them is right.
+        found += [captions[chosen] == own for chosen, own in zip(best, captions, strict=True)]
+    return proportion(f"clip_retrieval_{GALLERY}", np.array(found))

@@ -1,0 +1,84 @@
+"""Every extractor sees every picture once; what it saw is written down for all metrics that follow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save
+
+from mdm.evaluate.extractors import Extractor, load_extractors
+from mdm.evaluate.labels import encode
+from mdm.evaluate.pictures import PictureSet, open_pictures
+from mdm.evaluate.progress import Progress
+from mdm.evaluate.statistics import GaussianStatistics
+from mdm.manifest import (
+    Stopwatch,
+    provenance,
+    read_json,
+    read_recipe,
+    results_root,
+    sha256_file,
+    write_atomic,
+    write_json,
+)
+
+BATCH_IMAGES = 64
+FEATURES, STATISTICS = "features.safetensors", "statistics.safetensors"
+
+
+def extract_features(recipe_path: str | Path, batch_images: int = BATCH_IMAGES) -> None:
+    """Write features.safetensors, statistics.safetensors and manifest.json of a features recipe."""
+    import torch
+
+    clock, recipe, folder = Stopwatch(), read_recipe(recipe_path), Path(recipe_path).parent
+    root = results_root(recipe_path)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    pictures = open_pictures(root / recipe["images"], recipe["num_images"], recipe.get("resolution"))
+    extractors = load_extractors(recipe["extractors"], root, device)
+    arrays, statistics = read_pictures(pictures, extractors, batch_images)
+    arrays |= {f"labels.{key}": value for key, value in encode(pictures.labels).items()}
+    write_atomic(folder / FEATURES, save(arrays))
+    tensors = {k: v for name, part in statistics.items() for k, v in part.tensors(name).items()}
+    write_atomic(folder / STATISTICS, save(tensors))
+    machine = torch.cuda.get_device_name() if device == "cuda" else device
+    write_json(folder / "manifest.json", {
+        "artifact": f"features/{folder.name}", **describe(recipe, root), "resolution": pictures.resolution,
+        "sha256": sha256_file(folder / FEATURES), **provenance(machine), "seconds": clock.seconds,
+    })  # fmt: skip
+
+
+def read_pictures(
+    pictures: PictureSet, extractors: Mapping[str, Extractor], batch_images: int
+) -> tuple[dict[str, np.ndarray], dict[str, GaussianStatistics]]:
+    """All arrays of all extractors [N, ...], and the statistics of their features."""
+    parts: dict[str, list[np.ndarray]] = {}
+    statistics: dict[str, GaussianStatistics] = {}
+    progress, start = Progress("features", len(pictures), "pictures"), 0
+    for batch in pictures.batches(batch_images):
+        captions = pictures.captions[start : start + len(batch)]
+        for name, extract in extractors.items():
+            found = extract(batch, captions)
+            for key, value in found.items():
+                parts.setdefault(key, []).append(value)
+            seen = GaussianStatistics.of(found[name])
+            statistics[name] = statistics[name].merge(seen) if name in statistics else seen
+        start += len(batch)
+        progress.advance(len(batch))
+    return {key: np.concatenate(values) for key, values in parts.items()}, statistics
+
+
+def describe(recipe: Mapping[str, Any], root: Path) -> dict[str, Any]:
+    """Where the pictures came from and who read them: all that a score needs to know beside the features."""
+    source = read_json(root / recipe["images"] / "recipe.json")
+    judge = recipe["extractors"].get("judge")
+    return {
+        "recipe": dict(recipe),
+        "images": recipe["images"],
+        "prompts": source["prompts"] if source["kind"] == "samples" else None,
+        "num_images": recipe["num_images"],
+        "extractors": recipe["extractors"],
+        "judge_on_real": read_json(root / judge / "judge.json")["metrics"] if judge else [],
+    }

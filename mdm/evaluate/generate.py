@@ -1,0 +1,139 @@
+"""The pictures of a protocol: drawn in batches, each batch kept until all are there, then one archive."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mdm.data.shards import read_index
+from mdm.data.sources import Row
+from mdm.evaluate.archive import ArrayStream, read_array, write_archive
+from mdm.evaluate.painter import Painter
+from mdm.evaluate.pictures import LEVEL
+from mdm.evaluate.progress import Progress
+from mdm.manifest import (
+    ArtifactError,
+    provenance,
+    read_recipe,
+    results_root,
+    sha256_file,
+    write_atomic,
+    write_json,
+)
+
+BATCH_IMAGES = 32
+GRID_SIDE = 8
+
+
+def generate(recipe_path: str | Path, batch_images: int = BATCH_IMAGES) -> None:
+    """Draw every picture of a samples recipe; a killed run continues with its first unfinished batch."""
+    recipe, folder = read_recipe(recipe_path), Path(recipe_path).parent
+    root = results_root(recipe_path)
+    rows = read_prompts(root / recipe["prompts"], recipe["num_images"])
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    painter = Painter(recipe, root, device)
+    # Weights made anew on another machine may differ in the last bit: never mix their pictures.
+    partial = folder / "partial" / f"{painter.weights_hash[:12]}-{batch_images}"
+    batches = _draw_batches(painter, rows, partial, batch_images)
+    write_archive(folder / "images.npz", _arrays(batches, rows, painter.resolutions))
+    _write_grids(folder, painter.resolutions)
+    write_json(folder / "manifest.json", _manifest(recipe, folder, painter, batches, device))
+    shutil.rmtree(folder / "partial")
+
+
+def read_prompts(data: Path, num_images: int) -> list[Row]:
+    """The first num_images rows of a data set's index."""
+    rows = read_index(data, 0, num_images)
+    if len(rows) < num_images:
+        raise ArtifactError(
+            f"{data} has {len(rows)} captions, but num_images is {num_images}; write at most {len(rows)} in the "
+            "protocol or enlarge the data set"
+        )
+    return rows
+
+
+def _draw_batches(painter: Painter, rows: Sequence[Row], partial: Path, batch_images: int) -> list[Path]:
+    partial.mkdir(parents=True, exist_ok=True)
+    starts = range(0, len(rows), batch_images)
+    paths = [partial / f"{start:07d}.npz" for start in starts]
+    found = sum(
+        len(rows[start : start + batch_images])
+        for start, path in zip(starts, paths, strict=True)
+        if path.exists()
+    )
+    progress = Progress("sampling", len(rows), "pictures", done=found)
+    for start, path in zip(starts, paths, strict=True):
+        if not path.exists():
+            batch = rows[start : start + batch_images]
+            _draw_batch(painter, range(start, start + len(batch)), [row.caption for row in batch], path)
+            progress.advance(len(batch))
+    return paths
+
+
+def _draw_batch(painter: Painter, ids: Sequence[int], captions: Sequence[str], path: Path) -> None:
+    begin, evaluated = time.monotonic(), painter.rows_evaluated
+    pictures = painter.paint(ids, captions)
+    cost = {"seconds": time.monotonic() - begin, "evaluations": painter.rows_evaluated - evaluated}
+    arrays = {f"{LEVEL}{r}": level for r, level in pictures.items()} | {
+        k: np.array([v]) for k, v in cost.items()
+    }
+    write_archive(path, {name: ArrayStream.of(array) for name, array in arrays.items()})
+
+
+def _arrays(
+    batches: Sequence[Path], rows: Sequence[Row], resolutions: Sequence[int]
+) -> dict[str, ArrayStream]:
+    """What an archive of samples holds; pictures stream through, so 30,000 of them need no memory."""
+
+    def pieces(name: str) -> Iterator[np.ndarray]:
+        return (read_array(path, name) for path in batches)
+
+    text = {
+        "ids": np.arange(len(rows)),
+        "keys": np.array([row.key for row in rows]),
+        "captions": np.array([row.caption for row in rows]),
+        "labels": np.array([json.dumps(row.labels) for row in rows]),
+    }
+    arrays = {name: ArrayStream.of(array) for name, array in text.items()}
+    for r in resolutions:
+        name = f"{LEVEL}{r}"
+        arrays[name] = ArrayStream((len(rows), r, r, 3), np.dtype(np.uint8), pieces(name))
+    return arrays
+
+
+def _write_grids(folder: Path, resolutions: Sequence[int]) -> None:
+    """The first pictures of every level, in reading order."""
+    from mdm.data.sources import png
+    from mdm.evaluate.archive import read_batches
+
+    count = min(GRID_SIDE**2, len(read_array(folder / "images.npz", "ids")))
+    for r in resolutions:
+        first = next(read_batches(folder / "images.npz", f"{LEVEL}{r}", count, count))
+        columns = min(GRID_SIDE, count)
+        lines = -(-count // columns)
+        grid = np.full((lines * columns, r, r, 3), 255, np.uint8)
+        grid[:count] = first
+        sheet = grid.reshape(lines, columns, r, r, 3).swapaxes(1, 2).reshape(lines * r, columns * r, 3)
+        write_atomic(folder / f"grid_{r}.png", png(sheet).data)
+
+
+def _manifest(
+    recipe: dict[str, Any], folder: Path, painter: Painter, batches: Sequence[Path], device: torch.device
+) -> dict[str, Any]:
+    seconds = sum(float(read_array(path, "seconds")[0]) for path in batches)
+    evaluations = sum(int(read_array(path, "evaluations")[0]) for path in batches)
+    name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
+    return {
+        "artifact": f"samples/{folder.name}", "recipe": recipe, "num_images": recipe["num_images"],
+        "resolutions": list(painter.resolutions), "weights_hash": painter.weights_hash,
+        "sha256": sha256_file(folder / "images.npz"), "network_evaluations": evaluations,
+        "network_evaluations_per_image": evaluations / recipe["num_images"],
+        **provenance(name), "seconds": round(seconds, 3),
+    }  # fmt: skip

@@ -1,0 +1,67 @@
+"""A trained network ready to draw: from prompts and image ids to bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mdm.config import DiffusionConfig, ModelConfig, SampleConfig
+from mdm.diffusion import schedule
+from mdm.diffusion.sampler import sample
+from mdm.manifest import read_json
+from mdm.model import build
+from mdm.model.checkpoints import load_into, load_weights, state_hash
+from mdm.text.cache import Embeddings
+
+WEIGHTS = "weights.safetensors"  # the averaged ones
+
+
+def to_bytes(pictures: Tensor) -> np.ndarray:
+    """Pictures [B, 3, H, W] in [-1, 1] -> uint8 [B, H, W, 3]; the inverse of x / 127.5 - 1."""
+    rounded = ((pictures.float() + 1) * 127.5).round().clamp(0, 255)
+    return rounded.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+
+
+class Painter:
+    """Draws picture k from (weights, prompt k, seed, k) alone, whatever batch it is in."""
+
+    def __init__(self, recipe: dict[str, Any], root: Path, device: torch.device) -> None:
+        train = root / recipe["train"]
+        config = ModelConfig(**read_json(train / "model.json"))
+        self._diffusion = DiffusionConfig(**read_json(train / "recipe.json")["diffusion"])
+        self._sample, self._seed, self._device = SampleConfig(**recipe["sample"]), recipe["seed"], device
+        self.resolutions = config.resolutions
+        self._gammas = schedule.levels(self._diffusion, self.resolutions).to(device)
+        self._embeddings = (
+            Embeddings(root / recipe["text"] / "embeddings.safetensors") if recipe["text"] else None
+        )
+        weights = load_weights(train / WEIGHTS)
+        self.weights_hash = state_hash(weights)
+        self._model = build(config)
+        load_into(self._model, weights, str(train / WEIGHTS))
+        self._model.eval().to(device, memory_format=torch.channels_last)
+        self.rows_evaluated = 0
+        self._model.register_forward_pre_hook(self._count)
+
+    def _count(self, _model: nn.Module, arguments: tuple[Any, ...]) -> None:
+        # Guidance and Heun steps call the network more often than there are steps: count, do not compute.
+        self.rows_evaluated += len(arguments[0][-1])
+
+    def paint(self, ids: Sequence[int], captions: Sequence[str]) -> dict[int, np.ndarray]:
+        """B prompts -> uint8 pictures [B, R, R, 3] by resolution R."""
+        pictures = sample(
+            self._model, self._gammas, self._sample, self._diffusion, self.resolutions,
+            *self._text(captions), *self._text([self._sample.negative_prompt]), ids, self._seed,
+        )  # fmt: skip
+        return {r: to_bytes(level) for r, level in zip(self.resolutions, pictures, strict=True)}
+
+    def _text(self, captions: Sequence[str]) -> tuple[Tensor | None, Tensor | None]:
+        if self._embeddings is None:
+            return None, None
+        features, mask = self._embeddings.lookup(captions)
+        return features.to(self._device), mask.to(self._device)

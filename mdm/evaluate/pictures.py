@@ -1,0 +1,78 @@
+"""The pictures that are measured, generated or real, in batches and at the protocol's resolution."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mdm.data.reader import Pictures, shrink
+from mdm.evaluate.archive import array_names, read_array, read_batches
+from mdm.manifest import ArtifactError, read_json
+
+LEVEL = "images_"  # arrays images_64, images_32, ... of a samples archive
+
+
+@dataclass(frozen=True)
+class PictureSet:
+    """N pictures, captions, labels ({} where there are none); `batches` yields uint8 [B, R, R, 3]."""
+
+    keys: list[str]
+    captions: list[str]
+    labels: list[dict[str, Any]]
+    resolution: int
+    batches: Callable[[int], Iterator[np.ndarray]]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def all(self) -> np.ndarray:
+        """Every picture in memory, uint8 [N, R, R, 3]."""
+        return next(self.batches(len(self)))
+
+
+def open_pictures(folder: Path, num_images: int | None = None, resolution: int | None = None) -> PictureSet:
+    """The first num_images of a data or samples artifact (all by default), averaged down to resolution."""
+    kind = read_json(folder / "recipe.json")["kind"]
+    readers = {"data": _from_data, "samples": _from_samples}
+    if kind not in readers:
+        raise ArtifactError(
+            f"{folder} is an artifact of kind {kind!r} and holds no pictures; name data/… or samples/…"
+        )
+    return readers[kind](folder, num_images, resolution)
+
+
+def _from_data(folder: Path, num_images: int | None, resolution: int | None) -> PictureSet:
+    stored = Pictures(folder)
+    count, side = num_images or len(stored), resolution or stored.resolution
+    if count > len(stored):
+        raise ArtifactError(
+            f"{folder} holds {len(stored)} pictures, but {count} are asked for; enlarge the data set"
+        )
+
+    def batches(batch_images: int) -> Iterator[np.ndarray]:
+        for start in range(0, count, batch_images):
+            yield np.stack([stored.image(k, side) for k in range(start, min(start + batch_images, count))])
+
+    numbers = range(count)
+    captions, labels = [stored.caption(k) for k in numbers], [stored.labels(k) for k in numbers]
+    return PictureSet([stored.key(k) for k in numbers], captions, labels, side, batches)
+
+
+def _from_samples(folder: Path, num_images: int | None, resolution: int | None) -> PictureSet:
+    path = folder / "images.npz"
+    highest = max(int(name.removeprefix(LEVEL)) for name in array_names(path) if name.startswith(LEVEL))
+    keys, captions, labels = (read_array(path, name).tolist() for name in ("keys", "captions", "labels"))
+    count, side = num_images or len(keys), resolution or highest
+
+    def batches(batch_images: int) -> Iterator[np.ndarray]:
+        for batch in read_batches(path, f"{LEVEL}{highest}", batch_images, count):
+            yield np.stack([shrink(picture, side) for picture in batch])
+
+    return PictureSet(
+        keys[:count], captions[:count], [json.loads(text) for text in labels[:count]], side, batches
+    )

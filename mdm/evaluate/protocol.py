@@ -1,0 +1,66 @@
+"""What exactly was measured.
+
+"FID-30k on COCO" names at least five protocols, so ours is written beside the number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mdm.config import StudyError
+
+RESIZE_RULES = {
+    "judge": "judge: area average to its input",
+    "clip": "CLIP: open_clip's own preprocessing",
+    "inception": "Inception: clean-fid's bicubic resize to 299 px on floats",
+}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Prompts and pictures on one side, real pictures on the other, and how both are read."""
+
+    images: str
+    prompts: str | None  # None: real pictures are scored, with their own captions
+    num_images: int
+    reference: str
+    num_reference: int
+    resolution: int
+    extractors: tuple[str, ...]
+
+    @classmethod
+    def between(cls, generated: Mapping[str, Any], reference: Mapping[str, Any]) -> Protocol:
+        """From the manifests of two features artifacts; sides that cannot be compared are an error."""
+        for key, advice in (
+            ("extractors", "use the same judge, clip and inception on both sides"),
+            ("resolution", "measure both sides at one resolution"),
+        ):
+            if generated[key] != reference[key]:
+                raise StudyError(
+                    f"{generated['artifact']} and {reference['artifact']} cannot be compared: {key} is "
+                    f"{generated[key]} on one side and {reference[key]} on the other; {advice}"
+                )
+        if reference["prompts"] is not None:
+            raise StudyError(
+                f"the reference {reference['artifact']} was made from generated pictures ({reference['images']}); "
+                "name a data set of real pictures"
+            )
+        return cls(
+            generated["images"], generated["prompts"], generated["num_images"], reference["images"],
+            reference["num_images"], generated["resolution"], tuple(sorted(generated["extractors"])),
+        )  # fmt: skip
+
+    def describe(self) -> str:
+        """One line for tables and logs."""
+        drawn = f"for the first captions of {self.prompts}" if self.prompts else f"of {self.images}"
+        rules = "; ".join(RESIZE_RULES[name] for name in self.extractors)
+        return (
+            f"{self.num_images} pictures {drawn}, against the first {self.num_reference} real pictures of "
+            f"{self.reference}, both area-averaged to {self.resolution} px ({rules})"
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """For scores.json."""
+        return {**asdict(self), "extractors": list(self.extractors), "description": self.describe()}

@@ -1,0 +1,78 @@
+"""The average of the weights over training, with a half-life counted in images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+RAMP_RATIO = 0.05
+
+
+def beta(
+    batch_images: int, halflife_images: float, images_seen: int, ramp_ratio: float | None = RAMP_RATIO
+) -> float:
+    """Share of the average that an update keeps; the ramp caps the half-life at a share of the images seen.
+
+    `images_seen` includes this batch. Without a ramp (None) the first weights linger for several half-lives.
+    """
+    if ramp_ratio is not None:
+        halflife_images = min(halflife_images, images_seen * ramp_ratio)
+    return 0.5 ** (batch_images / halflife_images) if halflife_images > 0 else 0.0
+
+
+def halflife_of_decay(decay: float, batch_images: int) -> float:
+    """Half-life in images of a fixed decay per step, e.g. 0.9999."""
+    return batch_images * math.log(0.5) / math.log(decay)
+
+
+class Ema:
+    """A second set of weights that follows a network's; its state is a plain state dict."""
+
+    def __init__(
+        self, model: nn.Module, halflife_images: float, ramp_ratio: float | None = RAMP_RATIO
+    ) -> None:
+        self.halflife_images, self.ramp_ratio = halflife_images, ramp_ratio
+        self._live = dict(model.named_parameters())
+        self._average = {name: p.detach().clone() for name, p in self._live.items()}
+
+    @torch.no_grad()
+    def update(self, batch_images: int, images_seen: int) -> None:
+        """Move the average towards the network after an optimiser step (`images_seen` includes its batch)."""
+        kept = beta(batch_images, self.halflife_images, images_seen, self.ramp_ratio)
+        torch._foreach_lerp_(
+            list(self._average.values()), [p.detach() for p in self._live.values()], 1 - kept
+        )
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The averaged weights under the network's own names (not copied)."""
+        return dict(self._average)
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take averaged weights from a checkpoint; the names must be exactly the network's."""
+        if state.keys() != self._average.keys():
+            wrong = sorted(state.keys() ^ self._average.keys())
+            raise ValueError(
+                f"the average in this checkpoint is of another network: {len(wrong)} names differ, "
+                f"e.g. {wrong[:3]}"
+            )
+        for name, tensor in self._average.items():
+            tensor.copy_(state[name])
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Inside this block the network computes with the averaged weights."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        for name, live in self._live.items():
+            live.data, self._average[name] = self._average[name], live.data

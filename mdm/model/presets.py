@@ -1,0 +1,57 @@
+"""The three published text-to-image networks as configurations (parameters: 461, 477 and 481 million)."""
+
+from __future__ import annotations
+
+from mdm.config import LevelConfig, ModelConfig
+
+
+def _level_64() -> LevelConfig:
+    return LevelConfig(
+        resolution=64,
+        channels=(256, 512, 768),
+        resnets=(2, 2, 2),
+        attention=(0, 1, 5),
+        middle=True,
+        micro_conditioning={"scale": 64},
+    )
+
+
+def _outer(resolution: int, channels: tuple[int, ...], normalize_input: bool) -> LevelConfig:
+    return LevelConfig(
+        resolution=resolution,
+        channels=channels,
+        resnets=(2, 2, 1),
+        attention=(0, 0, 0),
+        attention_ffn=False,
+        normalize_input=normalize_input,
+        micro_conditioning={"scale": resolution},
+    )
+
+
+def _model(*levels: LevelConfig) -> ModelConfig:
+    # 2048 is the width of FLAN-T5 XL; the released attention sees the padding.
+    return ModelConfig(
+        levels=levels, time_channels=1024, text_channels=2048, text_projection=2048, mask_text=False
+    )
+
+
+def released_64() -> ModelConfig:
+    """64 px."""
+    return _model(_level_64())
+
+
+def released_256() -> ModelConfig:
+    """256 px around 64 px."""
+    return _model(_level_64(), _outer(256, (64, 128, 256), normalize_input=False))
+
+
+def released_1024() -> ModelConfig:
+    """1024 px around 256 px around 64 px; only here does the 256 px level normalise its input."""
+    return _model(
+        _level_64(),
+        _outer(256, (64, 128, 256), normalize_input=True),
+        _outer(1024, (32, 32, 64), normalize_input=False),
+    )
+
+
+PRESETS = {"released-64": released_64, "released-256": released_256, "released-1024": released_1024}

@@ -1,0 +1,42 @@
+"""What a study will produce, known before anything ran and without importing anything heavy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def used_groups(study: Any) -> list[str]:
+    """Groups that have an ablation, in the study's order."""
+    return [g for g in study.groups if any(a.group == g for a in study.ablations.values())]
+
+
+def sampled_runs(study: Any) -> list[str]:
+    """Runs with pictures to show, in the study's order."""
+    return list(dict.fromkeys(run.name for run in study.runs if run.evaluations))
+
+
+def table_names(study: Any) -> list[str]:
+    """Every table; each is written as .csv, .md and .tex."""
+    return [
+        "main",
+        "alignment",
+        "metrics",
+        "cost",
+        "literature",
+        *(f"ablation-{g}" for g in used_groups(study)),
+    ]
+
+
+def figure_names(study: Any) -> list[str]:
+    """Every figure: .svg and .png, except `samples-RUN`, which is a .png."""
+    drawn = ["training-curves", "guidance", "alignment", *(f"ablation-{g}" for g in used_groups(study))]
+    return drawn + [f"samples-{run}" for run in sampled_runs(study)]
+
+
+def figure_files(study: Any) -> list[str]:
+    """File names of every figure."""
+    return [
+        f"{name}.{extension}"
+        for name in figure_names(study)
+        for extension in (("png",) if name.startswith("samples-") else ("svg", "png"))
+    ]

@@ -1,0 +1,19 @@
+"""The commands that repeat a study or one ablation of it exactly."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def commands(study: Any, commits: list[str], target: str = "all") -> list[tuple[str, str]]:
+    """Pairs of what it does and the command line."""
+    steps = []
+    if len(commits) == 1:
+        steps.append(("the source these numbers were made with", f"git checkout {commits[0]}"))
+    steps += [
+        ("install the locked packages", "pip install -r requirements.lock -e ."),
+        ("on this machine", f"snakemake --cores all {target} --config study={study.name}"),
+        ("on a SLURM cluster", f"snakemake --profile slurm {target} --config study={study.name}"),
+        ("what would run, and what it would cost", f"python -m mdm plan --study {study.name}"),
+    ]
+    return steps

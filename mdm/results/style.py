@@ -1,0 +1,104 @@
+"""One look for all figures: transparent ground, mid-grey ink, colours for colour-blind readers, fixed bytes.
+
+The grey and the palette are readable on white and on black. In the report the colours become CSS variables
+(`themed`), so that a figure follows the page's light or dark theme.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")  # no display in a workflow job
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+INK, FAINT = "#7a7a7a", "#9d9d9d"
+# Okabe and Ito's palette without black and yellow, which vanish on one of the two grounds.
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+LINES = ("-", "--", ":", "-.")
+PNG_DPI = 160
+PAGE_PIXELS_PER_POINT = 1.45  # size of figures on the page: 9 pt letters become 13 px
+
+
+def settings(name: str) -> dict[str, Any]:
+    """matplotlib settings; the salt makes the SVG's ids a function of the figure's name."""
+    return {
+        "svg.hashsalt": name, "svg.fonttype": "none", "text.parse_math": False, "axes.formatter.use_mathtext": False,
+        "font.family": "DejaVu Sans", "font.size": 9, "axes.titlesize": 9, "axes.labelsize": 9, "legend.fontsize": 8,
+        "text.color": INK, "axes.edgecolor": FAINT, "axes.labelcolor": INK, "axes.titlecolor": INK,
+        "xtick.color": INK, "ytick.color": INK, "grid.color": FAINT, "grid.alpha": 0.25, "grid.linewidth": 0.6,
+        "axes.grid": True, "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False,
+        "axes.linewidth": 0.8, "legend.frameon": False, "lines.linewidth": 1.7, "lines.markersize": 4.5,
+        "hatch.linewidth": 0.5, "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none", "axes.unicode_minus": True,
+    }  # fmt: skip
+
+
+@contextmanager
+def drawing(name: str) -> Iterator[None]:
+    """Draw with this look and leave no figure open."""
+    with matplotlib.rc_context(settings(name)):
+        try:
+            yield
+        finally:
+            plt.close("all")
+
+
+def series(index: int) -> dict[str, Any]:
+    """Colour, marker and line of the n-th series: different in colour and in shape."""
+    turn = index // len(PALETTE)
+    return {"color": PALETTE[index % len(PALETTE)], "marker": MARKERS[(index + turn) % len(MARKERS)],
+            "linestyle": LINES[turn % len(LINES)]}  # fmt: skip
+
+
+def hatch(index: int) -> str:
+    """Bars whose colour comes round again are hatched."""
+    return ("", "////", "....", "xxxx")[index // len(PALETTE) % 4]
+
+
+def note(text: str) -> Figure:
+    """A figure that only says why it is empty: a partial study still has all its files."""
+    figure = plt.figure(figsize=(6, 1.2))
+    figure.text(0.5, 0.5, text, ha="center", va="center", color=INK, wrap=True)
+    return figure
+
+
+def as_svg(figure: Figure) -> str:
+    """The figure as SVG without date or version, so that equal numbers give equal bytes."""
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
+    return re.sub(r"[ \t]+$", "", stream.getvalue(), flags=re.MULTILINE)
+
+
+def as_png(figure: Figure) -> bytes:
+    """The figure as PNG on a transparent ground."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=PNG_DPI, bbox_inches="tight", metadata={"Software": None})
+    return stream.getvalue()
+
+
+def themed(svg: str, name: str, description: str = "") -> str:
+    """The SVG element alone, ids made unique on the page, colours as CSS variables, labelled for screen readers."""
+    body = svg[svg.index("<svg") :]
+    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    prefix = re.sub(r"[^a-z0-9]+", "-", name.lower())
+    body = re.sub(r'\bid="', f'id="{prefix}-', body)
+    body = re.sub(r'(xlink:href="#|url\(#)', rf"\g<1>{prefix}-", body)
+    for variable, colour in (("ink", INK), ("faint", FAINT), *enumerate(PALETTE)):
+        body = re.sub(rf"(?<=: ){colour}", f"var(--figure-{variable}, {colour})", body)
+    width = float(re.search(r'<svg[^>]*? width="([\d.]+)pt"', body)[1]) * PAGE_PIXELS_PER_POINT
+    label = _attribute(description or name)
+    return body.replace("<svg ", f'<svg role="img" aria-label="{label}" style="--natural: {width:.0f}px" ', 1)
+
+
+def _attribute(text: str) -> str:
+    for character, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&quot;")):
+        text = text.replace(character, entity)
+    return text

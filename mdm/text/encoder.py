@@ -1,0 +1,176 @@
+"""Frozen text encoders: a tiny T5 that needs no download, and real T5 weights from a local folder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field, model_validator
+
+from mdm.config import SHA256, Count, Positive, Strict, StudyError, nearest
+from mdm.manifest import ArtifactError, sha256_file
+from mdm.study_file import parse
+from mdm.text.words import WordTokenizer
+
+# Raised when the same settings give other features.
+ENCODER_VERSION = 1
+# Position biases of the tiny encoder. T5 starts them near zero; random attention then averages over the whole
+# caption and "red circle, blue square" has word for word the features of "blue circle, red square" (measured:
+# relative difference 2e-7). So each head is made to look at one neighbour, the word before it first of all.
+NEIGHBOURS = (-1, -2, 1, -3, 2, -4, 3, -5)
+NEIGHBOUR_BIAS = 5.0
+
+
+class TinyT5Settings(Strict):
+    """A T5 encoder with random weights: a pure function of the seed."""
+
+    channels: Positive = 64
+    layers: Positive = 2
+    heads: Positive = 4
+    seed: Count = 0
+    max_tokens: Annotated[int, Field(ge=2)] = 32
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> TinyT5Settings:
+        if self.channels % self.heads:
+            raise ValueError(
+                f"channels {self.channels} cannot be shared by {self.heads} heads; write a multiple"
+            )
+        return self
+
+
+class T5Settings(Strict):
+    """T5 weights on this machine; every file that matters is named with its hash."""
+
+    path: str
+    sha256: dict[str, Annotated[str, Field(pattern=SHA256)]]
+    max_tokens: Annotated[int, Field(ge=2)] = 128
+
+
+class Encoder:
+    """Captions to features [B, S, D], zero where mask [B, S] is zero."""
+
+    def __init__(self, model: torch.nn.Module, tokenize: Callable[[str], list[int]], device: str) -> None:
+        self.model = model.eval().requires_grad_(False).to(device)
+        self.channels: int = model.config.d_model
+        self._tokenize, self._device = tokenize, device
+
+    @torch.no_grad()
+    def encode(self, captions: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features float32 [B, S, D] times mask, and mask float32 [B, S]; S is the longest caption's."""
+        rows = [self._tokenize(caption) for caption in captions]
+        longest = max(len(row) for row in rows)
+        ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows], device=self._device)
+        lengths = torch.tensor([len(row) for row in rows], device=self._device)
+        mask = (torch.arange(longest, device=self._device)[None] < lengths[:, None]).float()
+        features = self.model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
+        return features * mask[..., None], mask
+
+
+def load(spec: dict[str, Any], device: str = "cpu") -> Encoder:
+    """The encoder of a text recipe: {"name", "settings", "channels"}."""
+    name, where = spec.get("name"), f"encoder {spec.get('name')!r}: settings"
+    if name == "tiny-t5":
+        settings = dict(spec.get("settings", {}))
+        if "channels" in spec:
+            settings.setdefault("channels", spec["channels"])
+        encoder = _tiny(parse(TinyT5Settings, settings, where), device)
+    elif name == "t5":
+        encoder = _pretrained(parse(T5Settings, spec.get("settings", {}), where), device)
+    else:
+        raise StudyError(f"there is no text encoder {name!r}; {nearest(str(name), ('tiny-t5', 't5'))}")
+    if spec.get("channels", encoder.channels) != encoder.channels:
+        raise StudyError(
+            f"encoder {name!r} has features of width {encoder.channels}, the study says channels: "
+            f"{spec['channels']}; write channels: {encoder.channels}"
+        )
+    return encoder
+
+
+def _tiny(settings: TinyT5Settings, device: str) -> Encoder:
+    """Build the random encoder. Its last layer norm brings the features to a mean square of one."""
+    from transformers import T5Config, T5EncoderModel
+
+    words = WordTokenizer()
+    config = T5Config(
+        vocab_size=words.size, d_model=settings.channels, d_kv=settings.channels // settings.heads,
+        d_ff=2 * settings.channels, num_layers=settings.layers, num_heads=settings.heads, dropout_rate=0.0,
+        feed_forward_proj="gated-gelu", pad_token_id=0, eos_token_id=1,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        model = T5EncoderModel(config)
+    _fill(model, settings.seed)
+    return Encoder(model, lambda text: words.ids(text, settings.max_tokens), device)
+
+
+def _fill(model: torch.nn.Module, seed: int) -> None:
+    """Random weights of our own making: the library's start may change between its versions."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, weight in sorted(model.named_parameters()):
+            if "layer_norm" in name:
+                weight.fill_(1.0)
+                continue
+            weight.copy_(torch.randn(weight.shape, generator=generator) * _scale(name, weight.shape[-1]))
+            if "relative_attention_bias" in name:
+                _look_at_neighbours(weight)
+
+
+def _scale(name: str, fan_in: int) -> float:
+    if "shared" in name or "embed_tokens" in name or "relative_attention_bias" in name:
+        return 1.0
+    # T5 does not divide its scores by sqrt(d): small queries keep content from drowning the positions.
+    return (0.25 if name.endswith("SelfAttention.q.weight") else 1.0) / math.sqrt(fan_in)
+
+
+def _look_at_neighbours(bias: torch.Tensor) -> None:
+    """Favour one offset per head; bias is [buckets, heads], its upper half is for keys after the query."""
+    for head in range(bias.shape[1]):
+        offset = NEIGHBOURS[head % len(NEIGHBOURS)]
+        bias[abs(offset) + (bias.shape[0] // 2 if offset > 0 else 0), head] += NEIGHBOUR_BIAS
+
+
+def _pretrained(settings: T5Settings, device: str) -> Encoder:
+    """Real weights. The library fills missing tensors at random without an error, so all is checked here."""
+    from tokenizers import Tokenizer
+    from transformers import T5EncoderModel
+
+    folder = _checked_folder(settings)
+    model, report = T5EncoderModel.from_pretrained(folder, local_files_only=True, output_loading_info=True)
+    # The input embedding is stored once, as `shared`; its second name is not a missing tensor.
+    missing = [key for key in report["missing_keys"] if key != "encoder.embed_tokens.weight"]
+    if missing or report["mismatched_keys"]:
+        names = ", ".join(map(str, [*missing, *report["mismatched_keys"]][:5]))
+        raise ArtifactError(f"{folder} lacks tensors of a T5 encoder or has them in other shapes: {names}")
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(settings.max_tokens)
+    return Encoder(model, lambda text: tokenizer.encode(text).ids, device)
+
+
+def _checked_folder(settings: T5Settings) -> Path:
+    folder = Path(settings.path)
+    if not folder.is_dir():
+        raise ArtifactError(
+            f"there is no folder {folder}: put the T5 weights there or correct `path` in the study"
+        )
+    names = {path.name for path in folder.iterdir()}
+    weights = [name for name in settings.sha256 if name.endswith(".safetensors")]
+    for needed in ("config.json", "tokenizer.json"):
+        if needed not in settings.sha256:
+            raise StudyError(
+                f"encoder 't5': sha256 must name {needed}; it names {', '.join(settings.sha256) or 'nothing'}"
+            )
+    if not weights:
+        raise StudyError("encoder 't5': sha256 must name the weights (*.safetensors)")
+    for name, expected in settings.sha256.items():
+        if name not in names:
+            raise ArtifactError(f"{folder} has no {name}; it has {', '.join(sorted(names))}")
+        if (seen := sha256_file(folder / name)) != expected:
+            raise ArtifactError(
+                f"{folder / name} has sha256 {seen}, the study says {expected}; fetch it again"
+            )
+    return folder

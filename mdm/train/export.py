@@ -1,0 +1,54 @@
+"""From the last checkpoint of a stage to weights that others can read, and the record of how they came to be."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mdm.config import ModelConfig
+from mdm.manifest import provenance, read_json, read_recipe, results_root, write_atomic, write_json
+from mdm.model.checkpoints import save_weights, state_hash
+from mdm.train.checkpoint import read_checkpoint
+from mdm.train.start import WEIGHTS
+from mdm.train.state import under
+
+
+def export(recipe_path: Path) -> None:
+    """Write averaged and raw weights, the history and the manifest of a finished stage."""
+    recipe, folder = read_recipe(recipe_path), recipe_path.parent
+    tensors, _ = read_checkpoint(folder / "final.ckpt")
+    states = {"ema": under("ema.", tensors), "raw": under("model.", tensors)}
+    for kind, state in states.items():
+        save_weights(folder / WEIGHTS[kind], state, {"recipe": folder.name, "weights": kind})
+    write_json(folder / "model.json", recipe["model"])
+    history = (folder / "progress" / "history.jsonl").read_text()
+    write_atomic(folder / "history.jsonl", history)
+    hashes = {WEIGHTS[kind]: state_hash(state) for kind, state in states.items()}
+    last = json.loads(history.splitlines()[-1])
+    write_json(folder / "manifest.json", {**_record(recipe_path, recipe), "weights": hashes, **_cost(last, states)})
+
+
+def _record(recipe_path: Path, recipe: dict[str, Any]) -> dict[str, Any]:
+    """Where the stage stands in its chain."""
+    parent_hash = None
+    if recipe["parent"]:
+        parent = read_json(results_root(recipe_path) / recipe["parent"] / "manifest.json")
+        parent_hash = parent["weights"][WEIGHTS[recipe["start_from"]]]
+    resolutions = ModelConfig(**recipe["model"]).resolutions
+    return {
+        "artifact": f"train/{recipe_path.parent.name}", "recipe": recipe, "resolutions": list(resolutions),
+        "images": recipe["num_images"], "parent": recipe["parent"], "parent_hash": parent_hash, **provenance(_device()),
+    }  # fmt: skip
+
+
+def _cost(last: dict[str, Any], states: dict[str, Any]) -> dict[str, Any]:
+    parameters = sum(tensor.numel() for tensor in states["raw"].values())
+    return {"seconds": last["seconds"], "images_per_second": round(last["images"] / max(last["seconds"], 1e-9), 2),
+            "parameters": parameters}  # fmt: skip
+
+
+def _device() -> str:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"

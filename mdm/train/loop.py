@@ -1,0 +1,88 @@
+"""The training loop: one slice of one stage, from whatever was saved last to the slice's end."""
+
+from __future__ import annotations
+
+import math
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mdm.config import DiffusionConfig, TrainConfig
+from mdm.diffusion.loss import training_loss
+from mdm.diffusion.schedule import levels
+from mdm.manifest import ArtifactError, read_recipe
+from mdm.train.checkpoint import Autosaves, write_checkpoint
+from mdm.train.example import training_examples
+from mdm.train.optim import learning_rate, set_learning_rate
+from mdm.train.start import slice_end, start
+from mdm.train.validation import open_validation
+
+
+class StopRequest:
+    """Notes SIGTERM (a scheduler's warning) and SIGINT (Ctrl-C); the loop obeys at the end of a step."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = number
+
+
+def train(recipe_path: Path, out: Path, before: Path | None, autosave_seconds: float) -> None:
+    """Train until the image count that `out` stands for, then write it."""
+    recipe = read_recipe(recipe_path)
+    config, diffusion = TrainConfig(**recipe["train"]), DiffusionConfig(**recipe["diffusion"])
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    stop, end, total = StopRequest(), slice_end(recipe, out), recipe["num_images"]
+    autosaves = Autosaves(out.parent / "progress", autosave_seconds)
+
+    # The newest save of this slice, the slice before, the parent stage's weights, or fresh ones.
+    state, progress = start(recipe_path, recipe, out, before, autosaves, device)
+    resolutions = progress.resolutions
+    gammas = levels(diffusion, resolutions).to(device)
+    examples = training_examples(recipe_path, recipe, resolutions)
+    validation = open_validation(recipe_path, recipe, resolutions, gammas)
+    meta: dict[str, Any] = {"recipe": recipe_path.parent.name}
+
+    state.model.train()
+    while state.images < end:
+        example = examples.at(state.images).to(device)
+        rate = learning_rate(config, state.images, total)
+        set_learning_rate(state.optimizer, rate)
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            loss, per_level = training_loss(state.model, diffusion, gammas, *example.inputs())
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(state.trained, config.clip_norm, foreach=True)
+        state.optimizer.step()
+        state.optimizer.zero_grad(set_to_none=True)
+        state.images += config.batch_images
+        state.ema.update(config.batch_images, state.images)
+
+        if progress.add(state.images, config.batch_images, loss, per_level):
+            refuse_nonfinite(norm, progress.mean(), state.images, resolutions)
+            measured = validation.measure(state) if validation and validation.due(state.images) else None
+            progress.tick(state.images, rate, float(norm), measured)
+        if stop.received or autosaves.due():
+            autosaves.save(state.images, {**state.tensors(), **progress.tensors()}, {**meta, "images": state.images})
+        if stop.received:
+            print(f"stopped by signal {stop.received}; saved at {state.images:,} images", flush=True)
+            raise SystemExit(128 + stop.received)
+
+    write_checkpoint(out, {**state.tensors(), **progress.tensors()}, {**meta, "images": end})
+    autosaves.clear()
+
+
+def refuse_nonfinite(norm: Tensor, losses: list[float], images: int, resolutions: tuple[int, ...]) -> None:
+    """Training on NaN is lost time; the last save before it stays."""
+    broken = [f"{r} px" for r, x in zip(resolutions, losses, strict=True) if not math.isfinite(x)]
+    if broken or not math.isfinite(float(norm)):
+        raise ArtifactError(
+            f"loss or gradient is not finite before image {images:,} (levels: {', '.join(broken) or 'gradient only'}); "
+            "lower train.learning_rate or raise train.warmup_images"
+        )

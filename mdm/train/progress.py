@@ -1,0 +1,84 @@
+"""What training tells: one line per tick for people, JSON lines for figures, a status file for onlookers."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mdm.manifest import write_atomic, write_json
+
+
+class Progress:
+    """Averages losses between ticks; ticks are at fixed image counts, so a resumed log equals an unbroken one."""
+
+    def __init__(self, folder: Path, resolutions: tuple[int, ...], total: int, tick_images: int) -> None:
+        self._history, self._status = folder / "history.jsonl", folder / "status.json"
+        self.resolutions, self._total, self._tick = resolutions, total, tick_images
+        self._sums = torch.zeros(2 + len(resolutions), dtype=torch.float64)  # count, loss, loss of each level
+        self._seconds, self._mark, self._mark_images = 0.0, time.monotonic(), 0
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The unfinished tick: part of the training state."""
+        return {"progress.sums": self._sums, "progress.seconds": torch.tensor(self.seconds, dtype=torch.float64)}
+
+    def restore(self, tensors: dict[str, Tensor], images: int) -> None:
+        """Continue at `images`: later lines of an interrupted slice are taken back."""
+        if tensors:
+            self._sums = tensors["progress.sums"].clone()
+            self._seconds = float(tensors["progress.seconds"])
+        self._mark, self._mark_images = time.monotonic(), images
+        kept = [line for line in self._lines() if line["images"] <= images]
+        write_atomic(self._history, "".join(json.dumps(line) + "\n" for line in kept))
+
+    def _lines(self) -> list[dict[str, Any]]:
+        """Complete lines only: a kill can leave half of the last one."""
+        if not self._history.exists():
+            return []
+        return [json.loads(t) for t in self._history.read_text().splitlines(keepends=True) if t.endswith("\n")]
+
+    @property
+    def seconds(self) -> float:
+        """Training seconds up to now, over all restarts."""
+        return self._seconds + time.monotonic() - self._mark
+
+    def add(self, images: int, count: int, loss: Tensor, per_level: Tensor) -> bool:
+        """Count a batch; true if a tick ends with it."""
+        values = torch.cat([torch.ones(1), loss.detach().reshape(1).cpu(), per_level.cpu()]).double()
+        self._sums += values * count
+        return images // self._tick > (images - count) // self._tick or images >= self._total
+
+    def mean(self) -> list[float]:
+        """Mean loss of each level since the last tick."""
+        return (self._sums[2:] / self._sums[0]).tolist()
+
+    def tick(self, images: int, rate: float, norm: float, validation: dict[str, float] | None) -> None:
+        """Write the line of a finished tick."""
+        count, loss, *levels = (self._sums / self._sums[0]).tolist()
+        names = [str(resolution) for resolution in self.resolutions]
+        speed = (images - self._mark_images) / max(time.monotonic() - self._mark, 1e-9)
+        line: dict[str, Any] = {
+            "images": images, "seconds": round(self.seconds, 2), "loss": round(loss, 6),
+            "losses": dict(zip(names, (round(x, 6) for x in levels), strict=True)),
+            "learning_rate": rate, "gradient_norm": round(norm, 5), "images_per_second": round(speed, 2),
+        }  # fmt: skip
+        if validation:
+            line["validation"] = {name: round(x, 6) for name, x in validation.items()}
+        with self._history.open("a") as stream:
+            stream.write(json.dumps(line) + "\n")
+        self._sums.zero_()
+        self._tell(line, speed)
+
+    def _tell(self, line: dict[str, Any], speed: float) -> None:
+        eta = (self._total - line["images"]) / max(speed, 1e-9)
+        write_json(self._status, {**line, "num_images": self._total, "eta_seconds": round(eta, 1)})
+        levels = " ".join(f"{name}px {value:.4f}" for name, value in line["losses"].items())
+        print(
+            f"{line['images']:>9,}/{self._total:,} images  {speed:7.1f} images/s  loss {line['loss']:.4f} ({levels})"
+            f"  norm {line['gradient_norm']:.2f}  ETA {int(eta) // 60}:{int(eta) % 60:02d}", flush=True,
+        )  # fmt: skip

@@ -1,0 +1,79 @@
+"""Where a slice starts: the newest save of its own, the slice before it, the parent stage, or fresh weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mdm.config import ModelConfig, TrainConfig
+from mdm.manifest import ArtifactError, read_json, results_root
+from mdm.model import build
+from mdm.model.checkpoints import INNER, grow, load_into, load_weights, state_hash
+from mdm.model.ema import Ema
+from mdm.train.checkpoint import Autosaves, read_checkpoint
+from mdm.train.optim import make_optimizer
+from mdm.train.progress import Progress
+from mdm.train.state import TrainingState
+
+TICKS_PER_STAGE = 40
+WEIGHTS = {"ema": "weights.safetensors", "raw": "weights-raw.safetensors"}
+
+
+def slice_end(recipe: dict[str, Any], out: Path) -> int:
+    """The image count at which the slice of this file ends: slice-8000.ckpt, or final.ckpt."""
+    return recipe["num_images"] if out.stem == "final" else int(out.stem.rpartition("-")[2])
+
+
+def start(
+    recipe_path: Path, recipe: dict[str, Any], out: Path, before: Path | None, autosaves: Autosaves, device: torch.device
+) -> tuple[TrainingState, Progress]:
+    """The state to continue from, and the progress log cut back to it."""
+    config, model_config = TrainConfig(**recipe["train"]), ModelConfig(**recipe["model"])
+    model, inherited = first_weights(recipe_path, recipe, model_config)
+    model = model.to(device, memory_format=torch.channels_last)
+    state = TrainingState(model, Ema(model, config.ema_halflife_images), make_optimizer(model, config, inherited))
+    tick = max(config.batch_images, recipe["num_images"] // TICKS_PER_STAGE)
+    progress = Progress(out.parent / "progress", model_config.resolutions, recipe["num_images"], tick)
+
+    begin = slice_end(recipe, before) if before else 0
+    saved = autosaves.latest(begin, slice_end(recipe, out)) or (read_checkpoint(before) if before else None)
+    tensors, images = (saved[0], saved[1]["images"]) if saved else ({}, 0)
+    if saved:
+        refuse_other_recipe(saved[1], recipe_path)
+        state.restore(tensors, images)
+        print(f"continuing at {images:,} of {recipe['num_images']:,} images", flush=True)
+    progress.restore(tensors, images)
+    return state, progress
+
+
+def refuse_other_recipe(meta: dict[str, Any], recipe_path: Path) -> None:
+    """A checkpoint copied in from another stage would silently change what the digest promises."""
+    here = recipe_path.parent.name
+    if meta["recipe"] != here:
+        raise ArtifactError(
+            f"a checkpoint in {recipe_path.parent} was made by {meta['recipe']}, not by {here}; remove it"
+        )
+
+
+def first_weights(recipe_path: Path, recipe: dict[str, Any], config: ModelConfig) -> tuple[nn.Module, set[str]]:
+    """The network as the stage begins, and the names of the weights that came from the parent stage."""
+    model = build(config, recipe["seed"])
+    if recipe["parent"] is None:
+        return model, set()
+    parent, parent_config = parent_weights(recipe_path, recipe)
+    load_into(model, grow(parent, parent_config, config, recipe["seed"]))  # grow proves the inner weights by hash
+    prefix = INNER * (len(config.levels) - len(parent_config.levels))
+    return model, {f"{prefix}{name}" for name in parent}
+
+
+def parent_weights(recipe_path: Path, recipe: dict[str, Any]) -> tuple[dict[str, Tensor], ModelConfig]:
+    """The parent stage's weights, proved to be those its manifest recorded."""
+    folder = results_root(recipe_path) / recipe["parent"]
+    name = WEIGHTS[recipe["start_from"]]
+    weights = load_weights(folder / name)
+    if state_hash(weights) != read_json(folder / "manifest.json")["weights"][name]:
+        raise ArtifactError(f"{folder / name} is not what its manifest recorded; delete {folder} and run again")
+    return weights, ModelConfig(**read_json(folder / "recipe.json")["model"])

@@ -1,0 +1,60 @@
+"""Everything that changes while training, as named tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mdm.model.checkpoints import load_into
+from mdm.model.ema import Ema
+
+
+@dataclass
+class TrainingState:
+    """The network, its average, the optimiser's moments, and how many images were seen."""
+
+    model: nn.Module
+    ema: Ema
+    optimizer: torch.optim.Optimizer
+    images: int = 0
+
+    @property
+    def trained(self) -> list[nn.Parameter]:
+        return [p for p in self.model.parameters() if p.requires_grad]
+
+    def _moments(self) -> dict[str, Tensor]:
+        found = {}
+        for group in self.optimizer.param_groups:
+            for name, parameter in zip(group["names"], group["params"], strict=True):
+                for key, value in self.optimizer.state.get(parameter, {}).items():
+                    found[f"optimizer.{key}.{name}"] = value
+        return found
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All state by name."""
+        model = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        average = {f"ema.{name}": value for name, value in self.ema.state_dict().items()}
+        return {**model, **average, **self._moments()}
+
+    def restore(self, tensors: dict[str, Tensor], images: int) -> None:
+        """Take over saved tensors; a name too many or too few is an error."""
+        load_into(self.model, under("model.", tensors), "the checkpoint's weights")
+        self.ema.load_state_dict(under("ema.", tensors))
+        self._restore_moments(under("optimizer.", tensors))
+        self.images = images
+
+    def _restore_moments(self, moments: dict[str, Tensor]) -> None:
+        for group in self.optimizer.param_groups:
+            for name, parameter in zip(group["names"], group["params"], strict=True):
+                # "step" is a host scalar in AdamW; the moments live where the weights live.
+                self.optimizer.state[parameter] = {
+                    key: value.clone() if key == "step" else value.to(parameter.device, copy=True)
+                    for key in ("step", "exp_avg", "exp_avg_sq")
+                    if (value := moments.get(f"{key}.{name}")) is not None
+                }
+
+
+def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

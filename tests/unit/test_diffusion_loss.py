@@ -1,0 +1,136 @@
+"""The loss over levels: weights, mixed batches, min-SNR, noise."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mdm.config import DiffusionConfig, StudyError
+from mdm.diffusion import loss, noise, process, schedule
+
+RESOLUTIONS = (16, 8)
+BATCH = 6
+
+
+def batch() -> tuple[list[torch.Tensor], torch.Tensor, list[torch.Tensor]]:
+    images = torch.randn(BATCH, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    config = DiffusionConfig()
+    noises = noise.training_noises(config, 0, range(BATCH), RESOLUTIONS)
+    return loss.pyramid(images, RESOLUTIONS), noise.training_times(config, 0, range(BATCH)), noises
+
+
+def silent(pictures, times, text=None, mask=None, labels=None):
+    """A network that always answers zero."""
+    return [torch.zeros_like(x) for x in pictures]
+
+
+def compute(**settings: object) -> tuple[torch.Tensor, torch.Tensor]:
+    config = DiffusionConfig(**settings)
+    images, times, noises = batch()
+    return loss.training_loss(silent, config, schedule.levels(config, RESOLUTIONS), images, times, noises)
+
+
+def test_pyramid_is_a_chain_of_means() -> None:
+    image = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    chain = loss.pyramid(image, (32, 16, 4))
+    assert [x.shape[-1] for x in chain] == [32, 16, 4]
+    torch.testing.assert_close(chain[2][0, 0, 0, 0], image[0, 0, :8, :8].mean())
+    assert [x.shape[-1] for x in loss.pyramid(image, (8, 4))] == [8, 4]
+    with pytest.raises(ValueError, match="32 px cannot be pooled to 24 px"):
+        loss.pyramid(image, (24,))
+
+
+@pytest.mark.parametrize("kind", process.KINDS)
+def test_a_network_that_knows_the_answer_has_no_loss(kind: str) -> None:
+    config = DiffusionConfig(prediction=kind, loss_on=kind)
+    images, times, noises = batch()
+    gammas = schedule.levels(config, RESOLUTIONS)
+
+    def oracle(pictures, times, text, mask, labels):
+        rows = zip(images, noises, gammas, strict=True)
+        return [process.target(kind, x, e, g[times + 1][:, None, None, None]) for x, e, g in rows]
+
+    total, per_level = loss.training_loss(oracle, config, gammas, images, times, noises)
+    assert total == 0
+    assert per_level.tolist() == [0, 0]
+
+
+def test_loss_on_epsilon_is_gamma_times_the_loss_on_v() -> None:
+    images, times, noises = batch()
+    config = DiffusionConfig()
+    gamma = schedule.levels(config, RESOLUTIONS)[0][times + 1][:, None, None, None]
+    parts = (images[0], noises[0], process.add_noise(images[0], noises[0], gamma), gamma)
+    on_epsilon, on_v = (
+        loss.picture_losses(torch.zeros_like(images[0]), DiffusionConfig(loss_on=kind), *parts)
+        for kind in ("epsilon", "v")
+    )
+    torch.testing.assert_close(on_epsilon, gamma.flatten() * on_v)
+
+
+def test_level_weights() -> None:
+    plain, per_level = compute()
+    torch.testing.assert_close(plain, per_level.sum())
+    weighted, unweighted = compute(level_weights=(4.0, 0.5))
+    assert torch.equal(unweighted, per_level)
+    torch.testing.assert_close(weighted, 4 * per_level[0] + 0.5 * per_level[1])
+    with pytest.raises(StudyError, match="level_weights has 3 entries for a stage of 2 levels"):
+        compute(level_weights=(1, 1, 1))
+
+
+def test_mixed_ratio_keeps_the_expectation_of_the_high_level() -> None:
+    config = DiffusionConfig(mixed_ratio=(2, 1), loss_on="v")
+    assert loss.level_rows(config, 2, BATCH) == [4, 6]
+    images, times, noises = batch()
+    gammas = schedule.levels(config, RESOLUTIONS)
+    seen = []
+
+    def watching(pictures, *args, **kwargs):
+        seen.append([len(x) for x in pictures])
+        return silent(pictures, *args)
+
+    _, per_level = loss.training_loss(watching, config, gammas, images, times, noises)
+    gamma = gammas[0][times[:4] + 1][:, None, None, None]
+    expected = process.target("v", images[0][:4], noises[0][:4], gamma).square().mean()
+    torch.testing.assert_close(per_level[0], expected)  # 4 rows / (2/3 of 6) = a plain mean over its rows
+    assert seen == [[4, 6]]
+    with pytest.raises(StudyError, match="use a batch of at least 2"):
+        loss.level_rows(config, 2, 1)
+
+
+def test_shares_of_three_levels_and_a_single_one() -> None:
+    assert loss.level_shares(DiffusionConfig(mixed_ratio=(1, 1, 2)), 3) == [0.25, 0.5, 1.0]
+    assert loss.level_rows(DiffusionConfig(), 3, 5) == [5, 5, 5]
+
+
+def test_min_snr_weights_agree_on_x0() -> None:
+    gamma = torch.tensor([0.999, 0.5, 0.01], dtype=torch.double)
+    snr = gamma / (1 - gamma)
+    wanted = snr.clamp(max=5)
+    torch.testing.assert_close(loss.min_snr_weight("x0", gamma, 5), wanted)
+    torch.testing.assert_close(loss.min_snr_weight("epsilon", gamma, 5) * snr, wanted)
+    torch.testing.assert_close(loss.min_snr_weight("v", gamma, 5) / (1 - gamma), wanted)
+    assert compute(min_snr=5.0)[0] < compute()[0]
+
+
+def test_training_noise_belongs_to_the_image_counter() -> None:
+    config = DiffusionConfig()
+    whole = noise.training_noises(config, 7, range(10, 16), RESOLUTIONS)
+    part = noise.training_noises(config, 7, range(12, 14), RESOLUTIONS)
+    assert all(torch.equal(a[2:4], b) for a, b in zip(whole, part, strict=True))
+    assert not torch.equal(whole[0], noise.training_noises(config, 8, range(10, 16), RESOLUTIONS)[0])
+    times = noise.training_times(config, 7, range(4000))
+    assert torch.equal(times[5:9], noise.training_times(config, 7, range(5, 9)))
+    assert times.min() >= 0
+    assert times.max() < 1000
+    assert abs(times.double().mean() - 499.5) < 20
+    # Neighbouring counters use neighbouring seeds: their draws must not be related.
+    normal = noise.normal("noise", 7, range(4000), (4,))
+    assert abs((normal[1:] * normal[:-1]).mean()) < 0.03
+    assert abs(normal.mean()) < 0.03
+    assert abs(normal.std() - 1) < 0.03
+
+
+def test_shared_noise_is_pooled_and_still_of_unit_variance() -> None:
+    high, low = noise.training_noises(DiffusionConfig(shared_noise=True), 0, range(64), RESOLUTIONS)
+    torch.testing.assert_close(low[0, 0, 0, 0], high[0, 0, :2, :2].sum() / 2)
+    assert abs(low.std() - 1) < 0.02

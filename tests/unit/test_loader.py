@@ -1,0 +1,107 @@
+"""The loader: a pure function of (seed, images seen, manifest)."""
+
+import numpy as np
+import pytest
+import torch
+from test_shards import make_data
+
+from mdm.data.loader import Loader
+from mdm.data.reader import Pictures, shrink
+from mdm.manifest import ArtifactError
+from mdm.text import cache, encoder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_data(tmp_path_factory.mktemp("results")).parent
+
+
+def loader(folder, batch=6, seed=0, resolution=16, **options):
+    return Loader(folder, None, batch, seed, resolution, **options)
+
+
+def test_every_epoch_shows_every_picture_once(folder):
+    ids = loader(folder).ids(0, 60).reshape(3, 20)
+    assert all(sorted(epoch) == list(range(20)) for epoch in ids)
+    assert len({tuple(epoch) for epoch in ids}) == 3
+
+
+def test_batches_resume_anywhere(folder):
+    whole = loader(folder).ids(0, 120)
+    for seen in (0, 6, 18, 54, 77):
+        np.testing.assert_array_equal(loader(folder).batch(seen).ids, whole[seen : seen + 6])
+    assert loader(folder, batch=50).batch(10).ids.tolist() == whole[10:60].tolist()
+
+
+def test_order_depends_on_the_seed(folder):
+    assert loader(folder, seed=1).ids(0, 20).tolist() != loader(folder, seed=2).ids(0, 20).tolist()
+    assert loader(folder, seed=1).ids(0, 20).tolist() == loader(folder, seed=1).ids(0, 20).tolist()
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 6])
+def test_ranks_share_the_same_batch(folder, world):
+    one = loader(folder).batch(18)
+    parts = [loader(folder, rank=rank, world=world).batch(18) for rank in range(world)]
+    assert torch.equal(torch.cat([part.ids for part in parts]), one.ids)
+    assert torch.equal(torch.cat([part.images for part in parts]), one.images)
+    assert torch.equal(loader(folder).batch(18, rank=world - 1, world=world).ids, parts[-1].ids)
+
+
+def test_images_are_those_of_the_ids(folder):
+    batch, pictures = loader(folder).batch(3), Pictures(folder)
+    assert batch.images.dtype == torch.uint8 and batch.images.shape == (6, 3, 16, 16)
+    for id, image, caption in zip(batch.ids.tolist(), batch.images, batch.captions, strict=True):
+        np.testing.assert_array_equal(image.permute(1, 2, 0), pictures.image(id))
+        assert caption == pictures.caption(id)
+
+
+def test_prefetch_and_cache_change_nothing(folder):
+    plain, ahead = loader(folder, cache_bytes=0), loader(folder, prefetch=True)
+    for seen in (0, 6, 12, 18, 24, 3, 9, 60):
+        a, b = plain.batch(seen), ahead.batch(seen)
+        assert torch.equal(a.ids, b.ids) and torch.equal(a.images, b.images) and a.captions == b.captions
+    plain.close()
+    ahead.close()
+
+
+def test_smaller_pictures_are_exact_means(folder):
+    batch, pictures = loader(folder, resolution=8).batch(0), Pictures(folder)
+    for id, image in zip(batch.ids.tolist(), batch.images, strict=True):
+        blocks = pictures.image(id).reshape(8, 2, 8, 2, 3).astype(float).mean(axis=(1, 3))
+        np.testing.assert_array_equal(image.permute(1, 2, 0), np.rint(blocks))
+
+
+def test_uneven_ratios_average_too():
+    assert shrink(np.full((10, 10, 3), 7, dtype=np.uint8), 4).tolist() == np.full((4, 4, 3), 7).tolist()
+    with pytest.raises(ArtifactError, match="cannot be shown at 20 px"):
+        shrink(np.zeros((10, 10, 3), dtype=np.uint8), 20)
+
+
+def test_bad_requests_are_refused(folder):
+    with pytest.raises(ValueError, match="stored at 16 px, training asks for 32 px"):
+        loader(folder, resolution=32)
+    with pytest.raises(ValueError, match="cannot be shared by 4"):
+        loader(folder, world=4)
+    with pytest.raises(ValueError, match="rank 2"):
+        loader(folder, rank=2, world=2)
+
+
+def test_text_comes_with_the_pictures(folder, tmp_path):
+    small = encoder.load({"name": "tiny-t5", "settings": {"channels": 8, "layers": 1, "heads": 2}})
+    pictures = Pictures(folder)
+    cache.write(tmp_path / "e.safetensors", [pictures.caption(k) for k in range(20)], small)
+    embeddings = cache.Embeddings(tmp_path / "e.safetensors")
+    batch = Loader(folder, embeddings, 4, 0, 16).batch(0)
+    features, mask = embeddings.lookup(batch.captions)
+    assert torch.equal(batch.text, features) and torch.equal(batch.mask, mask) and batch.text.shape[2] == 8
+
+
+def test_a_truncated_shard_is_an_error(folder, tmp_path):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    tar = copy / "shards/00002.tar"
+    tar.write_bytes(tar.read_bytes()[:600])
+    with pytest.raises(ArtifactError, match="shorter than its record"):
+        Loader(copy, None, 20, 0, 16).batch(0)
