@@ -12,8 +12,9 @@ from typing import Any
 
 from mdm.config import StudyError
 from mdm.manifest import ArtifactError, write_json
+from mdm.study_file import LITERATURE
 
-Verb = Callable[[argparse.Namespace], None]
+Verb = Callable[[argparse.Namespace], int | None]
 
 
 def _study(options: argparse.Namespace) -> Any:
@@ -110,6 +111,47 @@ def score(options: argparse.Namespace) -> None:
     score(options.recipe)
 
 
+def collect(options: argparse.Namespace) -> None:
+    from mdm.results import collect
+
+    _, missing = collect.write(
+        _study(options), options.results, options.results / "metrics.csv", options.results / "missing.json"
+    )
+    print(f"{len(missing)} results are missing")
+
+
+def tables(options: argparse.Namespace) -> None:
+    from mdm.results import tables
+
+    tables.write(_study(options), options.results / "metrics.csv", options.results, LITERATURE, options.results / "tables")
+
+
+def figure(options: argparse.Namespace) -> None:
+    from mdm.results import figures
+
+    metrics, out = options.results / "metrics.csv", options.results / "figures"
+    figures.write(_study(options), options.name, metrics, options.results, out)
+
+
+def claims(options: argparse.Namespace) -> None:
+    from mdm.results import claims
+
+    claims.write(_study(options), options.results / "metrics.csv", options.results / "claims.json")
+
+
+def report(options: argparse.Namespace) -> None:
+    from mdm.results import report
+
+    missing = report.write(_study(options), options.results, options.out, options.ablation)
+    print(f"{options.out}" + (f" (partial: {len(missing)} results are missing)" if missing else ""))
+
+
+def run(options: argparse.Namespace) -> int:
+    from mdm import launch
+
+    return launch.run(options.study, options.set, options.targets, options.cores)
+
+
 STUDY_OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("--study", {"default": "laptop", "help": "name in config/studies, or a path (default: %(default)s)"}),
     ("--set", {"default": "{}", "metavar": "JSON", "help": 'overrides, e.g. \'{"base.train.batch_images": 8}\''}),
@@ -117,10 +159,17 @@ STUDY_OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
 RECIPE: tuple[tuple[str, dict[str, Any]], ...] = (("recipe", {"type": Path, "help": "an artifact's recipe.json"}),)
 RESULTS = ("--results", {"type": Path, "default": Path("results"), "help": "default: %(default)s"})
 OUT = ("--out", {"type": Path, "required": True})
+REPORT_OUT = ("--out", {"type": Path, "default": Path("reports/index.html"), "help": "default: %(default)s"})
+ABLATION = ("--ablation", {"help": "the page of one ablation"})
 
 VERBS: dict[str, tuple[Verb, str, tuple[tuple[str, dict[str, Any]], ...]]] = {
     "check": (check, "validate a study and every run of it", STUDY_OPTIONS),
     "plan": (plan, "list runs, stages, digests, images and estimated time", (*STUDY_OPTIONS, RESULTS)),
+    "run": (
+        run, "run a study, or some targets of it, on this machine",
+        (*STUDY_OPTIONS, ("targets", {"nargs": "*", "default": ["all"], "help": "all, data, report, an ablation, ..."}),
+         ("--cores", {"default": "all", "help": "default: %(default)s"})),
+    ),
     "recipe": (recipe, "write the recipe of one artifact", (*STUDY_OPTIONS, OUT)),
     "schema": (schema, "write the JSON schema of study files", (OUT,)),
     "index": (index, "list what a data set contains", RECIPE),
@@ -138,6 +187,11 @@ VERBS: dict[str, tuple[Verb, str, tuple[tuple[str, dict[str, Any]], ...]]] = {
     "sample": (sample, "draw the pictures of a protocol", RECIPE),
     "features": (features, "extract features of pictures", RECIPE),
     "score": (score, "turn features into metrics", RECIPE),
+    "collect": (collect, "write metrics.csv and missing.json", (*STUDY_OPTIONS, RESULTS)),
+    "tables": (tables, "write every table", (*STUDY_OPTIONS, RESULTS)),
+    "figure": (figure, "draw one figure", (*STUDY_OPTIONS, RESULTS, ("--name", {"required": True}))),
+    "claims": (claims, "judge the claims of a study", (*STUDY_OPTIONS, RESULTS)),
+    "report": (report, "write the report of whatever is finished", (*STUDY_OPTIONS, RESULTS, REPORT_OUT, ABLATION)),
 }  # fmt: skip
 
 
@@ -159,7 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     options = parser().parse_args(arguments)
     try:
-        VERBS[options.verb][0](options)
+        return VERBS[options.verb][0](options) or 0
     except (StudyError, ArtifactError) as error:
         if options.debug:
             raise
@@ -167,4 +221,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
-    return 0

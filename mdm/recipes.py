@@ -16,6 +16,7 @@ from mdm.config import (
     ProtocolConfig,
     RunConfig,
     StageConfig,
+    Strict,
     StudyConfig,
     StudyError,
     TrainConfig,
@@ -24,6 +25,7 @@ from mdm.config import (
 )
 from mdm.manifest import digest
 from mdm.study_file import parse
+from mdm.text import ENCODER_VERSION
 
 # Raised in the same commit as any change of code that alters what a recipe computes; refactors leave it.
 RECIPE_VERSION = 1
@@ -71,23 +73,33 @@ class Shelf:
             "data", name, source=entry.source, settings=settings, shard_images=entry.shard_images
         )
 
-    def text(self, encoder: str, data: str, asked_by: str) -> str:
-        """The embedded captions of one data set."""
+    def text(self, encoder: str, data: str, asked_by: str, also: str = "") -> str:
+        """The embedded captions of one data set, the empty caption, and one more if asked."""
         entry = self._pick("text", encoder, asked_by)
-        described = {"name": entry.name, "settings": entry.settings, "channels": entry.channels}
-        return self._put("text", f"{encoder}-{data}", encoder=described, data=[self.data(data, asked_by)])
+        described = {
+            "name": entry.name, "settings": entry.settings, "channels": entry.channels, "version": ENCODER_VERSION,
+        }  # fmt: skip
+        extra = {"captions": [also]} if also else {}
+        return self._put("text", f"{encoder}-{data}", encoder=described, data=[self.data(data, asked_by)], **extra)
 
     def judge(self, name: str, asked_by: str) -> str:
-        return self._instrument("judge", "judges", name, asked_by)
+        """The network that reads pictures of scenes."""
+        from mdm.evaluate.settings import JudgeSettings
+
+        return self._instrument("judge", "judges", name, JudgeSettings, asked_by)
 
     def clip(self, name: str, asked_by: str) -> str:
-        return self._instrument("clip", "clips", name, asked_by)
+        """The small CLIP."""
+        from mdm.evaluate.settings import ClipSettings
 
-    def _instrument(self, kind: str, section: str, name: str, asked_by: str) -> str:
+        return self._instrument("clip", "clips", name, ClipSettings, asked_by)
+
+    def _instrument(self, kind: str, section: str, name: str, model: type[Strict], asked_by: str) -> str:
         entry = self._pick(section, name, asked_by)
         place = f"{section}.{name}"
+        settings = parse(model, entry.settings, f"{self._where}: {place}.settings")
         data, test = self.data(entry.data, place), self.data(entry.test, place)
-        return self._put(kind, name, data=data, test=test, settings=entry.settings)
+        return self._put(kind, name, data=data, test=test, settings=settings.model_dump(mode="json"))
 
     def train(self, run: RunConfig, name: str, seed: int, parent: str | None, asked_by: str) -> str:
         """One training stage: its levels, its settings, its data and the weights it starts from."""
@@ -123,7 +135,7 @@ class Shelf:
         return self._put(
             "samples", name, train=train, sample=run.sample.model_dump(mode="json"), seed=entry.seed,
             num_images=entry.num_images, prompts=self.data(entry.prompts, place),
-            text=self.text(run.text, entry.prompts, place) if run.text else None,
+            text=self.text(run.text, entry.prompts, place, run.sample.negative_prompt) if run.text else None,
         )  # fmt: skip
 
     def features(self, name: str, images: str, num_images: int, resolution: int, protocol: ProtocolConfig) -> str:
@@ -145,8 +157,14 @@ class Shelf:
             found["inception"] = protocol.inception.model_dump(mode="json")
         return found
 
-    def scores(self, name: str, features: str, reference: str, settings: dict[str, Any]) -> str:
-        return self._put("scores", name, features=features, reference=reference, settings=settings)
+    def scores(self, name: str, features: str, reference: str, protocol: ProtocolConfig) -> str:
+        """Metrics from the features of both sides."""
+        from mdm.evaluate.settings import ScoreSettings
+
+        settings = parse(ScoreSettings, protocol.settings, f"{self._where}: protocols: settings")
+        return self._put(
+            "scores", name, features=features, reference=reference, settings=settings.model_dump(mode="json")
+        )
 
 
 def stage_model(network: NetworkConfig, stage: StageConfig, text_channels: int | None, where: str) -> ModelConfig:

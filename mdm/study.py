@@ -10,7 +10,8 @@ import copy
 import json
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from mdm.config import ResourceConfig, RunConfig, StageConfig, StudyConfig, StudyError, nearest
@@ -98,12 +99,12 @@ class Variant:
 class Study:
     """Everything that follows from a study file: runs, artifacts, targets."""
 
-    def __init__(self, name: str, raw: dict[str, Any], config: StudyConfig, arguments: str) -> None:
-        self.name, self.config, self.arguments = name, config, arguments
+    def __init__(self, path: Path, raw: dict[str, Any], config: StudyConfig, arguments: str) -> None:
+        self.path, self.name, self.config, self.arguments = path, path.stem, config, arguments
         self._raw = raw
         self.title, self.question, self.abstract = config.title, config.question, config.abstract
         self.protocols, self.groups = config.protocols, config.groups
-        self._shelf = Shelf(config, f"{name}.yaml")
+        self._shelf = Shelf(config, path.name)
         self._jobs: dict[str, StageConfig] = {}
         variants = self._variants()
         self.ablations = self._ablations(variants)
@@ -113,6 +114,7 @@ class Study:
         self._check_targets()
         # Identity of the numbers: titles and texts are left out, so editing them reruns no measurement.
         self.digest = digest([[run.name, run.seed, [e.scores for e in run.evaluations]] for run in self.runs])
+        self.claims_digest = digest([self.digest, [asdict(claim) for claim in self.claims.values()]])
 
     # --- variants and runs -------------------------------------------------------------------------------
 
@@ -179,7 +181,7 @@ class Study:
         features = self._shelf.features(f"{name}-{last.name}", samples, protocol.num_images, top, protocol)
         real = self._shelf.data(protocol.reference, f"protocols.{name}.reference")
         reference = self._shelf.features(f"{name}-real", real, protocol.num_reference, top, protocol)
-        scores = self._shelf.scores(f"{name}-{last.name}", features, reference, protocol.settings)
+        scores = self._shelf.scores(f"{name}-{last.name}", features, reference, protocol)
         return Evaluation(name, samples, features, reference, scores)
 
     # --- checks ------------------------------------------------------------------------------------------
@@ -249,18 +251,26 @@ class Study:
 
         return sources.shard_names(self.recipe(ref))
 
-    def evaluations(self, runs: list[str] | None = None) -> list[Evaluation]:
-        return [e for run in self.runs if runs is None or run.name in runs for e in run.evaluations]
+    def measured(self, ablation: str | None = None) -> list[str]:
+        """Artifacts that hold numbers: of the whole study, or of one ablation and what it is compared with."""
+        chosen = self.ablations[ablation] if ablation else None
+        names = {chosen.against, *chosen.runs} if chosen else {run.name for run in self.runs}
+        runs = [run for run in self.runs if run.name in names]
+        stages = [stage.artifact for run in runs for stage in run.stages]
+        return list(dict.fromkeys(stages + [e.scores for run in runs for e in run.evaluations]))
 
-    def runs_of(self, target: str) -> list[str]:
-        """Runs that an ablation or a group needs, with those it is compared with."""
-        chosen = [a for a in self.ablations.values() if target in (a.name, a.group)]
-        return [name for a in chosen for name in (a.against, *a.runs)]
+    def of_kind(self, *kinds: str) -> list[str]:
+        return [ref for ref, artifact in self.artifacts.items() if artifact.kind in kinds]
+
+    def group_members(self) -> dict[str, list[str]]:
+        """Ablations of each group that has any."""
+        members = {g: [a.name for a in self.ablations.values() if a.group == g] for g in self.groups}
+        return {group: names for group, names in members.items() if names}
 
 
 def load(name: str, overrides: dict[str, Any] | None = None) -> Study:
     """Read, merge and validate a whole study: every run, before anything is planned or made."""
     overrides = overrides or {}
-    stem, raw, config = read_study(name, overrides)
+    path, raw, config = read_study(name, overrides)
     extra = f" --set {shlex.quote(json.dumps(overrides))}" if overrides else ""
-    return Study(stem, raw, config, f"--study {shlex.quote(name)}{extra}")
+    return Study(path, raw, config, f"--study {shlex.quote(name)}{extra}")

@@ -13,6 +13,7 @@ from mdm.config import StudyConfig, StudyError, nearest
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES = ROOT / "config" / "studies"
+LITERATURE = ROOT / "config" / "literature.csv"
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -88,10 +89,10 @@ def _explain(problem: Any, where: str) -> str:
     return f"{where}{': ' if place else ''}{place}: {message}{shown}"
 
 
-def read_study(name: str, overrides: dict[str, Any]) -> tuple[str, dict[str, Any], StudyConfig]:
-    """Name, raw content (overrides applied) and validated configuration of a study."""
+def read_study(name: str, overrides: dict[str, Any]) -> tuple[Path, dict[str, Any], StudyConfig]:
+    """Path, raw content (overrides applied) and validated configuration of a study."""
     path = find_study(name)
     raw = read_yaml(path)
     for dotted, value in overrides.items():
         assign(raw, dotted, value)
-    return path.stem, raw, parse(StudyConfig, raw, path.name)
+    return path, raw, parse(StudyConfig, raw, path.name)

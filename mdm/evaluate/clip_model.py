@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mdm.config import Positive
 from mdm.evaluate.augment import augment
 from mdm.evaluate.clip_score import FOLDER_FILES, ClipScorer, load_clip
-from mdm.evaluate.fitting import FitSettings, fit
+from mdm.evaluate.fitting import fit
 from mdm.evaluate.intervals import proportion
 from mdm.evaluate.judge_network import to_input
 from mdm.evaluate.pictures import PictureSet, open_pictures
+from mdm.evaluate.settings import ClipSettings
 from mdm.manifest import (
     Stopwatch,
     provenance,
@@ -36,22 +36,6 @@ if TYPE_CHECKING:
 VOCABULARY = 49408
 GALLERY = 100  # a picture's caption must be found among so many
 READ_BATCH = 256
-
-
-class ClipSettings(FitSettings):
-    """Settings of the tiny CLIP; `num_images` are pictures shown, with repetition."""
-
-    resolution: Positive = 64
-    patch: Positive = 8
-    embedding: Positive = 64
-    image_width: Positive = 96
-    image_layers: Positive = 3
-    text_width: Positive = 64
-    text_layers: Positive = 2
-    context: Positive = 40
-    num_images: Positive = 40_000
-    batch_images: Positive = 128
-    learning_rate: float = 2e-3
 
 
 def configuration(settings: ClipSettings) -> dict[str, Any]:
@@ -81,12 +65,11 @@ def train_clip(recipe_path: str | Path) -> None:
     sha256 = sha256_file(folder / FOLDER_FILES[1])
     scorer = load_clip({"path": folder, "sha256": sha256})
     metrics = [retrieval(scorer, open_pictures(root / recipe["test"], resolution=side))]
-    record = {
+    write_json(folder / "manifest.json", {
         "artifact": f"clip/{folder.name}", "recipe": recipe, "settings": settings.model_dump(mode="json"),
-        "metrics": metrics, "sha256": sha256, "parameters": sum(p.numel() for p in model.parameters()), "loss": loss,
-        **provenance(), "seconds": clock.seconds,
-    }  # fmt: skip
-    write_json(folder / "manifest.json", record)
+        "metrics": metrics, "loss": loss, "parameters": sum(p.numel() for p in model.parameters()),
+        "sha256": sha256, **provenance(), "seconds": clock.seconds,
+    })  # fmt: skip
 
 
 def fit_clip(pictures: PictureSet, settings: ClipSettings) -> tuple[open_clip.CLIP, float]:

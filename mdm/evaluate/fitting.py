@@ -8,20 +8,10 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from mdm.config import Positive, Strict
 from mdm.evaluate.progress import Progress
+from mdm.evaluate.settings import FitSettings
 
 WARMUP_SHARE = 0.05
-
-
-class FitSettings(Strict):
-    """Length and rate of one training; durations are in pictures shown."""
-
-    seed: int = 0
-    num_images: Positive
-    batch_images: Positive
-    learning_rate: float
-    weight_decay: float = 0.01
 
 
 def rate_factor(share: float) -> float:

@@ -53,8 +53,8 @@ def read_prompts(data: Path, num_images: int) -> list[Row]:
     rows = read_index(data, 0, num_images)
     if len(rows) < num_images:
         raise ArtifactError(
-            f"{data} has {len(rows)} captions, but num_images is {num_images}; write at most {len(rows)} in the "
-            "protocol or enlarge the data set"
+            f"{data} has {len(rows)} captions, but num_images is {num_images}; write at most {len(rows)} "
+            "in the protocol, or enlarge the data set"
         )
     return rows
 

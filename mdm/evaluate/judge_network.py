@@ -16,10 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mdm.evaluate.labels import COUNTS, RELATIONS, WIDTHS
-from mdm.manifest import read_json
-from mdm.model.checkpoints import load_into, load_weights
+from mdm.model.checkpoints import load_into, load_weights, read_meta
 
-STRIDE = 8
+WEIGHTS = "weights.safetensors"
 EMPTY_BIAS = -3.0  # most cells are background: starting there saves the first third of the training
 RELATION_WIDTH = 32
 
@@ -128,8 +127,8 @@ def presence(missing: Tensor) -> Tensor:
 def _two_groups(here: Tensor, missing: Tensor, grid: Tensor) -> Tensor:
     """What a relation depends on [B, 9]: offset, extents and sizes of the two groups, whether they are one.
 
-    Labels tell a relation from the pair with the smaller index: the first pair present, the last one being the
-    other. here [B, K, cells] are probabilities, missing [B, K] log-probabilities.
+    Labels tell a relation from the pair with the smaller index: the first pair present; the last is the other.
+    here [B, K, cells] are probabilities, missing [B, K] log-probabilities.
     """
     present = -torch.expm1(missing)
     first = present * (missing.cumsum(1) - missing).exp()
@@ -161,10 +160,11 @@ class JudgeReader:
     """A trained judge: uint8 pictures [B, H, W, 3] -> (answers, features [B, C])."""
 
     def __init__(self, folder: Path, device: str = "cpu") -> None:
-        settings = read_json(folder / "judge.json")["settings"]
-        self._resolution, self._device = settings["resolution"], device
-        self._judge = Judge(tuple(settings["channels"]))
-        load_into(self._judge, load_weights(folder / "weights.safetensors"), str(folder))
+        path = folder / WEIGHTS
+        weights, shape = load_weights(path), read_meta(path)
+        self._resolution, self._device = shape["resolution"], device
+        self._judge = Judge(tuple(shape["channels"]))
+        load_into(self._judge, weights, str(path))
         self._judge.eval().to(device)
 
     def __call__(self, pictures: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:

@@ -44,8 +44,8 @@ class Protocol:
                 )
         if reference["prompts"] is not None:
             raise StudyError(
-                f"the reference {reference['artifact']} was made from generated pictures ({reference['images']}); "
-                "name a data set of real pictures"
+                f"the reference {reference['artifact']} holds generated pictures ({reference['images']}); "
+                "name a data set of real ones"
             )
         return cls(
             generated["images"], generated["prompts"], generated["num_images"], reference["images"],

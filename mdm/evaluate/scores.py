@@ -7,30 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import Field
 from safetensors.numpy import load_file
 
-from mdm.config import Count, Positive, Strict
 from mdm.evaluate.alignment import alignment
 from mdm.evaluate.frechet import frechet_floor, frechet_with_interval
 from mdm.evaluate.intervals import mean_with_interval, metric
 from mdm.evaluate.kid import kernel_distance
 from mdm.evaluate.protocol import Protocol
+from mdm.evaluate.settings import ScoreSettings
 from mdm.evaluate.statistics import GaussianStatistics
 from mdm.manifest import Stopwatch, provenance, read_json, read_recipe, results_root, write_json
 from mdm.study_file import parse
 
 # Features -> names of their Fréchet distance and kernel distance.
 DISTANCES = {"judge": ("fd_judge", "kid_judge"), "inception": ("fid", "kid_inception")}
-
-
-class ScoreSettings(Strict):
-    """Settings of a protocol that only concern the scores."""
-
-    seed: Count = 0
-    frechet_resamples: Positive | None = Field(default=None, description="bootstrap size (default: by width)")
-    floor_splits: Positive = Field(default=10, description="random halves of the real pictures")
-    chance_shifts: Positive = Field(default=16, description="other captions each picture is scored against")
 
 
 class Side:
@@ -59,9 +49,7 @@ def score(recipe_path: str | Path) -> None:
     metrics = [row for part in PARTS for row in part(generated, reference, settings)]
     write_json(folder / "scores.json", {"metrics": metrics, "protocol": protocol.as_json()})
     for row in metrics:
-        print(
-            f"{row['metric']:28} {row['value']:10.4f}  [{row['low']:.4f}, {row['high']:.4f}]  n = {row['n']}"
-        )
+        print("{metric:28} {value:10.4f}  [{low:.4f}, {high:.4f}]  n = {n}".format(**row))
     write_json(folder / "manifest.json", {
         "artifact": f"scores/{folder.name}", "recipe": recipe, "protocol": protocol.describe(), **provenance(),
         "seconds": clock.seconds,

@@ -13,7 +13,7 @@ def verified(path: str | Path, sha256: str | None, purpose: str) -> Path:
     path = Path(path).expanduser()
     if not path.is_file():
         raise StudyError(
-            f"{purpose}: no weights at {path}; nothing is downloaded, so put the file there or write its path "
+            f"{purpose}: no weights at {path}; nothing is downloaded: put the file there, or write its path "
             "in the study file"
         )
     if not sha256:
@@ -23,7 +23,7 @@ def verified(path: str | Path, sha256: str | None, purpose: str) -> Path:
     found = sha256_file(path)
     if found != sha256:
         raise StudyError(
-            f"{purpose}: {path} is not the file the study names: its SHA-256 is {found}, the study says {sha256}; "
-            "fetch the right file, or write the new hash if the change is meant (all scores change with it)"
+            f"{purpose}: {path} is not the file that the study names: its SHA-256 is {found}, the study "
+            f"says {sha256}; fetch the right file, or write the new hash if the change is meant (scores change too)"
         )
     return path

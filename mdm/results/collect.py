@@ -56,6 +56,12 @@ class Artifacts:
         path = self.root / reference / name
         return path if path.exists() else None
 
+    def guidance(self, run: Any, protocol: str | None) -> float | None:
+        """The guidance weight a run was sampled with, from the recipe of its pictures."""
+        samples = next((e.samples for e in run.evaluations if e.protocol == protocol), None)
+        recipe = self.json(samples, "recipe.json")
+        return recipe["sample"].get("guidance", 1.0) if recipe else None
+
     def history(self, reference: str) -> list[dict[str, Any]]:
         """The lines of a stage's history.jsonl, [] when there is none."""
         path = self.path(reference, "history.jsonl")
@@ -174,7 +180,7 @@ def csv_text(records: list[dict[str, Any]], columns: tuple[str, ...]) -> str:
 
 def read_metrics(path: Path) -> list[Row]:
     """The rows of a metrics.csv."""
-    with open(path, newline="") as stream:
+    with Path(path).open(newline="") as stream:
         reader = csv.DictReader(stream)
         if tuple(reader.fieldnames or ()) != COLUMNS:
             raise ArtifactError(
@@ -224,6 +230,15 @@ class Evidence:
     def label(self, run: str) -> str:
         """What the run is called in tables and figures."""
         return self.runs[run].label or run
+
+    def runs_of(self, ablation: str) -> list[str]:
+        """Names of the runs that belong to an ablation."""
+        return [name for name in self.run_names if self.runs[name].ablation == ablation]
+
+    def protocol_of(self, runs: list[str]) -> str | None:
+        """The first protocol under which one of the runs was scored: an ablation may leave out the study's first."""
+        scored = {row.protocol for row in self.rows if row.run in runs}
+        return next((p for p in self.study.protocols if p in scored), self.protocol())
 
     def seeds(self, run: str) -> list[int]:
         """The seeds a run was given."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from mdm.results.collect import Artifacts, Evidence
 from mdm.results.quantity import Quantity
-from mdm.results.tables import shown
+from mdm.results.metrics import shown
 
 SMOOTHING = 40  # a noisy training loss is averaged over this share (1/40) of its points
 
@@ -108,13 +108,6 @@ def guidance_metrics(evidence: Evidence, protocol: str | None) -> tuple[str, str
     return (distance, agreement) if distance and agreement else None
 
 
-def guidance_weight(artifacts: Artifacts, run: Any, protocol: str | None) -> float | None:
-    """The guidance a run was sampled with, read from the recipe of its pictures."""
-    samples = next((e.samples for e in run.evaluations if e.protocol == protocol), None)
-    recipe = artifacts.json(samples, "recipe.json")
-    return recipe["sample"].get("guidance", 1.0) if recipe else None
-
-
 def guidance(
     evidence: Evidence, artifacts: Artifacts, protocol: str | None, pair: tuple[str, str]
 ) -> dict[str, list[Point]]:
@@ -123,7 +116,7 @@ def guidance(
     names: dict[str, str] = {}
     for name in evidence.run_names:
         run = evidence.runs[name]
-        weight = guidance_weight(artifacts, run, protocol)
+        weight = artifacts.guidance(run, protocol)
         x, y = (shown(metric, evidence.quantity(metric, name, protocol)) for metric in pair)
         if weight is None or x is None or y is None:
             continue

@@ -14,11 +14,10 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from mdm.manifest import write_atomic
 from mdm.results import curves, gallery, style
 from mdm.results.collect import Artifacts, Evidence, read_metrics
-from mdm.results.instruments import factors
-from mdm.results.metrics import describe, short
+from mdm.results.instruments import CHANCE, REAL, factor, frame
+from mdm.results.metrics import describe, short, shown
 from mdm.results.names import figure_names
 from mdm.results.quantity import Quantity
-from mdm.results.tables import shown
 
 Draw = Callable[[Evidence, Artifacts], Figure]
 FIGURES: dict[str, Draw] = {}
@@ -140,8 +139,8 @@ def alignment(evidence: Evidence, artifacts: Artifacts) -> Figure:
                  hatch=style.hatch(index), edgecolor=style.INK, linewidth=0.4,
                  yerr=[[q.below for _, q in values], [q.above for _, q in values]], alpha=0.9,
                  error_kw={"elinewidth": 0.9, "ecolor": style.INK, "capsize": min(2.0, 30 * width)})  # fmt: skip
-    _frames(axis, metrics, factors(evidence, artifacts))
-    axis.set_xticks(range(len(metrics)), [_factor(m) for m in metrics])
+    _frames(axis, evidence, metrics)
+    axis.set_xticks(range(len(metrics)), [factor(m) for m in metrics])
     axis.set_ylim(0, 103)
     axis.set_ylabel("share as asked (%)")
     axis.set_xlim(-0.6, len(metrics) - 0.4)
@@ -150,28 +149,22 @@ def alignment(evidence: Evidence, artifacts: Artifacts) -> Figure:
     return drawn
 
 
-def _factor(metric: str) -> str:
-    return metric.removeprefix("alignment").strip("_").replace("_", " ") or "all factors"
-
-
-def _frames(axis: Axes, metrics: list[str], known: dict[str, Any]) -> None:
-    """A solid line for real pictures and a dotted one for chance over each group of bars."""
-    for pick, label, line in (
-        (lambda f: f.real, "judge on real pictures", "-"),
-        (lambda f: f.chance, "chance", ":"),
-    ):
-        levels = [(i, shown(m, pick(known[m]))) for i, m in enumerate(metrics) if m in known]
+def _frames(axis: Axes, evidence: Evidence, metrics: list[str]) -> None:
+    """A solid line for real pictures and a dotted one for guessing over each group of bars."""
+    for ends, label, line in ((REAL, "judge on real pictures", "-"), (CHANCE, "guessing", ":")):
+        levels = [(i, shown(m, frame(evidence, m, evidence.protocol(), ends))) for i, m in enumerate(metrics)]
         levels = [(i, q.value) for i, q in levels if q]
         if levels:
-            axis.hlines([v for _, v in levels], [i - 0.44 for i, _ in levels], [i + 0.44 for i, _ in levels],
-                        colors=style.INK, linestyles=line, linewidth=1.6, label=label)  # fmt: skip
+            left, right = [i - 0.44 for i, _ in levels], [i + 0.44 for i, _ in levels]
+            look = {"colors": style.INK, "linestyles": line, "linewidth": 1.6, "label": label}
+            axis.hlines([value for _, value in levels], left, right, **look)
 
 
 def ablation_group(evidence: Evidence, group: str, only: str | None = None) -> Figure:
     """A panel per main metric: each run a dot with its interval, the run compared with as a band."""
-    protocol = evidence.protocol()
     chosen = [a for a in evidence.study.ablations.values() if a.group == group and only in (None, a.name)]
-    runs = [r for r in evidence.run_names if evidence.runs[r].ablation in {a.name for a in chosen}]
+    runs = [run for ablation in chosen for run in evidence.runs_of(ablation.name)]
+    protocol = evidence.protocol_of(runs)
     runs = list(dict.fromkeys([*(a.against for a in chosen), *runs]))
     metrics = [
         m

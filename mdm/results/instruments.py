@@ -1,28 +1,40 @@
-"""How far the measuring instruments can be trusted: their accuracy on real pictures, chance, and noise floors.
+"""How far the measuring instruments can be trusted: real pictures, chance, and noise floors.
 
-judge.json holds the alignment scores of real test pictures under the names that scores use, `alignment_X` and
-`alignment_X_chance`; a clip manifest holds its retrieval accuracy; `fd_X_floor` is the distance between two sets
-of real pictures.
+Scores come with their frame: `X_real` is what real pictures reach under the same instrument, `X_chance` what
+guessing reaches, `X_floor` the distance between two sets of real pictures.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
-from mdm.results.collect import Artifacts, Evidence, digest_of
-from mdm.results.metrics import EVALUATION, describe
+from mdm.results.collect import Artifacts, Evidence
+from mdm.results.metrics import describe, shown
 from mdm.results.quantity import Quantity, measured
 from mdm.results.render import Cell, Column, Table
 
+REAL, CHANCE = ("_real", "_floor"), ("_chance",)
 
-@dataclass(frozen=True)
-class Factor:
-    """What frames an alignment score: the judge's accuracy on real pictures and guessing."""
 
-    real: Quantity | None
-    chance: Quantity | None
+def frame(evidence: Evidence, metric: str, protocol: str | None, ends: tuple[str, ...]) -> Quantity | None:
+    """What frames a metric, from the first run that was scored: real pictures are the same for all."""
+    for end in ends:
+        for run in evidence.run_names:
+            rows = evidence.rows_of(metric + end, run, protocol)
+            if rows:
+                return measured(rows[0].value, rows[0].low, rows[0].high)
+    return None
+
+
+def frame_rows(evidence: Evidence, metrics: list[str], protocol: str | None) -> list[dict[str, Cell]]:
+    """Table rows "real pictures" and "guessing" under the rows of the runs."""
+    rows = []
+    for title, ends in (("real pictures", REAL), ("guessing", CHANCE)):
+        found = {m: shown(m, frame(evidence, m, protocol, ends)) for m in metrics}
+        cells = {m: Cell(quantity=q) for m, q in found.items() if q}
+        rows += [{"run": Cell(title)} | cells] if cells else []
+    return rows
 
 
 def extractors(evidence: Evidence, artifacts: Artifacts) -> dict[str, str]:
@@ -36,61 +48,71 @@ def extractors(evidence: Evidence, artifacts: Artifacts) -> dict[str, str]:
     return found
 
 
-def factors(evidence: Evidence, artifacts: Artifacts) -> dict[str, Factor]:
-    """Frames by alignment metric; {} while no judge is trained."""
-    judge = artifacts.json(extractors(evidence, artifacts).get("judge"), "judge.json")
-    if judge is None:
-        return {}
-    rows = {row["metric"]: measured(row["value"], row["low"], row["high"]) for row in judge["metrics"]}
-    names = [name for name in rows if describe(name).kind == EVALUATION]
-    return {name: Factor(rows[name], rows.get(f"{name}_chance")) for name in names}
+def protocols(evidence: Evidence, artifacts: Artifacts) -> dict[str, str]:
+    """What exactly was measured under each protocol, as the scores themselves recorded it."""
+    found: dict[str, str] = {}
+    for run in evidence.study.runs:
+        for evaluation in run.evaluations:
+            recorded = (artifacts.json(evaluation.scores, "scores.json") or {}).get("protocol") or {}
+            found.setdefault(evaluation.protocol, recorded.get("description", ""))
+            found[evaluation.protocol] = found[evaluation.protocol] or recorded.get("description", "")
+    return found
 
 
 def survey(evidence: Evidence, artifacts: Artifacts) -> dict[str, Any]:
-    """Tables and sentences for the report's section on the instruments."""
-    found = extractors(evidence, artifacts)
-    known = factors(evidence, artifacts)
-    notes = [*_floors(evidence), *_retrieval(artifacts, found.get("clip"))]
-    if not known:
-        notes.insert(0, "The judge network has not been trained yet, so nothing is known about its accuracy.")
-    origin = (
-        " · ".join(f"{kind} {reference}" for kind, reference in sorted(found.items())) or "not trained yet"
-    )
-    return {"tables": [_judge_table(known)] if known else [], "notes": notes, "provenance": origin}
+    """Table and sentences for the report's section on the instruments."""
+    networks, protocol = extractors(evidence, artifacts), evidence.protocol()
+    judged = [m for m in evidence.metrics(protocol) if m.startswith("alignment")]
+    notes = [*_distances(evidence, protocol), *_captions(evidence, protocol)]
+    notes += _retrieval(artifacts, networks.get("clip"))
+    origin = " · ".join(networks.values()) or "nothing has been scored yet"
+    tables = [_judge_table(evidence, judged, protocol)] if judged else []
+    return {"tables": tables, "notes": notes, "provenance": origin}
 
 
-def _judge_table(known: dict[str, Factor]) -> Table:
+def _judge_table(evidence: Evidence, judged: list[str], protocol: str | None) -> Table:
     rows = []
-    for metric, factor in known.items():
-        row = {"factor": Cell(metric.removeprefix("alignment").strip("_").replace("_", " ") or "all factors")}
-        row |= {
-            k: Cell(quantity=q.scaled(100))
-            for k, q in (("real", factor.real), ("chance", factor.chance))
-            if q
-        }
-        rows.append(row)
+    for metric in judged:
+        pairs = (("real", frame(evidence, metric, protocol, REAL)), ("chance", frame(evidence, metric, protocol, CHANCE)))
+        cells = {key: Cell(quantity=shown(metric, q)) for key, q in pairs if q}
+        rows.append({"factor": Cell(factor(metric))} | cells)
     columns = [
-        Column("factor", "Factor"),
-        Column("real", "Judge on real pictures (%)", True),
+        Column("factor", "Factor"), Column("real", "Judge on real pictures (%)", True),
         Column("chance", "Guessing (%)", True),
-    ]
-    caption = ("How often the judge names the factor of a held-out real picture. An alignment score cannot be "
-               "trusted beyond this, and means nothing at the level of guessing.")  # fmt: skip
+    ]  # fmt: skip
+    caption = (
+        "How often the judge reads from a held-out real picture what its caption says. A score cannot be trusted "
+        "beyond this, and means nothing at the level of guessing."
+    )
     return Table("judge", "The judge on real pictures", caption, columns, rows)
 
 
-def _floors(evidence: Evidence) -> Iterator[str]:
-    """The distance between two sets of real pictures: no model can be expected below it."""
-    floors = {row.metric: row for row in evidence.rows if row.metric.endswith("_floor")}
-    for metric, row in floors.items():
-        quantity = measured(row.value, row.low, row.high)
-        title = describe(metric.removesuffix("_floor")).title
-        yield f"{title}: two sets of real pictures are {quantity.text()} apart under protocol {row.protocol}; lower is not possible."
+def factor(metric: str) -> str:
+    """`alignment_colour` -> `colour`."""
+    return metric.removeprefix("alignment").strip("_").replace("_", " ") or "all factors"
+
+
+def _distances(evidence: Evidence, protocol: str | None) -> Iterator[str]:
+    for metric in evidence.metrics(protocol):
+        floor = frame(evidence, metric, protocol, ("_floor",))
+        if floor:
+            yield (
+                f"{describe(metric).title}: two sets of real pictures are {floor.text()} apart. "
+                "Differences far below that are noise of the instrument."
+            )
+
+
+def _captions(evidence: Evidence, protocol: str | None) -> Iterator[str]:
+    for metric in evidence.metrics(protocol):
+        real = frame(evidence, metric, protocol, ("_real",))
+        if real and not metric.startswith("alignment"):
+            yield f"{describe(metric).title}: real pictures with their own captions reach {real.text()}."
 
 
 def _retrieval(artifacts: Artifacts, clip: str | None) -> Iterator[str]:
     """The CLIP model's own accuracy at finding a real picture's caption."""
-    manifest = artifacts.json(clip, "manifest.json") or {}
-    for row in manifest.get("metrics", []):
-        quantity = measured(row["value"], row["low"], row["high"])
-        yield f"CLIP model {digest_of(clip)}: {row['metric'].replace('_', ' ')} on real pictures {quantity.text()} (n = {row['n']})."
+    for row in (artifacts.json(clip, "manifest.json") or {}).get("metrics", []):
+        name, _, choices = row["metric"].rpartition("_")
+        text = measured(row["value"], row["low"], row["high"]).scaled(100).text()
+        if name == "clip_retrieval":
+            yield f"CLIP model: finds a real picture's own caption among {choices} in {text} % of {row['n']} cases."

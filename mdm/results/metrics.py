@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mdm.results.quantity import Quantity
 
 EVALUATION, TRAINING, COST, FRAME = "evaluation", "training", "cost", "frame"
 # What a score is framed by, measured beside it: guessing, and the best that real pictures reach.
@@ -56,9 +61,31 @@ FAMILIES = (
 # Members whose title is not simply "family (rest)".
 MEMBERS = {
     "alignment": replace(FAMILIES[3], title="Alignment, all factors", main=True),
-    "fd_judge": replace(FAMILIES[0], name="fd_judge", title="Fréchet distance (judge features)"),
-    "fd_inception": replace(FAMILIES[0], name="fd_inception", title="FID (Inception features)"),
+    "fd_judge": replace(FAMILIES[0], name="fd_judge", title="Fréchet distance (judge)"),
+    "fid": replace(FAMILIES[1], title="FID (Inception)"),
 }
+
+
+# What the rooms evaluate and collect write; a test holds this against their own lists.
+FACTORS = ("colour", "shape", "binding", "count", "relation")
+ALIGNMENTS = ("alignment", *(f"alignment_{factor}" for factor in FACTORS))
+DISTANCES = ("fd_judge", "fid")
+MEASURABLE = (
+    *DISTANCES, *(f"{d}_floor" for d in DISTANCES), "kid_judge", "kid_inception", "clip_score", "clip_score_real",
+    *ALIGNMENTS, *(f"{a}{end}" for a in ALIGNMENTS for end in ("_chance", "_real")),
+    "train_loss", "train_images", "train_seconds", "images_per_second", "parameters",
+    "sample_seconds", "sample_images_per_second", "network_evaluations_per_image",
+)  # fmt: skip
+
+
+def measurable(resolutions: Iterable[int]) -> set[str]:
+    """Every metric name a claim may use, for a study that trains these resolutions."""
+    return {*MEASURABLE, *(f"validation_loss_{resolution}" for resolution in resolutions)}
+
+
+def shown(name: str, quantity: Quantity | None) -> Quantity | None:
+    """The quantity in the unit of its column (shares as per cent)."""
+    return quantity.scaled(100) if quantity and describe(name).percent else quantity
 
 
 def describe(name: str) -> Metric:

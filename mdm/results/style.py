@@ -37,7 +37,7 @@ def settings(name: str) -> dict[str, Any]:
         "xtick.color": INK, "ytick.color": INK, "grid.color": FAINT, "grid.alpha": 0.25, "grid.linewidth": 0.6,
         "axes.grid": True, "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False,
         "axes.linewidth": 0.8, "legend.frameon": False, "lines.linewidth": 1.7, "lines.markersize": 4.5,
-        "hatch.linewidth": 0.5, "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none", "axes.unicode_minus": True,
+        "hatch.linewidth": 1.1, "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none", "axes.unicode_minus": True,
     }  # fmt: skip
 
 
@@ -91,6 +91,7 @@ def themed(svg: str, name: str, description: str = "") -> str:
     prefix = re.sub(r"[^a-z0-9]+", "-", name.lower())
     body = re.sub(r'\bid="', f'id="{prefix}-', body)
     body = re.sub(r'(xlink:href="#|url\(#)', rf"\g<1>{prefix}-", body)
+    body = re.sub(r'fill="(#[0-9a-f]{6})"', r'style="fill: \1"', body)  # an attribute cannot hold a variable
     for variable, colour in (("ink", INK), ("faint", FAINT), *enumerate(PALETTE)):
         body = re.sub(rf"(?<=: ){colour}", f"var(--figure-{variable}, {colour})", body)
     width = float(re.search(r'<svg[^>]*? width="([\d.]+)pt"', body)[1]) * PAGE_PIXELS_PER_POINT

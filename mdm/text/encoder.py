@@ -15,8 +15,6 @@ from mdm.manifest import ArtifactError, sha256_file
 from mdm.study_file import parse
 from mdm.text.words import WordTokenizer
 
-# Raised when the same settings give other features.
-ENCODER_VERSION = 1
 # Position biases of the tiny encoder. T5 starts them near zero; random attention then averages over the whole
 # caption and "red circle, blue square" has word for word the features of "blue circle, red square" (measured:
 # relative difference 2e-7). So each head is made to look at one neighbour, the word before it first of all.

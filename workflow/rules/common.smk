@@ -7,12 +7,14 @@ from functools import partial
 sys.path.insert(0, os.path.abspath(f"{workflow.current_basedir}/../.."))
 
 from mdm import study, study_file
+from mdm.results import names
 
 # Jobs use the interpreter that runs Snakemake, also when its environment is not activated.
 shell.prefix(f"set -euo pipefail; export PATH={os.path.dirname(sys.executable)}:$PATH; ")
 
 STUDY = study.load(config["study"], config.get("set"))
 CODE = study_file.ROOT / "mdm" / "results"
+REPORT_CODE = [CODE / name for name in ("html.py", "templates/report.html.j2", "templates/report.css")]
 
 
 wildcard_constraints:
@@ -21,6 +23,9 @@ wildcard_constraints:
     digest="[0-9a-f]{12}",
     images="[0-9]+",
     shard="[0-9]+",
+    figure="(?!samples-)[a-z0-9.-]+",
+    run="[a-z0-9.=-]+",
+    ablation="[a-z0-9.-]+",
 
 
 def done(refs):
@@ -45,3 +50,7 @@ def slice_before(wildcards):
 
 def stage_resource(key, wildcards):
     return getattr(STUDY.resources(f"train/{wildcards.name}-{wildcards.digest}"), key)
+
+
+def ablation_artifacts(wildcards):
+    return done(STUDY.measured(wildcards.ablation))

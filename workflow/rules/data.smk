@@ -34,6 +34,7 @@ rule make_shard:
         index=ancient("results/data/{name}-{digest}/index.tsv"),
     output:
         "results/data/{name}-{digest}/shards/{shard}.tar",
+        "results/data/{name}-{digest}/shards/{shard}.json",
     log:
         "results/data/{name}-{digest}/logs/shard-{shard}.log",
     benchmark:

@@ -1,0 +1,38 @@
+# The page people read, one page per ablation, and Snakemake's own report as provenance.
+
+
+rule write_report:
+    input:
+        "results/metrics.csv",
+        "results/claims.json",
+        tables=rules.make_tables.output,
+        figures=expand("results/figures/{file}", file=names.figure_files(STUDY)),
+        study=STUDY.path,
+        code=REPORT_CODE,
+    output:
+        "reports/index.html",
+    log:
+        "results/logs/report.log",
+    params:
+        study=STUDY.arguments,
+    shell:
+        "python -m mdm report {params.study} --out {output} > {log} 2>&1"
+
+
+rule write_ablation_report:
+    input:
+        ablation_artifacts,
+        study=STUDY.path,
+        code=REPORT_CODE,
+    output:
+        "reports/ablations/{ablation}.html",
+    log:
+        "results/logs/ablation-{ablation}.log",
+    params:
+        study=STUDY.arguments,
+    shell:
+        "python -m mdm report {params.study} --ablation {wildcards.ablation} --out {output} > {log} 2>&1"
+
+
+onsuccess:
+    shell(PROVENANCE)

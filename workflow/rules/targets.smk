@@ -1,0 +1,44 @@
+# Names that people type: all, data, report, every ablation, every group.
+
+
+localrules:
+    all,
+    data,
+    report,
+
+
+rule all:
+    default_target: True
+    input:
+        "reports/index.html",
+        expand("reports/ablations/{ablation}.html", ablation=STUDY.ablations),
+
+
+rule data:
+    input:
+        done(STUDY.of_kind("data", "text")),
+
+
+rule report:
+    input:
+        "reports/index.html",
+
+
+for ablation in STUDY.ablations:
+
+    rule:
+        name:
+            ablation
+        localrule: True
+        input:
+            f"reports/ablations/{ablation}.html",
+
+
+for group, members in STUDY.group_members().items():
+
+    rule:
+        name:
+            group
+        localrule: True
+        input:
+            expand("reports/ablations/{ablation}.html", ablation=members),

@@ -1,0 +1,65 @@
+"""Settings of the measuring networks and of scores; free of torch, so a study is checked before it runs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from mdm.config import Count, Positive, Strict
+
+JUDGE_STRIDE = 8  # pixels of a judge's cell
+
+
+class FitSettings(Strict):
+    """Length and rate of the training of a measuring network."""
+
+    seed: Count = 0
+    num_images: Positive = Field(description="pictures shown, with repetition")
+    batch_images: Positive
+    learning_rate: Annotated[float, Field(gt=0)]
+    weight_decay: Annotated[float, Field(ge=0)] = 0.02
+
+
+class JudgeSettings(FitSettings):
+    """A judge; the defaults train in a minute on one core."""
+
+    resolution: Annotated[int, Field(ge=2 * JUDGE_STRIDE)] = 64
+    channels: tuple[Positive, Positive, Positive] = (24, 48, 64)
+    num_images: Positive = 40_000
+    batch_images: Positive = 32
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-3
+
+    @field_validator("resolution")
+    @classmethod
+    def _has_whole_cells(cls, resolution: int) -> int:
+        if resolution % JUDGE_STRIDE:
+            raise ValueError(
+                f"resolution {resolution} is not a multiple of {JUDGE_STRIDE}, the size of a judge's cells"
+            )
+        return resolution
+
+
+class ClipSettings(FitSettings):
+    """A tiny CLIP; the defaults train in a minute on one core."""
+
+    resolution: Positive = 64
+    patch: Positive = 8
+    embedding: Positive = 64
+    image_width: Positive = 96
+    image_layers: Positive = 3
+    text_width: Positive = 64
+    text_layers: Positive = 2
+    context: Positive = Field(default=40, description="tokens of a caption that are read")
+    num_images: Positive = 40_000
+    batch_images: Positive = 128
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+
+
+class ScoreSettings(Strict):
+    """Settings of a protocol that concern its scores."""
+
+    seed: Count = 0
+    frechet_resamples: Positive | None = Field(default=None, description="bootstrap size (default: by width)")
+    floor_splits: Positive = Field(default=10, description="random halves of the real pictures")
+    chance_shifts: Positive = Field(default=16, description="other captions each picture is scored against")

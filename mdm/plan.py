@@ -1,0 +1,125 @@
+"""What a study would do and cost, before anything is submitted: runs x stages x images x time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mdm.config import LevelConfig, ModelConfig
+from mdm.study import Study
+
+TRAINING_FACTOR = 3  # forward, gradients of activations, gradients of weights
+GIGA = 1e9
+
+
+def gigaflops(model: ModelConfig) -> float:
+    """Rough cost of one forward pass for one picture (convolutions and attention; within a quarter, tested)."""
+    return sum(_level(level) for level in model.levels) / GIGA
+
+
+def _level(level: LevelConfig) -> float:
+    total = 2 * 9 * 3 * 2 * level.channels[0] * level.resolution**2
+    attention = level.attention or (0,) * len(level.channels)
+    for depth, (width, blocks, layers) in enumerate(zip(level.channels, level.resnets, attention, strict=True)):
+        pixels = (level.resolution >> depth) ** 2
+        conv = 2 * 9 * width * width * pixels
+        # Down: two convolutions a block. Up: one block more, and its first convolution reads the skip as well.
+        total += conv * (2 * blocks + 3 * (blocks + 1)) + 2 * conv * (depth > 0)
+        total += (2 * blocks + 1) * layers * _attention(width, pixels, level.attention_ffn)
+    if level.middle:
+        total += 2 * 2 * conv + _attention(width, pixels, level.attention_ffn)
+    return total
+
+
+def _attention(width: int, pixels: int, ffn: bool) -> float:
+    return 2 * pixels * width * width * (4 + 8 * ffn) + 4 * pixels * pixels * width
+
+
+@dataclass(frozen=True)
+class Line:
+    """One artifact that costs time."""
+
+    ref: str
+    images: int
+    seconds: float
+    measured: bool
+    status: str
+
+
+class Estimate:
+    """Seconds of each artifact: measured where it was made on this disk, else from the study's assumption."""
+
+    def __init__(self, study: Study, results: Path) -> None:
+        self._study, self._results = study, results
+
+    def line(self, ref: str) -> Line:
+        artifact = self._study.artifact(ref)
+        folder = self._results / ref
+        images = artifact.recipe["num_images"]
+        if (folder / "manifest.json").is_file():
+            seconds = json.loads((folder / "manifest.json").read_text())["seconds"]
+            return Line(ref, images, seconds, True, "done")
+        seconds = self._train(ref, artifact.recipe) if artifact.kind == "train" else self._sample(artifact.recipe)
+        return Line(ref, images, seconds, False, self._status(folder))
+
+    def _status(self, folder: Path) -> str:
+        progress = folder / "progress" / "status.json"
+        if not progress.is_file():
+            return "to do"
+        status = json.loads(progress.read_text())
+        return f"{status['images'] / status['num_images']:.0%}"
+
+    def _train(self, ref: str, recipe: dict[str, Any]) -> float:
+        resources = self._study.resources(ref)
+        devices = max(1, resources.gpus * resources.nodes)
+        work = recipe["num_images"] * TRAINING_FACTOR * gigaflops(ModelConfig(**recipe["model"]))
+        return work * self._study.config.seconds_per_gigaflop / devices
+
+    def _sample(self, recipe: dict[str, Any]) -> float:
+        model = ModelConfig(**self._study.recipe(recipe["train"])["model"])
+        calls = recipe["sample"]["steps"] * (1 if recipe["sample"]["guidance"] == 1 else 2)
+        return recipe["num_images"] * calls * gigaflops(model) * self._study.config.seconds_per_gigaflop
+
+
+def _rows(study: Study, estimate: Estimate) -> Iterator[tuple[str, str, Line]]:
+    """(run, what, line) of everything that costs time, each artifact once."""
+    seen: set[str] = set()
+    for run in study.runs:
+        name = f"{run.name} #{run.seed}"
+        works = [(stage.name, stage.artifact) for stage in run.stages]
+        works += [(f"draw {e.protocol}", e.samples) for e in run.evaluations]
+        for what, ref in works:
+            if ref in seen:
+                yield name, what, Line(ref, estimate.line(ref).images, 0.0, True, "shared")
+            else:
+                yield name, what, estimate.line(ref)
+            seen.add(ref)
+
+
+def render(study: Study, results: Path) -> str:
+    """The plan as text."""
+    rows = list(_rows(study, Estimate(study, results)))
+    lines = [f"{'run':<28} {'stage':<18} {'artifact':<44} {'images':>13} {'time':>10}  status"]
+    for run, what, line in rows:
+        time = "" if line.status == "shared" else duration(line.seconds) + ("" if line.measured else " ?")
+        lines.append(f"{run:<28} {what:<18} {line.ref:<44} {line.images:>13,} {time:>10}  {line.status}")
+    todo = sum(line.seconds for _, _, line in rows if not line.measured)
+    done = sum(line.seconds for _, _, line in rows if line.measured)
+    lines.append("")
+    lines.append(f"{len({line.ref for *_, line in rows})} artifacts; done: {duration(done)}, to do: {duration(todo)}")
+    lines.append(
+        f"? = not measured yet: {study.config.seconds_per_gigaflop:g} s per GFLOP and device are assumed "
+        "(seconds_per_gigaflop in the study)"
+    )
+    return "\n".join(lines)
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `3.2 min`, `5.1 h`, `12 d`."""
+    for limit, unit, name in ((90, 1, "s"), (5400, 60, "min"), (172800, 3600, "h")):
+        if seconds < limit:
+            return f"{seconds / unit:.3g} {name}"
+    return f"{seconds / 86400:.3g} d"

@@ -1,0 +1,206 @@
+"""What the pages show, gathered once from a study and its files; the templates only lay it out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from mdm.manifest import read_json
+from mdm.results import figures, gallery, instruments, provenance, style, tables
+from mdm.results.claims import VERDICTS, judge_all
+from mdm.results.collect import Artifacts, Evidence, read_metrics
+from mdm.results.names import sampled_runs, used_groups
+from mdm.results.rerun import commands
+
+CAPTIONS = {
+    "training-curves": (
+        "Training curves",
+        "Loss of each level against training pictures (left) and wall-clock seconds (right), stages of a run "
+        "joined; paler lines are further seeds. Losses of a level compare between runs that give it the same noise "
+        "schedule.",
+    ),
+    "guidance": (
+        "Guidance",
+        "Agreement with the caption against the Fréchet distance; each point is one guidance weight (its number), "
+        "bars are 95 % intervals. Up and to the left is better.",
+    ),
+    "alignment": (
+        "Alignment by factor",
+        "Share of pictures in which the judge network reads what the caption asked for, with 95 % intervals; solid "
+        "line: the judge on real pictures, dotted line: guessing.",
+    ),
+}
+VERDICT_WORDS = {"better": ": better", "worse": ": worse", "unclear": ": not distinguishable from no change", "": ""}
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The files a report is made from."""
+
+    results: Path
+    metrics_csv: Path
+    missing_json: Path
+    literature_csv: Path
+
+
+@dataclass(frozen=True)
+class FigureView:
+    """A figure ready for the page."""
+
+    name: str
+    title: str
+    caption: str
+    svg: Markup
+    provenance: str
+
+
+@dataclass(frozen=True)
+class TableView:
+    """A table ready for the page; `labels` are the titles of runs."""
+
+    table: tables.Table
+    provenance: str
+    labels: dict[str, str]
+
+
+class Page:
+    """Everything here is a function of the study and its files: equal inputs, equal page."""
+
+    def __init__(self, study: Any, sources: Sources) -> None:
+        self.study, self.sources = study, sources
+        self.artifacts = Artifacts(sources.results)
+        self.evidence = Evidence(study, read_metrics(sources.metrics_csv))
+        self.made = provenance.records(study, self.artifacts)
+        self.labels = {name: self.evidence.label(name) for name in self.evidence.run_names}
+        self.protocol = self.evidence.protocol()
+
+    def line(self, runs: list[str] | None = None, protocol: str | None = None) -> str:
+        """The provenance line of something made from these runs (None: all)."""
+        return provenance.line(self.study, self.made, runs, protocol or self.protocol)
+
+    def table(self, name: str) -> TableView:
+        """A table of the study."""
+        sources = self.sources
+        built = tables.build(self.study, name, self.evidence, sources.results, sources.literature_csv)
+        return TableView(built, self.line(), self.labels)
+
+    def figure(self, name: str, words: tuple[str, str], draw: Callable[[], Figure], line: str) -> FigureView:
+        """A figure drawn anew, so that it can follow the page's theme."""
+        with style.drawing(name):
+            svg = style.themed(style.as_svg(draw()), name, ". ".join(words))
+        return FigureView(name, *words, Markup(svg), line)  # our own SVG: matplotlib escapes its words
+
+    def figures(self) -> list[FigureView]:
+        """The figures that concern all runs."""
+        return [
+            self.figure(name, words, lambda name=name: figures.draw(name, self.evidence, self.artifacts), self.line())
+            for name, words in CAPTIONS.items()
+        ]
+
+    def galleries(self, first_count: int, other_count: int) -> list[dict[str, Any]]:
+        """Pictures of each run; the study's first run shows the most prompts."""
+        names = sampled_runs(self.study)
+        return [self._gallery(name, other_count if i else first_count, not i) for i, name in enumerate(names)]
+
+    def _gallery(self, name: str, count: int, first: bool) -> dict[str, Any]:
+        run = self.evidence.runs[name]
+        samples = gallery.samples_of(run, self.protocol)
+        recipe = self.artifacts.json(samples, "recipe.json") or {}
+        return {
+            "run": name, "label": self.labels[name], "first": first, "samples": samples,
+            "prompts": gallery.prompts(self.artifacts, run, self.protocol, count),
+            "sampler": sampler_text(recipe), "provenance": self.line([name]),
+        }  # fmt: skip
+
+    def ablation(self, name: str, compare: int = 0) -> dict[str, Any]:
+        """Everything about one ablation; `compare` prompts are shown side by side for all its runs."""
+        entry, own = self.study.ablations[name], self.evidence.runs_of(name)
+        runs = [entry.against, *own]
+        table = tables.ablation_table(self.evidence, entry.group, name)
+        line = self.line(runs, self.evidence.protocol_of(own))
+        words = (entry.title, f"Each run with its 95 % interval; the band is the run compared with, {entry.against}.")
+        figure = self.figure(
+            f"ablation-{name}", words, lambda: figures.ablation_group(self.evidence, entry.group, name), line
+        )
+        return {
+            "name": name, "entry": entry, "runs": own, "figure": figure, "findings": findings(table),
+            "table": TableView(table, line, self.labels), "comparison": self.comparison(runs, compare),
+            "changes": {run: self.evidence.runs[run].settings_diff for run in own},
+        }  # fmt: skip
+
+    def comparison(self, runs: list[str], count: int) -> list[dict[str, Any]]:
+        """The same prompts drawn by several runs, highest level only; [] unless two have pictures."""
+        found = {}
+        for run in runs if count else []:
+            rows = gallery.prompts(self.artifacts, self.evidence.runs[run], self.protocol, count, top_only=True)
+            if rows:
+                found[run] = {row.id: row for row in rows}
+        if len(found) < 2:
+            return []
+        first = next(iter(found.values()))
+        return [
+            {"caption": row.caption, "pictures": [(r, p[row.id].pictures[0]) for r, p in found.items() if row.id in p]}
+            for row in first.values()
+        ]
+
+    def common(self, runs: list[str] | None = None) -> dict[str, Any]:
+        """What both kinds of page show, for these runs (None: all)."""
+        missing = read_json(self.sources.missing_json)["missing"]
+        made = [r for r in self.made if runs is None or r.run in runs]
+        return {
+            "study": self.study, "made": made, "protocol": self.protocol,
+            "missing": [m for m in missing if runs is None or m["run"] in runs],
+            "commits": provenance.distinct(r.commit for r in made if r.done),
+        }  # fmt: skip
+
+    def report(self) -> dict[str, Any]:
+        """The whole report but its galleries."""
+        verdicts = judge_all(self.study, self.evidence)
+        entries = self.study.ablations.items()
+        groups = {g: [self.ablation(n) for n, a in entries if a.group == g] for g in used_groups(self.study)}
+        named = {name: self.table(name) for name in ("main", "metrics", "alignment", "literature", "cost")}
+        commits = provenance.full_commits(self.study, self.artifacts)
+        return self.common() | named | {
+            "verdicts": verdicts, "counts": {v: sum(x.verdict == v for x in verdicts) for v in VERDICTS},
+            "facts": provenance.facts(self.study, self.made, len(self.evidence.rows)),
+            "figures": self.figures(), "groups": groups, "commands": commands(self.study, commits),
+            "instruments": instruments.survey(self.evidence, self.artifacts),
+            "measured": instruments.protocols(self.evidence, self.artifacts),
+        }  # fmt: skip
+
+    def ablation_report(self, name: str, compare: int) -> dict[str, Any]:
+        """The page of one ablation."""
+        ablation = self.ablation(name, compare)
+        commits = provenance.full_commits(self.study, self.artifacts)
+        own = {"ablation": ablation, "commands": commands(self.study, commits, name)}
+        return self.common([ablation["entry"].against, *ablation["runs"]]) | own
+
+
+def hero(galleries: list[dict[str, Any]], count: int = 6) -> list[dict[str, str]]:
+    """A strip of the first run's pictures at the highest level."""
+    first = galleries[0]["prompts"][:count] if galleries else []
+    return [{"uri": prompt.pictures[-1].uri, "caption": prompt.caption} for prompt in first]
+
+
+def findings(table: tables.Table) -> list[str]:
+    """Each difference of an ablation as a sentence."""
+    titles = {column.key: column.title.rstrip(" ↓↑\u00a0") for column in table.columns}
+    return [
+        f"{row['run'].text}: {titles[key.removesuffix('_change')]} {cell.shown}{VERDICT_WORDS[cell.mark]}."
+        for row in table.rows
+        for key in titles
+        if key.endswith("_change") and (cell := row.get(key)) and cell.quantity
+    ]
+
+
+def sampler_text(recipe: dict[str, Any]) -> str:
+    """`ddim, 50 steps, guidance 2, seed 0`; "" before the pictures are planned."""
+    if "sample" not in recipe:
+        return ""
+    sample = recipe["sample"]
+    return f"{sample['sampler']}, {sample['steps']} steps, guidance {sample['guidance']:g}, seed {recipe['seed']}"
