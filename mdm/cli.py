@@ -26,6 +26,10 @@ def _study(options: argparse.Namespace) -> Any:
 def check(options: argparse.Namespace) -> None:
     study = _study(options)
     print(f"{study.name}: {len(study.runs)} runs, {len(study.artifacts)} artifacts, every recipe is valid")
+    if options.files:
+        from mdm.external import check_files
+
+        print(f"{check_files(study)} outside files are as the study says")
 
 
 def plan(options: argparse.Namespace) -> None:
@@ -157,13 +161,14 @@ STUDY_OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("--set", {"default": "{}", "metavar": "JSON", "help": 'overrides, e.g. \'{"base.train.batch_images": 8}\''}),
 )
 RECIPE: tuple[tuple[str, dict[str, Any]], ...] = (("recipe", {"type": Path, "help": "an artifact's recipe.json"}),)
+FILES = ("--files", {"action": "store_true", "help": "also the files from outside, by their hashes"})
 RESULTS = ("--results", {"type": Path, "default": Path("results"), "help": "default: %(default)s"})
 OUT = ("--out", {"type": Path, "required": True})
 REPORT_OUT = ("--out", {"type": Path, "default": Path("reports/index.html"), "help": "default: %(default)s"})
 ABLATION = ("--ablation", {"help": "the page of one ablation"})
 
 VERBS: dict[str, tuple[Verb, str, tuple[tuple[str, dict[str, Any]], ...]]] = {
-    "check": (check, "validate a study and every run of it", STUDY_OPTIONS),
+    "check": (check, "validate a study and every run of it", (*STUDY_OPTIONS, FILES)),
     "plan": (plan, "list runs, stages, digests, images and estimated time", (*STUDY_OPTIONS, RESULTS)),
     "run": (
         run, "run a study, or some targets of it, on this machine",
@@ -199,6 +204,7 @@ def parser() -> argparse.ArgumentParser:
     """One sub-command for each verb."""
     top = argparse.ArgumentParser(prog="mdm", description=__doc__)
     top.add_argument("--debug", action="store_true", help="show tracebacks of user errors too")
+    top.add_argument("--threads", type=int, help="processor threads of this verb (default: all)")
     commands = top.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, (_, text, arguments) in VERBS.items():
         command = commands.add_parser(name, help=text, description=text)
@@ -212,6 +218,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Nothing is looked up on a model hub at run time; weights come by path and hash.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     options = parser().parse_args(arguments)
+    if options.threads:
+        os.environ["OMP_NUM_THREADS"] = str(options.threads)  # read by torch and numpy when they are imported
     try:
         return VERBS[options.verb][0](options) or 0
     except (StudyError, ArtifactError) as error:

@@ -268,7 +268,7 @@ class WeightsConfig(Strict):
     """Weights on disk, named by content: the path may differ between machines, the hash may not."""
 
     path: str
-    sha256: Annotated[str, Field(pattern=SHA256)]
+    sha256: Annotated[str, Field(pattern=SHA256)] | None = Field(description="null plans a study, but nothing runs")
     model: str | None = Field(default=None, description="open_clip architecture, e.g. ViT-B-16")
 
 

@@ -36,7 +36,9 @@ class AddressSettings(Strict):
     """Which list, which part of it, and how many failures are acceptable."""
 
     index: str = Field(description="path or URL of a .tsv or .csv with columns url and caption")
-    sha256: Annotated[str, Field(pattern=SHA256)] = Field(description="of that file")
+    sha256: Annotated[str, Field(pattern=SHA256)] | None = Field(
+        description="of that file; null plans a study but does not fetch"
+    )
     columns: tuple[str, ...] | None = Field(
         default=None,
         description="names of the columns of a list without a header line; CC12M: [url, caption]",

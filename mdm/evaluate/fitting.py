@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
+from mdm.evaluate.orthogonal import OrthogonalMomentum
 from mdm.evaluate.progress import Progress
 from mdm.evaluate.settings import FitSettings
 
 WARMUP_SHARE = 0.05
+MATRICES = (nn.Conv2d, nn.Linear, nn.MultiheadAttention)
 
 
 def rate_factor(share: float) -> float:
@@ -32,6 +34,19 @@ def shuffled_batches(count: int, settings: FitSettings) -> Iterator[Tensor]:
         waiting = waiting[settings.batch_images :]
 
 
+def make_optimizers(module: nn.Module, settings: FitSettings) -> list[torch.optim.Optimizer]:
+    """Orthogonal momentum for the weight matrices of layers, AdamW for biases, norms and embeddings."""
+    layers = [layer for layer in module.modules() if isinstance(layer, MATRICES)]
+    matrices = {p for layer in layers for p in layer.parameters(recurse=False) if p.ndim >= 2}
+    others = [p for p in module.parameters() if p not in matrices]
+    ordered = [p for p in module.parameters() if p in matrices]
+    decay = settings.weight_decay
+    return [
+        OrthogonalMomentum(ordered, settings.matrix_rate, decay),
+        torch.optim.AdamW(others, settings.learning_rate, betas=(0.9, 0.98), weight_decay=decay),
+    ]
+
+
 def fit(
     task: str,
     module: nn.Module,
@@ -40,25 +55,22 @@ def fit(
     settings: FitSettings,
 ) -> float:
     """Train on `count` pictures; loss_of(indices [B], noise generator) is a scalar. Returns the last loss."""
-    optimizer = torch.optim.AdamW(
-        module.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.98)
-    )
+    optimizers = make_optimizers(module, settings)
+    peaks = [optimizer.defaults["lr"] for optimizer in optimizers]
     noise = torch.Generator().manual_seed(settings.seed + 1)
     progress = Progress(task, settings.num_images, "pictures")
     module.train()
     loss = torch.tensor(math.nan)
     for step, indices in enumerate(shuffled_batches(count, settings)):
-        share = (step + 1) * settings.batch_images / (settings.num_images + settings.batch_images)
-        for group in optimizer.param_groups:
-            group["lr"] = settings.learning_rate * rate_factor(share)
+        factor = rate_factor((step + 1) * settings.batch_images / (settings.num_images + settings.batch_images))
         loss = loss_of(indices, noise)
         if not torch.isfinite(loss):
-            raise FloatingPointError(
-                f"{task}: the loss is {loss.item()} at step {step}; lower settings.learning_rate"
-            )
-        optimizer.zero_grad(set_to_none=True)
+            raise FloatingPointError(f"{task}: the loss is {loss.item()} at step {step}; lower learning_rate")
+        module.zero_grad(set_to_none=True)
         loss.backward()
-        optimizer.step()
+        for optimizer, peak in zip(optimizers, peaks, strict=True):
+            optimizer.param_groups[0]["lr"] = peak * factor
+            optimizer.step()
         progress.advance(settings.batch_images, f"loss {loss.item():.4f}")
     module.eval()
     return loss.item()

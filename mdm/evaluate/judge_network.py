@@ -127,7 +127,7 @@ def presence(missing: Tensor) -> Tensor:
 def _two_groups(here: Tensor, missing: Tensor, grid: Tensor) -> Tensor:
     """What a relation depends on [B, 9]: offset, extents and sizes of the two groups, whether they are one.
 
-    Labels tell a relation from the pair with the smaller index: the first pair present; the last is the other.
+    Labels tell a relation from the pair with the smaller index: the first pair present, not the last.
     here [B, K, cells] are probabilities, missing [B, K] log-probabilities.
     """
     present = -torch.expm1(missing)

@@ -51,13 +51,13 @@ def score(recipe_path: str | Path) -> None:
     for row in metrics:
         print("{metric:28} {value:10.4f}  [{low:.4f}, {high:.4f}]  n = {n}".format(**row))
     write_json(folder / "manifest.json", {
-        "artifact": f"scores/{folder.name}", "recipe": recipe, "protocol": protocol.describe(), **provenance(),
-        "seconds": clock.seconds,
+        "artifact": f"scores/{folder.name}", "recipe": recipe, "protocol": protocol.describe(),
+        **provenance(), "seconds": clock.seconds,
     })  # fmt: skip
 
 
 def distances(generated: Side, reference: Side, settings: ScoreSettings) -> Iterator[dict[str, Any]]:
-    """Fréchet distance, its floor on real pictures, and kernel distance, for every kind of features."""
+    """Fréchet distance, its floor on real pictures, and kernel distance, in every feature space."""
     for name, (frechet, kernel) in DISTANCES.items():
         if name not in generated.arrays:
             continue

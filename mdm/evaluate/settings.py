@@ -8,6 +8,7 @@ from pydantic import Field, field_validator
 
 from mdm.config import Count, Positive, Strict
 
+Rate = Annotated[float, Field(gt=0)]
 JUDGE_STRIDE = 8  # pixels of a judge's cell
 
 
@@ -17,7 +18,8 @@ class FitSettings(Strict):
     seed: Count = 0
     num_images: Positive = Field(description="pictures shown, with repetition")
     batch_images: Positive
-    learning_rate: Annotated[float, Field(gt=0)]
+    learning_rate: Rate = Field(default=3e-3, description="biases, norms, embeddings (AdamW)")
+    matrix_rate: Rate = Field(default=0.05, description="weights of layers (orthogonal momentum)")
     weight_decay: Annotated[float, Field(ge=0)] = 0.02
 
 
@@ -28,7 +30,6 @@ class JudgeSettings(FitSettings):
     channels: tuple[Positive, Positive, Positive] = (24, 48, 64)
     num_images: Positive = 40_000
     batch_images: Positive = 32
-    learning_rate: Annotated[float, Field(gt=0)] = 3e-3
 
     @field_validator("resolution")
     @classmethod
@@ -53,7 +54,6 @@ class ClipSettings(FitSettings):
     context: Positive = Field(default=40, description="tokens of a caption that are read")
     num_images: Positive = 40_000
     batch_images: Positive = 128
-    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
 
 
 class ScoreSettings(Strict):

@@ -23,7 +23,8 @@ def verified(path: str | Path, sha256: str | None, purpose: str) -> Path:
     found = sha256_file(path)
     if found != sha256:
         raise StudyError(
-            f"{purpose}: {path} is not the file that the study names: its SHA-256 is {found}, the study "
-            f"says {sha256}; fetch the right file, or write the new hash if the change is meant (scores change too)"
+            f"{purpose}: {path} is not the file that the study names: its SHA-256 is {found}, "
+            f"the study says {sha256}; fetch the right file, or write the new hash if the change is meant "
+            "(all scores change with it)"
         )
     return path

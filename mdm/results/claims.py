@@ -102,7 +102,7 @@ def _sentence(verdict: str, comparisons: list[Comparison], numbers: Mapping[Refe
         parts.append("An interval that includes zero decides nothing either way.")
     if fewest == 1:
         parts.append(
-            "At least one side is a single seed, so its interval covers the drawn pictures, not other trainings."
+            "At least one side is a single seed: its interval covers the drawn pictures, not other trainings."
         )
     if any(q.exact for q in numbers.values()):
         parts.append("A number without an interval counts as exact.")

@@ -236,7 +236,7 @@ class Evidence:
         return [name for name in self.run_names if self.runs[name].ablation == ablation]
 
     def protocol_of(self, runs: list[str]) -> str | None:
-        """The first protocol under which one of the runs was scored: an ablation may leave out the study's first."""
+        """The first protocol under which one of the runs was scored: an ablation may leave some out."""
         scored = {row.protocol for row in self.rows if row.run in runs}
         return next((p for p in self.study.protocols if p in scored), self.protocol())
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mdm.results.collect import Artifacts, Evidence
-from mdm.results.quantity import Quantity
 from mdm.results.metrics import shown
+from mdm.results.quantity import Quantity
 
 SMOOTHING = 40  # a noisy training loss is averaged over this share (1/40) of its points
 
@@ -35,7 +35,7 @@ class Point:
 
 
 def training(evidence: Evidence, artifacts: Artifacts) -> tuple[list[Line], str]:
-    """A line per network, seed and resolution: validation loss where every curve has it, else training loss."""
+    """A line per network, seed and resolution: validation loss if all curves have it, else training loss."""
     histories = {s.artifact: artifacts.history(s.artifact) for run in evidence.study.runs for s in run.stages}
     validated = [any(line.get("validation") for line in h) for h in histories.values() if h]
     on_validation = bool(validated) and all(validated)

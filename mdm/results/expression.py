@@ -149,7 +149,7 @@ def check_expression(
     runs: Iterable[str] | None,
     protocols: Iterable[str] | None = None,
 ) -> list[Reference]:
-    """Refuse an expression that is malformed or names an unknown metric, run or protocol (None: not checked)."""
+    """Refuse what is malformed or names an unknown metric, run or protocol (None: not checked)."""
     needed = references(parse(text))
     if not needed:
         raise ExpressionError(f'{text!r} measures nothing; compare at least one METRIC["run"]')

@@ -1,8 +1,8 @@
-"""The figures of a study, each a function of the numbers, registered by name. SVG and PNG, equal bytes for equal numbers."""
+"""The figures of a study, registered by name, as SVG and PNG: equal numbers give equal bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,7 @@ def training_curves(evidence: Evidence, artifacts: Artifacts) -> Figure:
         _plain_log(axes[0])
     grid[-1, 0].set_xlabel("training pictures")
     grid[-1, 1].set_xlabel("training seconds (wall clock)")
-    _legend_below(drawn, grid.flat)
+    _legend_below(drawn, grid.flat, names)
     return drawn
 
 
@@ -135,10 +135,13 @@ def alignment(evidence: Evidence, artifacts: Artifacts) -> Figure:
         ]
         values = [(i, q) for i, q in values if q]
         places = [i - 0.4 + width * (index + 0.5) for i, _ in values]
-        axis.bar(places, [q.value for _, q in values], width * 0.9, color=style.series(index)["color"], label=run,
-                 hatch=style.hatch(index), edgecolor=style.INK, linewidth=0.4,
-                 yerr=[[q.below for _, q in values], [q.above for _, q in values]], alpha=0.9,
-                 error_kw={"elinewidth": 0.9, "ecolor": style.INK, "capsize": min(2.0, 30 * width)})  # fmt: skip
+        intervals = [[q.below for _, q in values], [q.above for _, q in values]]
+        whiskers = {"elinewidth": 0.9, "ecolor": style.INK, "capsize": min(2.0, 30 * width)}
+        look = {"color": style.series(index)["color"], "hatch": style.hatch(index), "edgecolor": style.INK}
+        heights = [q.value for _, q in values]
+        axis.bar(
+            places, heights, width * 0.9, yerr=intervals, error_kw=whiskers, label=run, linewidth=0.4, **look
+        )
     _frames(axis, evidence, metrics)
     axis.set_xticks(range(len(metrics)), [factor(m) for m in metrics])
     axis.set_ylim(0, 103)
@@ -209,14 +212,19 @@ def _plain_log(axis: Axes) -> None:
     axis.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _legend_below(drawn: Figure, axes: Any) -> None:
-    """One legend under all panels, each name once."""
+def _legend_below(drawn: Figure, axes: Iterable[Axes], order: Sequence[str] = ()) -> None:
+    """One legend under all panels, each name once; names in `order` come first."""
     handles: dict[str, Any] = {}
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
     drawn.tight_layout(h_pad=1.2, w_pad=1.8)
     columns = max(1, min(len(handles), int(drawn.get_figwidth() / 1.9)))
+    labels = sorted(handles, key=lambda label: order.index(label) if label in order else len(order))
     drawn.legend(
-        handles.values(), handles.keys(), loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=columns
+        [handles[label] for label in labels],
+        labels,
+        loc="upper center",
+        bbox_to_anchor=(0.5, 0.0),
+        ncols=columns,
     )

@@ -1,4 +1,4 @@
-"""Sampled pictures with their captions: a row per prompt, all levels side by side. The first prompts, never a choice."""
+"""Sampled pictures with their captions: a row per prompt, all levels side by side, never a choice."""
 
 from __future__ import annotations
 

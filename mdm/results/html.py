@@ -58,5 +58,9 @@ def write_report(study: Any, sources: Sources, out: Path) -> None:
 def ablation_page(study: Any, name: str, sources: Sources, out: Path) -> None:
     """Write reports/ablations/NAME.html."""
     if name not in study.ablations:
-        raise ValueError(f"there is no ablation {name!r}; the study has {', '.join(study.ablations) or 'none'}")
-    write_atomic(out, render("ablation.html.j2", Page(study, sources).ablation_report(name, COMPARED_PROMPTS)))
+        raise ValueError(
+            f"there is no ablation {name!r}; the study has {', '.join(study.ablations) or 'none'}"
+        )
+    write_atomic(
+        out, render("ablation.html.j2", Page(study, sources).ablation_report(name, COMPARED_PROMPTS))
+    )

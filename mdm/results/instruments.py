@@ -73,7 +73,10 @@ def survey(evidence: Evidence, artifacts: Artifacts) -> dict[str, Any]:
 def _judge_table(evidence: Evidence, judged: list[str], protocol: str | None) -> Table:
     rows = []
     for metric in judged:
-        pairs = (("real", frame(evidence, metric, protocol, REAL)), ("chance", frame(evidence, metric, protocol, CHANCE)))
+        pairs = (
+            ("real", frame(evidence, metric, protocol, REAL)),
+            ("chance", frame(evidence, metric, protocol, CHANCE)),
+        )
         cells = {key: Cell(quantity=shown(metric, q)) for key, q in pairs if q}
         rows.append({"factor": Cell(factor(metric))} | cells)
     columns = [
@@ -81,8 +84,8 @@ def _judge_table(evidence: Evidence, judged: list[str], protocol: str | None) ->
         Column("chance", "Guessing (%)", True),
     ]  # fmt: skip
     caption = (
-        "How often the judge reads from a held-out real picture what its caption says. A score cannot be trusted "
-        "beyond this, and means nothing at the level of guessing."
+        "How often the judge reads from a held-out real picture what its caption says. A score cannot be "
+        "trusted beyond this, and means nothing at the level of guessing."
     )
     return Table("judge", "The judge on real pictures", caption, columns, rows)
 
@@ -115,4 +118,4 @@ def _retrieval(artifacts: Artifacts, clip: str | None) -> Iterator[str]:
         name, _, choices = row["metric"].rpartition("_")
         text = measured(row["value"], row["low"], row["high"]).scaled(100).text()
         if name == "clip_retrieval":
-            yield f"CLIP model: finds a real picture's own caption among {choices} in {text} % of {row['n']} cases."
+            yield f"CLIP model: picks a real picture's caption out of {choices} in {text} % of {row['n']}."

@@ -19,7 +19,9 @@ STATUSES = {
     "digitised": "measured off a figure",
 }
 TABLE = "1"
-NOT_COMPARABLE = "Our rows are another data set at a far smaller scale: they are NOT comparable with the others."
+NOT_COMPARABLE = (
+    "Our rows are another data set at a far smaller scale: they are NOT comparable with the others."
+)
 
 
 def read_literature(path: Path) -> list[dict[str, str]]:
@@ -27,11 +29,15 @@ def read_literature(path: Path) -> list[dict[str, str]]:
     with Path(path).open(newline="") as stream:
         reader = csv.DictReader(stream)
         if tuple(reader.fieldnames or ()) != COLUMNS:
-            raise ArtifactError(f"{path} has the columns {reader.fieldnames}; write exactly {', '.join(COLUMNS)}")
+            raise ArtifactError(
+                f"{path} has the columns {reader.fieldnames}; write exactly {', '.join(COLUMNS)}"
+            )
         rows = list(reader)
     for line, row in enumerate(rows, 2):
         if row["status"] not in STATUSES:
-            raise ArtifactError(f"{path}:{line}: status {row['status']!r}; write one of {', '.join(STATUSES)}")
+            raise ArtifactError(
+                f"{path}:{line}: status {row['status']!r}; write one of {', '.join(STATUSES)}"
+            )
     return rows
 
 
@@ -62,8 +68,7 @@ def _own(evidence: Evidence, artifacts: Artifacts, run: str, metric: str) -> dic
     if quantity is None:
         return None
     weight = artifacts.guidance(evidence.runs[run], protocol)
-    words = {
-        "dataset": f"this study, {protocol}", "model": run, "guidance": "—" if weight is None else f"{weight:g}",
-        "metric": describe(metric).title, "status": "measured here", "source": "metrics.csv",
-    }  # fmt: skip
+    words = {"dataset": f"this study, {protocol}", "model": run, "metric": describe(metric).title}
+    words |= {"status": "measured here", "source": "metrics.csv"}
+    words["guidance"] = "—" if weight is None else f"{weight:g}"
     return {key: Cell(word) for key, word in words.items()} | {"value": Cell(quantity=quantity)}

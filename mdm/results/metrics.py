@@ -71,8 +71,8 @@ FACTORS = ("colour", "shape", "binding", "count", "relation")
 ALIGNMENTS = ("alignment", *(f"alignment_{factor}" for factor in FACTORS))
 DISTANCES = ("fd_judge", "fid")
 MEASURABLE = (
-    *DISTANCES, *(f"{d}_floor" for d in DISTANCES), "kid_judge", "kid_inception", "clip_score", "clip_score_real",
-    *ALIGNMENTS, *(f"{a}{end}" for a in ALIGNMENTS for end in ("_chance", "_real")),
+    *DISTANCES, *(f"{d}_floor" for d in DISTANCES), "kid_judge", "kid_inception", "clip_score",
+    "clip_score_real", *ALIGNMENTS, *(f"{a}{end}" for a in ALIGNMENTS for end in ("_chance", "_real")),
     "train_loss", "train_images", "train_seconds", "images_per_second", "parameters",
     "sample_seconds", "sample_images_per_second", "network_evaluations_per_image",
 )  # fmt: skip

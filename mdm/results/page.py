@@ -21,21 +21,21 @@ CAPTIONS = {
     "training-curves": (
         "Training curves",
         "Loss of each level against training pictures (left) and wall-clock seconds (right), stages of a run "
-        "joined; paler lines are further seeds. Losses of a level compare between runs that give it the same noise "
-        "schedule.",
+        "joined; paler lines are further seeds. Losses of a level compare between runs that give it the same "
+        "noise schedule.",
     ),
     "guidance": (
         "Guidance",
-        "Agreement with the caption against the Fréchet distance; each point is one guidance weight (its number), "
-        "bars are 95 % intervals. Up and to the left is better.",
+        "Agreement with the caption against the Fréchet distance; each point is one guidance weight (its "
+        "number), bars are 95 % intervals. Up and to the left is better.",
     ),
     "alignment": (
         "Alignment by factor",
-        "Share of pictures in which the judge network reads what the caption asked for, with 95 % intervals; solid "
-        "line: the judge on real pictures, dotted line: guessing.",
+        "Share of pictures in which the judge network reads what the caption asked for, with 95 % intervals; "
+        "solid line: the judge on real pictures, dotted line: guessing.",
     ),
 }
-VERDICT_WORDS = {"better": ": better", "worse": ": worse", "unclear": ": not distinguishable from no change", "": ""}
+WORDS = {"better": ", better", "worse": ", worse", "unclear": ", not distinguishable from no change", "": ""}
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,9 @@ class Page:
     def figures(self) -> list[FigureView]:
         """The figures that concern all runs."""
         return [
-            self.figure(name, words, lambda name=name: figures.draw(name, self.evidence, self.artifacts), self.line())
+            self.figure(
+                name, words, lambda name=name: figures.draw(name, self.evidence, self.artifacts), self.line()
+            )
             for name, words in CAPTIONS.items()
         ]
 
@@ -123,13 +125,16 @@ class Page:
         runs = [entry.against, *own]
         table = tables.ablation_table(self.evidence, entry.group, name)
         line = self.line(runs, self.evidence.protocol_of(own))
-        words = (entry.title, f"Each run with its 95 % interval; the band is the run compared with, {entry.against}.")
+        words = (
+            entry.title,
+            f"Each run with its 95 % interval; the band is the run compared with, {entry.against}.",
+        )
         figure = self.figure(
             f"ablation-{name}", words, lambda: figures.ablation_group(self.evidence, entry.group, name), line
         )
         return {
             "name": name, "entry": entry, "runs": own, "figure": figure, "findings": findings(table),
-            "table": TableView(table, line, self.labels), "comparison": self.comparison(runs, compare),
+            "table": TableView(table, line, {}), "comparison": self.comparison(runs, compare),
             "changes": {run: self.evidence.runs[run].settings_diff for run in own},
         }  # fmt: skip
 
@@ -137,14 +142,19 @@ class Page:
         """The same prompts drawn by several runs, highest level only; [] unless two have pictures."""
         found = {}
         for run in runs if count else []:
-            rows = gallery.prompts(self.artifacts, self.evidence.runs[run], self.protocol, count, top_only=True)
+            rows = gallery.prompts(
+                self.artifacts, self.evidence.runs[run], self.protocol, count, top_only=True
+            )
             if rows:
                 found[run] = {row.id: row for row in rows}
         if len(found) < 2:
             return []
         first = next(iter(found.values()))
         return [
-            {"caption": row.caption, "pictures": [(r, p[row.id].pictures[0]) for r, p in found.items() if row.id in p]}
+            {
+                "caption": row.caption,
+                "pictures": [(r, p[row.id].pictures[0]) for r, p in found.items() if row.id in p],
+            }
             for row in first.values()
         ]
 
@@ -181,21 +191,21 @@ class Page:
         return self.common([ablation["entry"].against, *ablation["runs"]]) | own
 
 
-def hero(galleries: list[dict[str, Any]], count: int = 6) -> list[dict[str, str]]:
+def hero(galleries: list[dict[str, Any]], count: int = 6) -> list[dict[str, Any]]:
     """A strip of the first run's pictures at the highest level."""
-    first = galleries[0]["prompts"][:count] if galleries else []
-    return [{"uri": prompt.pictures[-1].uri, "caption": prompt.caption} for prompt in first]
+    first = [(p.pictures[-1], p.caption) for p in galleries[0]["prompts"][:count]] if galleries else []
+    return [{"uri": top.uri, "resolution": top.resolution, "caption": caption} for top, caption in first]
 
 
 def findings(table: tables.Table) -> list[str]:
-    """Each difference of an ablation as a sentence."""
+    """What changed, a sentence per run of the ablation."""
     titles = {column.key: column.title.rstrip(" ↓↑\u00a0") for column in table.columns}
-    return [
-        f"{row['run'].text}: {titles[key.removesuffix('_change')]} {cell.shown}{VERDICT_WORDS[cell.mark]}."
-        for row in table.rows
-        for key in titles
-        if key.endswith("_change") and (cell := row.get(key)) and cell.quantity
-    ]
+    sentences = []
+    for row in table.rows:
+        changes = {k: row[k] for k in titles if k.endswith("_change") and k in row}
+        words = [f"{titles[k.removesuffix('_change')]} {c.shown}{WORDS[c.mark]}" for k, c in changes.items()]
+        sentences += [f"{row['run'].text}: {'; '.join(words)}."] if words else []
+    return sentences
 
 
 def sampler_text(recipe: dict[str, Any]) -> str:
@@ -203,4 +213,5 @@ def sampler_text(recipe: dict[str, Any]) -> str:
     if "sample" not in recipe:
         return ""
     sample = recipe["sample"]
-    return f"{sample['sampler']}, {sample['steps']} steps, guidance {sample['guidance']:g}, seed {recipe['seed']}"
+    steps = f"{sample['sampler']}, {sample['steps']} steps"
+    return f"{steps}, guidance {sample['guidance']:g}, seed {recipe['seed']}"

@@ -1,7 +1,7 @@
 """A measured number with its interval, over seeds, and what can be computed from it.
 
-Intervals: each score comes with a 95 % interval of its own (which pictures happened to be drawn). Over several
-seeds the value is the mean; its half-width is the larger of the pooled half-width of the seeds and
+Intervals: each score comes with a 95 % interval of its own (which pictures happened to be drawn). Over
+several seeds the value is the mean; its half-width is the larger of the pooled half-width of the seeds and
 1.96 standard errors of the mean over seeds. Differences add half-widths in quadrature, side by side, so that
 asymmetric intervals stay asymmetric. With one seed the interval says nothing about other seeds.
 """

@@ -8,23 +8,22 @@ from typing import Any
 from mdm.results.collect import csv_text
 from mdm.results.quantity import Quantity
 
-# better / worse: the interval of the difference excludes zero; unclear: it does not.
-MARKS = {"better": "better", "worse": "worse", "unclear": "unclear", "": ""}
 LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", '"': "''", "↓": r"$\downarrow$", "↑": r"$\uparrow$", "→": r"$\rightarrow$", "−": "$-$",
-    "±": r"$\pm$", "×": r"$\times$", "Δ": r"$\Delta$", "–": "--", "—": "---", "·": r"$\cdot$", "\n": " ", "\u00a0": "~",
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
+    "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
+    ">": r"\textgreater{}", "|": r"\textbar{}", '"': "''", "↓": r"$\downarrow$", "↑": r"$\uparrow$",
+    "→": r"$\rightarrow$", "−": "$-$", "±": r"$\pm$", "×": r"$\times$", "Δ": r"$\Delta$", "–": "--",
+    "—": "---", "·": r"$\cdot$", "\n": " ", "\u00a0": "~",
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What stands in a table: words, or a quantity (with words: shown as those, a quantity only in the CSV)."""
+    """Words, or a quantity; with both, the words are shown and the quantity stands in the CSV."""
 
     text: str = ""
     quantity: Quantity | None = None
-    mark: str = ""  # of a difference
+    mark: str = ""  # of a difference: better, worse (its interval excludes zero) or unclear
     signed: bool = False
     note: str = ""  # second line, smaller
 
@@ -53,7 +52,7 @@ class Cell:
     @property
     def full(self) -> str:
         """Everything on one line."""
-        extra = [e for e in (MARKS[self.mark], self.seeds_note, self.note) if e]
+        extra = [e for e in (self.mark, self.seeds_note, self.note) if e]
         return self.shown + (f" ({'; '.join(extra)})" if extra else "")
 
 
@@ -136,7 +135,8 @@ def as_latex(table: Table) -> str:
     body = ["{}" + " & ".join(latex(cell.full) for cell in table.cells(row)) + r" \\" for row in table.rows]
     caption = latex(" ".join([table.caption, *table.notes]))
     return "\n".join([
-        r"\begin{table}[t]", r"  \centering", rf"  \caption{{{caption}}}", rf"  \label{{tab:{_label(table.name)}}}",
+        r"\begin{table}[t]", r"  \centering", rf"  \caption{{{caption}}}",
+        rf"  \label{{tab:{_label(table.name)}}}",
         rf"  \begin{{tabular}}{{{align}}}", r"    \toprule", rf"    {head} \\", r"    \midrule",
         *(f"    {line}" for line in body), r"    \bottomrule", r"  \end{tabular}", r"\end{table}", "",
     ])  # fmt: skip

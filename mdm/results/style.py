@@ -31,13 +31,16 @@ PAGE_PIXELS_PER_POINT = 1.45  # size of figures on the page: 9 pt letters become
 def settings(name: str) -> dict[str, Any]:
     """matplotlib settings; the salt makes the SVG's ids a function of the figure's name."""
     return {
-        "svg.hashsalt": name, "svg.fonttype": "none", "text.parse_math": False, "axes.formatter.use_mathtext": False,
-        "font.family": "DejaVu Sans", "font.size": 9, "axes.titlesize": 9, "axes.labelsize": 9, "legend.fontsize": 8,
+        "svg.hashsalt": name, "svg.fonttype": "none",
+        "text.parse_math": False, "axes.formatter.use_mathtext": False, "axes.unicode_minus": True,
+        "font.family": "DejaVu Sans", "font.size": 9, "axes.titlesize": 9, "axes.labelsize": 9,
+        "legend.fontsize": 8, "legend.frameon": False,
         "text.color": INK, "axes.edgecolor": FAINT, "axes.labelcolor": INK, "axes.titlecolor": INK,
-        "xtick.color": INK, "ytick.color": INK, "grid.color": FAINT, "grid.alpha": 0.25, "grid.linewidth": 0.6,
+        "xtick.color": INK, "ytick.color": INK, "grid.color": FAINT,
+        "grid.alpha": 0.25, "grid.linewidth": 0.6,
         "axes.grid": True, "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False,
-        "axes.linewidth": 0.8, "legend.frameon": False, "lines.linewidth": 1.7, "lines.markersize": 4.5,
-        "hatch.linewidth": 1.1, "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none", "axes.unicode_minus": True,
+        "axes.linewidth": 0.8, "lines.linewidth": 1.7, "lines.markersize": 4.5, "hatch.linewidth": 1.1,
+        "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none",
     }  # fmt: skip
 
 
@@ -85,7 +88,7 @@ def as_png(figure: Figure) -> bytes:
 
 
 def themed(svg: str, name: str, description: str = "") -> str:
-    """The SVG element alone, ids made unique on the page, colours as CSS variables, labelled for screen readers."""
+    """The SVG element alone: ids unique on the page, colours as CSS variables, a label for screen readers."""
     body = svg[svg.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     prefix = re.sub(r"[^a-z0-9]+", "-", name.lower())

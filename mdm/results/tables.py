@@ -1,4 +1,4 @@
-"""The tables of a study, built from metrics.csv. Runs stand under their names; titles belong to the report."""
+"""The tables of a study, built from metrics.csv. Runs stand under their names, without titles."""
 
 from __future__ import annotations
 
@@ -67,10 +67,15 @@ def _by_protocol(evidence: Evidence, name: str, title: str, caption: str, main: 
         rows += [row | {"protocol": Cell(protocol)} for row in runs + frames]
         classes += ["run"] * len(runs) + ["frame"] * len(frames)
     several = [Column("protocol", "Protocol")] if len(protocols) > 1 else []
-    columns = [Column("run", "Run"), *several, Column("images", "Training pictures"), *metric_columns(metrics)]
+    columns = [
+        Column("run", "Run"),
+        *several,
+        Column("images", "Training pictures"),
+        *metric_columns(metrics),
+    ]
     notes = [
         "Brackets: 95 % interval; over several seeds the value is their mean.",
-        "Real pictures: what they reach under the same instrument (a Fréchet distance: between halves of them).",
+        "Real pictures: what they reach with the same instrument (Fréchet distance: between halves of them).",
     ]
     return Table(name, title, caption, columns, rows, notes, classes)
 
@@ -184,6 +189,8 @@ def cost_table(evidence: Evidence, results: Path) -> Table:
         *(Column(m, describe(m).title, True) for m in names),
         Column("device", "Device"),
     ]
-    caption = ("Cost of each run (mean over seeds). Stages that runs share were trained once but count in each; "
-               "speeds are wall clock on the device named.")  # fmt: skip
+    caption = (
+        "Cost of each run (mean over seeds). Stages that runs share were trained once but count in each; "
+        "speeds are wall clock on the device named."
+    )
     return Table("cost", "Cost", caption, columns, rows)

@@ -67,4 +67,4 @@ rule embed_text:
     benchmark:
         "results/text/{name}-{digest}/logs/embed.benchmark.tsv"
     shell:
-        "python -m mdm embed {input.recipe} > {log} 2>&1"
+        "python -m mdm --threads {threads} embed {input.recipe} > {log} 2>&1"

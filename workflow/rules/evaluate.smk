@@ -14,7 +14,7 @@ rule train_judge:
     benchmark:
         "results/judge/{name}-{digest}/logs/train.benchmark.tsv"
     shell:
-        "exec python -m mdm judge {input.recipe} > {log} 2>&1"
+        "exec python -m mdm --threads {threads} judge {input.recipe} > {log} 2>&1"
 
 
 rule train_clip:
@@ -30,7 +30,7 @@ rule train_clip:
     benchmark:
         "results/clip/{name}-{digest}/logs/train.benchmark.tsv"
     shell:
-        "exec python -m mdm clip {input.recipe} > {log} 2>&1"
+        "exec python -m mdm --threads {threads} clip {input.recipe} > {log} 2>&1"
 
 
 rule draw_samples:
@@ -45,7 +45,7 @@ rule draw_samples:
     benchmark:
         "results/samples/{name}-{digest}/logs/sample.benchmark.tsv"
     shell:
-        "exec python -m mdm sample {input.recipe} > {log} 2>&1"
+        "exec python -m mdm --threads {threads} sample {input.recipe} > {log} 2>&1"
 
 
 rule extract_features:
@@ -61,7 +61,7 @@ rule extract_features:
     benchmark:
         "results/features/{name}-{digest}/logs/features.benchmark.tsv"
     shell:
-        "exec python -m mdm features {input.recipe} > {log} 2>&1"
+        "exec python -m mdm --threads {threads} features {input.recipe} > {log} 2>&1"
 
 
 rule score:

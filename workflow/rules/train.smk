@@ -20,7 +20,7 @@ rule train_slice:
         cpus_per_task=partial(stage_resource, "cpus"),
         mem_mb=partial(stage_resource, "memory_mb"),
     shell:
-        "exec python -m mdm train {input.recipe} --out {output} --before {input.before} > {log} 2>&1"
+        "exec python -m mdm --threads {resources.cpus_per_task} train {input.recipe} --out {output} --before {input.before} > {log} 2>&1"
 
 
 # The last slice is kept: a finished stage can be continued or inspected.

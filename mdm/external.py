@@ -1,0 +1,66 @@
+"""Files a study needs from outside: each named by path and sha256, all checked before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mdm.config import StudyError
+from mdm.manifest import sha256_file
+from mdm.study import Study
+
+
+@dataclass(frozen=True)
+class ExternalFile:
+    """A file, the hash it must have (None: not written yet), and what needs it."""
+
+    path: Path
+    sha256: str | None
+    needed_by: str
+
+
+def external_files(study: Study) -> Iterator[ExternalFile]:
+    """Every outside file that some artifact of the study reads."""
+    for artifact in study.artifacts.values():
+        recipe = artifact.recipe
+        if artifact.kind == "data" and "index" in recipe["settings"]:
+            settings = recipe["settings"]
+            if "://" not in settings["index"]:
+                yield ExternalFile(Path(settings["index"]), settings["sha256"], f"data set {artifact.name}")
+        elif artifact.kind == "text" and "path" in recipe["encoder"]["settings"]:
+            yield from _encoder(recipe["encoder"]["settings"], f"text encoder {artifact.name}")
+        elif artifact.kind == "features":
+            for name, entry in recipe["extractors"].items():
+                if isinstance(entry, dict):
+                    yield ExternalFile(Path(entry["path"]), entry["sha256"], f"{name} of {artifact.name}")
+
+
+def _encoder(settings: dict[str, Any], needed_by: str) -> Iterator[ExternalFile]:
+    folder, hashes = Path(settings["path"]), settings.get("sha256") or {}
+    if not hashes:
+        yield ExternalFile(folder / "model.safetensors", None, needed_by)
+    for name, sha256 in hashes.items():
+        yield ExternalFile(folder / name, sha256, needed_by)
+
+
+def check_files(study: Study) -> int:
+    """Refuse to start with missing, unpinned or wrong files, listing all of them; returns how many are right."""
+    files = {file.path: file for file in external_files(study)}
+    problems = [problem for file in files.values() if (problem := _problem(file))]
+    if problems:
+        raise StudyError(f"{study.name}.yaml needs files that are not in order:\n" + "\n".join(problems))
+    return len(files)
+
+
+def _problem(file: ExternalFile) -> str | None:
+    place = f"  {file.path} ({file.needed_by})"
+    if not file.path.is_file():
+        return f"{place}: there is no such file; put it there or correct the path in the study"
+    seen = sha256_file(file.path)
+    if file.sha256 is None:
+        return f"{place}: the study names no hash; if you trust this copy write sha256: {seen}"
+    if seen != file.sha256:
+        return f"{place}: its sha256 is {seen}, the study says {file.sha256}; it is another file"
+    return None
