@@ -188,4 +188,10 @@ def stage_settings(run: RunConfig, stage: StageConfig, where: str) -> dict[str, 
             raise StudyError(
                 f"{where}: diffusion.{key} has {len(value)} entries, the stage has {len(stage.resolutions)} levels"
             )
+    for key, images in (("num_images", stage.num_images), ("slice_images", stage.slice_images or 0)):
+        if images % train.batch_images:
+            multiple = max(1, round(images / train.batch_images)) * train.batch_images
+            raise StudyError(
+                f"{where}: {key} {images} is not a multiple of batch_images {train.batch_images}; write {multiple}"
+            )
     return {"train": train.model_dump(mode="json"), "diffusion": diffusion.model_dump(mode="json")}

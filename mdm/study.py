@@ -191,12 +191,20 @@ class Study:
             raise StudyError(f"{self.name}.yaml: {place}: there is no '{word}'; {nearest(word, valid)}")
 
     def _claims(self) -> dict[str, Claim]:
+        # Each room checks its own settings: sources theirs, instruments theirs, results the language of claims.
+        from mdm.results.expression import ExpressionError, check_expression
+        from mdm.results.metrics import measurable
+
+        runs = [run.name for run in self.runs]
+        metrics = measurable({r for run in self.runs for stage in run.stages for r in stage.resolutions})
         found = {}
         for name, entry in self.config.claims.items():
-            if not self.protocols:
-                raise StudyError(f"{self.name}.yaml: claims.{name}: the study has no protocol to measure with")
+            self._known(entry.protocol or next(iter(self.protocols), "none"), self.protocols, f"claims.{name}.protocol")
+            try:
+                check_expression(entry.expect, metrics, runs, self.protocols)
+            except ExpressionError as error:
+                raise StudyError(f"{self.path.name}: claims.{name}.expect: {error}") from None
             protocol = entry.protocol or next(iter(self.protocols))
-            self._known(protocol, self.protocols, f"claims.{name}.protocol")
             found[name] = Claim(name, entry.statement, entry.source, entry.expect, protocol)
         return found
 

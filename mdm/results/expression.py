@@ -83,11 +83,16 @@ def parse(text: str) -> ast.expr:
         )
     try:
         tree = ast.parse(text.strip(), mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise ExpressionError(f"cannot read {text!r}: {error}; allowed: {ALLOWED}") from None
-    if _kind(tree, text) != TRUTH:
+        kind = _kind(tree, text)
+    except (SyntaxError, RecursionError, MemoryError) as error:
+        raise ExpressionError(f"cannot read {_short(text)}: {error}; allowed: {ALLOWED}") from None
+    if kind != TRUTH:
         raise ExpressionError(f'{text!r} is a number; a claim must compare, e.g. fd["base"] < fd["other"]')
     return tree
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 80 else text[:77] + "...")
 
 
 def _kind(node: ast.AST, text: str) -> str:

@@ -106,10 +106,11 @@ def describe(name: str) -> Metric:
     return replace(family, name=name, title=title, main=family.main)
 
 
-def position(name: str) -> tuple[int, str]:
-    """Sorting key: the order of FAMILIES, then the name."""
+def position(name: str) -> tuple[int, int, str]:
+    """Sorting key: the order of FAMILIES, then of FACTORS, then the name."""
     found = [i for i, f in enumerate(FAMILIES) if name == f.name or name.startswith(f.name + "_")]
-    return (max(found, key=lambda i: len(FAMILIES[i].name)) if found else len(FAMILIES), name)
+    family = max(found, key=lambda i: len(FAMILIES[i].name)) if found else len(FAMILIES)
+    return family, ALIGNMENTS.index(name) if name in ALIGNMENTS else len(ALIGNMENTS), name
 
 
 def decimals(value: float, half_width: float) -> int:

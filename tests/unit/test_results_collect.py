@@ -1,0 +1,152 @@
+"""Numbers from folders: columns, cumulative cost, seeds, intervals, and what is missing."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import pytest
+import results_fixture as fixture
+
+from mdm.manifest import ArtifactError
+from mdm.results import collect
+from mdm.results.metrics import MEASURABLE, decimals, describe, duration, large, measurable, position, short
+from mdm.results.quantity import Quantity, difference, measured, over_seeds, propagated
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory):
+    study = fixture.make_study()
+    return study, fixture.write_tree(study, tmp_path_factory.mktemp("tree"))
+
+
+def test_columns_are_exactly_those_of_the_contract(tree) -> None:
+    _, sources = tree
+    with sources.metrics_csv.open() as stream:
+        head = next(csv.reader(stream))
+    wanted = "run, stage, seed, metric, value, low, high, protocol, images, seconds, digest"
+    assert head == wanted.split(", ")
+
+
+def test_reading_returns_what_was_written(tree) -> None:
+    study, sources = tree
+    rows, _ = collect.collect(study, sources.results)
+    assert collect.read_metrics(sources.metrics_csv) == rows
+
+
+def test_cost_adds_up_over_stages_and_evaluations_carry_it(tree) -> None:
+    study, sources = tree
+    rows = [r for r in collect.read_metrics(sources.metrics_csv) if r.run == "base" and r.seed == 0]
+    seconds = [r.value for r in rows if r.metric == "train_seconds"]
+    images = [r.value for r in rows if r.metric == "train_images"]
+    assert images == [32_000, 64_000, 96_000] and seconds == sorted(seconds)
+    scored = next(r for r in rows if r.metric == "fd_judge")
+    assert (scored.images, scored.seconds, scored.stage) == (96_000, seconds[-1], "r256")
+    assert scored.digest == study.runs[0].evaluations[0].scores.rpartition("-")[2]
+
+
+def test_training_and_cost_metrics_are_there(tree) -> None:
+    _, sources = tree
+    names = {r.metric for r in collect.read_metrics(sources.metrics_csv)}
+    assert names >= {"parameters", "images_per_second", "train_loss", "validation_loss_256"}
+    assert names >= {"sample_images_per_second", "network_evaluations_per_image"}
+    assert names <= measurable([16, 64, 256])
+
+
+def test_missing_artifacts_are_listed_and_skipped(tree) -> None:
+    study, sources = tree
+    missing = json.loads(sources.missing_json.read_text())["missing"]
+    assert {m["run"] for m in missing} == {"shared-noise"}
+    assert [m["what"] for m in missing] == ["training stage r256", "sampled pictures", "scores"]
+    evidence = collect.Evidence(study, collect.read_metrics(sources.metrics_csv))
+    assert evidence.quantity("fd_judge", "shared-noise", "zero-shot") is None
+
+
+def test_nothing_at_all_is_a_partial_result_too(tmp_path: Path) -> None:
+    study = fixture.make_study()
+    rows, missing = collect.collect(study, tmp_path)
+    assert rows == [] and len(missing) > len(study.runs)
+
+
+def test_a_score_without_value_is_missing_not_zero(tmp_path: Path) -> None:
+    study = fixture.make_study()
+    sources = fixture.write_tree(study, tmp_path)
+    path = sources.results / study.runs[0].evaluations[0].scores / "scores.json"
+    path.write_text(
+        json.dumps({"metrics": [{"metric": "fd_judge", "value": None, "low": None, "high": None}]})
+    )
+    rows, missing = collect.collect(study, sources.results)
+    assert not [r for r in rows if (r.run, r.seed, r.metric) == ("base", 0, "fd_judge")]
+    assert "value of fd_judge" in [m["what"] for m in missing]
+
+
+def test_damaged_files_are_errors_that_name_the_file(tmp_path: Path) -> None:
+    study = fixture.make_study()
+    sources = fixture.write_tree(study, tmp_path)
+    path = sources.results / study.runs[0].stages[0].artifact / "history.jsonl"
+    path.write_text('{"images": 1\n')
+    with pytest.raises(ArtifactError, match=r"history\.jsonl"):
+        collect.collect(study, sources.results)
+    sources.metrics_csv.write_text("run,value\n")
+    with pytest.raises(ArtifactError, match="columns"):
+        collect.read_metrics(sources.metrics_csv)
+
+
+def test_one_seed_keeps_its_own_interval() -> None:
+    assert over_seeds([measured(5, 4, 7)]) == Quantity(5, 4, 7, (5,))
+    assert measured(5, None, None).exact and measured(5, math.nan, 6).exact
+
+
+def test_seeds_give_mean_and_the_larger_uncertainty() -> None:
+    close = over_seeds([measured(10, 8, 12), measured(10, 8, 12)])
+    assert close.value == 10 and close.low == pytest.approx(10 - 8**0.5 / 2) and close.spread == 0
+    apart = over_seeds([measured(8, 7.9, 8.1), measured(12, 11.9, 12.1)])
+    assert apart.high == pytest.approx(10 + 1.959964 * 8**0.5 / 2**0.5)
+    assert apart.seeds == (8, 12)
+
+
+def test_differences_add_half_widths_in_quadrature_side_by_side() -> None:
+    delta = difference(Quantity(10, 7, 11), Quantity(4, 0, 5))
+    assert delta.value == 6
+    assert delta.low == pytest.approx(6 - math.hypot(3, 1))  # own low side with the other's high side
+    assert delta.high == pytest.approx(6 + math.hypot(1, 4))
+
+
+def test_a_quantity_against_itself_has_no_uncertainty() -> None:
+    assert propagated(0.0, {"a": 0.0}, {"a": Quantity(3, 1, 5)}) == Quantity(0.0, 0.0, 0.0)
+
+
+def test_numbers_are_rounded_to_their_uncertainty() -> None:
+    assert Quantity(27.412, 26.79, 28.03).text() == "27.41 [26.79, 28.03]"
+    assert Quantity(27.412, 21, 33).text(signed=True) == "+27.4 [21.0, 33.0]"
+    assert Quantity(-0.5, -2.5, 1.5).text() == "−0.5 [−2.5, 1.5]"
+    assert Quantity(5, 5, 5).text() == "5" and Quantity(0.12345, 0.12345, 0.12345).text() == "0.1235"
+    assert Quantity(6450000, 6450000, 6450000).text() == "6,450,000"
+    assert decimals(0, 0) == 0 and decimals(1, 120) == 0
+    assert (large(6_450_000), large(96_000), large(12)) == ("6.5 M", "96.0 k", "12")
+    assert (short(20_000), short(250)) == ("20 k", "250")
+    assert [duration(s) for s in (4.2, 41, 200, 18_720)] == ["4.2 s", "41 s", "3 min 20 s", "5 h 12 min"]
+
+
+def test_metrics_know_their_direction_and_unknown_ones_have_none() -> None:
+    assert describe("fd_judge").better == "lower" and describe("alignment_colour").percent
+    assert describe("fd_judge_floor").kind == "frame" and not describe("fd_judge_floor").main
+    assert describe("validation_loss_64").kind == "training"
+    assert describe("something_new").better == "" and describe("something_new").title == "something new"
+    assert sorted(["alignment_relation", "fid", "alignment", "alignment_colour"], key=position) == [
+        "fid", "alignment", "alignment_colour", "alignment_relation",
+    ]  # fmt: skip
+
+
+def test_the_names_a_claim_may_use_are_those_that_the_scores_write() -> None:
+    alignment = pytest.importorskip("mdm.evaluate.alignment")
+    scores = pytest.importorskip("mdm.evaluate.scores")
+    written = {name for pair in scores.DISTANCES.values() for name in pair} | {
+        f"alignment_{factor}" for factor in alignment.FACTORS
+    }
+    assert written <= set(MEASURABLE)
+    assert {
+        m for m in MEASURABLE if m.startswith("alignment_") and describe(m).kind == "evaluation"
+    } <= written

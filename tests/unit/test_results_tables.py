@@ -1,0 +1,199 @@
+"""Tables in their three file forms, figures with fixed bytes, and the literature with its statuses."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import results_fixture as fixture
+from PIL import Image
+
+from mdm.manifest import ArtifactError
+from mdm.results import figures, gallery, names, tables
+from mdm.results.collect import Artifacts, Evidence, read_metrics
+from mdm.results.curves import training
+from mdm.results.literature import read_literature
+from mdm.results.quantity import Quantity
+from mdm.results.render import Cell, Column, Table, as_csv, as_latex, as_markdown, latex
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory):
+    study = fixture.make_study()
+    sources = fixture.write_tree(study, tmp_path_factory.mktemp("tree"))
+    return study, sources, Evidence(study, read_metrics(sources.metrics_csv))
+
+
+def build(tree, name: str) -> Table:
+    study, sources, evidence = tree
+    return tables.build(study, name, evidence, sources.results, sources.literature_csv)
+
+
+def test_latex_escapes_everything_special() -> None:
+    assert latex(r"a_b & 50% $x$ #1 {y} ~ ^ \ < >") == (
+        r"a\_b \& 50\% \$x\$ \#1 \{y\} \textasciitilde{} \textasciicircum{} \textbackslash{} "
+        r"\textless{} \textgreater{}"
+    )
+    assert latex("→ Δ −1 ± 2\n") == r"$\rightarrow$ $\Delta$ $-$1 $\pm$ 2 "
+
+
+def test_a_row_may_begin_with_a_bracket_in_latex() -> None:
+    table = Table("t", "T", "c", [Column("a", "A")], [{"a": Cell("[x]")}, {"a": Cell("y")}])
+    assert "\n    {}[x] \\\\\n" in as_latex(table)
+
+
+def test_markdown_cells_cannot_break_out() -> None:
+    table = Table("t", "T", "c", [Column("a", "A")], [{"a": Cell("x | <b>_y_</b>\nz")}])
+    assert r"| x \| \<b\>\_y\_\</b\> z |" in as_markdown(table)
+
+
+def test_csv_has_unrounded_values_with_bounds() -> None:
+    table = Table("t", "T", "c", [Column("run", "Run"), Column("fd", "FD", True)],
+                  [{"run": Cell("a"), "fd": Cell(quantity=Quantity(1 / 3, 0.25, 0.5, (0.3, 0.4)))},
+                   {"run": Cell("b")}])  # fmt: skip
+    rows = list(csv.DictReader(io.StringIO(as_csv(table))))
+    assert float(rows[0]["fd"]) == 1 / 3 and rows[0]["fd_low"] == "0.25" and rows[0]["fd_high"] == "0.5"
+    assert float(rows[0]["fd_sd"]) == pytest.approx(0.0707, abs=1e-4) and rows[1]["fd"] == ""
+
+
+def test_main_table_shows_intervals_seeds_gaps_and_frames(tree) -> None:
+    table = build(tree, "main")
+    by_run = {row["run"].text: row for row in table.rows}
+    assert by_run["base"]["fd_judge"].seeds_note.startswith("2 seeds, sd")
+    assert (
+        "[" in by_run["two-levels"]["fd_judge"].interval and not by_run["two-levels"]["fd_judge"].seeds_note
+    )
+    assert table.cells(by_run["shared-noise"])[-1].text == "—"
+    assert by_run["real pictures"]["fd_judge"].quantity.value == 3.1
+    assert by_run["guessing"]["alignment"].quantity.value == pytest.approx(2.0)  # per cent
+
+
+def test_ablation_table_says_better_worse_or_unclear(tree) -> None:
+    table = build(tree, "ablation-training")
+    marks = {row["run"].text: row["fd_judge_change"].mark for row in table.rows if "fd_judge_change" in row}
+    assert marks == {"no-progressive": "worse"}
+    assert table.row_classes == ["against", "run", "against", "run"]
+    sampling = build(tree, "ablation-sampling")
+    found = {
+        row["run"].text: row["alignment_change"].mark for row in sampling.rows if "alignment_change" in row
+    }
+    assert found["guidance=6"] == "better" and found["guidance=1"] == "worse"
+    nesting = {row["run"].text: row.get("fd_judge_change") for row in build(tree, "ablation-nesting").rows}
+    assert nesting["two-levels"].mark == "unclear"
+
+
+def test_cost_of_half_a_run_is_not_shown_as_a_cost(tree) -> None:
+    rows = {row["run"].text: row for row in build(tree, "cost").rows}
+    assert (
+        "train_seconds" not in rows["shared-noise"] and rows["shared-noise"]["device"].text == "not trained"
+    )
+    assert (
+        rows["base"]["train_images"].shown == "96.0 k"
+        and rows["base"]["train_images"].quantity.value == 96_000
+    )
+
+
+def test_literature_keeps_its_status_beside_our_rows(tree) -> None:
+    table = build(tree, "literature")
+    status = {(row["model"].text, row["value"].shown): row["status"].text for row in table.rows}
+    assert status["LDM-4", "3.60"] == "verified" and status["MDM (submission)", "6.62"] == "verified"
+    assert status["MDM (camera-ready)", "3.51"] == "remembered" and status["ADM", "10.94"] == "value-verified"
+    ours = [row for row, kind in zip(table.rows, table.row_classes, strict=True) if kind == "ours"]
+    assert {row["status"].text for row in ours} == {"measured here"} and "NOT comparable" in table.caption
+    assert next(row for row in ours if row["model"].text == "guidance=6")["guidance"].text == "6"
+
+
+def test_literature_refuses_an_unknown_status(tmp_path: Path) -> None:
+    bad = tmp_path / "literature.csv"
+    head = fixture.LITERATURE.read_text().splitlines()[0]
+    bad.write_text(f"{head}\n1,a,b,,FID,1,me,certain\n")
+    with pytest.raises(ArtifactError, match=r"literature\.csv:2: status 'certain'"):
+        read_literature(bad)
+
+
+def test_every_table_is_written_and_twice_the_same(tree, tmp_path: Path) -> None:
+    study, sources, _ = tree
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder in folders:
+        tables.write(study, sources.metrics_csv, sources.results, sources.literature_csv, folder)
+    files = sorted(p.name for p in folders[0].iterdir())
+    assert files == sorted(f"{n}.{e}" for n in names.table_names(study) for e in ("csv", "md", "tex"))
+    assert all((folders[0] / f).read_bytes() == (folders[1] / f).read_bytes() for f in files)
+    assert all("\\toprule" in p.read_text() for p in folders[0].glob("*.tex"))
+
+
+def test_every_figure_is_written_and_twice_the_same(tree, tmp_path: Path) -> None:
+    study, sources, _ = tree
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder in folders:
+        for name in names.figure_names(study):
+            figures.write(study, name, sources.metrics_csv, sources.results, folder)
+    files = sorted(p.name for p in folders[0].iterdir())
+    assert files == sorted(names.figure_files(study))
+    assert all((folders[0] / f).read_bytes() == (folders[1] / f).read_bytes() for f in files)
+    for path in folders[0].glob("*.png"):
+        with Image.open(path) as image:
+            assert (
+                image.mode == "RGBA" and image.getpixel((0, image.height - 1))[3] == 0
+            )  # transparent ground
+    assert "dc:date" not in (folders[0] / "guidance.svg").read_text()
+
+
+def test_titles_do_not_reach_tables_or_figures(tree, tmp_path: Path) -> None:
+    _, sources, _ = tree
+    renamed = fixture.make_study("Another title")
+    figures.write(renamed, "guidance", sources.metrics_csv, sources.results, tmp_path)
+    assert "Another" not in (tmp_path / "guidance.svg").read_text()
+
+
+def test_figures_without_data_say_so(tmp_path: Path) -> None:
+    study = fixture.make_study()
+    sources = fixture.write_tree(study, tmp_path, absent=tuple(fixture.INVENTED))
+    for name in names.figure_names(study):
+        for path in figures.write(study, name, sources.metrics_csv, sources.results, tmp_path / "figures"):
+            assert path.stat().st_size > 0
+    assert "Nothing to draw yet" in (tmp_path / "figures" / "alignment.svg").read_text()
+    with pytest.raises(ValueError, match="no figure 'nonsense'"):
+        figures.write(study, "nonsense", sources.metrics_csv, sources.results, tmp_path)
+
+
+def test_curves_join_stages_and_draw_a_shared_training_once(tree) -> None:
+    _, sources, evidence = tree
+    lines, kind = training(evidence, Artifacts(sources.results))
+    assert kind == "validation loss"
+    assert not [line for line in lines if line.label.startswith("guidance")]
+    base = next(
+        line for line in lines if (line.label, line.resolution, line.first_seed) == ("base", 64, True)
+    )
+    assert base.images == sorted(base.images) and base.images[0] > 32_000 and base.images[-1] == 96_000
+    assert base.seconds == sorted(base.seconds)
+
+
+def test_training_loss_is_drawn_when_a_stage_has_no_validation(tmp_path: Path) -> None:
+    study = fixture.make_study()
+    sources = fixture.write_tree(study, tmp_path)
+    path = sources.results / study.runs[0].stages[0].artifact / "history.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines:
+        line.pop("validation", None)
+        line["losses"] = [line["losses"]["16"]]  # a list, highest resolution first, is understood too
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found, kind = training(Evidence(study, read_metrics(sources.metrics_csv)), Artifacts(sources.results))
+    assert kind == "training loss" and found[0].resolution == 16
+
+
+def test_gallery_reads_only_the_first_pictures_and_refuses_objects(tree, tmp_path: Path) -> None:
+    study, sources, _ = tree
+    rows = gallery.prompts(Artifacts(sources.results), study.runs[0], "zero-shot", 3)
+    assert [len(row.pictures) for row in rows] == [3, 3, 3]
+    assert [p.resolution for p in rows[0].pictures] == [16, 64, 256]
+    assert rows[0].pictures[0].uri.startswith("data:image/png") and "image/jpeg" in rows[0].pictures[2].uri
+    evil = tmp_path / "samples/x-1"
+    evil.mkdir(parents=True)
+    np.savez(evil / "images.npz", captions=np.array([{}], dtype=object), ids=np.arange(1))
+    with pytest.raises(ArtifactError, match="Python objects"):
+        gallery.load(Artifacts(tmp_path), "samples/x-1", 1)

@@ -1,0 +1,198 @@
+"""A study file becomes runs, stages and digests: what is shared, what is new, and what is refused."""
+
+import copy
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from mdm import study
+from mdm.config import StudyError
+from mdm.study_file import STUDIES, read_yaml
+
+QUICK = read_yaml(STUDIES / "quick.yaml")
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a changed copy of the quick study and return its path."""
+
+    def _write(change=lambda raw: None):
+        raw = copy.deepcopy(QUICK)
+        change(raw)
+        path = tmp_path / "changed.yaml"
+        path.write_text(yaml.safe_dump(raw, sort_keys=False))
+        return str(path)
+
+    return _write
+
+
+def trainings(loaded):
+    return [ref for ref in loaded.artifacts if ref.startswith("train/")]
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in STUDIES.glob("*.yaml")))
+def test_every_study_of_the_repository_is_valid(name):
+    assert study.load(name).runs
+
+
+def test_importing_the_study_brings_no_torch():
+    code = "import sys, mdm.study; mdm.study.load('laptop'); print('torch' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "False"
+
+
+def test_a_sweep_of_sampling_trains_nothing_new(write):
+    without = study.load(write(lambda raw: raw["ablations"].pop("guidance")))
+    assert trainings(study.load(write())) == trainings(without)
+
+
+def test_runs_share_a_common_prefix_of_stages(write):
+    def longer(raw):
+        raw["ablations"]["longer"] = {
+            "title": "t", "question": "q", "group": "training", "set": {"stages.r32.num_images": 512},
+        }  # fmt: skip
+
+    base, added = study.load(write()), study.load(write(longer))
+    new = set(trainings(added)) - set(trainings(base))
+    assert {ref.rpartition("-")[0] for ref in new} == {"train/r32"} and len(new) == 1
+
+
+@pytest.mark.parametrize("words", ["title", "question", "abstract"])
+def test_words_change_no_digest(write, words):
+    changed = study.load(write(lambda raw: raw.update({words: "other words"})))
+    assert list(changed.artifacts) == list(study.load(write()).artifacts)
+    assert changed.digest == study.load(write()).digest
+
+
+def test_job_sizes_change_no_digest(write):
+    def other_sizes(raw):
+        raw["base"]["stages"]["r8"].update(slice_images=128, resources={"gpus": 4, "minutes": 9})
+
+    assert trainings(study.load(write(other_sizes))) == trainings(study.load(write()))
+
+
+def test_an_early_stage_changes_all_later_ones_and_reverting_finds_them_again(write):
+    before = trainings(study.load(write()))
+    changed = trainings(study.load(write(lambda raw: raw["base"]["stages"]["r8"].update(num_images=1024))))
+    assert not set(before[:3]) & set(changed)
+    assert trainings(study.load(write())) == before
+
+
+def test_a_late_stage_leaves_the_early_ones(write):
+    before = trainings(study.load(write()))
+    changed = trainings(study.load(write(lambda raw: raw["base"]["stages"]["r32"].update(num_images=512))))
+    assert changed[:2] == before[:2] and changed[2] != before[2]
+
+
+def test_a_seed_is_another_training_and_the_same_data(write):
+    loaded = study.load(write(lambda raw: raw.update(seeds=[0, 1])))
+    first, second = (run for run in loaded.runs if run.name == "base")
+    assert first.stages[0].artifact != second.stages[0].artifact
+    assert loaded.recipe(first.stages[0].artifact)["data"] == loaded.recipe(second.stages[0].artifact)["data"]
+
+
+def test_a_stage_holds_only_its_own_levels(write):
+    loaded = study.load(write())
+    resolutions = [[x["resolution"] for x in loaded.recipe(ref)["model"]["levels"]] for ref in trainings(loaded)]
+    assert resolutions[:3] == [[8], [8, 16], [8, 16, 32]]
+
+
+def test_slices_end_where_the_next_begins(write):
+    loaded = study.load(write())
+    first = trainings(loaded)[0]  # 512 images in slices of 256
+    assert loaded.slice_before(first, 256) is None
+    assert loaded.slice_before(first) == "slice-256.ckpt"
+
+
+def test_overrides_are_settings_of_the_study():
+    changed = study.load("quick", {"base.train.learning_rate": 0.5})
+    assert changed.recipe(trainings(changed)[0])["train"]["learning_rate"] == 0.5
+    assert "--set" in changed.arguments
+
+
+WRONG = {
+    "a typo": (lambda raw: raw["base"]["train"].update(lerning_rate=1), "base.train", "'learning_rate'"),
+    "a wrong type": (lambda raw: raw["base"]["train"].update(batch_images="many"), "batch_images", "'many'"),
+    "no such data set": (lambda raw: raw["base"].update(data="scenes-trian"), "scenes-trian", "'scenes-train'"),
+    "no such source": (lambda raw: raw["data"]["scenes-new"].update(source="scene"), "scene", "'scenes'"),
+    "a typo in a source": (
+        lambda raw: raw["data"]["scenes-new"]["settings"].update(splt="all"), "data.scenes-new", "'split'",
+    ),
+    "an impossible chain": (
+        lambda raw: raw["base"]["stages"].update(r16={"resolutions": [8, 32], "num_images": 256}), "impossible", "3 channel",
+    ),
+    "a level that is not there": (
+        lambda raw: raw["base"]["stages"]["r32"].update(resolutions=[8, 16, 64]), "no level 64", "32",
+    ),
+    "a stage that drops a level": (
+        lambda raw: raw["base"]["stages"]["r32"].update(resolutions=[16, 32]), "do not continue", "r16",
+    ),
+    "data that is too small": (
+        lambda raw: raw["data"]["scenes-train"]["settings"].update(resolution=16), "stored at 16", "32",
+    ),
+    "a batch that does not divide": (
+        lambda raw: raw["base"]["stages"]["r32"].update(num_images=250), "250", "256",
+    ),
+    "a slice that does not divide": (
+        lambda raw: raw["base"]["stages"]["r8"].update(slice_images=100), "100", "96",
+    ),
+    "an ablation of nothing": (
+        lambda raw: raw["ablations"]["guidance"].pop("sweep"), "ablations.guidance", "changes nothing",
+    ),
+    "an ablation of an unknown key": (
+        lambda raw: raw["ablations"]["guidance"].update(sweep={"sample.guidence": [1]}), "guidence", "'guidance'",
+    ),
+    "an unknown opponent": (
+        lambda raw: raw["ablations"]["guidance"].update(against="bass"), "against", "'base'",
+    ),
+    "an unknown group": (lambda raw: raw["ablations"]["guidance"].update(group="samplng"), "group", "'sampling'"),
+    "a name that is a target": (
+        lambda raw: raw["ablations"].update(all=raw["ablations"]["guidance"]), "all", "rename",
+    ),
+    "an ablation called like a group": (
+        lambda raw: raw["ablations"].update(sampling=raw["ablations"]["guidance"]), "sampling", "rename",
+    ),
+    "a wrong hash": (
+        lambda raw: raw["protocols"]["zero-shot"].update(inception={"path": "x", "sha256": "abc"}), "sha256", "'abc'",
+    ),
+    "a claim about an unknown run": (
+        lambda raw: raw["claims"]["progressive"].update(expect='fd_judge["bse"] < 1'), "bse", "'base'",
+    ),
+    "a claim about an unknown metric": (
+        lambda raw: raw["claims"]["progressive"].update(expect='fd_juge["base"] < 1'), "fd_juge", "fd_judge",
+    ),
+    "a claim that runs code": (
+        lambda raw: raw["claims"]["progressive"].update(expect='__import__("os")'), "claims.progressive", "not allowed",
+    ),
+    "a judge with a typo": (
+        lambda raw: raw["judges"]["judge"]["settings"].update(resolutoin=1), "judges.judge", "'resolution'",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_settings_are_refused_with_place_and_remedy(write, case):
+    change, *words = WRONG[case]
+    with pytest.raises(StudyError) as refused:
+        study.load(write(change))
+    assert all(word in str(refused.value) for word in ("changed.yaml", *words)), str(refused.value)
+
+
+def test_a_key_written_twice_is_refused(tmp_path):
+    path = tmp_path / "twice.yaml"
+    path.write_text("title: a\ntitle: b\n")
+    with pytest.raises(StudyError, match=r"line 2.*'title' is written twice"):
+        study.load(str(path))
+
+
+def test_an_unknown_study_names_the_nearest():
+    with pytest.raises(StudyError, match="did you mean 'laptop'"):
+        study.load("laptp")
+
+
+def test_yaml_cannot_build_objects(tmp_path):
+    path = tmp_path / "evil.yaml"
+    path.write_text("title: !!python/object/apply:os.system ['true']\n")
+    with pytest.raises(StudyError, match="not valid YAML"):
+        study.load(str(path))
