@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import IO
 
 from mdm.config import StudyError
+from mdm.external import check_files
+from mdm.study import load
 
 FINISHED = re.compile(r"^Finished jobid: \d+ \(Rule: (\S+)\)|^(\d+) of (\d+) steps")
 FOLDER = Path(".snakemake")
@@ -39,6 +41,7 @@ def only_one() -> Iterator[None]:
 def run(study: str, overrides: str, targets: list[str], cores: str) -> int:
     """Run targets of a study on this machine; the exit status is Snakemake's."""
     started = time.monotonic()
+    check_files(load(study, json.loads(overrides)))  # one clear message before anything starts
     config = [f"study={study}"] + ([f"set={overrides}"] if overrides != "{}" else [])
     command = [sys.executable, "-m", "snakemake", *targets, "--cores", cores, "--nolock", "--config", *config]
     print(f"study {study}: checking and planning (details in {LOG})", flush=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,6 @@ from mdm.evaluate.progress import Progress
 from mdm.evaluate.settings import FitSettings
 
 WARMUP_SHARE = 0.05
-MATRICES = (nn.Conv2d, nn.Linear, nn.MultiheadAttention)
 
 
 def rate_factor(share: float) -> float:
@@ -34,15 +33,15 @@ def shuffled_batches(count: int, settings: FitSettings) -> Iterator[Tensor]:
         waiting = waiting[settings.batch_images :]
 
 
-def make_optimizers(module: nn.Module, settings: FitSettings) -> list[torch.optim.Optimizer]:
-    """Orthogonal momentum for the weight matrices of layers, AdamW for biases, norms and embeddings."""
-    layers = [layer for layer in module.modules() if isinstance(layer, MATRICES)]
-    matrices = {p for layer in layers for p in layer.parameters(recurse=False) if p.ndim >= 2}
-    others = [p for p in module.parameters() if p not in matrices]
-    ordered = [p for p in module.parameters() if p in matrices]
-    decay = settings.weight_decay
+def make_optimizers(
+    module: nn.Module, hidden: Iterable[Tensor], settings: FitSettings
+) -> list[torch.optim.Optimizer]:
+    """Orthogonal momentum for the weights of hidden layers, AdamW for all others (heads, embeddings, biases)."""
+    matrices = list(hidden)
+    chosen, decay = {id(p) for p in matrices}, settings.weight_decay
+    others = [p for p in module.parameters() if id(p) not in chosen]
     return [
-        OrthogonalMomentum(ordered, settings.matrix_rate, decay),
+        OrthogonalMomentum(matrices, settings.matrix_rate, decay),
         torch.optim.AdamW(others, settings.learning_rate, betas=(0.9, 0.98), weight_decay=decay),
     ]
 
@@ -50,12 +49,13 @@ def make_optimizers(module: nn.Module, settings: FitSettings) -> list[torch.opti
 def fit(
     task: str,
     module: nn.Module,
+    hidden: Iterable[Tensor],
     loss_of: Callable[[Tensor, torch.Generator], Tensor],
     count: int,
     settings: FitSettings,
 ) -> float:
     """Train on `count` pictures; loss_of(indices [B], noise generator) is a scalar. Returns the last loss."""
-    optimizers = make_optimizers(module, settings)
+    optimizers = make_optimizers(module, hidden, settings)
     peaks = [optimizer.defaults["lr"] for optimizer in optimizers]
     noise = torch.Generator().manual_seed(settings.seed + 1)
     progress = Progress(task, settings.num_images, "pictures")

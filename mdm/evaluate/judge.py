@@ -74,7 +74,7 @@ def fit_judge(pictures: PictureSet, settings: JudgeSettings) -> tuple[Judge, flo
         reading = judge(batch.contiguous(memory_format=torch.channels_last))
         return reading_loss(reading, {key: value[indices] for key, value in labels.items()})
 
-    return judge, fit("judge", judge, loss_of, len(pictures), settings)
+    return judge, fit("judge", judge, judge.hidden(), loss_of, len(pictures), settings)
 
 
 def reading_loss(reading: Reading, labels: dict[str, Tensor]) -> Tensor:

@@ -40,3 +40,10 @@ def figure_files(study: Any) -> list[str]:
         for name in figure_names(study)
         for extension in (("png",) if name.startswith("samples-") else ("svg", "png"))
     ]
+
+
+def figure_module(figure: str) -> str:
+    """The file that draws a figure: editing it redraws that figure and no other."""
+    kind = figure.partition("-")[0]
+    special = {"ablation": "figure_ablation.py", "samples": "gallery.py"}
+    return special.get(kind) or f"figure_{figure.replace('-', '_')}.py"

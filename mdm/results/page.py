@@ -11,7 +11,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from mdm.manifest import read_json
-from mdm.results import figures, gallery, instruments, provenance, style, tables
+from mdm.results import figure_ablation, figures, gallery, instruments, provenance, style, tables
 from mdm.results.claims import VERDICTS, judge_all
 from mdm.results.collect import Artifacts, Evidence, read_metrics
 from mdm.results.names import sampled_runs, used_groups
@@ -130,12 +130,12 @@ class Page:
             f"Each run with its 95 % interval; the band is the run compared with, {entry.against}.",
         )
         figure = self.figure(
-            f"ablation-{name}", words, lambda: figures.ablation_group(self.evidence, entry.group, name), line
+            f"ablation-{name}", words, lambda: figure_ablation.draw(self.evidence, entry.group, name), line
         )
         return {
             "name": name, "entry": entry, "runs": own, "figure": figure, "findings": findings(table),
             "table": TableView(table, line, {}), "comparison": self.comparison(runs, compare),
-            "changes": {run: self.evidence.runs[run].settings_diff for run in own},
+            "changes": {run: tables.changed_settings(self.evidence.runs[run].settings_diff) for run in own},
         }  # fmt: skip
 
     def comparison(self, runs: list[str], count: int) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,6 +17,7 @@ import matplotlib
 matplotlib.use("Agg")  # no display in a workflow job
 
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 INK, FAINT = "#7a7a7a", "#9d9d9d"
@@ -64,6 +65,24 @@ def series(index: int) -> dict[str, Any]:
 def hatch(index: int) -> str:
     """Bars whose colour comes round again are hatched."""
     return ("", "////", "....", "xxxx")[index // len(PALETTE) % 4]
+
+
+def legend_below(drawn: Figure, axes: Iterable[Axes], order: Sequence[str] = ()) -> None:
+    """One legend under all panels, each name once; names in `order` come first."""
+    handles: dict[str, Any] = {}
+    for axis in axes:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    drawn.tight_layout(h_pad=1.2, w_pad=1.8)
+    columns = max(1, min(len(handles), int(drawn.get_figwidth() / 1.9)))
+    labels = sorted(handles, key=lambda label: order.index(label) if label in order else len(order))
+    drawn.legend(
+        [handles[label] for label in labels],
+        labels,
+        loc="upper center",
+        bbox_to_anchor=(0.5, 0.0),
+        ncols=columns,
+    )
 
 
 def note(text: str) -> Figure:

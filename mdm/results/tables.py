@@ -130,9 +130,33 @@ def delta_cell(evidence: Evidence, metric: str, run: str, against: str, protocol
     return Cell(quantity=shown(metric, delta), mark=change_mark(metric, delta), signed=True)
 
 
+def changed_settings(diff: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    """Each changed setting as words by its dotted path; sections are opened down to what differs in them."""
+    found: dict[str, tuple[str, str]] = {}
+    for path, (base, own) in diff.items():
+        if isinstance(base, dict) and isinstance(own, dict):
+            inner = {
+                f"{path}.{k}": (base.get(k), own.get(k)) for k in base | own if base.get(k) != own.get(k)
+            }
+            found |= changed_settings(inner)
+        else:
+            found[path] = (plain(base), plain(own))
+    return found
+
+
+def plain(value: Any) -> str:
+    """A setting as a person writes it: no quotes and braces, `true`, and a dash for nothing."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {plain(inner)}" for key, inner in value.items())
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(plain(inner) for inner in value)}]"
+    words = {None: "—", True: "true", False: "false"}
+    return words[value] if value is None or isinstance(value, bool) else str(value)
+
+
 def settings_text(diff: dict[str, Any]) -> str:
     """`path: base → own`, one per changed setting."""
-    return "; ".join(f"{path}: {base} → {own}" for path, (base, own) in diff.items()) or "—"
+    return "; ".join(f"{path}: {base} → {own}" for path, (base, own) in changed_settings(diff).items()) or "—"
 
 
 def ablation_table(evidence: Evidence, group: str, only: str | None = None) -> Table:

@@ -15,7 +15,7 @@ from PIL import Image
 from mdm.manifest import ArtifactError
 from mdm.results import figures, gallery, names, tables
 from mdm.results.collect import Artifacts, Evidence, read_metrics
-from mdm.results.curves import training
+from mdm.results.figure_training_curves import training
 from mdm.results.literature import read_literature
 from mdm.results.quantity import Quantity
 from mdm.results.render import Cell, Column, Table, as_csv, as_latex, as_markdown, latex
@@ -86,6 +86,16 @@ def test_ablation_table_says_better_worse_or_unclear(tree) -> None:
     assert nesting["two-levels"].mark == "unclear"
 
 
+def test_settings_are_written_for_people_down_to_what_differs() -> None:
+    base = {"a": {"resolutions": [8], "num_images": 4}, "b": {"resolutions": [8, 16], "num_images": 2}}
+    own = {"b": {"resolutions": [8, 16], "num_images": 6}}
+    assert tables.changed_settings({"stages": (base, own), "x.flag": (False, None)}) == {
+        "stages.a": ("resolutions [8], num_images 4", "—"), "stages.b.num_images": ("2", "6"),
+        "x.flag": ("false", "—"),
+    }  # fmt: skip
+    assert tables.settings_text({"x": (1, True)}) == "x: 1 → true" and tables.settings_text({}) == "—"
+
+
 def test_cost_of_half_a_run_is_not_shown_as_a_cost(tree) -> None:
     rows = {row["run"].text: row for row in build(tree, "cost").rows}
     assert (
@@ -141,6 +151,14 @@ def test_every_figure_is_written_and_twice_the_same(tree, tmp_path: Path) -> Non
                 image.mode == "RGBA" and image.getpixel((0, image.height - 1))[3] == 0
             )  # transparent ground
     assert "dc:date" not in (folders[0] / "guidance.svg").read_text()
+
+
+def test_every_figure_has_a_module_of_its_own(tree) -> None:
+    folder = Path(figures.__file__).parent
+    modules = {name: names.figure_module(name) for name in names.figure_names(tree[0])}
+    assert all((folder / module).exists() for module in modules.values())
+    assert modules["ablation-nesting"] == "figure_ablation.py" and modules["samples-base"] == "gallery.py"
+    assert modules["training-curves"] == "figure_training_curves.py"
 
 
 def test_titles_do_not_reach_tables_or_figures(tree, tmp_path: Path) -> None:

@@ -57,5 +57,9 @@ def stage_resource(key, wildcards):
     return getattr(STUDY.resources(f"train/{wildcards.name}-{wildcards.digest}"), key)
 
 
+def figure_code(wildcards):
+    return CODE / names.figure_module(wildcards.figure)
+
+
 def ablation_artifacts(wildcards):
     return done(STUDY.measured(wildcards.ablation))

@@ -36,7 +36,7 @@ rule make_tables:
 rule draw_figure:
     input:
         "results/metrics.csv",
-        code=CODE / "figures.py",
+        code=figure_code,
     output:
         "results/figures/{figure}.svg",
         "results/figures/{figure}.png",

@@ -1,4 +1,4 @@
-"""Series behind the curves: losses along a run's stages, and scores along guidance weights."""
+"""Training curves: the loss of each level against pictures and against seconds, stages of a run joined."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from mdm.results import style
 from mdm.results.collect import Artifacts, Evidence
-from mdm.results.metrics import shown
-from mdm.results.quantity import Quantity
+from mdm.results.metrics import short
 
 SMOOTHING = 40  # a noisy training loss is averaged over this share (1/40) of its points
 
@@ -25,13 +30,41 @@ class Line:
     losses: list[float] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Point:
-    """Two scores of one network at one guidance weight."""
+def draw(evidence: Evidence, artifacts: Artifacts) -> Figure:
+    """Rows: resolutions; left: loss against training pictures, right: against seconds."""
+    lines, kind = training(evidence, artifacts)
+    if not lines:
+        return style.note("Nothing to draw yet: no stage has been trained.")
+    resolutions = sorted({line.resolution for line in lines})
+    drawn, grid = plt.subplots(
+        len(resolutions), 2, figsize=(8.4, 0.9 + 2.1 * len(resolutions)), sharey="row", squeeze=False
+    )
+    names = list(dict.fromkeys(line.label for line in lines))
+    for axes, resolution in zip(grid, resolutions, strict=True):
+        for line in [line for line in lines if line.resolution == resolution]:
+            look = style.series(names.index(line.label)) | {
+                "markersize": 3,
+                "markevery": max(1, len(line.losses) // 8),
+            }
+            shown_label = line.label if line.first_seed else "_"
+            for axis, x in zip(axes, (line.images, line.seconds), strict=True):
+                axis.plot(x, line.losses, label=shown_label, alpha=1.0 if line.first_seed else 0.45, **look)
+        axes[0].set_ylabel(f"{kind}, {resolution} px")
+        axes[0].set_yscale("log")
+        for axis in axes:
+            axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+        _plain_log(axes[0])
+    grid[-1, 0].set_xlabel("training pictures")
+    grid[-1, 1].set_xlabel("training seconds (wall clock)")
+    style.legend_below(drawn, grid.flat, names)
+    return drawn
 
-    weight: float
-    x: Quantity
-    y: Quantity
+
+def _plain_log(axis: Axes) -> None:
+    """Numbers rather than powers of ten: losses span one decade or two."""
+    axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.yaxis.set_minor_formatter(NullFormatter())
 
 
 def training(evidence: Evidence, artifacts: Artifacts) -> tuple[list[Line], str]:
@@ -97,34 +130,3 @@ def _smoothed(
 def _of_level(losses: Any, level: int, resolution: int) -> float | None:
     """A level's loss from {"64": x} or from a list, highest resolution first."""
     return losses.get(str(resolution)) if isinstance(losses, dict) else losses[level]
-
-
-def guidance_metrics(evidence: Evidence, protocol: str | None) -> tuple[str, str] | None:
-    """A Fréchet distance and a CLIP score (or, without one, the alignment) to draw against each other."""
-    names = evidence.metrics(protocol)
-    distance = next((n for n in names if n.startswith(("fd", "fid"))), None)
-    agreement = next((n for n in names if n == "clip_score" or n.startswith("clip_score_")), None)
-    agreement = agreement or next((n for n in names if n.startswith("alignment")), None)
-    return (distance, agreement) if distance and agreement else None
-
-
-def guidance(
-    evidence: Evidence, artifacts: Artifacts, protocol: str | None, pair: tuple[str, str]
-) -> dict[str, list[Point]]:
-    """Points by network (named after its first run), for networks scored at two or more weights."""
-    found: dict[str, dict[float, Point]] = {}
-    names: dict[str, str] = {}
-    for name in evidence.run_names:
-        run = evidence.runs[name]
-        weight = artifacts.guidance(run, protocol)
-        x, y = (shown(metric, evidence.quantity(metric, name, protocol)) for metric in pair)
-        if weight is None or x is None or y is None:
-            continue
-        network = run.stages[-1].artifact
-        names.setdefault(network, name)
-        found.setdefault(network, {}).setdefault(weight, Point(weight, x, y))
-    return {
-        names[network]: [points[w] for w in sorted(points)]
-        for network, points in found.items()
-        if len(points) > 1
-    }

@@ -1,0 +1,6 @@
+"""The invented study of the unit tests is what the browser opens."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))

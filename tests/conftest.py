@@ -1,0 +1,63 @@
+"""Shared places: the repository, the facts beside it if they are there, and one finished quick study."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
+
+# A job's threads are the tests' threads: two cores are shared by everything that runs here.
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Facts and golden numbers beside the repository; tests that need them skip without."""
+    if not SHARED.is_dir():
+        pytest.skip(f"{SHARED} is not here")
+    return SHARED
+
+
+def copy_repository(target: Path) -> Path:
+    """The files git knows, in another folder: a clone with the changes not yet committed."""
+    listed = subprocess.check_output(
+        ["git", "-C", ROOT, "ls-files", "--cached", "--others", "--exclude-standard"], text=True
+    )
+    for name in listed.splitlines():
+        if (ROOT / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
+    return target
+
+
+def snakemake(folder: Path, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+    """Run Snakemake in a copy of the repository."""
+    return subprocess.run(
+        [sys.executable, "-m", "snakemake", *arguments],
+        cwd=folder, capture_output=True, text=True, timeout=timeout, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> Path:
+    """A copy of the repository in which the quick study has run from nothing to the report."""
+    folder = copy_repository(tmp_path_factory.mktemp("study"))
+    config = folder / "config" / "config.yaml"
+    config.write_text(config.read_text().replace("study: laptop", "study: quick"))
+    done = subprocess.run(
+        [sys.executable, "-m", "mdm", "run", "--study", "quick"],
+        cwd=folder, capture_output=True, text=True, timeout=1200, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder

@@ -1,0 +1,215 @@
+"""Training is exact: slices, kills and damaged saves change nothing of the weights that come out."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from mdm import study
+from mdm.config import TrainConfig
+from mdm.data.shards import index_data, write_manifest, write_shard
+from mdm.manifest import ArtifactError, digest, write_json
+from mdm.model.checkpoints import load_weights, state_hash
+from mdm.text.cache import embed
+from mdm.train.checkpoint import Autosaves, read_checkpoint, write_checkpoint
+from mdm.train.export import export
+from mdm.train.loop import train
+from mdm.train.optim import learning_rate
+
+NEVER = 1e9
+SMALL = {
+    "data.scenes-train.settings.num_images": 48,
+    "data.scenes-new.settings.num_images": 16,
+    "base.stages.r8.num_images": 128,
+    "base.stages.r16.num_images": 64,
+    "base.train.validate_images": 64,
+}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A results folder with data and text; (folder, {stage: recipe path})."""
+    torch.set_num_threads(1)
+    results = tmp_path_factory.mktemp("results")
+    loaded = study.load("quick", SMALL)
+    stages = {stage.name: stage.artifact for stage in loaded.runs[0].stages}
+    wanted = {stages["r8"], stages["r16"]}
+    wanted |= {parent for ref in list(wanted) for parent in loaded.parents(ref)}
+    for ref in wanted:
+        write_json(results / ref / "recipe.json", loaded.recipe(ref))
+    for ref in (r for r in wanted if r.startswith("data/")):
+        recipe = results / ref / "recipe.json"
+        index_data(recipe), write_shard(recipe, 0), write_manifest(recipe)
+    for ref in (r for r in wanted if r.startswith("text/")):
+        embed(results / ref / "recipe.json")
+    return results, {name: results / ref / "recipe.json" for name, ref in stages.items()}
+
+
+@pytest.fixture
+def fresh(world, tmp_path):
+    """The same in a folder of its own."""
+    results, recipes = world
+    shutil.copytree(results, tmp_path / "results")
+    return {name: tmp_path / "results" / path.relative_to(results) for name, path in recipes.items()}
+
+
+@pytest.fixture(scope="module")
+def unbroken(world):
+    """The state after the first stage, trained in one go."""
+    _, recipes = world
+    out = recipes["r8"].parent / "final.ckpt"
+    train(recipes["r8"], out, None, NEVER)
+    tensors, _ = read_checkpoint(out)
+    history = (out.parent / "progress" / "history.jsonl").read_text()
+    export(recipes["r8"])
+    out.unlink()
+    return without_time(tensors), without_seconds(history)
+
+
+def without_time(tensors):
+    return {name: value for name, value in tensors.items() if name != "progress.seconds"}
+
+
+def without_seconds(history):
+    lines = [json.loads(line) for line in history.splitlines()]
+    return [{k: v for k, v in line.items() if k not in ("seconds", "images_per_second")} for line in lines]
+
+
+def assert_same(out, unbroken):
+    tensors, history = unbroken
+    found, _ = read_checkpoint(out)
+    assert state_hash(without_time(found)) == state_hash(tensors)
+    assert without_seconds((out.parent / "progress" / "history.jsonl").read_text()) == history
+
+
+def test_two_slices_equal_one(fresh, unbroken):
+    folder = fresh["r8"].parent
+    train(fresh["r8"], folder / "slice-64.ckpt", None, NEVER)
+    train(fresh["r8"], folder / "final.ckpt", folder / "slice-64.ckpt", NEVER)
+    assert_same(folder / "final.ckpt", unbroken)
+
+
+def start(recipe, autosave_seconds):
+    out = recipe.parent / "final.ckpt"
+    command = [sys.executable, "-m", "mdm", "--threads", "1", "train", str(recipe), "--out", str(out),
+               "--autosave-seconds", str(autosave_seconds)]  # fmt: skip
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def wait_for_line(process, word):
+    for line in process.stdout:
+        if word in line:
+            return line
+    raise AssertionError(f"the training ended before it printed {word!r}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_polite_signal_saves_and_the_next_start_continues(fresh, unbroken, number):
+    process = start(fresh["r8"], NEVER)
+    wait_for_line(process, "images/s")
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, output
+    assert "saved at" in output
+    train(fresh["r8"], fresh["r8"].parent / "final.ckpt", None, NEVER)
+    assert_same(fresh["r8"].parent / "final.ckpt", unbroken)
+
+
+@pytest.mark.slow
+def test_kill_9_at_any_moment_changes_nothing(fresh, unbroken):
+    out = fresh["r8"].parent / "final.ckpt"
+    for seconds in (0.02, 0.15, 0.4):  # after the first line: in the middle of steps and of saves
+        process = start(fresh["r8"], 0)
+        wait_for_line(process, "images/s")
+        time.sleep(seconds)
+        process.kill()
+        process.communicate()
+    train(fresh["r8"], out, None, NEVER)
+    assert_same(out, unbroken)
+
+
+def test_a_damaged_save_is_passed_over_for_the_one_before(tmp_path, capsys):
+    saves = Autosaves(tmp_path, 0)
+    for images in (8, 16):
+        saves.save(images, {"x": torch.full((4,), float(images))}, {"images": images})
+    newest = tmp_path / "autosave-000000000016.ckpt"
+    content = bytearray(newest.read_bytes())
+    content[-1] ^= 1
+    newest.write_bytes(content)
+    tensors, meta = saves.latest(0, 100)
+    assert meta["images"] == 8 and tensors["x"][0] == 8
+    assert "damaged" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("cut", [0, 5, 100, -1])
+def test_a_half_written_checkpoint_is_refused(tmp_path, cut):
+    path = tmp_path / "x.ckpt"
+    write_checkpoint(path, {"x": torch.arange(100)}, {"images": 1})
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(ArtifactError, match=r"x\.ckpt"):
+        read_checkpoint(path)
+
+
+def test_a_save_of_another_slice_is_not_used(tmp_path):
+    saves = Autosaves(tmp_path, 0)
+    saves.save(64, {"x": torch.zeros(1)}, {"images": 64})
+    assert saves.latest(64, 128) is None  # it belongs to the slice that ended at 64
+    assert saves.latest(0, 32) is None
+
+
+def test_a_checkpoint_of_another_stage_is_refused(fresh, unbroken, world):
+    _, recipes = world
+    foreign = fresh["r8"].parent / "slice-64.ckpt"
+    tensors, _ = unbroken
+    write_checkpoint(foreign, tensors, {"recipe": "r8-000000000000", "images": 64})
+    with pytest.raises(ArtifactError, match="r8-000000000000"):
+        train(fresh["r8"], fresh["r8"].parent / "final.ckpt", foreign, NEVER)
+
+
+def test_the_next_stage_begins_with_the_weights_of_the_one_before(fresh, unbroken, world):
+    results, recipes = world
+    parent = recipes["r8"].parent
+    shutil.copytree(parent, fresh["r8"].parent, dirs_exist_ok=True)
+    from mdm.config import ModelConfig
+    from mdm.train.start import first_weights
+
+    recipe = json.loads(fresh["r16"].read_text())
+    model, inherited = first_weights(fresh["r16"], recipe, ModelConfig(**recipe["model"]))
+    inner = {k.removeprefix("inner_unet."): v for k, v in model.state_dict().items() if k in inherited}
+    assert state_hash(inner) == state_hash(load_weights(parent / "weights.safetensors"))
+
+
+def test_a_corrupt_parent_is_an_error(fresh, unbroken, world):
+    _, recipes = world
+    shutil.copytree(recipes["r8"].parent, fresh["r8"].parent, dirs_exist_ok=True)
+    path = fresh["r8"].parent / "weights.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"weights\.safetensors"):
+        train(fresh["r16"], fresh["r16"].parent / "final.ckpt", None, NEVER)
+
+
+def test_an_edited_recipe_is_refused(fresh):
+    recipe = json.loads(fresh["r8"].read_text())
+    recipe["train"]["learning_rate"] = 1.0
+    write_json(fresh["r8"], recipe)
+    assert digest(recipe) not in fresh["r8"].parent.name
+    with pytest.raises(ArtifactError, match="was changed"):
+        train(fresh["r8"], fresh["r8"].parent / "final.ckpt", None, NEVER)
+
+
+def test_the_learning_rate_warms_up_and_cools_down():
+    config = TrainConfig(
+        batch_images=10, learning_rate=1.0, ema_halflife_images=1, warmup_images=100, cooldown_images=200
+    )
+    rates = [learning_rate(config, images, 1000) for images in range(0, 1000, 10)]
+    assert rates[0] == pytest.approx(0.1) and rates[9] == 1.0 and rates[80] == 1.0
+    assert rates[-1] == pytest.approx(0.05)
+    assert all(rate > 0 for rate in rates)

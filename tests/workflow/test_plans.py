@@ -1,0 +1,57 @@
+"""Plans from a fresh clone: no network, no GPU, nothing made yet."""
+
+import subprocess
+import sys
+
+import pytest
+from conftest import copy_repository, snakemake
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory):
+    return copy_repository(tmp_path_factory.mktemp("fresh"))
+
+
+def test_the_slurm_profile_plans_the_paper_study(fresh):
+    done = snakemake(fresh, "--profile", "slurm", "all", "-n")
+    text = done.stdout + done.stderr
+    assert done.returncode == 0, text
+    assert "train_last_slice" in text and "r1024" in text
+    assert "slurm_partition=gpu" in text and "gpu=1" in text and "runtime=1440" in text
+    assert not (fresh / "results" / "train").exists()
+
+
+def test_plain_snakemake_plans_the_laptop_study(fresh):
+    done = snakemake(fresh, "-n")
+    assert done.returncode == 0, done.stderr
+    assert "zero-shot-r64" in done.stdout + done.stderr
+
+
+def test_a_wrong_study_is_one_message_and_no_traceback_of_ours(fresh):
+    path = fresh / "config" / "studies" / "typo.yaml"
+    path.write_text((fresh / "config/studies/quick.yaml").read_text().replace("batch_images: 16", "batch_imges: 16"))
+    done = subprocess.run(
+        [sys.executable, "-m", "mdm", "run", "--study", "typo"], cwd=fresh, capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    assert "unknown key 'batch_imges'; did you mean 'batch_images'" in done.stdout + done.stderr
+    assert not (fresh / "results" / "data").exists()
+
+
+def test_missing_weights_stop_the_study_before_the_first_job(fresh):
+    path = fresh / "config" / "studies" / "weights.yaml"
+    text = (fresh / "config/studies/quick.yaml").read_text()
+    path.write_text(text.replace("    clip: clip\n", f"    inception: {{path: no/such.pt, sha256: {'0' * 64}}}\n", 1))
+    done = subprocess.run(
+        [sys.executable, "-m", "mdm", "run", "--study", "weights"], cwd=fresh, capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    assert "no/such.pt" in done.stdout + done.stderr and "there is no such file" in done.stdout + done.stderr
+    assert not (fresh / "results" / "data").exists()
+
+
+def test_the_schema_is_not_stale(root, tmp_path):
+    subprocess.run([sys.executable, "-m", "mdm", "schema", "--out", tmp_path / "s.json"], check=True, cwd=root)
+    assert (tmp_path / "s.json").read_text() == (root / "workflow/schemas/study.schema.json").read_text(), (
+        "run: python -m mdm schema --out workflow/schemas/study.schema.json"
+    )

@@ -1,0 +1,110 @@
+"""What runs again after a change: exactly what the change reaches."""
+
+import re
+
+import pytest
+from conftest import snakemake
+
+pytestmark = pytest.mark.slow
+REPORT = {"write_report": 1, "write_ablation_report": 2}
+
+
+def planned(folder, *arguments):
+    """Rules of a dry run with their counts (targets left out)."""
+    done = snakemake(folder, "-n", *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    text = done.stdout + done.stderr
+    if "Nothing to be done" in text:
+        return {}
+    table = text.split("Job stats:")[1].split("total")[0]
+    found = dict(re.findall(r"^(\w[\w-]*)\s+(\d+)\s*$", table, re.M))
+    return {rule: int(count) for rule, count in found.items() if rule != "all"}
+
+
+@pytest.fixture
+def edit(finished):
+    """Change files of the finished study for one test; content and times are put back."""
+    before = {}
+
+    def _edit(name, old, new):
+        path = finished / name
+        before.setdefault(path, (path.read_bytes(), path.stat()))
+        text = path.read_text()
+        assert old in text, f"{old!r} is not in {name}"
+        path.write_text(text.replace(old, new, 1))
+
+    yield _edit
+    import os
+
+    for path, (content, stat) in before.items():
+        path.write_bytes(content)
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+STUDY = "config/studies/quick.yaml"
+
+
+def test_nothing_changed(finished):
+    assert planned(finished) == {}
+
+
+def test_a_title_reruns_only_the_report(finished, edit):
+    edit(STUDY, "title: Matryoshka Diffusion, the two-minute check", "title: Another title")
+    assert planned(finished) == REPORT
+
+
+@pytest.mark.parametrize("words", ["title: Guidance", "question: What does classifier-free guidance buy and cost?"])
+def test_the_words_of_an_ablation_rerun_only_the_report(finished, edit, words):
+    edit(STUDY, words, words + " Really")
+    assert planned(finished) == REPORT
+
+
+def test_the_code_of_a_figure_reruns_that_figure_and_the_report(finished, edit):
+    edit("mdm/results/figures/guidance.py", "import", "import  ")
+    assert planned(finished) == {"draw_figure": 1, **REPORT}
+
+
+def test_a_space_in_a_rule_trains_nothing(finished, edit):
+    edit("workflow/rules/train.smk", "exec python -m mdm", "exec  python -m mdm")
+    assert planned(finished) == {}
+
+
+def test_an_added_ablation_runs_exactly_its_stages(finished, edit):
+    entry = """  longer:
+    {title: t, question: q, group: training, set: {stages.r32.num_images: 512}}
+
+claims:"""
+    edit(STUDY, "claims:", entry)
+    rules = planned(finished)
+    expected = {
+        "train_last_slice": 1, "export_weights": 1, "draw_samples": 1, "extract_features": 1, "score": 1,
+        "write_recipe": 4,
+    }  # fmt: skip
+    assert expected.items() <= rules.items()
+    assert not {"train_judge", "train_clip", "make_shard", "embed_text", "train_slice"} & set(rules)
+
+
+def test_a_reverted_value_retrains_nothing(finished, edit):
+    edit(STUDY, "learning_rate: 2.0e-3", "learning_rate: 1.0e-3")
+    assert planned(finished)["train_last_slice"] == 4
+    edit(STUDY, "learning_rate: 1.0e-3", "learning_rate: 2.0e-3")
+    assert not {"train_slice", "train_last_slice", "draw_samples", "score"} & set(planned(finished))
+
+
+def test_touched_recipes_and_data_train_nothing(finished):
+    import os
+
+    touched = [*finished.glob("results/*/*/recipe.json"), *finished.glob("results/data/*/manifest.json")]
+    before = {path: path.stat() for path in touched}
+    for path in touched:
+        path.touch()
+    rules = planned(finished)
+    for path, stat in before.items():
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert not {"train_slice", "train_last_slice", "draw_samples"} & set(rules)
+
+
+def test_named_targets(finished):
+    listed = snakemake(finished, "--list").stdout.split()
+    assert {"all", "data", "report", "no-progressive", "guidance", "training", "sampling"} <= set(listed)
+    assert planned(finished, "no-progressive") == planned(finished, "sampling") == planned(finished, "data") == {}

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Style of the Python and of the workflow; changes nothing.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export PATH="$PWD/.venv/bin:$PATH"
+ruff check -q .
+ruff format --check -q . || { echo "lint: run 'make format'"; exit 1; }
+snakefmt -q --check Snakefile workflow || { echo "lint: run 'make format'"; exit 1; }
+snakemake --lint > /dev/null 2>&1 || { snakemake --lint; exit 1; }
+echo "lint: ruff, snakefmt and snakemake --lint are content"
