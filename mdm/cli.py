@@ -103,6 +103,14 @@ def sample(options: argparse.Namespace) -> None:
     generate(options.recipe)
 
 
+def generate(options: argparse.Namespace) -> None:
+    from mdm.evaluate.prompt import generate
+
+    changes = {"guidance": options.guidance, "steps": options.steps}
+    print(generate(_study(options), options.results, options.run, options.prompt, options.out, options.count,
+                   options.seed, changes))  # fmt: skip
+
+
 def features(options: argparse.Namespace) -> None:
     from mdm.evaluate.features import extract_features
 
@@ -190,6 +198,16 @@ VERBS: dict[str, tuple[Verb, str, tuple[tuple[str, dict[str, Any]], ...]]] = {
     "judge": (judge, "train the judge network", RECIPE),
     "clip": (clip, "train the small CLIP", RECIPE),
     "sample": (sample, "draw the pictures of a protocol", RECIPE),
+    "generate": (
+        generate, "draw a prompt with a trained run",
+        (("prompt", {"help": 'e.g. "two red circles above a blue square"'}), *STUDY_OPTIONS, RESULTS,
+         ("--run", {"default": "base", "help": "default: %(default)s"}),
+         ("--out", {"type": Path, "default": Path("picture.png"), "help": "default: %(default)s"}),
+         ("--count", {"type": int, "default": 1, "help": "pictures; default: %(default)s"}),
+         ("--seed", {"type": int, "default": 0, "help": "default: %(default)s"}),
+         ("--guidance", {"type": float, "help": "default: the run's"}),
+         ("--steps", {"type": int, "help": "default: the run's"})),
+    ),
     "features": (features, "extract features of pictures", RECIPE),
     "score": (score, "turn features into metrics", RECIPE),
     "collect": (collect, "write metrics.csv and missing.json", (*STUDY_OPTIONS, RESULTS)),

@@ -41,8 +41,7 @@ READ_BATCH = 256
 def configuration(settings: ClipSettings) -> dict[str, Any]:
     """The content of open_clip_config.json: all that open_clip needs to rebuild model and preprocessing."""
     vision = {
-        "image_size": settings.resolution, "patch_size": settings.patch, "layers": settings.image_layers,
-        "width": settings.image_width, "head_width": 32,
+        "image_size": settings.resolution, "layers": [1, 1, 1, 1], "width": settings.image_width,
     }  # fmt: skip
     text = {
         "context_length": settings.context, "vocab_size": VOCABULARY, "width": settings.text_width,

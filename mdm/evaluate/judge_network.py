@@ -155,9 +155,10 @@ def _place(weights: Tensor, here: Tensor, grid: Tensor) -> tuple[Tensor, Tensor,
 def to_input(pictures: np.ndarray, resolution: int) -> Tensor:
     """uint8 [B, H, W, 3] -> [B, 3, R, R] in [-1, 1]: averaged down, or bilinear up where they are smaller."""
     floats = torch.from_numpy(pictures.transpose(0, 3, 1, 2).copy()).float() / 127.5 - 1
-    if floats.shape[-1] < resolution:
+    side = floats.shape[-1]
+    if side < resolution:
         return F.interpolate(floats, size=(resolution, resolution), mode="bilinear", align_corners=False)
-    return F.interpolate(floats, size=(resolution, resolution), mode="area")
+    return F.interpolate(floats, size=(resolution, resolution), mode="area") if side > resolution else floats
 
 
 class JudgeReader:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -21,6 +21,12 @@ from mdm.text.cache import Embeddings
 WEIGHTS = "weights.safetensors"  # the averaged ones
 
 
+class Lookup(Protocol):
+    """Captions to features [B,S,D] and mask [B,S]: a cache on disk, or a live encoder."""
+
+    def lookup(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]: ...
+
+
 def to_bytes(pictures: Tensor) -> np.ndarray:
     """Pictures [B, 3, H, W] in [-1, 1] -> uint8 [B, H, W, 3]; the inverse of x / 127.5 - 1."""
     rounded = ((pictures.float() + 1) * 127.5).round().clamp(0, 255)
@@ -30,16 +36,18 @@ def to_bytes(pictures: Tensor) -> np.ndarray:
 class Painter:
     """Draws picture k from (weights, prompt k, seed, k) alone, whatever batch it is in."""
 
-    def __init__(self, recipe: dict[str, Any], root: Path, device: torch.device) -> None:
+    def __init__(
+        self, recipe: dict[str, Any], root: Path, device: torch.device, embeddings: Lookup | None = None
+    ) -> None:
         train = root / recipe["train"]
         config = ModelConfig(**read_json(train / "model.json"))
         self._diffusion = DiffusionConfig(**read_json(train / "recipe.json")["diffusion"])
         self._sample, self._seed, self._device = SampleConfig(**recipe["sample"]), recipe["seed"], device
         self.resolutions = config.resolutions
         self._gammas = schedule.levels(self._diffusion, self.resolutions).to(device)
-        self._embeddings = (
-            Embeddings(root / recipe["text"] / "embeddings.safetensors") if recipe["text"] else None
-        )
+        if embeddings is None and recipe["text"]:
+            embeddings = Embeddings(root / recipe["text"] / "embeddings.safetensors")
+        self._embeddings = embeddings
         weights = load_weights(train / WEIGHTS)
         self.weights_hash = state_hash(weights)
         self._model = build(config)

@@ -45,10 +45,8 @@ class ClipSettings(FitSettings):
     """A tiny CLIP; the defaults train in a minute on one core."""
 
     resolution: Positive = 64
-    patch: Positive = 8
     embedding: Positive = 64
-    image_width: Positive = 96
-    image_layers: Positive = 3
+    image_width: Annotated[int, Field(ge=4, multiple_of=2)] = 16
     text_width: Positive = 64
     text_layers: Positive = 2
     context: Positive = Field(default=40, description="tokens of a caption that are read")

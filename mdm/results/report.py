@@ -1,4 +1,4 @@
-"""The report of whatever is finished: numbers are collected afresh, so a partial study makes a partial report."""
+"""The report of whatever is finished; numbers are collected afresh, so a partial study makes a partial report."""
 
 from __future__ import annotations
 

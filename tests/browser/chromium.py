@@ -77,6 +77,19 @@ class Browser:
 
     def open(self, url: str) -> None:
         self._call("POST", "/url", {"url": url})
+        self.settle()
+
+    def reload(self) -> None:
+        self._call("POST", "/refresh", {})
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait until the page's script has run: chromedriver may return while a large page is parsed."""
+        deadline = time.monotonic() + CALL_SECONDS
+        while self.run("return document.readyState") != "complete":
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"the page was not complete within {CALL_SECONDS} s")
+            time.sleep(0.02)
 
     def run(self, script: str) -> Any:
         """The value of a script's `return`."""

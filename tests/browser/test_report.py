@@ -130,11 +130,12 @@ def test_the_theme_follows_the_system_and_the_button(
     chrome: chromium.Browser, report: str, dark: bool
 ) -> None:
     show(chrome, report, dark=dark)
-    chrome.run("localStorage.clear(); location.reload()")
+    chrome.run("localStorage.clear()")
+    chrome.reload()
     assert (chrome.run(BRIGHTNESS) < 60) == dark
     chrome.run("document.getElementById('theme').click()")
     assert (chrome.run(BRIGHTNESS) < 60) != dark
-    chrome.run("location.reload()")
+    chrome.reload()
     assert (chrome.run(BRIGHTNESS) < 60) != dark, "the choice is remembered"
     chrome.run("localStorage.clear()")
 

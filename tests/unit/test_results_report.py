@@ -127,6 +127,15 @@ def test_partial_results_make_a_partial_report(page: str, tmp_path: Path) -> Non
     assert "Partial report." not in everything and "Every run of the study is trained" in everything
 
 
+def test_a_changed_source_is_said(tmp_path: Path) -> None:
+    study = fixture.make_study()
+    sources = fixture.write_tree(study, tmp_path)
+    path = sources.results / study.runs[0].stages[0].artifact / "manifest.json"
+    path.write_text(path.read_text().replace('"dirty": false', '"dirty": true'))
+    html.write_report(study, sources, tmp_path / "index.html")
+    assert "made with uncommitted changes" in (tmp_path / "index.html").read_text()
+
+
 def test_an_empty_study_has_a_page(tmp_path: Path) -> None:
     study = fixture.make_study()
     study.ablations, study.groups, study.claims, study.protocols = {}, {}, {}, {}

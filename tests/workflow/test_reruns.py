@@ -60,7 +60,7 @@ def test_the_words_of_an_ablation_rerun_only_the_report(finished, edit, words):
 
 
 def test_the_code_of_a_figure_reruns_that_figure_and_the_report(finished, edit):
-    edit("mdm/results/figures/guidance.py", "import", "import  ")
+    edit("mdm/results/figure_guidance.py", "import", "import  ")
     assert planned(finished) == {"draw_figure": 1, **REPORT}
 
 

@@ -15,7 +15,7 @@ shell.prefix(f"set -euo pipefail; export PATH={os.path.dirname(sys.executable)}:
 STUDY = study.load(config["study"], config.get("set"))
 SAME_STUDY = f"--nolock --snakefile {workflow.main_snakefile} --config study={config['study']}"
 CODE = study_file.ROOT / "mdm" / "results"
-REPORT_CODE = [CODE / name for name in ("html.py", "templates/report.html.j2", "templates/report.css")]
+REPORT_CODE = [CODE / name for name in ("html.py", "page.py", "templates")]
 
 # Weights and lists from outside are proved before the first job, and not asked for by a dry run.
 onstart:

@@ -21,7 +21,7 @@ rule make_tables:
     input:
         "results/metrics.csv",
         literature=study_file.LITERATURE,
-        code=[CODE / "tables.py", CODE / "render.py"],
+        code=expand(f"{CODE}/{{name}}.py", name=["tables", "render", "literature", "instruments"]),
     output:
         expand("results/tables/{table}.{format}", table=names.table_names(STUDY), format=["csv", "md", "tex"]),
     log:
@@ -36,7 +36,8 @@ rule make_tables:
 rule draw_figure:
     input:
         "results/metrics.csv",
-        code=figure_code,
+        code=[CODE / "style.py"],
+        drawing=figure_code,
     output:
         "results/figures/{figure}.svg",
         "results/figures/{figure}.png",
