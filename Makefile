@@ -28,7 +28,7 @@ lint: $(READY)
 	@tools/lint.sh
 
 format: $(READY)
-	$(BIN)/ruff check --fix -q . && $(BIN)/ruff format . && $(BIN)/snakefmt -q Snakefile workflow
+	$(BIN)/ruff check --fix -q . && $(BIN)/ruff format . && $(BIN)/snakefmt Snakefile workflow
 
 setup: $(READY)
 

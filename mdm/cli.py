@@ -135,7 +135,9 @@ def collect(options: argparse.Namespace) -> None:
 def tables(options: argparse.Namespace) -> None:
     from mdm.results import tables
 
-    tables.write(_study(options), options.results / "metrics.csv", options.results, LITERATURE, options.results / "tables")
+    tables.write(
+        _study(options), options.results / "metrics.csv", options.results, LITERATURE, options.results / "tables"
+    )
 
 
 def figure(options: argparse.Namespace) -> None:
@@ -166,7 +168,7 @@ def run(options: argparse.Namespace) -> int:
 
 STUDY_OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("--study", {"default": "laptop", "help": "name in config/studies, or a path (default: %(default)s)"}),
-    ("--set", {"default": "{}", "metavar": "JSON", "help": 'overrides, e.g. \'{"base.train.batch_images": 8}\''}),
+    ("--set", {"default": "{}", "metavar": "JSON", "help": "overrides, e.g. '{\"base.train.batch_images\": 8}'"}),
 )
 RECIPE: tuple[tuple[str, dict[str, Any]], ...] = (("recipe", {"type": Path, "help": "an artifact's recipe.json"}),)
 FILES = ("--files", {"action": "store_true", "help": "also the files from outside, by their hashes"})

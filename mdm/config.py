@@ -91,7 +91,9 @@ class LevelConfig(Strict):
         for key in ("resnets", "attention", "temporal_attention"):
             value = getattr(self, key)
             if (value or key == "resnets") and len(value) != depth:
-                raise ValueError(f"{key} has {len(value)} entries, channels has {depth}; write one per inner resolution")
+                raise ValueError(
+                    f"{key} has {len(value)} entries, channels has {depth}; write one per inner resolution"
+                )
         if self.resolution % self.ratio:
             raise ValueError(
                 f"resolution {self.resolution} cannot be halved {depth - 1} times; use a multiple of {self.ratio}"

@@ -69,9 +69,7 @@ class Shelf:
 
         entry = self._pick("data", name, asked_by)
         settings = sources.resolve(entry.source, entry.settings, f"{self._where}: data.{name}")
-        return self._put(
-            "data", name, source=entry.source, settings=settings, shard_images=entry.shard_images
-        )
+        return self._put("data", name, source=entry.source, settings=settings, shard_images=entry.shard_images)
 
     def text(self, encoder: str, data: str, asked_by: str, also: str = "") -> str:
         """The embedded captions of one data set, the empty caption, and one more if asked."""
@@ -172,7 +170,9 @@ def stage_model(network: NetworkConfig, stage: StageConfig, text_channels: int |
     levels = []
     for position, resolution in enumerate(sorted(stage.resolutions)):
         if resolution not in network.levels:
-            raise StudyError(f"{where}: no level {resolution} in model.levels; {nearest(str(resolution), map(str, network.levels))}")
+            raise StudyError(
+                f"{where}: no level {resolution} in model.levels; {nearest(str(resolution), map(str, network.levels))}"
+            )
         levels.append({"resolution": resolution, "middle": position == 0, **network.levels[resolution]})
     shared = network.model_dump(exclude={"levels"})
     return parse(ModelConfig, {**shared, "levels": levels, "text_channels": text_channels}, f"{where}: model")

@@ -156,9 +156,7 @@ class Study:
         for seed in variant.seeds:
             stages = self._stages(config, seed, place)
             evaluations = [self._evaluation(config, stages[-1], name) for name in variant.protocols]
-            yield Run(
-                variant.name, seed, variant.label, variant.ablation, variant.value, diff, stages, evaluations
-            )
+            yield Run(variant.name, seed, variant.label, variant.ablation, variant.value, diff, stages, evaluations)
 
     def _stages(self, run: RunConfig, seed: int, place: str) -> list[Stage]:
         stages: list[Stage] = []

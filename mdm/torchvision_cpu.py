@@ -27,9 +27,7 @@ _declared: list[Any] = []
 class _OperatorDeclarer(importlib.abc.MetaPathFinder):
     """Acts just before `WATCHED` is imported and leaves the finding itself to the other finders."""
 
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> None:
+    def find_spec(self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> None:
         if fullname == WATCHED and not _declared:
             _declare_missing_operators()
 

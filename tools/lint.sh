@@ -5,6 +5,6 @@ cd "$(dirname "$0")/.."
 export PATH="$PWD/.venv/bin:$PATH"
 ruff check -q .
 ruff format --check -q . || { echo "lint: run 'make format'"; exit 1; }
-snakefmt -q --check Snakefile workflow || { echo "lint: run 'make format'"; exit 1; }
+snakefmt --check Snakefile workflow > /dev/null 2>&1 || { echo "lint: run 'make format'"; exit 1; }
 snakemake --lint > /dev/null 2>&1 || { snakemake --lint; exit 1; }
 echo "lint: ruff, snakefmt and snakemake --lint are content"

@@ -44,9 +44,7 @@ class AddressSettings(Strict):
         description="names of the columns of a list without a header line; CC12M: [url, caption]",
     )
     part: Literal["all", "train", "validation"] = "all"
-    validation_every: Positive = Field(
-        default=1000, description="one address in so many belongs to validation"
-    )
+    validation_every: Positive = Field(default=1000, description="one address in so many belongs to validation")
     num_images: Positive = Field(description="addresses taken, from the top of that part of the list")
     resolution: Positive = Field(description="side of the stored square (centre crop); smaller pictures fail")
     min_success: Probability = Field(default=0.5, description="share of a shard's addresses that must answer")
@@ -74,9 +72,7 @@ def _list_file(settings: AddressSettings, folder: Path) -> Path:
     if not path.is_file():
         raise ArtifactError(f"there is no list {path}; correct `index` of the data set")
     if (seen := sha256_file(path)) != settings.sha256:
-        raise ArtifactError(
-            f"{settings.index} has sha256 {seen}, the study says {settings.sha256}; it is another list"
-        )
+        raise ArtifactError(f"{settings.index} has sha256 {seen}, the study says {settings.sha256}; it is another list")
     return path
 
 
@@ -126,9 +122,7 @@ def _fetch(root: Path, count: int, settings: AddressSettings) -> None:
         env={**os.environ, **QUIET}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode or not list((root / "fetched").glob("*.parquet")):
-        raise ArtifactError(
-            f"img2dataset ended with code {done.returncode}:\n{(done.stdout + done.stderr)[-2000:]}"
-        )
+        raise ArtifactError(f"img2dataset ended with code {done.returncode}:\n{(done.stdout + done.stderr)[-2000:]}")
 
 
 def _results(folder: Path) -> Iterator[tuple[str, Picture | str]]:

@@ -52,9 +52,7 @@ class Loader:
     ) -> None:
         self.pictures = Pictures(data_dir)
         if batch_images < 1 or batch_images % world:
-            raise ValueError(
-                f"batch_images {batch_images} cannot be shared by {world} processes; write a multiple"
-            )
+            raise ValueError(f"batch_images {batch_images} cannot be shared by {world} processes; write a multiple")
         if not 0 <= rank < world:
             raise ValueError(f"rank {rank} is not one of 0 to {world - 1}")
         if resolution > self.pictures.resolution:

@@ -25,9 +25,7 @@ class Pictures:
         self.manifest = read_json(self.folder / "manifest.json")
         missing = [key for key in NEEDED if key not in self.manifest]
         if missing:
-            raise ArtifactError(
-                f"{self.folder}/manifest.json lacks {', '.join(missing)}; make the data set again"
-            )
+            raise ArtifactError(f"{self.folder}/manifest.json lacks {', '.join(missing)}; make the data set again")
         self.resolution: int = self.manifest["resolution"]
         self._ends = np.cumsum([shard["samples"] for shard in self.manifest["shards"]])
         self._files: dict[int, list[dict[str, Any]]] = {}
@@ -86,9 +84,7 @@ class Pictures:
         with self._lock:
             data = os.pread(self._descriptor(shard), size, offset)
         if len(data) != size:
-            raise ArtifactError(
-                f"{self.folder / self.manifest['shards'][shard]['file']} is shorter than its record"
-            )
+            raise ArtifactError(f"{self.folder / self.manifest['shards'][shard]['file']} is shorter than its record")
         return data
 
     def _descriptor(self, shard: int) -> int:

@@ -38,9 +38,7 @@ def _shape(group: Group, synonym: bool) -> str:
     return word if group.count == 1 else PLURALS.get(word, word + "s")
 
 
-def _phrase(
-    group: Group, size: bool = False, fill: bool = False, synonym: bool = False, digit: bool = False
-) -> str:
+def _phrase(group: Group, size: bool = False, fill: bool = False, synonym: bool = False, digit: bool = False) -> str:
     """A noun phrase such as "two small striped red circles"."""
     words = [group.colour, _shape(group, synonym)]
     # "Solid" goes without saying; every other fill is worth a word.

@@ -120,23 +120,17 @@ def _pattern(background: Background, size: int) -> np.ndarray:
     if background.kind == "grid":
         return _grid(size)
     if background.kind == "speckle":
-        cells = np.random.Generator(np.random.PCG64(background.noise)).random(
-            (SPECKLES, SPECKLES), dtype=np.float32
-        )
+        cells = np.random.Generator(np.random.PCG64(background.noise)).random((SPECKLES, SPECKLES), dtype=np.float32)
         shares = _cell_shares(size)
         return shares @ (cells > 0.8).astype(np.float32) @ shares.T
     x, y = math.cos(background.angle), math.sin(background.angle)
     ramp = _centres(size) - np.float32(0.5)
-    return np.float32(0.5) + (np.float32(x) * ramp + np.float32(y) * ramp[:, None]) / np.float32(
-        abs(x) + abs(y)
-    )
+    return np.float32(0.5) + (np.float32(x) * ramp + np.float32(y) * ramp[:, None]) / np.float32(abs(x) + abs(y))
 
 
 @lru_cache(maxsize=16)
 def _grid(size: int) -> np.ndarray:
-    line = _stripes(
-        _centres(size) - np.float32(GRID_PERIOD / 2), GRID_PERIOD, GRID_LINE / GRID_PERIOD, 1 / size
-    )
+    line = _stripes(_centres(size) - np.float32(GRID_PERIOD / 2), GRID_PERIOD, GRID_LINE / GRID_PERIOD, 1 / size)
     return (1 - (1 - line) * (1 - line[:, None])).astype(np.float32)
 
 

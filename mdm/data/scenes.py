@@ -55,9 +55,7 @@ class SceneSettings(Strict):
     relations: tuple[str, ...] | None = Field(
         default=None, description="default: all that the other knobs allow; []: one group per scene"
     )
-    phrasings: Positive | None = Field(
-        default=None, description="captions use the first so many; default: all"
-    )
+    phrasings: Positive | None = Field(default=None, description="captions use the first so many; default: all")
 
     @field_validator("shapes", "colours", "sizes", "fills", "backgrounds", "relations")
     @classmethod
@@ -66,12 +64,8 @@ class SceneSettings(Strict):
         for word in value or ():
             if word not in known:
                 raise ValueError(f"'{word}' is not one of the {info.field_name}; {nearest(word, known)}")
-        if value is not None and (
-            len(set(value)) < len(value) or (not value and info.field_name != "relations")
-        ):
-            raise ValueError(
-                f"{info.field_name} must name at least one value, each once; leave it out for all"
-            )
+        if value is not None and (len(set(value)) < len(value) or (not value and info.field_name != "relations")):
+            raise ValueError(f"{info.field_name} must name at least one value, each once; leave it out for all")
         # The order in which a study lists words must not change the pictures.
         return None if value is None else tuple(word for word in known if word in value)
 
@@ -116,11 +110,7 @@ def _pairs(settings: SceneSettings) -> tuple[tuple[Pair, ...], tuple[Pair, ...]]
     if settings.split == "all":
         return every, every
     # A held-out scene has one new pair; the other group is familiar, so a failure has one cause.
-    return (
-        (tuple(pair for pair in every if is_held_out(*pair)), seen)
-        if settings.split == "held-out"
-        else (seen, seen)
-    )
+    return (tuple(pair for pair in every if is_held_out(*pair)), seen) if settings.split == "held-out" else (seen, seen)
 
 
 @cache
@@ -191,9 +181,7 @@ def scene(seed: int, id: int, settings: SceneSettings) -> Scene:
     return Scene(id, groups, relation, background, int.from_bytes(key[24:28], "big"))
 
 
-def _group(
-    draw: Draw, settings: SceneSettings, pair: Pair, size: str, radius: float, centres: list[Point]
-) -> Group:
+def _group(draw: Draw, settings: SceneSettings, pair: Pair, size: str, radius: float, centres: list[Point]) -> Group:
     fills = [fill for fill in settings.knob("fills") for _ in range(SOLID_WEIGHT if fill == "solid" else 1)]
     tilts = tuple(draw.between(-TILT, TILT) for _ in centres)
     return Group(size, draw.pick(fills), *pair, radius, tuple(centres), tilts)
@@ -206,9 +194,7 @@ def _radius(draw: Draw, size: str) -> float:
 def _alone(draw: Draw, settings: SceneSettings, pair: Pair, count: int) -> Group:
     size = draw.pick([size for size in settings.knob("sizes") if scene_layout.fits((count,), (size,))])
     radius = _radius(draw, size)
-    return _group(
-        draw, settings, pair, size, radius, scene_layout.scatter(draw, count, radius, scene_layout.FRAME)
-    )
+    return _group(draw, settings, pair, size, radius, scene_layout.scatter(draw, count, radius, scene_layout.FRAME))
 
 
 def _side(draw: Draw, settings: SceneSettings, first: Pair, total: int, relation: str) -> tuple[Group, Group]:

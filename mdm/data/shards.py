@@ -91,9 +91,7 @@ def write_shard(recipe_path: str | Path, shard: int) -> Path:
     found = [(row, results[row.key]) for row in rows if isinstance(results.get(row.key), Picture)]
     failures = Counter(reason for reason in [*results.values(), *missing.values()] if isinstance(reason, str))
     # Only sources that fetch have min_success; pictures that are drawn or read must all be there.
-    _check_success(
-        len(found), len(rows), failures, getattr(settings, "min_success", 1.0), f"{folder}, shard {shard}"
-    )
+    _check_success(len(found), len(rows), failures, getattr(settings, "min_success", 1.0), f"{folder}, shard {shard}")
     content, files = pack(found)
     path = folder / "shards" / f"{names[shard]}.tar"
     write_atomic(path, content)
@@ -146,9 +144,7 @@ def write_manifest(recipe_path: str | Path) -> dict[str, Any]:
     for name in sources.shard_names(recipe):
         record = _check_shard(folder / "shards" / f"{name}.tar")
         failures.update(record["failures"])
-        shards.append(
-            {"file": f"shards/{name}.tar", **{key: record[key] for key in ("sha256", "samples", "bytes")}}
-        )
+        shards.append({"file": f"shards/{name}.tar", **{key: record[key] for key in ("sha256", "samples", "bytes")}})
     manifest = {
         "kind": "data",
         "source": recipe["source"],
@@ -170,16 +166,12 @@ def write_manifest(recipe_path: str | Path) -> dict[str, Any]:
 def _check_shard(path: Path) -> dict[str, Any]:
     record = read_json(path.with_suffix(".json"))
     if not path.is_file():
-        raise ArtifactError(
-            f"{path} is missing though {path.with_suffix('.json')} is there; make the shard again"
-        )
+        raise ArtifactError(f"{path} is missing though {path.with_suffix('.json')} is there; make the shard again")
     if (seen := sha256_file(path)) != record["sha256"]:
         raise ArtifactError(
             f"{path} was damaged or changed: its sha256 is {seen}, {path.with_suffix('.json').name} says "
             f"{record['sha256']}; delete both files and make the shard again"
         )
     if len(record["files"]) != record["samples"]:
-        raise ArtifactError(
-            f"{path}: {record['samples']} samples, but {len(record['files'])} places; make it again"
-        )
+        raise ArtifactError(f"{path}: {record['samples']} samples, but {len(record['files'])} places; make it again")
     return record

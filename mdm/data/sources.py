@@ -90,10 +90,7 @@ def reopen(recipe: dict[str, Any], where: str) -> tuple[Source, Any]:
 
 def shard_names(recipe: dict[str, Any]) -> list[str]:
     """Names of all shards ("00000", ...), known from the recipe alone."""
-    return [
-        f"{number:05d}"
-        for number in range(math.ceil(recipe["settings"]["num_images"] / recipe["shard_images"]))
-    ]
+    return [f"{number:05d}" for number in range(math.ceil(recipe["settings"]["num_images"] / recipe["shard_images"]))]
 
 
 def png(pixels: np.ndarray) -> Picture:

@@ -40,15 +40,11 @@ def joined(first: Prompt, second: Prompt) -> Prompt:
     """Both conditions as one batch."""
     length = max((p.text.shape[1] for p in (first, second) if p.text is not None), default=0)
     first, second = first.padded(length), second.padded(length)
-    pairs = zip(
-        (first.text, first.mask, first.labels), (second.text, second.mask, second.labels), strict=True
-    )
+    pairs = zip((first.text, first.mask, first.labels), (second.text, second.mask, second.labels), strict=True)
     parts = []
     for name, (a, b) in zip(("text", "mask", "labels"), pairs, strict=True):
         if (a is None) != (b is None):
-            raise ValueError(
-                f"guidance needs {name} for both the prompt and the negative prompt, or for neither"
-            )
+            raise ValueError(f"guidance needs {name} for both the prompt and the negative prompt, or for neither")
         parts.append(None if a is None else torch.cat([a, b]))
     return Prompt(*parts)
 

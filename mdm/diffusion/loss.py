@@ -19,9 +19,7 @@ def pyramid(images: Tensor, resolutions: Sequence[int]) -> list[Tensor]:
         raise ValueError(f"pictures of {images.shape[-1]} px cannot be pooled to {resolutions[0]} px")
     chain = []
     for resolution in resolutions:
-        images = (
-            F.avg_pool2d(images, images.shape[-1] // resolution) if images.shape[-1] > resolution else images
-        )
+        images = F.avg_pool2d(images, images.shape[-1] // resolution) if images.shape[-1] > resolution else images
         chain.append(images)
     return chain
 
@@ -62,9 +60,7 @@ def picture_losses(
     said = convert(prediction.float(), config.prediction, config.loss_on, x_t, gamma)
     losses = (said - target(config.loss_on, x0, epsilon, gamma)).square().mean(dim=(1, 2, 3))
     return (
-        losses
-        if config.min_snr is None
-        else losses * min_snr_weight(config.loss_on, gamma, config.min_snr).flatten()
+        losses if config.min_snr is None else losses * min_snr_weight(config.loss_on, gamma, config.min_snr).flatten()
     )
 
 
@@ -94,9 +90,7 @@ def training_loss(
         picture_losses(prediction, config, *parts).sum() / (share * len(times))
         for prediction, share, *parts in zip(predictions, shares, clean, noise, noisy, gamma, strict=True)
     ]
-    weighted = [
-        weight * loss for weight, loss in zip(level_weights(config, len(losses)), losses, strict=True)
-    ]
+    weighted = [weight * loss for weight, loss in zip(level_weights(config, len(losses)), losses, strict=True)]
     return torch.stack(weighted).sum(), torch.stack(losses).detach()
 
 
@@ -110,6 +104,4 @@ def level_weights(config: DiffusionConfig, count: int) -> tuple[float, ...]:
 
 def _one_per_level(key: str, values: Sequence[float], count: int) -> None:
     if len(values) != count:
-        raise StudyError(
-            f"{key} has {len(values)} entries for a stage of {count} levels; write one per level"
-        )
+        raise StudyError(f"{key} has {len(values)} entries for a stage of {count} levels; write one per level")

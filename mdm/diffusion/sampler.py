@@ -77,9 +77,7 @@ def posterior_variance(gamma: float, after: float) -> float:
     return (1 - gamma / after) * (1 - after) / (1 - gamma)
 
 
-def _ddpm_step(
-    x: Tensor, x0: Tensor, gamma: float, after: float, noise: Tensor | None, _eta: float
-) -> Tensor:
+def _ddpm_step(x: Tensor, x0: Tensor, gamma: float, after: float, noise: Tensor | None, _eta: float) -> Tensor:
     alpha = gamma / after
     mean = x0 * ((1 - alpha) * after**0.5 / (1 - gamma)) + x * (alpha**0.5 * (1 - after) / (1 - gamma))
     return mean if noise is None else mean + posterior_variance(gamma, after) ** 0.5 * noise
@@ -106,9 +104,7 @@ def multistep(start: Pictures, journey: Journey) -> Pictures:
             h = _half_log_snr(journey.gammas[-1][s]) - _half_log_snr(journey.gammas[-1][t])
             ahead = 0.0 if previous is None else h / (2 * h_previous)
             x = [
-                _multistep_step(
-                    x_t, x0, x0 if previous is None else previous[level], gamma[t], gamma[s], h, ahead
-                )
+                _multistep_step(x_t, x0, x0 if previous is None else previous[level], gamma[t], gamma[s], h, ahead)
                 for level, (x_t, x0, gamma) in enumerate(zip(x, clean, journey.gammas, strict=True))
             ]
             previous, h_previous = clean, h
@@ -200,9 +196,7 @@ def sample(
     return [x.clamp(-1, 1) for x in pictures]
 
 
-def _noise(
-    seed: int, pictures: Sequence[int], resolutions: Sequence[int], device: torch.device, step: int
-) -> Pictures:
+def _noise(seed: int, pictures: Sequence[int], resolutions: Sequence[int], device: torch.device, step: int) -> Pictures:
     return [normal("sample", seed, pictures, (3, r, r), step, level=r).to(device) for r in resolutions]
 
 

@@ -39,9 +39,7 @@ def correct(answers: Answers, labels: Answers, factor: str | None) -> np.ndarray
     """Outcome for each picture whose caption asks for the factor; None: everything the caption asks for."""
     if factor:
         return matches(answers, labels, factor)[asked(labels, factor)]
-    right = np.logical_and.reduce(
-        [matches(answers, labels, name) | ~asked(labels, name) for name in FACTORS], axis=0
-    )
+    right = np.logical_and.reduce([matches(answers, labels, name) | ~asked(labels, name) for name in FACTORS], axis=0)
     return right[asked(labels, "binding")]
 
 

@@ -46,15 +46,11 @@ def load_clip(weights: Mapping[str, Any], device: str = "cpu") -> ClipScorer:
     verified(path / FOLDER_FILES[1] if folder else path, weights["sha256"], "clip")
     name = f"local-dir:{path.resolve()}" if folder else weights.get("model")
     if not name:
-        raise StudyError(
-            f"clip: {path} is a file of weights; write model: its open_clip architecture, e.g. ViT-B-16"
-        )
+        raise StudyError(f"clip: {path} is a file of weights; write model: its open_clip architecture, e.g. ViT-B-16")
     import open_clip
 
     if not folder and name not in open_clip.list_models():
-        raise StudyError(
-            f"clip: open_clip knows no architecture {name!r}; open_clip.list_models() has the names"
-        )
+        raise StudyError(f"clip: open_clip knows no architecture {name!r}; open_clip.list_models() has the names")
     # Without require_pretrained open_clip only warns about weights that did not load and scores with noise.
     model, _, preprocess = open_clip.create_model_and_transforms(
         name, pretrained=None if folder else str(path), require_pretrained=True

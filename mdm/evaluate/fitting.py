@@ -33,9 +33,7 @@ def shuffled_batches(count: int, settings: FitSettings) -> Iterator[Tensor]:
         waiting = waiting[settings.batch_images :]
 
 
-def make_optimizers(
-    module: nn.Module, hidden: Iterable[Tensor], settings: FitSettings
-) -> list[torch.optim.Optimizer]:
+def make_optimizers(module: nn.Module, hidden: Iterable[Tensor], settings: FitSettings) -> list[torch.optim.Optimizer]:
     """Orthogonal momentum for the weights of hidden layers, AdamW for all others (heads, embeddings, biases)."""
     matrices = list(hidden)
     chosen, decay = {id(p) for p in matrices}, settings.weight_decay

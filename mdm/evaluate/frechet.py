@@ -40,9 +40,7 @@ class Reference:
         no general matrix root is needed: that is slow, may turn complex, and scipy 1.18 drops its error flag.
         """
         if self.mean.shape != other.mean.shape:
-            raise ValueError(
-                f"features of width {len(self.mean)} cannot be compared with width {len(other.mean)}"
-            )
+            raise ValueError(f"features of width {len(self.mean)} cannot be compared with width {len(other.mean)}")
         covariance = other.covariance()
         product = self.root @ covariance @ self.root
         eigenvalues = np.linalg.eigvalsh((product + product.T) / 2).clip(min=0)

@@ -64,9 +64,7 @@ def _draw_batches(painter: Painter, rows: Sequence[Row], partial: Path, batch_im
     starts = range(0, len(rows), batch_images)
     paths = [partial / f"{start:07d}.npz" for start in starts]
     found = sum(
-        len(rows[start : start + batch_images])
-        for start, path in zip(starts, paths, strict=True)
-        if path.exists()
+        len(rows[start : start + batch_images]) for start, path in zip(starts, paths, strict=True) if path.exists()
     )
     progress = Progress("sampling", len(rows), "pictures", done=found)
     for start, path in zip(starts, paths, strict=True):
@@ -81,15 +79,11 @@ def _draw_batch(painter: Painter, ids: Sequence[int], captions: Sequence[str], p
     begin, evaluated = time.monotonic(), painter.rows_evaluated
     pictures = painter.paint(ids, captions)
     cost = {"seconds": time.monotonic() - begin, "evaluations": painter.rows_evaluated - evaluated}
-    arrays = {f"{LEVEL}{r}": level for r, level in pictures.items()} | {
-        k: np.array([v]) for k, v in cost.items()
-    }
+    arrays = {f"{LEVEL}{r}": level for r, level in pictures.items()} | {k: np.array([v]) for k, v in cost.items()}
     write_archive(path, {name: ArrayStream.of(array) for name, array in arrays.items()})
 
 
-def _arrays(
-    batches: Sequence[Path], rows: Sequence[Row], resolutions: Sequence[int]
-) -> dict[str, ArrayStream]:
+def _arrays(batches: Sequence[Path], rows: Sequence[Row], resolutions: Sequence[int]) -> dict[str, ArrayStream]:
     """What an archive of samples holds; pictures stream through, so 30,000 of them need no memory."""
 
     def pieces(name: str) -> Iterator[np.ndarray]:

@@ -19,9 +19,7 @@ CLEANFID_FILE = "inception-2015-12-05.pt"  # the only file name that clean-fid l
 class InceptionFeatures:
     """uint8 pictures [B, H, W, 3] -> float32 features [B, 2048], clean-fid's `clean` mode."""
 
-    def __init__(
-        self, network: Callable[[Any], Any], resize: Callable[[np.ndarray], np.ndarray], device: str
-    ) -> None:
+    def __init__(self, network: Callable[[Any], Any], resize: Callable[[np.ndarray], np.ndarray], device: str) -> None:
         self._network, self._resize, self._device = network, resize, device
 
     def __call__(self, pictures: np.ndarray) -> np.ndarray:

@@ -47,9 +47,7 @@ def mean_with_interval(values: np.ndarray) -> tuple[float, float, float]:
     """Mean of independent values [n] with its Student interval (n >= 2)."""
     values = np.asarray(values, dtype=np.float64)
     if len(values) < 2:
-        raise ValueError(
-            f"an interval needs at least 2 values, but got {len(values)}; evaluate more pictures"
-        )
+        raise ValueError(f"an interval needs at least 2 values, but got {len(values)}; evaluate more pictures")
     mean = float(values.mean())
     half = student_quantile(len(values) - 1) * float(values.std(ddof=1)) / math.sqrt(len(values))
     return mean, mean - half, mean + half

@@ -55,9 +55,7 @@ def open_labelled(folder: Path, resolution: int) -> PictureSet:
     """A data set of which every picture says what is in it, averaged down to the judge's resolution."""
     pictures = open_pictures(folder, resolution=resolution)
     if not all(pictures.labels):
-        raise ArtifactError(
-            f"{folder} has pictures without labels; a judge needs a labelled source, e.g. scenes"
-        )
+        raise ArtifactError(f"{folder} has pictures without labels; a judge needs a labelled source, e.g. scenes")
     return pictures
 
 

@@ -40,9 +40,7 @@ def open_pictures(folder: Path, num_images: int | None = None, resolution: int |
     kind = read_json(folder / "recipe.json")["kind"]
     readers = {"data": _from_data, "samples": _from_samples}
     if kind not in readers:
-        raise ArtifactError(
-            f"{folder} is an artifact of kind {kind!r} and holds no pictures; name data/… or samples/…"
-        )
+        raise ArtifactError(f"{folder} is an artifact of kind {kind!r} and holds no pictures; name data/… or samples/…")
     return readers[kind](folder, num_images, resolution)
 
 
@@ -50,9 +48,7 @@ def _from_data(folder: Path, num_images: int | None, resolution: int | None) -> 
     stored = Pictures(folder)
     count, side = num_images or len(stored), resolution or stored.resolution
     if count > len(stored):
-        raise ArtifactError(
-            f"{folder} holds {len(stored)} pictures, but {count} are asked for; enlarge the data set"
-        )
+        raise ArtifactError(f"{folder} holds {len(stored)} pictures, but {count} are asked for; enlarge the data set")
 
     def batches(batch_images: int) -> Iterator[np.ndarray]:
         for start in range(0, count, batch_images):
@@ -73,6 +69,4 @@ def _from_samples(folder: Path, num_images: int | None, resolution: int | None) 
         for batch in read_batches(path, f"{LEVEL}{highest}", batch_images, count):
             yield np.stack([shrink(picture, side) for picture in batch])
 
-    return PictureSet(
-        keys[:count], captions[:count], [json.loads(text) for text in labels[:count]], side, batches
-    )
+    return PictureSet(keys[:count], captions[:count], [json.loads(text) for text in labels[:count]], side, batches)

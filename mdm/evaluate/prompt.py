@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mdm.config import StudyError, nearest
 from mdm.evaluate.painter import Painter
-from mdm.manifest import ArtifactError, read_json
+from mdm.manifest import ArtifactError
 from mdm.text import encoder
 
 if TYPE_CHECKING:

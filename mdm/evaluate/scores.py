@@ -62,9 +62,7 @@ def distances(generated: Side, reference: Side, settings: ScoreSettings) -> Iter
         if name not in generated.arrays:
             continue
         seen, real = generated.arrays[name], reference.arrays[name]
-        found = frechet_with_interval(
-            seen, reference.statistics(name), settings.seed, settings.frechet_resamples
-        )
+        found = frechet_with_interval(seen, reference.statistics(name), settings.seed, settings.frechet_resamples)
         yield metric(frechet, *found, len(seen))
         floor = frechet_floor(real, len(seen), settings.seed, settings.floor_splits)
         yield metric(f"{frechet}_floor", *floor, min(len(real) // 2, len(seen)))
@@ -84,9 +82,7 @@ def answers(generated: Side, _reference: Side, settings: ScoreSettings) -> Itera
     read = generated.group("judge")
     if not read:
         return
-    on_real: Mapping[str, dict[str, Any]] = {
-        row["metric"]: row for row in generated.manifest["judge_on_real"]
-    }
+    on_real: Mapping[str, dict[str, Any]] = {row["metric"]: row for row in generated.manifest["judge_on_real"]}
     for row in alignment(read, generated.group("labels"), settings.chance_shifts):
         yield row
         if row["metric"] in on_real and not row["metric"].endswith("_chance"):

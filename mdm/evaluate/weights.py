@@ -17,9 +17,7 @@ def verified(path: str | Path, sha256: str | None, purpose: str) -> Path:
             "in the study file"
         )
     if not sha256:
-        raise StudyError(
-            f"{purpose}: {path} has no sha256 in the study file; write sha256: {sha256_file(path)}"
-        )
+        raise StudyError(f"{purpose}: {path} has no sha256 in the study file; write sha256: {sha256_file(path)}")
     found = sha256_file(path)
     if found != sha256:
         raise StudyError(

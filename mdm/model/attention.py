@@ -44,9 +44,7 @@ class PixelAttention(nn.Module):
     def __init__(self, channels: int, text_channels: int | None, with_ffn: bool) -> None:
         super().__init__()
         if channels % ATTENTION_GROUPS:
-            raise StudyError(
-                f"attention over {channels} channels: the width must be divisible by {ATTENTION_GROUPS}"
-            )
+            raise StudyError(f"attention over {channels} channels: the width must be divisible by {ATTENTION_GROUPS}")
         self.norm = nn.GroupNorm(ATTENTION_GROUPS, channels)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         if text_channels:
@@ -108,9 +106,7 @@ class TextLayer(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         if channels % HEADS:
-            raise StudyError(
-                f"text layers over {channels} channels: the width must be divisible by {HEADS} heads"
-            )
+            raise StudyError(f"text layers over {channels} channels: the width must be divisible by {HEADS} heads")
         self.attn = TokenAttention(channels)
         self.mlp = TokenFeedForward(channels)
 

@@ -129,16 +129,12 @@ class DownChain(Chain):
 class UpChain(Chain):
     """A chain that takes one kept activation per residual block and doubles the resolution at its end."""
 
-    def __init__(
-        self, widths_in: Sequence[int], channels: int, *, resample: bool, **settings: object
-    ) -> None:
+    def __init__(self, widths_in: Sequence[int], channels: int, *, resample: bool, **settings: object) -> None:
         super().__init__(widths_in, channels, **settings)
         # The picture is enlarged first, so this convolution has stride 1 (unlike the one on the way down).
         self.resample = nn.Conv2d(channels, channels, 3, padding=1) if resample else None
 
-    def forward(
-        self, x: Tensor, skips: list[Tensor], time: Tensor, text: Tensor | None, keep: Tensor | None
-    ) -> Tensor:
+    def forward(self, x: Tensor, skips: list[Tensor], time: Tensor, text: Tensor | None, keep: Tensor | None) -> Tensor:
         """x [B,C,H,W]; takes its activations from the end of `skips`."""
         for index in range(len(self.resnets)):
             x = self.block(index, torch.cat([x, skips.pop()], dim=1), time, text, keep)

@@ -46,9 +46,7 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     with safe_open(path, framework="pt") as stream:
         state = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 (not a dict)
     if "state_hash" in header and state_hash(state) != header["state_hash"]:
-        raise ArtifactError(
-            f"{path} is damaged: its weights do not have the hash in its header; make it again"
-        )
+        raise ArtifactError(f"{path} is damaged: its weights do not have the hash in its header; make it again")
     return state
 
 
@@ -75,9 +73,7 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor], origin: str = "thes
     model.load_state_dict(state)
 
 
-def load_inner(
-    model: nn.Module, parent: Mapping[str, Tensor], levels: int, origin: str = "the parent"
-) -> None:
+def load_inner(model: nn.Module, parent: Mapping[str, Tensor], levels: int, origin: str = "the parent") -> None:
     """Put the weights of a nest into the inside of a nest that has `levels` more levels around it."""
     for _ in range(levels):
         model = model.get_submodule(INNER.rstrip("."))
@@ -110,9 +106,7 @@ def _require_same_inside(parent: ModelConfig, config: ModelConfig, added: int) -
     # Input normalisation and dropout may change from stage to stage: they hold no weights.
     free = {"levels": {"__all__": {"normalize_input", "dropout"}}, "freeze_inner": True}
     inside = config.model_copy(update={"levels": config.levels[: len(parent.levels)]})
-    before, after = (
-        c.model_dump(exclude=free) | {"time_channels": time_channels(c)} for c in (parent, inside)
-    )
+    before, after = (c.model_dump(exclude=free) | {"time_channels": time_channels(c)} for c in (parent, inside))
     wrong = {key: (before[key], after[key]) for key in before if before[key] != after[key]}
     if wrong:
         listing = "; ".join(f"{key}: {old} became {new}" for key, (old, new) in wrong.items())

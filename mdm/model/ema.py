@@ -12,9 +12,7 @@ from torch import Tensor, nn
 RAMP_RATIO = 0.05
 
 
-def beta(
-    batch_images: int, halflife_images: float, images_seen: int, ramp_ratio: float | None = RAMP_RATIO
-) -> float:
+def beta(batch_images: int, halflife_images: float, images_seen: int, ramp_ratio: float | None = RAMP_RATIO) -> float:
     """Share of the average that an update keeps; the ramp caps the half-life at a share of the images seen.
 
     `images_seen` includes this batch. Without a ramp (None) the first weights linger for several half-lives.
@@ -32,9 +30,7 @@ def halflife_of_decay(decay: float, batch_images: int) -> float:
 class Ema:
     """A second set of weights that follows a network's; its state is a plain state dict."""
 
-    def __init__(
-        self, model: nn.Module, halflife_images: float, ramp_ratio: float | None = RAMP_RATIO
-    ) -> None:
+    def __init__(self, model: nn.Module, halflife_images: float, ramp_ratio: float | None = RAMP_RATIO) -> None:
         self.halflife_images, self.ramp_ratio = halflife_images, ramp_ratio
         self._live = dict(model.named_parameters())
         self._average = {name: p.detach().clone() for name, p in self._live.items()}
@@ -43,9 +39,7 @@ class Ema:
     def update(self, batch_images: int, images_seen: int) -> None:
         """Move the average towards the network after an optimiser step (`images_seen` includes its batch)."""
         kept = beta(batch_images, self.halflife_images, images_seen, self.ramp_ratio)
-        torch._foreach_lerp_(
-            list(self._average.values()), [p.detach() for p in self._live.values()], 1 - kept
-        )
+        torch._foreach_lerp_(list(self._average.values()), [p.detach() for p in self._live.values()], 1 - kept)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The averaged weights under the network's own names (not copied)."""
@@ -57,8 +51,7 @@ class Ema:
         if state.keys() != self._average.keys():
             wrong = sorted(state.keys() ^ self._average.keys())
             raise ValueError(
-                f"the average in this checkpoint is of another network: {len(wrong)} names differ, "
-                f"e.g. {wrong[:3]}"
+                f"the average in this checkpoint is of another network: {len(wrong)} names differ, e.g. {wrong[:3]}"
             )
         for name, tensor in self._average.items():
             tensor.copy_(state[name])

@@ -30,9 +30,7 @@ def _outer(resolution: int, channels: tuple[int, ...], normalize_input: bool) ->
 
 def _model(*levels: LevelConfig) -> ModelConfig:
     # 2048 is the width of FLAN-T5 XL; the released attention sees the padding.
-    return ModelConfig(
-        levels=levels, time_channels=1024, text_channels=2048, text_projection=2048, mask_text=False
-    )
+    return ModelConfig(levels=levels, time_channels=1024, text_channels=2048, text_projection=2048, mask_text=False)
 
 
 def released_64() -> ModelConfig:

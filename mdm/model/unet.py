@@ -22,9 +22,7 @@ class Condition:
 
     def rows(self, count: int) -> Condition:
         """The condition of the first `count` pictures."""
-        return Condition(
-            *(None if part is None else part[:count] for part in (self.vector, self.text, self.keep))
-        )
+        return Condition(*(None if part is None else part[:count] for part in (self.vector, self.text, self.keep)))
 
 
 def time_channels(config: ModelConfig) -> int:
@@ -98,9 +96,7 @@ class UNet(nn.Module):
         """
         rows = [len(picture) for picture in pictures]
         if len(rows) != len(self.config.levels):
-            raise ValueError(
-                f"the network has {len(self.config.levels)} levels, but {len(rows)} pictures were given"
-            )
+            raise ValueError(f"the network has {len(self.config.levels)} levels, but {len(rows)} pictures were given")
         if rows != sorted(rows) or rows[-1] != len(times):
             raise ValueError(
                 f"{len(times)} times for batches of {rows} pictures (highest resolution first); "
@@ -178,14 +174,10 @@ class InnermostUNet(UNet):
         if self.config.text_channels:
             text, keep, vector = self._encode_text(text, mask)
         elif text is not None:
-            raise ValueError(
-                "text was given to a network without text; set text_channels in the model section"
-            )
+            raise ValueError("text was given to a network without text; set text_channels in the model section")
         if self.config.classes:
             if labels is None:
-                raise ValueError(
-                    f"a network with {self.config.classes} classes needs labels, but none were given"
-                )
+                raise ValueError(f"a network with {self.config.classes} classes needs labels, but none were given")
             embedded = self.class_emb(labels)
             vector = embedded if vector is None else vector + embedded
         return Condition(vector, text, keep)
@@ -193,9 +185,7 @@ class InnermostUNet(UNet):
     def _encode_text(self, text: Tensor | None, mask: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor]:
         if text is None or text.shape[-1] != self.config.text_channels:
             seen = "none" if text is None else f"features of width {text.shape[-1]}"
-            raise ValueError(
-                f"the network reads text of width {self.config.text_channels}, but {seen} was given"
-            )
+            raise ValueError(f"the network reads text of width {self.config.text_channels}, but {seen} was given")
         if self.config.text_projection:
             text = self.lm_proj(text)
         keep = attended(mask) if self.config.mask_text and mask is not None else None

@@ -56,9 +56,7 @@ class Embeddings:
 
         self.path = Path(path)
         if not self.path.is_file():
-            raise ArtifactError(
-                f"{path} does not exist; run `python -m mdm embed` for this text artifact first"
-            )
+            raise ArtifactError(f"{path} does not exist; run `python -m mdm embed` for this text artifact first")
         tensors = load_file(str(path))
         self._features: torch.Tensor = tensors["features"]
         self._offsets: list[int] = tensors["offsets"].tolist()

@@ -34,9 +34,7 @@ class TinyT5Settings(Strict):
     @model_validator(mode="after")
     def _heads_divide(self) -> TinyT5Settings:
         if self.channels % self.heads:
-            raise ValueError(
-                f"channels {self.channels} cannot be shared by {self.heads} heads; write a multiple"
-            )
+            raise ValueError(f"channels {self.channels} cannot be shared by {self.heads} heads; write a multiple")
         return self
 
 
@@ -152,9 +150,7 @@ def _pretrained(settings: T5Settings, device: str) -> Encoder:
 def _checked_folder(settings: T5Settings) -> Path:
     folder = Path(settings.path)
     if not folder.is_dir():
-        raise ArtifactError(
-            f"there is no folder {folder}: put the T5 weights there or correct `path` in the study"
-        )
+        raise ArtifactError(f"there is no folder {folder}: put the T5 weights there or correct `path` in the study")
     names = {path.name for path in folder.iterdir()}
     weights = [name for name in settings.sha256 if name.endswith(".safetensors")]
     for needed in ("config.json", "tokenizer.json"):
@@ -168,7 +164,5 @@ def _checked_folder(settings: T5Settings) -> Path:
         if name not in names:
             raise ArtifactError(f"{folder} has no {name}; it has {', '.join(sorted(names))}")
         if (seen := sha256_file(folder / name)) != expected:
-            raise ArtifactError(
-                f"{folder / name} has sha256 {seen}, the study says {expected}; fetch it again"
-            )
+            raise ArtifactError(f"{folder / name} has sha256 {seen}, the study says {expected}; fetch it again")
     return folder

@@ -59,7 +59,7 @@ class Progress:
 
     def tick(self, images: int, rate: float, norm: float, validation: dict[str, float] | None) -> None:
         """Write the line of a finished tick."""
-        count, loss, *levels = (self._sums / self._sums[0]).tolist()
+        _, loss, *levels = (self._sums / self._sums[0]).tolist()
         names = [str(resolution) for resolution in self.resolutions]
         speed = (images - self._mark_images) / max(time.monotonic() - self._mark, 1e-9)
         line: dict[str, Any] = {

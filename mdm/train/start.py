@@ -28,7 +28,12 @@ def slice_end(recipe: dict[str, Any], out: Path) -> int:
 
 
 def start(
-    recipe_path: Path, recipe: dict[str, Any], out: Path, before: Path | None, autosaves: Autosaves, device: torch.device
+    recipe_path: Path,
+    recipe: dict[str, Any],
+    out: Path,
+    before: Path | None,
+    autosaves: Autosaves,
+    device: torch.device,
 ) -> tuple[TrainingState, Progress]:
     """The state to continue from, and the progress log cut back to it."""
     config, model_config = TrainConfig(**recipe["train"]), ModelConfig(**recipe["model"])

@@ -56,9 +56,7 @@ class Browser:
             ) as answer:
                 return json.load(answer)["value"]
         except urllib.error.HTTPError as error:
-            raise RuntimeError(
-                f"chromedriver refused {method} {path}: {error.read().decode()[:500]}"
-            ) from None
+            raise RuntimeError(f"chromedriver refused {method} {path}: {error.read().decode()[:500]}") from None
 
     def devtools(self, command: str, **parameters: Any) -> Any:
         return self._call("POST", "/goog/cdp/execute", {"cmd": command, "params": parameters})
@@ -101,10 +99,7 @@ class Browser:
 
     def requests(self) -> list[str]:
         """Addresses asked for since the last call."""
-        entries = (
-            json.loads(e["message"])["message"]
-            for e in self._call("POST", "/se/log", {"type": "performance"})
-        )
+        entries = (json.loads(e["message"])["message"] for e in self._call("POST", "/se/log", {"type": "performance"}))
         return [e["params"]["request"]["url"] for e in entries if e["method"] == "Network.requestWillBeSent"]
 
     def screenshot(self, path: Path, whole: bool = False) -> None:
@@ -125,9 +120,7 @@ def browser() -> Iterator[Browser]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    driver = subprocess.Popen(
-        [CHROMEDRIVER, f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    driver = subprocess.Popen([CHROMEDRIVER, f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     with tempfile.TemporaryDirectory(prefix="mdm-chromium-", ignore_cleanup_errors=True) as profile:
         try:
             session = _start(port, profile)

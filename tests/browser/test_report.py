@@ -97,9 +97,7 @@ def test_no_console_message_and_no_outside_request(chrome: chromium.Browser, rep
 
 def test_all_sections_pictures_and_figures_are_there(chrome: chromium.Browser, report: str) -> None:
     show(chrome, report)
-    assert chrome.run("return [...document.querySelectorAll('main > section')].map(s => s.id)") == list(
-        SECTIONS
-    )
+    assert chrome.run("return [...document.querySelectorAll('main > section')].map(s => s.id)") == list(SECTIONS)
     chrome.run("document.querySelectorAll('details').forEach(d => { d.open = true; })")
     broken = "return [...document.images].filter(i => !(i.complete && i.naturalWidth > 0)).map(i => i.alt)"
     assert chrome.run(broken) == []
@@ -126,9 +124,7 @@ def test_a_wide_table_scrolls_in_its_own_box(chrome: chromium.Browser, folder: P
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_the_theme_follows_the_system_and_the_button(
-    chrome: chromium.Browser, report: str, dark: bool
-) -> None:
+def test_the_theme_follows_the_system_and_the_button(chrome: chromium.Browser, report: str, dark: bool) -> None:
     show(chrome, report, dark=dark)
     chrome.run("localStorage.clear()")
     chrome.reload()

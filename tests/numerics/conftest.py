@@ -62,9 +62,7 @@ def golden_config(nested: bool) -> ModelConfig:
         middle=True,
         micro_conditioning={"scale": 8},
     )
-    outer = LevelConfig(
-        resolution=32, channels=(32, 32, 64), resnets=(2, 1, 1), micro_conditioning={"scale": 32}
-    )
+    outer = LevelConfig(resolution=32, channels=(32, 32, 64), resnets=(2, 1, 1), micro_conditioning={"scale": 32})
     levels = (inner, outer) if nested else (inner,)
     return ModelConfig(levels=levels, text_channels=24, text_projection=40, mask_text=False)
 

@@ -50,14 +50,10 @@ def test_loss(case) -> None:
     clean, text = case.levels("loss.x0"), (a["inputs.lm_outputs"], a["inputs.lm_mask"])
     noise, noisy = case.levels("loss.eps"), case.levels("loss.x_t")
     with torch.no_grad():
-        total, per_level = loss.training_loss(
-            case.network, DIFFUSION, gammas, clean, a["loss.time"], noise, *text
-        )
+        total, per_level = loss.training_loss(case.network, DIFFUSION, gammas, clean, a["loss.time"], noise, *text)
         said = case.network(noisy, a["loss.time"], *text)
     gamma = [gammas[i][a["loss.time"] + 1][:, None, None, None] for i in range(count)]
-    parts = [
-        loss.picture_losses(said[i], DIFFUSION, clean[i], noise[i], noisy[i], gamma[i]) for i in range(count)
-    ]
+    parts = [loss.picture_losses(said[i], DIFFUSION, clean[i], noise[i], noisy[i], gamma[i]) for i in range(count)]
     assert_close(sum(parts), a["loss.losses"])
     assert_close(total, a["loss.losses"].mean())
     assert_close(per_level.sum(), a["loss.losses"].mean())
@@ -97,9 +93,7 @@ def test_guided_ddim(case) -> None:
 )
 @pytest.mark.parametrize("steps", [10, 1000])
 def test_schedules(schedules, name, released, steps) -> None:
-    np.testing.assert_allclose(
-        schedule.alpha_bar(name, steps).numpy(), schedules[f"{released}_{steps}"], rtol=1e-6
-    )
+    np.testing.assert_allclose(schedule.alpha_bar(name, steps).numpy(), schedules[f"{released}_{steps}"], rtol=1e-6)
 
 
 @pytest.mark.parametrize("power", [1, 2])

@@ -68,7 +68,7 @@ def test_statistics_survive_a_file(tmp_path) -> None:
     assert back.count == 20
     np.testing.assert_array_equal(back.mean, statistics.mean)
     np.testing.assert_array_equal(back.moment, statistics.moment)
-    with pytest.raises(ValueError, match="no statistics called 'clip'.*judge.mean"):
+    with pytest.raises(ValueError, match=r"no statistics called 'clip'.*judge.mean"):
         GaussianStatistics.from_tensors(statistics.tensors("judge"), "clip")
 
 

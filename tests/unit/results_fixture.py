@@ -151,15 +151,11 @@ A real study says here what was asked, what was trained, and on what."""
 def make_study(title: str = "Matryoshka Diffusion, rebuilt small (fixture)") -> Study:
     """The study, without any file."""
     ablations = {n: Ablation(n, title, question, group, "base") for n, title, group, question in ABLATIONS}
-    question = (
-        "Does one network that denoises several resolutions at once train better than one at full size?"
-    )
+    question = "Does one network that denoises several resolutions at once train better than one at full size?"
     runs = [run for name in INVENTED for run in _runs(name)]
     protocols = {"zero-shot": Protocol("captions of pairs that training never showed", NUM_IMAGES)}
     claims = {claim.name: claim for claim in CLAIMS}
-    return Study(
-        "fixture", title, question, ABSTRACT, "f1c2d3e4a5b6", runs, ablations, GROUPS, protocols, claims
-    )
+    return Study("fixture", title, question, ABSTRACT, "f1c2d3e4a5b6", runs, ablations, GROUPS, protocols, claims)
 
 
 def _runs(name: str) -> list[Run]:
@@ -191,9 +187,7 @@ def _evaluation(name: str, seed: int) -> Evaluation:
     return Evaluation("zero-shot", *(f"{kind}/zero-shot-{key}" for kind in ("samples", "features", "scores")))
 
 
-def write_tree(
-    study: Study, root: Path, absent: tuple[str, ...] = ABSENT, captions: tuple[str, ...] = ()
-) -> Sources:
+def write_tree(study: Study, root: Path, absent: tuple[str, ...] = ABSENT, captions: tuple[str, ...] = ()) -> Sources:
     """Write the results of all runs but `absent`, collect them, and return what a report needs."""
     results = root / "results"
     retrieval = {"metric": "clip_retrieval_100", "value": 0.62, "low": 0.58, "high": 0.66, "n": 512}
@@ -216,14 +210,10 @@ def _write_stage(folder: Path, run: Run, index: int) -> None:
     lines = []
     for step in range(1, 61):
         images = stage.num_images * step // 60
-        losses = {
-            str(r): _loss(run, index, r, step) * (0.97 + 0.06 * luck.random()) for r in stage.resolutions
-        }
+        losses = {str(r): _loss(run, index, r, step) * (0.97 + 0.06 * luck.random()) for r in stage.resolutions}
         line = {"images": images, "seconds": round(images / speed, 2), "loss": sum(losses.values()),
                 "losses": losses, "images_per_second": speed * (0.97 + 0.06 * luck.random())}  # fmt: skip
-        lines.append(
-            line | ({"validation": {r: v * 1.04 for r, v in losses.items()}} if step % 4 == 0 else {})
-        )
+        lines.append(line | ({"validation": {r: v * 1.04 for r, v in losses.items()}} if step % 4 == 0 else {}))
     recipe = {"kind": "train", "seed": run.seed, "parent": parent, "data": "data/scenes-train-5ca1ab1e0000"}
     write_json(folder / "recipe.json", recipe)
     write_json(folder / "manifest.json", {
@@ -255,9 +245,7 @@ def _write_scores(results: Path, run: Run) -> None:
         names = {"": value, "_chance": chance, "_real": real}
         rows += [(f"alignment_{factor}{end}", share, min(0.04, 1 - share)) for end, share in names.items()]
     metrics = [{"metric": m, "value": v, "low": v - h, "high": v + h, "n": NUM_IMAGES} for m, v, h in rows]
-    protocol = {
-        "description": "256 pictures for the first captions of data/scenes-new-77, against 512 real ones"
-    }
+    protocol = {"description": "256 pictures for the first captions of data/scenes-new-77, against 512 real ones"}
     extractors = {"judge": "judge/judge-aaaa", "clip": "clip/clip-bbbb"}
     write_json(results / evaluation.features / "recipe.json", {"extractors": extractors})
     write_json(results / evaluation.scores / "recipe.json", {"features": evaluation.features})
@@ -278,9 +266,7 @@ def _write_samples(folder: Path, run: Run, captions: tuple[str, ...]) -> None:
     said[: len(captions)] = captions
     arrays = {f"images_{r}": np.stack([_reduced(p, r) for p in drawn]) for r in run.stages[-1].resolutions}
     labels = np.array(["{}"] * NUM_DRAWN)
-    np.savez(
-        folder / "images.npz", ids=np.arange(NUM_DRAWN), captions=np.array(said), labels=labels, **arrays
-    )
+    np.savez(folder / "images.npz", ids=np.arange(NUM_DRAWN), captions=np.array(said), labels=labels, **arrays)
 
 
 def _reduced(picture: Image.Image, resolution: int) -> np.ndarray:
@@ -291,9 +277,7 @@ def _colour(hue: float, saturation: float, value: float) -> tuple[int, ...]:
     return tuple(int(255 * c) for c in colorsys.hsv_to_rgb(hue, saturation, value))
 
 
-def _picture(
-    hue: float, kind: str, luck: random.Random, noise: random.Random, agreement: float
-) -> Image.Image:
+def _picture(hue: float, kind: str, luck: random.Random, noise: random.Random, agreement: float) -> Image.Image:
     picture = Image.new("RGB", (256, 256), _colour(luck.random(), 0.12, 0.92))
     pen = ImageDraw.Draw(picture)
     for _ in range(luck.choice((2, 3, 4))):

@@ -22,9 +22,7 @@ def network() -> torch.nn.Module:
 
 
 def texts(count: int, length: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.randn(count, length, 16, generator=torch.Generator().manual_seed(0)), torch.ones(
-        count, length
-    )
+    return torch.randn(count, length, 16, generator=torch.Generator().manual_seed(0)), torch.ones(count, length)
 
 
 def draw(network, ids=(0, 1, 2), negative=None, **settings: object) -> list[torch.Tensor]:

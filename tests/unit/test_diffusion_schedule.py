@@ -49,9 +49,7 @@ def test_levels_shift_relative_to_the_base() -> None:
 
 
 def test_every_prediction_says_the_same() -> None:
-    gamma = schedule.alpha_bar("squared-cosine", STEPS).double()[torch.tensor([1, 50, 98])][
-        :, None, None, None
-    ]
+    gamma = schedule.alpha_bar("squared-cosine", STEPS).double()[torch.tensor([1, 50, 98])][:, None, None, None]
     x0, epsilon = torch.randn(2, 3, 3, 4, 4, generator=torch.Generator().manual_seed(0)).double()
     x_t = process.add_noise(x0, epsilon, gamma)
     for kind, wanted in itertools.product(process.KINDS, repeat=2):

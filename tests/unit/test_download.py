@@ -57,9 +57,7 @@ NAMES = [f"good-{k}" for k in range(12)] + ["gone-1", "gone-2", "broken-1", "sma
 
 @pytest.mark.slow
 def test_a_shard_is_fetched_and_counted(server, tmp_path):
-    path = make_recipe(
-        tmp_path, "cc12m", shard_images=16, **write_list(tmp_path, server, NAMES), min_success=0.7
-    )
+    path = make_recipe(tmp_path, "cc12m", shard_images=16, **write_list(tmp_path, server, NAMES), min_success=0.7)
     index_data(path)
     write_shard(path, 0)
     manifest = write_manifest(path)
@@ -111,9 +109,7 @@ def test_bad_lists_are_refused(tmp_path):
     with pytest.raises(ArtifactError, match="it is another list"):
         index_data(make_recipe(tmp_path, "cc12m", **{**settings, "sha256": "0" * 64}))
     with pytest.raises(ArtifactError, match="num_images is 99"):
-        index_data(
-            make_recipe(tmp_path, "cc12m", columns=["url", "caption"], **{**settings, "num_images": 99})
-        )
+        index_data(make_recipe(tmp_path, "cc12m", columns=["url", "caption"], **{**settings, "num_images": 99}))
     with pytest.raises(StudyError, match="sha256"):
         sources.resolve("cc12m", {**settings, "sha256": "abc"}, "here")
 

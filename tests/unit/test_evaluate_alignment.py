@@ -49,7 +49,9 @@ def test_relation_counts_only_where_a_caption_asks_for_it() -> None:
 def test_perfect_answers_score_one_and_chance_is_what_random_answers_reach() -> None:
     asked = real_labels(400)
     rows = {row["metric"]: row for row in alignment(asked, asked, shifts=16)}
-    assert set(rows) == {f"alignment{part}{end}" for part in ("", *(f"_{f}" for f in FACTORS)) for end in ("", "_chance")}
+    assert set(rows) == {
+        f"alignment{part}{end}" for part in ("", *(f"_{f}" for f in FACTORS)) for end in ("", "_chance")
+    }
     assert all(rows[f"alignment_{factor}"]["value"] == 1.0 for factor in FACTORS)
     # Counts 1 to 4 are equally likely; a scene of one group has one of eight colours.
     assert rows["alignment_count_chance"]["value"] == pytest.approx(0.25, abs=0.04)

@@ -49,9 +49,7 @@ def some_text(batch: int = 3, length: int = 5, kept: int = 3) -> tuple[torch.Ten
     return text * mask[:, :, None], mask
 
 
-@pytest.mark.parametrize(
-    ("name", "parameters"), [("64", 461_359_107), ("256", 476_613_958), ("1024", 480_970_057)]
-)
+@pytest.mark.parametrize(("name", "parameters"), [("64", 461_359_107), ("256", 476_613_958), ("1024", 480_970_057)])
 def test_released_networks(name: str, parameters: int) -> None:
     with torch.device("meta"):
         network = build(PRESETS[f"released-{name}"]())
@@ -115,9 +113,7 @@ def test_mixed_batch_sees_the_first_rows_at_the_high_level() -> None:
     torch.testing.assert_close(mixed[0], whole[0][:1], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(mixed[2][:1], whole[2][:1], rtol=1e-4, atol=1e-5)
     # The last picture has only its low level, so it is told nothing by the levels outside.
-    alone = network.inner_unet.inner_unet.denoise(
-        [pictures[2]], times, network.encode(*text, None), None, None
-    )[0][0]
+    alone = network.inner_unet.inner_unet.denoise([pictures[2]], times, network.encode(*text, None), None, None)[0][0]
     torch.testing.assert_close(mixed[2][2:], alone[2:], rtol=1e-4, atol=1e-5)
 
 

@@ -31,9 +31,7 @@ def test_round_trip(tmp_path) -> None:
 
 def test_hash_sees_names_shapes_and_values() -> None:
     a = torch.arange(6.0)
-    hashes = {
-        state_hash(s) for s in ({"a": a}, {"b": a}, {"a": a.view(2, 3)}, {"a": a + 1}, {"a": a.double()})
-    }
+    hashes = {state_hash(s) for s in ({"a": a}, {"b": a}, {"a": a.view(2, 3)}, {"a": a + 1}, {"a": a.double()})}
     assert len(hashes) == 5
 
 

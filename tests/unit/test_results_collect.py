@@ -74,9 +74,7 @@ def test_a_score_without_value_is_missing_not_zero(tmp_path: Path) -> None:
     study = fixture.make_study()
     sources = fixture.write_tree(study, tmp_path)
     path = sources.results / study.runs[0].evaluations[0].scores / "scores.json"
-    path.write_text(
-        json.dumps({"metrics": [{"metric": "fd_judge", "value": None, "low": None, "high": None}]})
-    )
+    path.write_text(json.dumps({"metrics": [{"metric": "fd_judge", "value": None, "low": None, "high": None}]}))
     rows, missing = collect.collect(study, sources.results)
     assert not [r for r in rows if (r.run, r.seed, r.metric) == ("base", 0, "fd_judge")]
     assert "value of fd_judge" in [m["what"] for m in missing]
@@ -147,6 +145,4 @@ def test_the_names_a_claim_may_use_are_those_that_the_scores_write() -> None:
         f"alignment_{factor}" for factor in alignment.FACTORS
     }
     assert written <= set(MEASURABLE)
-    assert {
-        m for m in MEASURABLE if m.startswith("alignment_") and describe(m).kind == "evaluation"
-    } <= written
+    assert {m for m in MEASURABLE if m.startswith("alignment_") and describe(m).kind == "evaluation"} <= written

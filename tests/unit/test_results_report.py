@@ -51,9 +51,7 @@ class Tags(HTMLParser):
 def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     root = tmp_path_factory.mktemp("page")
     study = fixture.make_study()
-    html.write_report(
-        study, fixture.write_tree(study, root, captions=(fixture.HOSTILE,)), root / "index.html"
-    )
+    html.write_report(study, fixture.write_tree(study, root, captions=(fixture.HOSTILE,)), root / "index.html")
     return (root / "index.html").read_text()
 
 
@@ -63,9 +61,7 @@ def test_sections_are_there_in_order_and_listed(page: str) -> None:
     ids = tags.ids()
     assert [i for i in ids if i in SECTIONS] == list(SECTIONS)
     assert len(ids) == len(set(ids))
-    targets = {
-        a["href"][1:] for tag, a in tags.elements if tag == "a" and (a.get("href") or "").startswith("#")
-    }
+    targets = {a["href"][1:] for tag, a in tags.elements if tag == "a" and (a.get("href") or "").startswith("#")}
     assert targets <= set(ids) and set(SECTIONS) <= targets
 
 

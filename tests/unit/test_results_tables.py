@@ -64,9 +64,7 @@ def test_main_table_shows_intervals_seeds_gaps_and_frames(tree) -> None:
     table = build(tree, "main")
     by_run = {row["run"].text: row for row in table.rows}
     assert by_run["base"]["fd_judge"].seeds_note.startswith("2 seeds, sd")
-    assert (
-        "[" in by_run["two-levels"]["fd_judge"].interval and not by_run["two-levels"]["fd_judge"].seeds_note
-    )
+    assert "[" in by_run["two-levels"]["fd_judge"].interval and not by_run["two-levels"]["fd_judge"].seeds_note
     assert table.cells(by_run["shared-noise"])[-1].text == "—"
     assert by_run["real pictures"]["fd_judge"].quantity.value == 3.1
     assert by_run["guessing"]["alignment"].quantity.value == pytest.approx(2.0)  # per cent
@@ -78,9 +76,7 @@ def test_ablation_table_says_better_worse_or_unclear(tree) -> None:
     assert marks == {"no-progressive": "worse"}
     assert table.row_classes == ["against", "run", "against", "run"]
     sampling = build(tree, "ablation-sampling")
-    found = {
-        row["run"].text: row["alignment_change"].mark for row in sampling.rows if "alignment_change" in row
-    }
+    found = {row["run"].text: row["alignment_change"].mark for row in sampling.rows if "alignment_change" in row}
     assert found["guidance=6"] == "better" and found["guidance=1"] == "worse"
     nesting = {row["run"].text: row.get("fd_judge_change") for row in build(tree, "ablation-nesting").rows}
     assert nesting["two-levels"].mark == "unclear"
@@ -98,13 +94,8 @@ def test_settings_are_written_for_people_down_to_what_differs() -> None:
 
 def test_cost_of_half_a_run_is_not_shown_as_a_cost(tree) -> None:
     rows = {row["run"].text: row for row in build(tree, "cost").rows}
-    assert (
-        "train_seconds" not in rows["shared-noise"] and rows["shared-noise"]["device"].text == "not trained"
-    )
-    assert (
-        rows["base"]["train_images"].shown == "96.0 k"
-        and rows["base"]["train_images"].quantity.value == 96_000
-    )
+    assert "train_seconds" not in rows["shared-noise"] and rows["shared-noise"]["device"].text == "not trained"
+    assert rows["base"]["train_images"].shown == "96.0 k" and rows["base"]["train_images"].quantity.value == 96_000
 
 
 def test_literature_keeps_its_status_beside_our_rows(tree) -> None:
@@ -147,9 +138,7 @@ def test_every_figure_is_written_and_twice_the_same(tree, tmp_path: Path) -> Non
     assert all((folders[0] / f).read_bytes() == (folders[1] / f).read_bytes() for f in files)
     for path in folders[0].glob("*.png"):
         with Image.open(path) as image:
-            assert (
-                image.mode == "RGBA" and image.getpixel((0, image.height - 1))[3] == 0
-            )  # transparent ground
+            assert image.mode == "RGBA" and image.getpixel((0, image.height - 1))[3] == 0  # transparent ground
     assert "dc:date" not in (folders[0] / "guidance.svg").read_text()
 
 
@@ -184,9 +173,7 @@ def test_curves_join_stages_and_draw_a_shared_training_once(tree) -> None:
     lines, kind = training(evidence, Artifacts(sources.results))
     assert kind == "validation loss"
     assert not [line for line in lines if line.label.startswith("guidance")]
-    base = next(
-        line for line in lines if (line.label, line.resolution, line.first_seed) == ("base", 64, True)
-    )
+    base = next(line for line in lines if (line.label, line.resolution, line.first_seed) == ("base", 64, True))
     assert base.images == sorted(base.images) and base.images[0] > 32_000 and base.images[-1] == 96_000
     assert base.seconds == sorted(base.seconds)
 

@@ -120,7 +120,8 @@ WRONG = {
         lambda raw: raw["data"]["scenes-new"]["settings"].update(splt="all"), "data.scenes-new", "'split'",
     ),
     "an impossible chain": (
-        lambda raw: raw["base"]["stages"].update(r16={"resolutions": [8, 32], "num_images": 256}), "impossible", "3 channel",
+        lambda raw: raw["base"]["stages"].update(r16={"resolutions": [8, 32], "num_images": 256}),
+        "impossible", "3 channel",
     ),
     "a level that is not there": (
         lambda raw: raw["base"]["stages"]["r32"].update(resolutions=[8, 16, 64]), "no level 64", "32",

@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-
 from mdm.config import StudyError
 from mdm.data.scenes import vocabulary
 from mdm.manifest import ArtifactError, digest, sha256_file, write_atomic, write_json
@@ -23,11 +22,7 @@ def test_tokens():
     words = WordTokenizer()
     assert words.size == 2 + len({*vocabulary(), ",", "."}) + SPARE_IDS
     assert words.ids("A red, circle", 16) == words.ids("a red , circle", 16)
-    assert (
-        words.ids("", 16) == [EOS]
-        and words.ids("a " * 50, 8)[-1] == EOS
-        and len(words.ids("a " * 50, 8)) == 8
-    )
+    assert words.ids("", 16) == [EOS] and words.ids("a " * 50, 8)[-1] == EOS and len(words.ids("a " * 50, 8)) == 8
     spare = words.ids("photosynthesis", 16)[0]
     assert words.size - SPARE_IDS <= spare < words.size and spare == words.ids("Photosynthesis", 16)[0]
 
@@ -106,9 +101,7 @@ def real_t5(folder):
 
     config = T5Config(vocab_size=8, d_model=16, d_kv=4, d_ff=16, num_layers=1, num_heads=4)
     T5EncoderModel(config).save_pretrained(folder)
-    tokenizer = Tokenizer(
-        models.WordLevel({"<pad>": 0, "</s>": 1, "<unk>": 2, "a": 3, "red": 4}, unk_token="<unk>")
-    )
+    tokenizer = Tokenizer(models.WordLevel({"<pad>": 0, "</s>": 1, "<unk>": 2, "a": 3, "red": 4}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     tokenizer.save(str(folder / "tokenizer.json"))

@@ -163,8 +163,7 @@ def test_a_save_of_another_slice_is_not_used(tmp_path):
     assert saves.latest(0, 32) is None
 
 
-def test_a_checkpoint_of_another_stage_is_refused(fresh, unbroken, world):
-    _, recipes = world
+def test_a_checkpoint_of_another_stage_is_refused(fresh, unbroken):
     foreign = fresh["r8"].parent / "slice-64.ckpt"
     tensors, _ = unbroken
     write_checkpoint(foreign, tensors, {"recipe": "r8-000000000000", "images": 64})
@@ -173,7 +172,7 @@ def test_a_checkpoint_of_another_stage_is_refused(fresh, unbroken, world):
 
 
 def test_the_next_stage_begins_with_the_weights_of_the_one_before(fresh, unbroken, world):
-    results, recipes = world
+    _, recipes = world
     parent = recipes["r8"].parent
     shutil.copytree(parent, fresh["r8"].parent, dirs_exist_ok=True)
     from mdm.config import ModelConfig

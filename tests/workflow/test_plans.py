@@ -43,7 +43,11 @@ def test_missing_weights_stop_the_study_before_the_first_job(fresh):
     text = (fresh / "config/studies/quick.yaml").read_text()
     path.write_text(text.replace("    clip: clip\n", f"    inception: {{path: no/such.pt, sha256: {'0' * 64}}}\n", 1))
     done = subprocess.run(
-        [sys.executable, "-m", "mdm", "run", "--study", "weights"], cwd=fresh, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "mdm", "run", "--study", "weights"],
+        cwd=fresh,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode != 0
     assert "no/such.pt" in done.stdout + done.stderr and "there is no such file" in done.stdout + done.stderr

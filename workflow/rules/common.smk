@@ -10,12 +10,17 @@ from mdm import study, study_file
 from mdm.results import names
 
 # Jobs use the interpreter that runs Snakemake, also when its environment is not activated.
-shell.prefix(f"set -euo pipefail; export PATH={os.path.dirname(sys.executable)}:$PATH; ")
+shell.prefix(
+    f"set -euo pipefail; export PATH={os.path.dirname(sys.executable)}:$PATH; "
+)
 
 STUDY = study.load(config["study"], config.get("set"))
-SAME_STUDY = f"--nolock --snakefile {workflow.main_snakefile} --config study={config['study']}"
+SAME_STUDY = (
+    f"--nolock --snakefile {workflow.main_snakefile} --config study={config['study']}"
+)
 CODE = study_file.ROOT / "mdm" / "results"
-REPORT_CODE = [CODE / name for name in ("html.py", "page.py", "templates")]
+REPORT_CODE = [CODE / "html.py", CODE / "page.py", *sorted(CODE.glob("templates/*"))]
+
 
 # Weights and lists from outside are proved before the first job, and not asked for by a dry run.
 onstart:

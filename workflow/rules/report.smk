@@ -37,4 +37,6 @@ rule write_ablation_report:
 # Snakemake's own report reads its records of the finished run, so it cannot be a rule of that run.
 onsuccess:
     if os.path.exists("reports/index.html"):
-        shell("python -m snakemake {SAME_STUDY} --report reports/provenance.zip > results/logs/provenance.log 2>&1")
+        shell(
+            "python -m snakemake {SAME_STUDY} --report reports/provenance.zip > results/logs/provenance.log 2>&1"
+        )

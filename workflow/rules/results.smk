@@ -21,9 +21,16 @@ rule make_tables:
     input:
         "results/metrics.csv",
         literature=study_file.LITERATURE,
-        code=expand(f"{CODE}/{{name}}.py", name=["tables", "render", "literature", "instruments"]),
+        code=expand(
+            f"{CODE}/{{name}}.py",
+            name=["tables", "render", "literature", "instruments"],
+        ),
     output:
-        expand("results/tables/{table}.{format}", table=names.table_names(STUDY), format=["csv", "md", "tex"]),
+        expand(
+            "results/tables/{table}.{format}",
+            table=names.table_names(STUDY),
+            format=["csv", "md", "tex"],
+        ),
     log:
         "results/logs/tables.log",
     params:

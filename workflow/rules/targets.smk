@@ -29,9 +29,9 @@ for ablation in STUDY.ablations:
     rule:
         name:
             ablation
-        localrule: True
         input:
             f"reports/ablations/{ablation}.html",
+        localrule: True
 
 
 for group, members in STUDY.group_members().items():
@@ -39,6 +39,6 @@ for group, members in STUDY.group_members().items():
     rule:
         name:
             group
-        localrule: True
         input:
             expand("reports/ablations/{ablation}.html", ablation=members),
+        localrule: True
