@@ -33,6 +33,6 @@ class Progress:
     def _text(self, note: str) -> str:
         seconds = max(1e-6, time.monotonic() - self._start)
         rate = (self._done - self._before) / seconds
-        left = (self._total - self._done) / rate if rate else 0.0
+        left = max(0, self._total - self._done) / rate if rate else 0.0
         text = f"{self._task} {self._done}/{self._total} {self._unit}, {rate:.1f}/s, {left:.0f} s left"
         return f"{text}, {note}" if note else text

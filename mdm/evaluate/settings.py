@@ -44,14 +44,16 @@ class JudgeSettings(FitSettings):
 class ClipSettings(FitSettings):
     """A tiny CLIP; the defaults train in a minute on one core."""
 
-    resolution: Positive = 64
+    resolution: Annotated[int, Field(ge=32, multiple_of=32)] = 64
     embedding: Positive = 64
-    image_width: Annotated[int, Field(ge=4, multiple_of=2)] = 16
-    text_width: Positive = 64
+    image_width: Annotated[int, Field(ge=4, multiple_of=4)] = 16
+    text_width: Annotated[int, Field(ge=32, multiple_of=32)] = 64
     text_layers: Positive = 2
-    context: Positive = Field(default=40, description="tokens of a caption that are read")
-    num_images: Positive = 40_000
+    context: Annotated[int, Field(ge=3)] = Field(default=32, description="tokens of a caption that are read")
+    num_images: Positive = 20_000
     batch_images: Positive = 128
+    learning_rate: Rate = 1e-3
+    matrix_rate: Rate = 0.02
 
 
 class ScoreSettings(Strict):
