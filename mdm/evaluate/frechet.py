@@ -81,19 +81,19 @@ def frechet_with_interval(
 
 
 def frechet_floor(features: np.ndarray, pictures: int, seed: int, splits: int) -> tuple[float, float, float]:
-    """Distance between two disjoint halves of real features: what a perfect model would be given.
+    """Distance of some real pictures from the other real ones: what a perfect model would be given.
 
-    Each half holds at most `pictures`, the size of the sample it is compared with, because the distance
-    between finite samples grows as they shrink. Mean and range (2.5 to 97.5 %) over seeded splits.
+    The first part holds `pictures` of them, the size of the sample it is compared with (half of all at most),
+    because distances between finite samples grow as they shrink. Mean and range over seeded splits.
     """
-    half = min(len(features) // 2, pictures)
-    if half < 2:
+    size = min(len(features) // 2, pictures)
+    if size < 2:
         raise ValueError(f"a floor needs at least 4 real pictures, but there are {len(features)}")
-    generator = np.random.default_rng([seed, len(features), half])
+    generator = np.random.default_rng([seed, len(features), size])
     distances = []
     for _ in range(splits):
         order = generator.permutation(len(features))
-        first, second = features[order[:half]], features[order[half : 2 * half]]
-        distances.append(frechet_distance(GaussianStatistics.of(first), GaussianStatistics.of(second)))
+        parts = [GaussianStatistics.of(features[part]) for part in (order[:size], order[size:])]
+        distances.append(frechet_distance(*parts))
     low, high = np.quantile(distances, [0.025, 0.975])
     return float(np.mean(distances)), float(low), float(high)

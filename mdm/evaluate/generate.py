@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from mdm.data.shards import read_index
-from mdm.data.sources import Row
-from mdm.evaluate.archive import ArrayStream, read_array, write_archive
+from mdm.data.sources import Row, png
+from mdm.evaluate.archive import ArrayStream, read_array, read_batches, write_archive
 from mdm.evaluate.painter import Painter
 from mdm.evaluate.pictures import LEVEL
 from mdm.evaluate.progress import Progress
@@ -104,9 +104,6 @@ def _arrays(batches: Sequence[Path], rows: Sequence[Row], resolutions: Sequence[
 
 def _write_grids(folder: Path, resolutions: Sequence[int]) -> None:
     """The first pictures of every level, in reading order."""
-    from mdm.data.sources import png
-    from mdm.evaluate.archive import read_batches
-
     count = min(GRID_SIDE**2, len(read_array(folder / "images.npz", "ids")))
     for r in resolutions:
         first = next(read_batches(folder / "images.npz", f"{LEVEL}{r}", count, count))

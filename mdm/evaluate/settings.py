@@ -61,5 +61,5 @@ class ScoreSettings(Strict):
 
     seed: Count = 0
     frechet_resamples: Positive | None = Field(default=None, description="bootstrap size (default: by width)")
-    floor_splits: Positive = Field(default=10, description="random halves of the real pictures")
+    floor_splits: Positive = Field(default=10, description="random divisions of the real pictures")
     chance_shifts: Positive = Field(default=16, description="other captions each picture is scored against")

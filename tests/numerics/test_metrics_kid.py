@@ -24,7 +24,7 @@ def by_definition(x: np.ndarray, y: np.ndarray) -> float:
     return float(within_x + within_y - 2 * between)
 
 
-def test_block_estimate_is_the_unbiased_definition() -> None:
+def test_estimate_is_the_unbiased_definition() -> None:
     x, y = drawn(9, 0), drawn(7, 1, 0.4)
     assert squared_discrepancy(x, y) == pytest.approx(by_definition(x, y), rel=1e-12)
 
@@ -34,6 +34,26 @@ def test_estimate_agrees_with_cleanfid_on_full_subsets() -> None:
     x, y = drawn(60, 0), drawn(60, 1, 0.4)
     theirs = fid.kernel_distance(x, y, num_subsets=1, max_subset_size=60)
     assert squared_discrepancy(x, y) == pytest.approx(theirs, rel=1e-10)
+
+
+def test_value_and_error_are_those_of_the_whole_estimate() -> None:
+    x, y = drawn(203, 0, 0.2), drawn(150, 1)
+    value, low, high = kernel_distance(x, y, seed=0)
+    assert value == pytest.approx(squared_discrepancy(x, y), rel=1e-10)
+    shuffled = x[np.random.default_rng([0, 203, 150]).permutation(203)]
+    parts = np.array_split(np.arange(203), 20)
+    without = np.array([squared_discrepancy(np.delete(shuffled, part, axis=0), y) for part in parts])
+    error = np.sqrt(19 / 20 * ((without - without.mean()) ** 2).sum())
+    assert (high - low) / 2 == pytest.approx(2.093 * error, rel=1e-3)
+
+
+def test_interval_holds_the_truth() -> None:
+    reference, covered = drawn(3000, 999), 0
+    truth = squared_discrepancy(drawn(4000, 998, 0.3), reference)
+    for seed in range(40):
+        _, low, high = kernel_distance(drawn(200, seed, 0.3), reference, seed=0)
+        covered += low <= truth <= high
+    assert covered >= 34
 
 
 def test_equal_distributions_give_zero_within_the_interval() -> None:
@@ -53,5 +73,5 @@ def test_a_difference_is_found_and_repeatable() -> None:
 
 
 def test_too_few_pictures_are_refused() -> None:
-    with pytest.raises(ValueError, match="at least 20 pictures on each side, but one has 19"):
-        kernel_distance(drawn(19, 0), drawn(300, 1), seed=0)
+    with pytest.raises(ValueError, match="at least 10 pictures on each side, but there are 9 and 300"):
+        kernel_distance(drawn(9, 0), drawn(300, 1), seed=0)
