@@ -27,15 +27,18 @@ RECENT_SECONDS = 15  # a status file older than this belongs to a stage that is 
 
 
 @contextmanager
-def only_one() -> Iterator[None]:
-    """Snakemake's own lock survives kill -9 and then refuses to start; the kernel drops this one."""
+def only_one() -> Iterator[int]:
+    """Snakemake's own lock survives kill -9 and then refuses to start; the kernel drops this one.
+
+    Yields the descriptor: Snakemake holds it too, so an orphaned Snakemake still counts as a run.
+    """
     FOLDER.mkdir(exist_ok=True)
     with open(FOLDER / "mdm-run.lock", "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StudyError(f"another `mdm run` is working in {Path.cwd()}; wait for it or stop it") from None
-        yield
+        yield lock.fileno()
 
 
 def run(study: str, overrides: str, targets: list[str], cores: str) -> int:
@@ -45,9 +48,12 @@ def run(study: str, overrides: str, targets: list[str], cores: str) -> int:
     config = [f"study={study}"] + ([f"set={overrides}"] if overrides != "{}" else [])
     command = [sys.executable, "-m", "snakemake", *targets, "--cores", cores, "--nolock", "--config", *config]
     print(f"study {study}: checking and planning (details in {LOG})", flush=True)
-    with only_one(), open(LOG, "wb") as log:
-        # A session of its own: Ctrl-C reaches Snakemake once, from here, and it lets the jobs save.
-        child = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite stop, like Ctrl-C
+    with only_one() as lock, open(LOG, "wb") as log:
+        # A session of its own: Ctrl-C reaches Snakemake and its jobs once, from here, and the jobs save.
+        child = subprocess.Popen(
+            command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, pass_fds=[lock]
+        )  # fmt: skip
         status = _watch(child)
     _conclude(status, time.monotonic() - started)
     return status

@@ -74,4 +74,4 @@ rule score:
     log:
         "results/scores/{name}-{digest}/logs/score.log",
     shell:
-        "python -m mdm score {input.recipe} > {log} 2>&1"
+        "python -m mdm --threads 1 score {input.recipe} > {log} 2>&1"

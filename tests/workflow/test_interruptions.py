@@ -1,0 +1,89 @@
+"""A study that is killed, politely or not, continues and ends with the weights of one that was left alone."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mdm.model.checkpoints import load_weights, state_hash
+
+pytestmark = pytest.mark.slow
+COMMAND = [sys.executable, "-m", "mdm", "run", "--study", "quick"]
+
+
+def start(folder):
+    return subprocess.Popen(COMMAND, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(folder):
+    done = subprocess.run(COMMAND, cwd=folder, capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def wait_for(folder, pattern, seconds=120):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if list(folder.glob(pattern)):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"no {pattern} in {folder} after {seconds} s")
+
+
+def children(pid):
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                yield int(child)
+                yield from children(int(child))
+
+
+def kill_all(process):
+    """kill -9 of the launcher and of everything it started."""
+    family = [*children(process.pid), process.pid]
+    for pid in family:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.communicate()
+
+
+@pytest.fixture
+def untrained(finished, tmp_path):
+    """The finished study with data and instruments, but without training and what follows."""
+    folder = tmp_path / "study"
+    shutil.copytree(finished, folder, symlinks=True)
+    for kind in ("train", "samples", "scores"):
+        shutil.rmtree(folder / "results" / kind)
+    return folder
+
+
+def weights(folder):
+    return {p.parent.name: state_hash(load_weights(p)) for p in folder.glob("results/train/*/weights.safetensors")}
+
+
+@pytest.mark.parametrize("stop", [kill_all, lambda process: process.send_signal(signal.SIGINT)], ids=["kill", "Ctrl-C"])
+def test_a_stopped_study_continues_to_the_same_weights(untrained, finished, stop):
+    process = start(untrained)
+    wait_for(untrained, "results/train/r8-*/progress/status.json")
+    stop(process)
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert not (untrained / "results/samples").exists()
+    kept = {p: p.stat().st_mtime_ns for p in untrained.glob("results/data/*/manifest.json")}
+    finish(untrained)
+    assert {p: p.stat().st_mtime_ns for p in kept} == kept  # nothing finished was made again
+    assert weights(untrained) == weights(finished)
+
+
+def test_two_runs_in_one_folder_do_not_mix(untrained):
+    first = start(untrained)
+    wait_for(untrained, ".snakemake/mdm-run.lock")
+    time.sleep(1)
+    second = subprocess.run(COMMAND, cwd=untrained, capture_output=True, text=True, timeout=60, check=False)
+    kill_all(first)
+    assert second.returncode == 2 and "another `mdm run` is working" in second.stderr
