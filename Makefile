@@ -19,7 +19,7 @@ quick: $(READY)
 	@$(BIN)/mdm run --study quick
 
 report: $(READY)
-	@$(BIN)/mdm report --study $(STUDY) --partial
+	@$(BIN)/mdm report --study $(STUDY)
 
 test: $(READY)
 	@tools/test.sh

@@ -20,7 +20,11 @@ Verb = Callable[[argparse.Namespace], int | None]
 def _study(options: argparse.Namespace) -> Any:
     from mdm import study
 
-    return study.load(options.study, json.loads(options.set))
+    try:
+        overrides = json.loads(options.set)
+    except json.JSONDecodeError as error:
+        raise StudyError(f"--set {options.set!r} is not JSON ({error}); write --set '{{\"a.b\": 1}}'") from None
+    return study.load(options.study, overrides)
 
 
 def check(options: argparse.Namespace) -> None:
@@ -163,7 +167,7 @@ def report(options: argparse.Namespace) -> None:
 def run(options: argparse.Namespace) -> int:
     from mdm import launch
 
-    return launch.run(options.study, options.set, options.targets, options.cores)
+    return launch.run(_study(options), options.targets, options.cores)
 
 
 STUDY_OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (

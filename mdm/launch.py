@@ -18,7 +18,7 @@ from typing import IO
 
 from mdm.config import StudyError
 from mdm.external import check_files
-from mdm.study import load
+from mdm.study import Study
 
 FINISHED = re.compile(r"^Finished jobid: \d+ \(Rule: (\S+)\)|^(\d+) of (\d+) steps")
 FOLDER = Path(".snakemake")
@@ -41,13 +41,13 @@ def only_one() -> Iterator[int]:
         yield lock.fileno()
 
 
-def run(study: str, overrides: str, targets: list[str], cores: str) -> int:
+def run(study: Study, targets: list[str], cores: str) -> int:
     """Run targets of a study on this machine; the exit status is Snakemake's."""
     started = time.monotonic()
-    check_files(load(study, json.loads(overrides)))  # one clear message before anything starts
-    config = [f"study={study}"] + ([f"set={overrides}"] if overrides != "{}" else [])
-    command = [sys.executable, "-m", "snakemake", *targets, "--cores", cores, "--nolock", "--config", *config]
-    print(f"study {study}: checking and planning (details in {LOG})", flush=True)
+    check_files(study)  # one clear message before anything starts
+    command = [sys.executable, "-m", "snakemake", *targets, "--cores", cores, "--nolock"]
+    command += ["--config", *study.call.snakemake]
+    print(f"study {study.name}: planning (details in {LOG})", flush=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite stop, like Ctrl-C
     with only_one() as lock, open(LOG, "wb") as log:
         # A session of its own: Ctrl-C reaches Snakemake and its jobs once, from here, and the jobs save.

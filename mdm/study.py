@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -96,11 +97,30 @@ class Variant:
     protocols: list[str]
 
 
+@dataclass(frozen=True)
+class Call:
+    """How the study was asked for, so that jobs ask for the same."""
+
+    name: str
+    overrides: dict[str, Any]
+
+    @property
+    def mdm(self) -> str:
+        """Options of `mdm` verbs."""
+        extra = f" --set {shlex.quote(json.dumps(self.overrides))}" if self.overrides else ""
+        return f"--study {shlex.quote(self.name)}{extra}"
+
+    @property
+    def snakemake(self) -> list[str]:
+        """Values of Snakemake's --config."""
+        return [f"study={self.name}"] + ([f"set={json.dumps(self.overrides)}"] if self.overrides else [])
+
+
 class Study:
     """Everything that follows from a study file: runs, artifacts, targets."""
 
-    def __init__(self, path: Path, raw: dict[str, Any], config: StudyConfig, arguments: str) -> None:
-        self.path, self.name, self.config, self.arguments = path, path.stem, config, arguments
+    def __init__(self, path: Path, raw: dict[str, Any], config: StudyConfig, call: Call) -> None:
+        self.path, self.name, self.config, self.call = path, path.stem, config, call
         self._raw = raw
         self.title, self.question, self.abstract = config.title, config.question, config.abstract
         self.protocols, self.groups = config.protocols, config.groups
@@ -129,7 +149,7 @@ class Study:
                 for value in values:
                     changes = {**entry.set, path: value}
                     label = f"{entry.title} = {value}"
-                    variants.append(Variant(f"{name}={value}", label, name, value, changes, *shared))
+                    variants.append(Variant(f"{name}={_slug(value)}", label, name, value, changes, *shared))
         return variants
 
     def _ablations(self, variants: list[Variant]) -> dict[str, Ablation]:
@@ -274,9 +294,13 @@ class Study:
         return {group: names for group, names in members.items() if names}
 
 
+def _slug(value: Any) -> str:
+    """A swept value as part of a file name: 1.5 -> 1.5, [2, 1] -> 2-1, True -> true."""
+    return re.sub(r"[^a-z0-9.]+", "-", str(value).lower()).strip("-")
+
+
 def load(name: str, overrides: dict[str, Any] | None = None) -> Study:
     """Read, merge and validate a whole study: every run, before anything is planned or made."""
     overrides = overrides or {}
     path, raw, config = read_study(name, overrides)
-    extra = f" --set {shlex.quote(json.dumps(overrides))}" if overrides else ""
-    return Study(path, raw, config, f"--study {shlex.quote(name)}{extra}")
+    return Study(path, raw, config, Call(name, overrides))

@@ -108,7 +108,20 @@ def test_slices_end_where_the_next_begins(write):
 def test_overrides_are_settings_of_the_study():
     changed = study.load("quick", {"base.train.learning_rate": 0.5})
     assert changed.recipe(trainings(changed)[0])["train"]["learning_rate"] == 0.5
-    assert "--set" in changed.arguments
+    assert changed.call.mdm.startswith("--study quick --set ")
+    assert changed.call.snakemake == ["study=quick", 'set={"base.train.learning_rate": 0.5}']
+
+
+@pytest.mark.parametrize(("value", "name"), [(1.5, "s=1.5"), ([2, 1], "s=2-1"), (True, "s=true"), (1e-05, "s=1e-05")])
+def test_a_swept_value_names_its_run(write, value, name):
+    def sweep(raw):
+        raw["ablations"] = {
+            "s": {"title": "t", "question": "q", "group": "sampling", "sweep": {"diffusion.min_snr": [5]}}
+        }
+
+    assert study._slug(value) == name.removeprefix("s=")
+    raw_study = write(lambda raw: (sweep(raw), raw.update(claims={})))
+    assert [run.name for run in study.load(raw_study).runs] == ["base", "s=5"]
 
 
 WRONG = {

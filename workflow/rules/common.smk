@@ -1,5 +1,6 @@
 # The study, the shape of its names, and one-line questions to it. Logic lives in mdm/study.py.
 import os
+import shlex
 import sys
 from functools import partial
 
@@ -15,16 +16,14 @@ shell.prefix(
 )
 
 STUDY = study.load(config["study"], config.get("set"))
-SAME_STUDY = (
-    f"--nolock --snakefile {workflow.main_snakefile} --config study={config['study']}"
-)
+SAME_STUDY = f"--nolock --snakefile {workflow.main_snakefile} --config {shlex.join(STUDY.call.snakemake)}"
 CODE = study_file.ROOT / "mdm" / "results"
 REPORT_CODE = [CODE / "html.py", CODE / "page.py", *sorted(CODE.glob("templates/*"))]
 
 
 # Weights and lists from outside are proved before the first job, and not asked for by a dry run.
 onstart:
-    shell("python -m mdm check {STUDY.arguments} --files")
+    shell("python -m mdm check {STUDY.call.mdm} --files")
 
 
 wildcard_constraints:

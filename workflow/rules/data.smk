@@ -12,7 +12,7 @@ rule write_recipe:
     log:
         "results/{kind}/{name}-{digest}/logs/recipe.log",
     params:
-        study=STUDY.arguments,
+        study=STUDY.call.mdm,
     shell:
         "python -m mdm recipe {params.study} --out {output} > {log} 2>&1"
 

@@ -14,7 +14,7 @@ rule write_report:
     log:
         "results/logs/report.log",
     params:
-        study=STUDY.arguments,
+        study=STUDY.call.mdm,
     shell:
         "python -m mdm report {params.study} --out {output} > {log} 2>&1"
 
@@ -29,7 +29,7 @@ rule write_ablation_report:
     log:
         "results/logs/ablation-{ablation}.log",
     params:
-        study=STUDY.arguments,
+        study=STUDY.call.mdm,
     shell:
         "python -m mdm report {params.study} --ablation {wildcards.ablation} --out {output} > {log} 2>&1"
 

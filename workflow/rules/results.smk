@@ -11,7 +11,7 @@ rule collect_metrics:
     log:
         "results/logs/collect.log",
     params:
-        study=STUDY.arguments,
+        study=STUDY.call.mdm,
         digest=STUDY.digest,
     shell:
         "python -m mdm collect {params.study} > {log} 2>&1"
@@ -34,7 +34,7 @@ rule make_tables:
     log:
         "results/logs/tables.log",
     params:
-        study=STUDY.arguments,
+        study=STUDY.call.mdm,
         digest=STUDY.digest,
     shell:
         "python -m mdm tables {params.study} > {log} 2>&1"
@@ -51,7 +51,7 @@ rule draw_figure:
     log:
         "results/logs/figure-{figure}.log",
     params:
-        study=STUDY.arguments,
+        study=STUDY.call.mdm,
         digest=STUDY.digest,
     shell:
         "python -m mdm figure {params.study} --name {wildcards.figure} > {log} 2>&1"
@@ -66,7 +66,7 @@ rule arrange_samples:
     log:
         "results/logs/samples-{run}.log",
     params:
-        study=STUDY.arguments,
+        study=STUDY.call.mdm,
         digest=STUDY.digest,
     shell:
         "python -m mdm figure {params.study} --name samples-{wildcards.run} > {log} 2>&1"
@@ -81,7 +81,7 @@ rule judge_claims:
     log:
         "results/logs/claims.log",
     params:
-        study=STUDY.arguments,
+        study=STUDY.call.mdm,
         claims=STUDY.claims_digest,
     shell:
         "python -m mdm claims {params.study} > {log} 2>&1"
