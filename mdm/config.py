@@ -324,5 +324,5 @@ class StudyConfig(Strict):
     ablations: dict[Name, AblationConfig] = {}
     claims: dict[Name, ClaimConfig] = {}
     seconds_per_gigaflop: Annotated[float, Field(gt=0)] = Field(
-        default=0.02, description="assumed cost where nothing was measured yet (mdm plan)"
+        default=0.012, description="assumed cost where nothing was measured yet (mdm plan)"
     )
