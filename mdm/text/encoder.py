@@ -118,8 +118,11 @@ def _fill(model: torch.nn.Module, seed: int) -> None:
 def _scale(name: str, fan_in: int) -> float:
     if "shared" in name or "embed_tokens" in name or "relative_attention_bias" in name:
         return 1.0
-    # T5 does not divide its scores by sqrt(d): small queries keep content from drowning the positions.
-    return (0.25 if name.endswith("SelfAttention.q.weight") else 1.0) / math.sqrt(fan_in)
+    # T5 does not divide its scores by sqrt(d): small queries keep content from drowning the positions. Small outputs
+    # keep every word recognisable among its neighbours: with gain 1 a 16 px network needs twice the images to draw
+    # the colour it was asked for (51 % after 8,000 images, 72 % with this gain).
+    quiet = name.endswith(("SelfAttention.q.weight", ".o.weight", ".wo.weight"))
+    return (0.25 if quiet else 1.0) / math.sqrt(fan_in)
 
 
 def _look_at_neighbours(bias: torch.Tensor) -> None:

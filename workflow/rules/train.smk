@@ -13,6 +13,8 @@ rule train_slice:
         "results/train/{name}-{digest}/logs/slice-{images}.log",
     benchmark:
         "results/train/{name}-{digest}/logs/slice-{images}.benchmark.tsv"
+    # Training is the long part: nothing else goes first while a stage can start.
+    priority: 10
     resources:
         runtime=partial(stage_resource, "minutes"),
         nodes=partial(stage_resource, "nodes"),
