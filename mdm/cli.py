@@ -42,11 +42,6 @@ def plan(options: argparse.Namespace) -> None:
     print(plan.render(_study(options), options.results))
 
 
-def recipe(options: argparse.Namespace) -> None:
-    ref = f"{options.out.parent.parent.name}/{options.out.parent.name}"
-    write_json(options.out, _study(options).recipe(ref))
-
-
 def schema(options: argparse.Namespace) -> None:
     from mdm.config import StudyConfig
 
@@ -189,7 +184,6 @@ VERBS: dict[str, tuple[Verb, str, tuple[tuple[str, dict[str, Any]], ...]]] = {
         (*STUDY_OPTIONS, ("targets", {"nargs": "*", "default": ["all"], "help": "all, data, report, an ablation, ..."}),
          ("--cores", {"default": "all", "help": "default: %(default)s"})),
     ),
-    "recipe": (recipe, "write the recipe of one artifact", (*STUDY_OPTIONS, OUT)),
     "schema": (schema, "write the JSON schema of study files", (OUT,)),
     "index": (index, "list what a data set contains", RECIPE),
     "shard": (shard, "make one shard of a data set", (*RECIPE, ("--shard", {"required": True}))),

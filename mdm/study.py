@@ -246,9 +246,9 @@ class Study:
     def recipe(self, ref: str) -> dict[str, Any]:
         return self.artifact(ref).recipe
 
-    def job(self, ref: str) -> StageConfig:
-        """Job sizes of a training stage (slices, resources): not part of its recipe."""
-        return self._jobs[ref]
+    def recipe_text(self, ref: str) -> str:
+        """The content of an artifact's recipe.json."""
+        return json.dumps(self.recipe(ref), indent=2, ensure_ascii=False)
 
     def resources(self, ref: str) -> ResourceConfig:
         return self._jobs[ref].resources

@@ -48,9 +48,9 @@ class TrainingState:
     def _restore_moments(self, moments: dict[str, Tensor]) -> None:
         for group in self.optimizer.param_groups:
             for name, parameter in zip(group["names"], group["params"], strict=True):
-                # "step" is a host scalar in AdamW; the moments live where the weights live.
+                # The fused optimiser keeps everything, its step count too, where the weights live.
                 self.optimizer.state[parameter] = {
-                    key: value.clone() if key == "step" else value.to(parameter.device, copy=True)
+                    key: value.to(parameter.device, copy=True)
                     for key in ("step", "exp_avg", "exp_avg_sq")
                     if (value := moments.get(f"{key}.{name}")) is not None
                 }

@@ -5,7 +5,7 @@ import pytest
 from mdm import cli
 
 FROZEN = {
-    "check", "plan", "run", "recipe", "schema", "index", "shard", "manifest", "embed", "train", "export", "judge",
+    "check", "plan", "run", "schema", "index", "shard", "manifest", "embed", "train", "export", "judge",
     "clip", "sample", "generate", "features", "score", "collect", "tables", "figure", "claims", "report",
 }  # fmt: skip
 

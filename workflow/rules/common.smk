@@ -42,6 +42,10 @@ def done(refs):
     return [f"results/{ref}/manifest.json" for ref in refs]
 
 
+def recipe(wildcards):
+    return STUDY.recipe_text(f"{wildcards.kind}/{wildcards.name}-{wildcards.digest}")
+
+
 def parents(kind, wildcards):
     return done(STUDY.parents(f"{kind}/{wildcards.name}-{wildcards.digest}"))
 
