@@ -46,7 +46,8 @@ def run(study: Study, targets: list[str], cores: str) -> int:
     started = time.monotonic()
     check_files(study)  # one clear message before anything starts
     command = [sys.executable, "-m", "snakemake", *targets, "--cores", cores, "--nolock"]
-    command += ["--config", *study.call.snakemake]
+    # The base run has the longest chain and most other results wait for it: it goes first.
+    command += ["--config", *study.call.snakemake, "--prioritize", *study.first_of_all()]
     print(f"study {study.name}: planning (details in {LOG})", flush=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite stop, like Ctrl-C
     with only_one() as lock, open(LOG, "wb") as log:
