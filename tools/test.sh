@@ -6,22 +6,27 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PWD/.venv/bin:$PATH" HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1
 
-need() { # need PROGRAM PACKAGE...: install Debian packages for a program that some tests use
+browser() {
+    apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -qq --no-install-recommends chromium chromium-driver
+}
+
+need() { # need PROGRAM COMMAND...: a program that some tests use, and the command that installs it
     local program=$1
     shift
     if command -v "$program" > /dev/null; then
         return
     fi
     if [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
-        echo "test: installing $* for the tests that need $program"
-        apt-get update -qq > /dev/null && DEBIAN_FRONTEND=noninteractive \
-            apt-get install -y -qq --no-install-recommends "$@" > /dev/null || echo "test: could not install $*"
+        echo "test: installing Debian packages for the tests that need $program"
+        "$@" > /dev/null 2>&1 || echo "test: could not install $program; its tests will be skipped"
     else
-        echo "test: $program is missing; its tests will be skipped. Install it: apt-get install $*"
+        echo "test: $program is missing and only root can install it; its tests will be skipped"
     fi
 }
 
-need chromedriver chromium chromium-driver
+need chromedriver browser
+need slurmctld tools/mini_slurm.sh install
 tools/lint.sh
 python -m pytest -q tests/unit tests/numerics
 python -m pytest -q tests/workflow tests/browser tests/slurm tests/gpu "$@"

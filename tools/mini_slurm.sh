@@ -1,0 +1,182 @@
+#!/usr/bin/env bash
+# mini_slurm.sh - a throw-away SLURM cluster on one machine (no systemd, no munge,
+# no database, no cgroups), for end-to-end tests of `snakemake --profile slurm`.
+#
+#   mini_slurm.sh install          apt packages (root; Debian/Ubuntu)
+#   mini_slurm.sh start            bring the cluster up, wait until all nodes are idle
+#   mini_slurm.sh stop             cancel jobs, stop the daemons by their own pid files
+#   mini_slurm.sh status           sinfo + squeue
+#   mini_slurm.sh env              print `export PATH=... SLURM_CONF=...` for eval
+#   mini_slurm.sh run CMD...       start, run CMD with that environment, always stop
+#
+# Settings (environment):
+#   MINI_SLURM_DIR    state folder                          (default ./.mini_slurm)
+#   MINI_SLURM_NODES  number of slurmd on this host         (default 2)
+#   MINI_SLURM_GPUS   fake GPUs per node                    (default 8)
+#   MINI_SLURM_CPUS   CPUs that each node claims            (default 16)
+#   MINI_SLURM_MEM    memory (MB) that each node claims     (default 64000)
+#   MINI_SLURM_PORT   first TCP port, loopback only         (default 17000)
+#   MINI_SLURM_WAIT   seconds to wait for readiness         (default 40)
+set -euo pipefail
+DIR=${MINI_SLURM_DIR:-$PWD/.mini_slurm}
+NODES=${MINI_SLURM_NODES:-2}
+GPUS=${MINI_SLURM_GPUS:-8}
+CPUS=${MINI_SLURM_CPUS:-16}
+MEM=${MINI_SLURM_MEM:-64000}
+PORT=${MINI_SLURM_PORT:-17000}
+WAIT=${MINI_SLURM_WAIT:-40}
+HOST=$(hostname -s)
+export SLURM_CONF="$DIR/slurm.conf"
+export PATH="$PATH:/usr/sbin:/sbin"
+
+say() { echo "mini_slurm: $*" >&2; }
+
+alive() { # alive PIDFILE NAME: does the pid in the file belong to a process of that name?
+    local pid; pid=$(cat "$1" 2>/dev/null) || return 1
+    [ -n "$pid" ] && [ -r "/proc/$pid/comm" ] && grep -q "^$2" "/proc/$pid/comm"
+}
+
+stop_one() { # stop_one PIDFILE NAME: TERM, wait 10 s at most, KILL
+    local pid
+    if alive "$1" "$2"; then
+        pid=$(cat "$1"); kill -TERM "$pid" 2>/dev/null || true
+        for _ in $(seq 100); do kill -0 "$pid" 2>/dev/null || break; sleep 0.1; done
+        kill -KILL "$pid" 2>/dev/null || true
+    fi
+    rm -f "$1"
+}
+
+cmd_install() {
+    local pk="slurmctld slurmd slurm-client"
+    command -v slurmctld >/dev/null && command -v slurmd >/dev/null && command -v sbatch >/dev/null && { say "already installed"; return; }
+    apt-get update -qq
+    # policy-rc.d 101: the packages must not start daemons of their own
+    [ -e /usr/sbin/policy-rc.d ] || { printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d; chmod +x /usr/sbin/policy-rc.d; }
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $pk >/dev/null
+}
+
+write_conf() {
+    mkdir -p "$DIR"/{ctld,log,run,gpu,bin}; chmod 755 "$DIR"
+    # Client wrappers that carry SLURM_CONF: snakemake-executor-plugin-slurm-jobstep drops every
+    # SLURM_* variable but a few before its inner srun, SLURM_CONF too, so PATH has to do it.
+    local c
+    for c in sbatch srun salloc squeue sinfo scancel scontrol sacct sacctmgr sstat sshare; do
+        [ -x "/usr/bin/$c" ] || continue
+        printf '#!/bin/sh\nSLURM_CONF=%s exec /usr/bin/%s "$@"\n' "$SLURM_CONF" "$c" >"$DIR/bin/$c"
+        chmod +x "$DIR/bin/$c"
+    done
+    cat >"$DIR/slurm.conf" <<CONF
+ClusterName=mini
+SlurmctldHost=$HOST(127.0.0.1)
+SlurmctldPort=$PORT
+SlurmUser=$(id -un)
+SlurmdUser=$(id -un)
+AuthType=auth/none
+CredType=cred/none
+AuthInfo=cred_expire=5
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/linux
+JobAcctGatherFrequency=0
+AccountingStorageType=accounting_storage/none
+JobCompType=jobcomp/filetxt
+JobCompLoc=$DIR/log/jobcomp.txt
+MpiDefault=none
+SwitchType=switch/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU_Memory
+GresTypes=gpu
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+JobRequeue=1
+StateSaveLocation=$DIR/ctld
+SlurmdSpoolDir=$DIR/spool.%n
+SlurmctldPidFile=$DIR/run/slurmctld.pid
+SlurmdPidFile=$DIR/run/slurmd.%n.pid
+SlurmctldLogFile=$DIR/log/slurmctld.log
+SlurmdLogFile=$DIR/log/slurmd.%n.log
+SlurmdParameters=config_overrides
+SchedulerType=sched/backfill
+SchedulerParameters=bf_interval=1,sched_interval=1,batch_sched_delay=0,sched_min_interval=0,requeue_delay=1
+MessageTimeout=30
+SlurmdTimeout=60
+KillWait=5
+UnkillableStepTimeout=60
+OverTimeLimit=0
+MinJobAge=3600
+MaxArraySize=1001
+ReturnToService=2
+CONF
+    : >"$DIR/gres.conf"
+    local i n
+    for i in $(seq "$NODES"); do
+        n="n$i"; mkdir -p "$DIR/spool.$n" "$DIR/gpu/$n"
+        printf 'NodeName=%s NodeHostname=%s NodeAddr=127.0.0.1 Port=%s CPUs=%s RealMemory=%s Gres=gpu:%s State=UNKNOWN\n' \
+            "$n" "$HOST" "$((PORT + i))" "$CPUS" "$MEM" "$GPUS" >>"$DIR/slurm.conf"
+        if [ "$GPUS" -gt 0 ]; then
+            for g in $(seq 0 $((GPUS - 1))); do
+                # a character device makes slurmd set CUDA_VISIBLE_DEVICES; a plain file only counts
+                mknod "$DIR/gpu/$n/nvidia$g" c 195 "$g" 2>/dev/null || : >"$DIR/gpu/$n/nvidia$g"
+            done
+            echo "NodeName=$n Name=gpu File=$DIR/gpu/$n/nvidia[0-$((GPUS - 1))]" >>"$DIR/gres.conf"
+        fi
+    done
+    cat >>"$DIR/slurm.conf" <<CONF
+PartitionName=gpu Nodes=n[1-$NODES] Default=YES MaxTime=24:00:00 DefMemPerCPU=100 PriorityTier=1 PreemptMode=REQUEUE State=UP
+PartitionName=urgent Nodes=n[1-$NODES] MaxTime=24:00:00 DefMemPerCPU=100 PriorityTier=10 State=UP
+CONF
+}
+
+cmd_start() {
+    local t0; t0=$(date +%s%N)
+    if alive "$DIR/run/slurmctld.pid" slurmctld; then say "already running in $DIR"; return; fi
+    rm -rf "$DIR/ctld" "$DIR"/spool.* "$DIR/gpu"
+    write_conf
+    trap 'say "start failed; logs in $DIR/log"; tail -n 5 "$DIR"/log/slurm*.log >&2 || true; cmd_stop' ERR
+    slurmctld -c >"$DIR/log/slurmctld.out" 2>&1 </dev/null
+    for i in $(seq "$NODES"); do slurmd -N "n$i" >"$DIR/log/slurmd.n$i.out" 2>&1 </dev/null; done
+    local idle=0
+    for _ in $(seq $((WAIT * 10))); do
+        idle=$(sinfo -h -p gpu -t idle -o %D 2>/dev/null | head -1 || true)
+        [ "${idle:-0}" = "$NODES" ] && break
+        sleep 0.1
+    done
+    trap - ERR
+    if [ "${idle:-0}" != "$NODES" ]; then
+        say "only ${idle:-0} of $NODES nodes idle after $WAIT s"; sinfo -N -l >&2 || true
+        tail -n 5 "$DIR"/log/slurm*.log >&2 || true; cmd_stop; return 1
+    fi
+    say "$NODES nodes x $GPUS GPUs up in $(( ($(date +%s%N) - t0) / 1000000 )) ms; SLURM_CONF=$SLURM_CONF"
+}
+
+cmd_stop() {
+    if alive "$DIR/run/slurmctld.pid" slurmctld; then
+        timeout 10 scancel --full --signal=KILL -u "$(id -un)" >/dev/null 2>&1 || true
+        timeout 10 scancel -u "$(id -un)" >/dev/null 2>&1 || true
+        for _ in $(seq 80); do [ -z "$(timeout 5 squeue -h -t R,CG 2>/dev/null)" ] && break; sleep 0.1; done
+    fi
+    local f
+    for f in "$DIR"/run/slurmd.*.pid; do [ -e "$f" ] && stop_one "$f" slurmd; done
+    stop_one "$DIR/run/slurmctld.pid" slurmctld
+    # job processes that outlived their step (proctrack/linuxproc loses orphans): by pid, and only
+    # those whose environment names this cluster and a job of it
+    local p env
+    for p in /proc/[0-9]*; do
+        env=$(tr '\0' '\n' 2>/dev/null <"$p/environ") || continue
+        if grep -qxF "SLURM_CONF=$SLURM_CONF" <<<"$env" && grep -q '^SLURM_JOB_ID=' <<<"$env"; then
+            kill -KILL "${p#/proc/}" 2>/dev/null && say "killed left-over job process ${p#/proc/}" || true
+        fi
+    done
+    say "stopped"
+}
+
+case "${1:-}" in
+    install) cmd_install ;;
+    start) cmd_start ;;
+    stop) cmd_stop ;;
+    restart) cmd_stop; cmd_start ;;
+    status) sinfo -N -o '%N %T %c %m %G'; squeue ;;
+    env) echo "export SLURM_CONF='$SLURM_CONF' PATH='$DIR/bin':\"\$PATH\"" ;;
+    run) shift; cmd_start; trap cmd_stop EXIT; PATH="$DIR/bin:$PATH" "$@" ;;
+    *) sed -n '2,20p' "$0"; exit 2 ;;
+esac
