@@ -64,13 +64,16 @@ def train(recipe_path: Path, out: Path, before: Path | None, autosave_seconds: f
         state.images += config.batch_images
         state.ema.update(config.batch_images, state.images)
 
-        if progress.add(state.images, config.batch_images, loss, per_level):
-            refuse_nonfinite(norm, progress.mean(), state.images, resolutions)
+        ticked = progress.add(state.images, config.batch_images, loss, per_level)
+        saving = stop.received or autosaves.due() or state.images == end
+        if ticked or saving:
+            refuse_nonfinite(norm, per_level.tolist(), state.images, resolutions)
+        if ticked:
             measured = validation.measure(state) if validation and validation.due(state.images) else None
             progress.tick(state.images, rate, float(norm), measured)
-        if stop.received or autosaves.due():
+        if saving and state.images < end:
             autosaves.save(state.images, {**state.tensors(), **progress.tensors()}, {**meta, "images": state.images})
-        if stop.received:
+        if stop.received and state.images < end:
             print(f"stopped by signal {stop.received}; saved at {state.images:,} images", flush=True)
             raise SystemExit(128 + stop.received)
 

@@ -53,10 +53,6 @@ class Progress:
         self._sums += values * count
         return images // self._tick > (images - count) // self._tick or images >= self._total
 
-    def mean(self) -> list[float]:
-        """Mean loss of each level since the last tick."""
-        return (self._sums[2:] / self._sums[0]).tolist()
-
     def tick(self, images: int, rate: float, norm: float, validation: dict[str, float] | None) -> None:
         """Write the line of a finished tick."""
         _, loss, *levels = (self._sums / self._sums[0]).tolist()

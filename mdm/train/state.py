@@ -48,12 +48,19 @@ class TrainingState:
     def _restore_moments(self, moments: dict[str, Tensor]) -> None:
         for group in self.optimizer.param_groups:
             for name, parameter in zip(group["names"], group["params"], strict=True):
-                # The fused optimiser keeps everything, its step count too, where the weights live.
                 self.optimizer.state[parameter] = {
-                    key: value.to(parameter.device, copy=True)
+                    key: _as(parameter, value)
                     for key in ("step", "exp_avg", "exp_avg_sq")
                     if (value := moments.get(f"{key}.{name}")) is not None
                 }
+
+
+def _as(parameter: Tensor, value: Tensor) -> Tensor:
+    """A saved tensor on the parameter's device and, if it has its shape, in its memory layout: the fused optimiser
+    walks weights and moments in memory order, and a moment in another layout would update the wrong weights."""
+    if value.shape != parameter.shape:  # the step count
+        return value.to(parameter.device, copy=True)
+    return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

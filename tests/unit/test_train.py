@@ -204,6 +204,16 @@ def test_an_edited_recipe_is_refused(fresh):
         train(fresh["r8"], fresh["r8"].parent / "final.ckpt", None, NEVER)
 
 
+def test_a_diverged_training_stops_and_keeps_the_save_before(fresh, monkeypatch):
+    folder = fresh["r8"].parent
+    monkeypatch.setattr("mdm.train.loop.learning_rate", lambda config, images, total: 1e-3 if images < 64 else 1e30)
+    with pytest.raises(ArtifactError, match="not finite"):
+        train(fresh["r8"], folder / "final.ckpt", None, 0)
+    assert not (folder / "final.ckpt").exists()
+    tensors, meta = Autosaves(folder / "progress", 0).latest(0, 128)
+    assert meta["images"] >= 64 and all(value.isfinite().all() for value in tensors.values())
+
+
 def test_the_learning_rate_warms_up_and_cools_down():
     config = TrainConfig(
         batch_images=10, learning_rate=1.0, ema_halflife_images=1, warmup_images=100, cooldown_images=200
