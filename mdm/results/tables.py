@@ -61,7 +61,8 @@ def _by_protocol(evidence: Evidence, name: str, title: str, caption: str, main: 
     metrics = list(dict.fromkeys(m for p in protocols for m in evidence.metrics(p, main=main)))
     rows, classes = [], []
     for protocol in protocols:
-        runs = [{"run": Cell(r), "images": Cell(large(_images(evidence, r)))} for r in evidence.run_names]
+        names = [r for r in evidence.run_names if _asks(evidence, r, protocol)]
+        runs = [{"run": Cell(r), "images": Cell(large(_images(evidence, r)))} for r in names]
         runs = [row | _values(evidence, row["run"].text, protocol, metrics) for row in runs]
         frames = frame_rows(evidence, metrics, protocol)
         rows += [row | {"protocol": Cell(protocol)} for row in runs + frames]
@@ -75,9 +76,14 @@ def _by_protocol(evidence: Evidence, name: str, title: str, caption: str, main: 
     ]
     notes = [
         "Brackets: 95 % interval; over several seeds the value is their mean.",
-        "Real pictures: what they reach with the same instrument (Fréchet distance: between halves of them).",
+        "Real pictures: what they reach with the same instrument (Fréchet distance: as many of them against the rest).",
     ]
     return Table(name, title, caption, columns, rows, notes, classes)
+
+
+def _asks(evidence: Evidence, run: str, protocol: str) -> bool:
+    """Whether the study measures this run under this protocol."""
+    return any(evaluation.protocol == protocol for evaluation in evidence.runs[run].evaluations)
 
 
 def _images(evidence: Evidence, run: str) -> int:
