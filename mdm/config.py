@@ -75,10 +75,6 @@ class LevelConfig(Strict):
     norm_groups: Positive = Field(default=32, description="groups of the residual blocks' normalisation")
     normalize_input: bool = Field(default=False, description="divide the noisy picture by its deviation")
     micro_conditioning: dict[str, float] = Field(default={}, description="name: default value, e.g. scale: 64")
-    temporal: bool = False
-    temporal_attention: tuple[Count, ...] = ()
-    temporal_rotary: bool = False
-    temporal_spatial: bool = False
 
     @property
     def ratio(self) -> int:
@@ -88,7 +84,7 @@ class LevelConfig(Strict):
     @model_validator(mode="after")
     def _lists_agree(self) -> LevelConfig:
         depth = len(self.channels)
-        for key in ("resnets", "attention", "temporal_attention"):
+        for key in ("resnets", "attention"):
             value = getattr(self, key)
             if (value or key == "resnets") and len(value) != depth:
                 raise ValueError(
@@ -129,6 +125,8 @@ class ModelConfig(Strict):
                     f"{len(outer.channels)} inner resolutions and so nests a picture of "
                     f"{outer.resolution // outer.ratio} px; give it {_depth(inner, outer)} channel entries"
                 )
+        if self.time_channels is not None and self.time_channels % 8:
+            raise ValueError(f"time_channels {self.time_channels} is not divisible by 8; write a multiple of 8")
         if not self.levels[0].middle:
             raise ValueError(f"the innermost level ({self.levels[0].resolution} px) needs middle: true")
         return self
@@ -165,6 +163,17 @@ class DiffusionConfig(Strict):
     shared_noise: bool = Field(default=False, description="low levels see the pooled noise of the highest")
     min_snr: float | None = Field(default=None, gt=0, description="clip of the min-SNR loss weight")
 
+    @model_validator(mode="after")
+    def _shares_are_possible(self) -> DiffusionConfig:
+        ratio, weights = self.mixed_ratio, self.level_weights
+        if ratio is not None and (min(ratio) < 0 or ratio[0] <= 0):
+            raise ValueError(
+                f"mixed_ratio {list(ratio)} must be zero or more, and more than zero for the highest level"
+            )
+        if weights is not None and (min(weights) < 0 or max(weights) == 0):
+            raise ValueError(f"level_weights {list(weights)} must be zero or more, one of them more than zero")
+        return self
+
 
 class TrainConfig(Strict):
     """Everything of the optimisation that determines the weights. Durations are in images."""
@@ -189,8 +198,8 @@ class TrainConfig(Strict):
 class ResourceConfig(Strict):
     """What a cluster job of this stage asks for. Not part of any digest."""
 
-    nodes: Positive = 1
-    gpus: Count = Field(default=0, description="per node")
+    nodes: Literal[1] = Field(default=1, description="more than one is not built yet")
+    gpus: Annotated[int, Field(ge=0, le=1)] = Field(default=0, description="more than one is not built yet")
     cpus: Positive = 1
     minutes: Positive = 60
     memory_mb: Positive = 4000
@@ -231,7 +240,6 @@ class NetworkConfig(Strict):
     text_projection: Count = 0
     text_layers: Count = 0
     mask_text: bool = True
-    classes: Positive | None = None
 
 
 class RunConfig(Strict):
@@ -246,6 +254,12 @@ class RunConfig(Strict):
     stages: dict[Name, StageConfig] = Field(min_length=1, description="in the order they are trained")
     sample: SampleConfig = SampleConfig()
 
+    @model_validator(mode="after")
+    def _schedule_has_the_steps(self) -> RunConfig:
+        if self.sample.steps > self.diffusion.steps:
+            raise ValueError(f"sample.steps {self.sample.steps} is more than diffusion.steps {self.diffusion.steps}")
+        return self
+
 
 class AblationConfig(Strict):
     """One question. Its jobs, table row, figure, report section and target follow from this entry."""
@@ -255,7 +269,9 @@ class AblationConfig(Strict):
     group: Name
     against: str = Field(default="base", description="the run it is compared with")
     set: dict[str, Any] = Field(default={}, description="dotted.path: value, applied to the base recipe")
-    sweep: dict[str, list[Any]] = Field(default={}, max_length=1, description="dotted.path: list of values")
+    sweep: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
+        default={}, max_length=1, description="dotted.path: list of values"
+    )
     seeds: list[Count] | None = Field(default=None, min_length=1, description="default: the study's")
     protocols: list[Name] | None = Field(default=None, description="default: all of the study")
 
@@ -290,6 +306,7 @@ class ProtocolConfig(Strict):
     reference: Name = Field(description="data set of real pictures")
     num_images: Positive
     num_reference: Positive
+    resolution: Positive | None = Field(default=None, description="measure at this side (default: the run's highest)")
     seed: Count = 0
     judge: Name | None = None
     clip: Name | WeightsConfig | None = None

@@ -62,7 +62,7 @@ class Estimate:
         if (folder / "manifest.json").is_file():
             seconds = json.loads((folder / "manifest.json").read_text())["seconds"]
             return Line(ref, images, seconds, True, "done")
-        seconds = self._train(ref, artifact.recipe) if artifact.kind == "train" else self._sample(artifact.recipe)
+        seconds = self._train(artifact.recipe) if artifact.kind == "train" else self._sample(artifact.recipe)
         return Line(ref, images, seconds, False, self._status(folder))
 
     def _status(self, folder: Path) -> str:
@@ -72,11 +72,9 @@ class Estimate:
         status = json.loads(progress.read_text())
         return f"{status['images'] / status['num_images']:.0%}"
 
-    def _train(self, ref: str, recipe: dict[str, Any]) -> float:
-        resources = self._study.resources(ref)
-        devices = max(1, resources.gpus * resources.nodes)
+    def _train(self, recipe: dict[str, Any]) -> float:
         work = recipe["num_images"] * TRAINING_FACTOR * gigaflops(ModelConfig(**recipe["model"]))
-        return work * self._study.config.seconds_per_gigaflop / devices
+        return work * self._study.config.seconds_per_gigaflop
 
     def _sample(self, recipe: dict[str, Any]) -> float:
         model = ModelConfig(**self._study.recipe(recipe["train"])["model"])

@@ -11,6 +11,7 @@ from typing import Any
 
 from mdm.config import (
     DiffusionConfig,
+    EncoderConfig,
     ModelConfig,
     NetworkConfig,
     ProtocolConfig,
@@ -75,10 +76,25 @@ class Shelf:
         """The embedded captions of one data set, the empty caption, and one more if asked."""
         entry = self._pick("text", encoder, asked_by)
         described = {
-            "name": entry.name, "settings": entry.settings, "channels": entry.channels, "version": ENCODER_VERSION,
+            "name": entry.name, "settings": self._encoder_settings(encoder, entry), "channels": entry.channels,
+            "version": ENCODER_VERSION,
         }  # fmt: skip
         extra = {"captions": [also]} if also else {}
         return self._put("text", f"{encoder}-{data}", encoder=described, data=[self.data(data, asked_by)], **extra)
+
+    def _encoder_settings(self, name: str, entry: EncoderConfig) -> dict[str, Any]:
+        """Checked, with every default written out; the width must be what the networks are told."""
+        from mdm.text.settings import ENCODERS
+
+        where = f"{self._where}: text.{name}"
+        if entry.name not in ENCODERS:
+            raise StudyError(f"{where}.name: there is no encoder '{entry.name}'; {nearest(entry.name, ENCODERS)}")
+        settings = parse(ENCODERS[entry.name], entry.settings, f"{where}.settings").model_dump(mode="json")
+        if settings.get("channels", entry.channels) != entry.channels:
+            raise StudyError(
+                f"{where}: channels {entry.channels}, but its settings say {settings['channels']}; write the same"
+            )
+        return settings
 
     def judge(self, name: str, asked_by: str) -> str:
         """The network that reads pictures of scenes."""
@@ -108,7 +124,8 @@ class Shelf:
         data = stage.data or run.data
         validation = stage.validation or run.validation
         settings = stage_settings(run, stage, f"{self._where}: {place}")
-        self._check_resolution(data, max(stage.resolutions), place)
+        for name_of_data in filter(None, (data, validation)):
+            self.check_resolution(name_of_data, max(stage.resolutions), place)
         return self._put(
             "train", name, seed=seed, model=model.model_dump(mode="json"), **settings,
             num_images=stage.num_images, start_from=stage.start_from, parent=parent,
@@ -118,13 +135,20 @@ class Shelf:
             validation_text=self.text(run.text, validation, place) if run.text and validation else None,
         )  # fmt: skip
 
-    def _check_resolution(self, data: str, resolution: int, place: str) -> None:
+    def check_resolution(self, data: str, resolution: int, place: str) -> None:
+        """A data set must be stored at a multiple of the resolution it is used at."""
         stored = self._pick("data", data, place).settings.get("resolution")
         if stored is not None and (stored < resolution or stored % resolution):
             raise StudyError(
-                f"{self._where}: {place}: trains at {resolution} px, but data.{data} is stored at {stored} px; "
+                f"{self._where}: {place}: works at {resolution} px, but data.{data} is stored at {stored} px; "
                 f"write a multiple of {resolution} there"
             )
+
+    def check_count(self, data: str, wanted: int, place: str) -> None:
+        """A protocol cannot use more pictures than a data set has."""
+        there = self._pick("data", data, place).settings.get("num_images")
+        if there is not None and wanted > there:
+            raise StudyError(f"{self._where}: {place}: {wanted} pictures of data.{data}, which has {there}")
 
     def samples(self, run: RunConfig, train: str, protocol: str) -> str:
         entry: ProtocolConfig = self._config.protocols[protocol]

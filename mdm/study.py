@@ -15,12 +15,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from mdm.config import ResourceConfig, RunConfig, StageConfig, StudyConfig, StudyError, nearest
 from mdm.manifest import digest
 from mdm.recipes import Artifact, Shelf
 from mdm.study_file import assign, parse, read_study
 
-RESERVED_TARGETS = ("all", "data", "report", "base", "figures", "tables")
+RESERVED_TARGETS = ("all", "data", "report", "base", "score")
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,7 @@ class Study:
         self.protocols, self.groups = config.protocols, config.groups
         self._shelf = Shelf(config, path.name)
         self._jobs: dict[str, StageConfig] = {}
+        self._resources: dict[str, ResourceConfig] = {}
         variants = self._variants()
         self.ablations = self._ablations(variants)
         self.runs = [run for variant in variants for run in self._runs(variant)]
@@ -133,7 +136,8 @@ class Study:
         self.claims = self._claims()
         self._check_targets()
         # Identity of the numbers: titles and texts are left out, so editing them reruns no measurement.
-        self.digest = digest([[run.name, run.seed, [e.scores for e in run.evaluations]] for run in self.runs])
+        numbers = [[run.name, run.seed, [e.scores for e in run.evaluations]] for run in self.runs]
+        self.digest = digest([numbers, [[a.name, a.against, a.group] for a in self.ablations.values()]])
         self.claims_digest = digest([self.digest, [asdict(claim) for claim in self.claims.values()]])
 
     # --- variants and runs -------------------------------------------------------------------------------
@@ -150,6 +154,10 @@ class Study:
                     changes = {**entry.set, path: value}
                     label = f"{entry.title} = {value}"
                     variants.append(Variant(f"{name}={_slug(value)}", label, name, value, changes, *shared))
+        names = [variant.name for variant in variants]
+        for variant in variants:
+            if names.count(variant.name) > 1 or len(set(variant.seeds)) < len(variant.seeds):
+                raise StudyError(f"{self.path.name}: run '{variant.name}' stands twice (same value or same seed)")
         return variants
 
     def _ablations(self, variants: list[Variant]) -> dict[str, Ablation]:
@@ -190,16 +198,29 @@ class Study:
                 )
             ref = self._shelf.train(run, name, seed, parent.artifact if parent else None, place)
             self._jobs.setdefault(ref, entry)
+            self._resources.setdefault(ref, entry.resources)
             stages.append(Stage(name, ref, resolutions, entry.num_images))
         return stages
 
     def _evaluation(self, run: RunConfig, last: Stage, name: str) -> Evaluation:
-        protocol, top = self.protocols[name], max(last.resolutions)
+        protocol = self.protocols[name]
+        top = protocol.resolution or max(last.resolutions)
+        if max(last.resolutions) % top:
+            raise StudyError(
+                f"{self.path.name}: protocols.{name}.resolution {top} cannot be made from pictures of "
+                f"{max(last.resolutions)} px; write a divisor, or give the run another protocol"
+            )
         samples = self._shelf.samples(run, last.artifact, name)
         features = self._shelf.features(f"{name}-{last.name}", samples, protocol.num_images, top, protocol)
-        real = self._shelf.data(protocol.reference, f"protocols.{name}.reference")
+        place = f"protocols.{name}"
+        self._shelf.check_resolution(protocol.reference, top, f"{place}.reference")
+        self._shelf.check_count(protocol.prompts, protocol.num_images, f"{place}.num_images")
+        self._shelf.check_count(protocol.reference, protocol.num_reference, f"{place}.num_reference")
+        real = self._shelf.data(protocol.reference, f"{place}.reference")
         reference = self._shelf.features(f"{name}-real", real, protocol.num_reference, top, protocol)
         scores = self._shelf.scores(f"{name}-{last.name}", features, reference, protocol)
+        for ref in (samples, features, reference):
+            self._resources.setdefault(ref, protocol.resources)
         return Evaluation(name, samples, features, reference, scores)
 
     # --- checks ------------------------------------------------------------------------------------------
@@ -251,7 +272,7 @@ class Study:
         return json.dumps(self.recipe(ref), indent=2, ensure_ascii=False)
 
     def resources(self, ref: str) -> ResourceConfig:
-        return self._jobs[ref].resources
+        return self._resources.get(ref, ResourceConfig())
 
     def parents(self, ref: str) -> list[str]:
         """Artifacts that this one is made from, in the order its recipe names them."""
@@ -302,6 +323,15 @@ class Study:
 def _slug(value: Any) -> str:
     """A swept value as part of a file name: 1.5 -> 1.5, [2, 1] -> 2-1, True -> true."""
     return re.sub(r"[^a-z0-9.]+", "-", str(value).lower()).strip("-")
+
+
+def typed(value: Any) -> Any:
+    """Snakemake reads nested values of --config as strings; numbers, lists and null become themselves again."""
+    if isinstance(value, dict):
+        return {key: typed(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [typed(item) for item in value]
+    return yaml.safe_load(value) if isinstance(value, str) else value
 
 
 def load(name: str, overrides: dict[str, Any] | None = None) -> Study:

@@ -67,8 +67,5 @@ def assemble(config: ModelConfig, seed: int) -> InnermostUNet | NestedUNet:
 
 
 def _check_buildable(config: ModelConfig) -> None:
-    for level in config.levels:
-        if level.temporal or any(level.temporal_attention) or level.temporal_rotary or level.temporal_spatial:
-            raise StudyError(f"level {level.resolution}: video (temporal settings) is not built yet; remove them")
     if time_channels(config) % 8:
         raise StudyError(f"time_channels {time_channels(config)} is not divisible by 8; write a multiple of 8")

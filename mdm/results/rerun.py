@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 
@@ -12,8 +13,8 @@ def commands(study: Any, commits: list[str], target: str = "all") -> list[tuple[
         steps.append(("the source these numbers were made with", f"git checkout {commits[0]}"))
     steps += [
         ("install the locked packages", "pip install -r requirements.lock -e ."),
-        ("on this machine", f"snakemake --cores all {target} --config study={study.name}"),
-        ("on a SLURM cluster", f"snakemake --profile slurm {target} --config study={study.name}"),
-        ("what would run, and what it would cost", f"python -m mdm plan --study {study.name}"),
+        ("on this machine", f"snakemake --cores all {target} --config {shlex.join(study.call.snakemake)}"),
+        ("on a SLURM cluster", f"snakemake --profile slurm {target} --config {shlex.join(study.call.snakemake)}"),
+        ("what would run, and what it would cost", f"python -m mdm plan {study.call.mdm}"),
     ]
     return steps

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import Field, model_validator
 
-from mdm.config import SHA256, Count, Positive, Strict, StudyError, nearest
+from mdm.config import StudyError, nearest
 from mdm.manifest import ArtifactError, sha256_file
 from mdm.study_file import parse
+from mdm.text.settings import ENCODERS, T5Settings, TinyT5Settings
 from mdm.text.words import WordTokenizer
 
 # Position biases of the tiny encoder. T5 starts them near zero; random attention then averages over the whole
@@ -20,30 +20,6 @@ from mdm.text.words import WordTokenizer
 # relative difference 2e-7). So each head is made to look at one neighbour, the word before it first of all.
 NEIGHBOURS = (-1, -2, 1, -3, 2, -4, 3, -5)
 NEIGHBOUR_BIAS = 5.0
-
-
-class TinyT5Settings(Strict):
-    """A T5 encoder with random weights: a pure function of the seed."""
-
-    channels: Positive = 64
-    layers: Positive = 2
-    heads: Positive = 4
-    seed: Count = 0
-    max_tokens: Annotated[int, Field(ge=2)] = 32
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> TinyT5Settings:
-        if self.channels % self.heads:
-            raise ValueError(f"channels {self.channels} cannot be shared by {self.heads} heads; write a multiple")
-        return self
-
-
-class T5Settings(Strict):
-    """T5 weights on this machine; every file that matters is named with its hash."""
-
-    path: str
-    sha256: dict[str, Annotated[str, Field(pattern=SHA256)]]
-    max_tokens: Annotated[int, Field(ge=2)] = 128
 
 
 class Encoder:
@@ -77,7 +53,7 @@ def load(spec: dict[str, Any], device: str = "cpu") -> Encoder:
     elif name == "t5":
         encoder = _pretrained(parse(T5Settings, spec.get("settings", {}), where), device)
     else:
-        raise StudyError(f"there is no text encoder {name!r}; {nearest(str(name), ('tiny-t5', 't5'))}")
+        raise StudyError(f"there is no text encoder {name!r}; {nearest(str(name), ENCODERS)}")
     if spec.get("channels", encoder.channels) != encoder.channels:
         raise StudyError(
             f"encoder {name!r} has features of width {encoder.channels}, the study says channels: "

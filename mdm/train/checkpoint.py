@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,18 @@ from mdm.model.checkpoints import load_weights, read_meta, save_weights
 
 KEPT_AUTOSAVES = 2  # the newest, and the one before in case the newest is damaged
 Checkpoint = tuple[dict[str, Tensor], dict[str, Any]]
+
+
+@contextmanager
+def only_trainer(folder: Path) -> Iterator[None]:
+    """One trainer for a stage: an orphan of a killed workflow may still be at work; the kernel frees the lock."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ArtifactError(f"another process is training in {folder.parent}; wait for it or stop it") from None
+        yield
 
 
 def write_checkpoint(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
@@ -42,7 +57,7 @@ class Autosaves:
     def save(self, images: int, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
         write_checkpoint(self._folder / f"autosave-{images:012d}.ckpt", tensors, meta)
         for old in self._newest_first()[KEPT_AUTOSAVES:]:
-            old.unlink()
+            old.unlink(missing_ok=True)
         self._last = time.monotonic()
 
     def latest(self, after: int, until: int) -> Checkpoint | None:
@@ -59,7 +74,7 @@ class Autosaves:
     def clear(self) -> None:
         """Remove every save: the slice is finished and its declared checkpoint holds the same."""
         for path in self._newest_first():
-            path.unlink()
+            path.unlink(missing_ok=True)
 
     def _newest_first(self) -> list[Path]:
         return sorted(self._folder.glob("autosave-*.ckpt"), reverse=True)

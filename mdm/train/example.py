@@ -49,6 +49,11 @@ def dropped(seed: int, pictures: Sequence[int], share: float) -> Tensor:
     return torch.stack(draws) < share
 
 
+def step_seed(seed: int, images: int) -> int:
+    """Seed of what cannot be drawn per image, such as dropout masks: a function of (seed, image counter)."""
+    return noise.generator("step", seed, images).initial_seed()
+
+
 class Examples:
     """Batches of one stage by image counter."""
 

@@ -10,7 +10,7 @@ from mdm.config import ModelConfig
 from mdm.manifest import provenance, read_json, read_recipe, results_root, write_atomic, write_json
 from mdm.model.checkpoints import save_weights, state_hash
 from mdm.train.checkpoint import read_checkpoint
-from mdm.train.start import WEIGHTS
+from mdm.train.start import WEIGHTS, identity
 from mdm.train.state import under
 
 
@@ -38,7 +38,9 @@ def _record(recipe_path: Path, recipe: dict[str, Any]) -> dict[str, Any]:
     resolutions = ModelConfig(**recipe["model"]).resolutions
     return {
         "artifact": f"train/{recipe_path.parent.name}", "recipe": recipe, "resolutions": list(resolutions),
-        "images": recipe["num_images"], "parent": recipe["parent"], "parent_hash": parent_hash, **provenance(_device()),
+        "images": recipe["num_images"], "parent": recipe["parent"], "parent_hash": parent_hash,
+        **{f"{key}_digest": value for key, value in identity(recipe_path, recipe).items() if key != "recipe"},
+        **provenance(_device()),
     }  # fmt: skip
 
 

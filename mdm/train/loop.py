@@ -6,7 +6,6 @@ import math
 import signal
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +14,10 @@ from mdm.config import DiffusionConfig, TrainConfig
 from mdm.diffusion.loss import training_loss
 from mdm.diffusion.schedule import levels
 from mdm.manifest import ArtifactError, read_recipe
-from mdm.train.checkpoint import Autosaves, write_checkpoint
-from mdm.train.example import training_examples
+from mdm.train.checkpoint import Autosaves, only_trainer, write_checkpoint
+from mdm.train.example import step_seed, training_examples
 from mdm.train.optim import learning_rate, set_learning_rate
-from mdm.train.start import slice_end, start
+from mdm.train.start import identity, slice_end, start
 from mdm.train.validation import open_validation
 
 
@@ -36,6 +35,11 @@ class StopRequest:
 
 def train(recipe_path: Path, out: Path, before: Path | None, autosave_seconds: float) -> None:
     """Train until the image count that `out` stands for, then write it."""
+    with only_trainer(out.parent / "progress"):
+        _train(recipe_path, out, before, autosave_seconds)
+
+
+def _train(recipe_path: Path, out: Path, before: Path | None, autosave_seconds: float) -> None:
     recipe = read_recipe(recipe_path)
     config, diffusion = TrainConfig(**recipe["train"]), DiffusionConfig(**recipe["diffusion"])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -48,13 +52,14 @@ def train(recipe_path: Path, out: Path, before: Path | None, autosave_seconds: f
     gammas = levels(diffusion, resolutions).to(device)
     examples = training_examples(recipe_path, recipe, resolutions)
     validation = open_validation(recipe_path, recipe, resolutions, gammas)
-    meta: dict[str, Any] = {"recipe": recipe_path.parent.name}
+    meta = identity(recipe_path, recipe)
 
     state.model.train()
     while state.images < end:
         example = examples.at(state.images).to(device)
         rate = learning_rate(config, state.images, total)
         set_learning_rate(state.optimizer, rate)
+        torch.manual_seed(step_seed(recipe["seed"], state.images))  # dropout inside the network
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             loss, per_level = training_loss(state.model, diffusion, gammas, *example.inputs())
         loss.backward()
@@ -66,10 +71,11 @@ def train(recipe_path: Path, out: Path, before: Path | None, autosave_seconds: f
 
         ticked = progress.add(state.images, config.batch_images, loss, per_level)
         saving = stop.received or autosaves.due() or state.images == end
-        if ticked or saving:
+        due = validation is not None and validation.due(state.images)
+        if ticked or saving or due:
             refuse_nonfinite(norm, per_level.tolist(), state.images, resolutions)
-        if ticked:
-            measured = validation.measure(state) if validation and validation.due(state.images) else None
+        if ticked or due:
+            measured = validation.measure(state) if validation and due else None
             progress.tick(state.images, rate, float(norm), measured)
         if saving and state.images < end:
             autosaves.save(state.images, {**state.tensors(), **progress.tensors()}, {**meta, "images": state.images})

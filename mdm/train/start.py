@@ -47,20 +47,30 @@ def start(
     saved = autosaves.latest(begin, slice_end(recipe, out)) or (read_checkpoint(before) if before else None)
     tensors, images = (saved[0], saved[1]["images"]) if saved else ({}, 0)
     if saved:
-        refuse_other_recipe(saved[1], recipe_path)
+        refuse_other_identity(saved[1], identity(recipe_path, recipe), recipe_path)
         state.restore(tensors, images)
         print(f"continuing at {images:,} of {recipe['num_images']:,} images", flush=True)
     progress.restore(tensors, images)
     return state, progress
 
 
-def refuse_other_recipe(meta: dict[str, Any], recipe_path: Path) -> None:
-    """A checkpoint copied in from another stage would silently change what the digest promises."""
-    here = recipe_path.parent.name
-    if meta["recipe"] != here:
-        raise ArtifactError(
-            f"a checkpoint in {recipe_path.parent} was made by {meta['recipe']}, not by {here}; remove it"
-        )
+def identity(recipe_path: Path, recipe: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint belongs to: its stage, and the very bytes of data and text it was trained on."""
+    root = results_root(recipe_path)
+    found = {"recipe": recipe_path.parent.name, "data": read_json(root / recipe["data"] / "manifest.json")["digest"]}
+    if recipe["text"]:
+        found["text"] = read_json(root / recipe["text"] / "manifest.json")["sha256"]
+    return found
+
+
+def refuse_other_identity(meta: dict[str, Any], here: dict[str, Any], recipe_path: Path) -> None:
+    """A checkpoint of another stage, or of data that was fetched anew, would silently change the weights."""
+    for key, value in here.items():
+        if meta.get(key) != value:
+            raise ArtifactError(
+                f"a checkpoint in {recipe_path.parent} belongs to {key} {meta.get(key)}, the stage now has {value}; "
+                f"remove the checkpoints there to train anew"
+            )
 
 
 def first_weights(recipe_path: Path, recipe: dict[str, Any], config: ModelConfig) -> tuple[nn.Module, set[str]]:

@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 from mdm.manifest import digest, write_json
 from mdm.results import collect
 from mdm.results.html import Sources
+from mdm.study import Call
 
 LITERATURE = Path(__file__).resolve().parents[2] / "config" / "literature.csv"
 HOSTILE = '<script>window.hacked = 1</script> & "two" red circles <img src=x onerror="window.hacked=2">'
@@ -111,7 +112,7 @@ class Study:
     groups: dict[str, str]
     protocols: dict[str, Protocol]
     claims: dict[str, Claim]
-    arguments: str = "--study fixture"
+    call: Call = field(default_factory=lambda: Call("fixture", {}))
 
 
 ABLATIONS = (

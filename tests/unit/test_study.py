@@ -67,7 +67,7 @@ def test_words_change_no_digest(write, words):
 
 def test_job_sizes_change_no_digest(write):
     def other_sizes(raw):
-        raw["base"]["stages"]["r8"].update(slice_images=128, resources={"gpus": 4, "minutes": 9})
+        raw["base"]["stages"]["r8"].update(slice_images=128, resources={"gpus": 1, "minutes": 9})
 
     assert trainings(study.load(write(other_sizes))) == trainings(study.load(write()))
 

@@ -28,6 +28,8 @@ SMALL = {
     "base.stages.r8.num_images": 128,
     "base.stages.r16.num_images": 64,
     "base.train.validate_images": 64,
+    "protocols.zero-shot.num_images": 16,
+    "protocols.zero-shot.num_reference": 16,
 }
 
 

@@ -12,13 +12,17 @@ from mdm.results import names
 
 # Jobs use the interpreter that runs Snakemake, also when its environment is not activated.
 shell.prefix(
-    f"set -euo pipefail; export PATH={os.path.dirname(sys.executable)}:$PATH; "
+    f'set -euo pipefail; export PATH={shlex.quote(os.path.dirname(sys.executable))}:"$PATH"; '
 )
 
-STUDY = study.load(config["study"], config.get("set"))
-SAME_STUDY = f"--nolock --snakefile {workflow.main_snakefile} --config {shlex.join(STUDY.call.snakemake)}"
+STUDY = study.load(config["study"], study.typed(config.get("set")))
+SAME_STUDY = f"--nolock --snakefile {shlex.quote(str(workflow.main_snakefile))} --config {shlex.join(STUDY.call.snakemake)}"
 CODE = study_file.ROOT / "mdm" / "results"
-REPORT_CODE = [CODE / "html.py", CODE / "page.py", *sorted(CODE.glob("templates/*"))]
+SHARED_CODE = [CODE / f"{name}.py" for name in ("collect", "metrics", "quantity")]
+TABLE_CODE = [
+    CODE / f"{name}.py" for name in ("tables", "render", "literature", "instruments")
+]
+PAGE_CODE = [CODE / "html.py", CODE / "page.py", *sorted(CODE.glob("templates/*"))]
 
 
 # Weights and lists from outside are proved before the first job, and not asked for by a dry run.
@@ -61,8 +65,13 @@ def slice_before(wildcards):
     return f"results/{folder}/{before}" if before else []
 
 
-def stage_resource(key, wildcards):
-    return getattr(STUDY.resources(f"train/{wildcards.name}-{wildcards.digest}"), key)
+def resource(kind, key, wildcards):
+    return getattr(STUDY.resources(f"{kind}/{wildcards.name}-{wildcards.digest}"), key)
+
+
+def study_options(wildcards):
+    """By a function: Snakemake would take braces of an override for wildcards."""
+    return STUDY.call.mdm
 
 
 def figure_code(wildcards):

@@ -44,8 +44,13 @@ rule draw_samples:
         "results/samples/{name}-{digest}/logs/sample.log",
     benchmark:
         "results/samples/{name}-{digest}/logs/sample.benchmark.tsv"
+    resources:
+        runtime=partial(resource, "samples", "minutes"),
+        gpu=partial(resource, "samples", "gpus"),
+        cpus_per_task=partial(resource, "samples", "cpus"),
+        mem_mb=partial(resource, "samples", "memory_mb"),
     shell:
-        "exec python -m mdm --threads {threads} sample {input.recipe} > {log} 2>&1"
+        "exec python -m mdm --threads {resources.cpus_per_task} sample {input.recipe} > {log} 2>&1"
 
 
 rule extract_features:
@@ -60,8 +65,13 @@ rule extract_features:
         "results/features/{name}-{digest}/logs/features.log",
     benchmark:
         "results/features/{name}-{digest}/logs/features.benchmark.tsv"
+    resources:
+        runtime=partial(resource, "features", "minutes"),
+        gpu=partial(resource, "features", "gpus"),
+        cpus_per_task=partial(resource, "features", "cpus"),
+        mem_mb=partial(resource, "features", "memory_mb"),
     shell:
-        "exec python -m mdm --threads {threads} features {input.recipe} > {log} 2>&1"
+        "exec python -m mdm --threads {resources.cpus_per_task} features {input.recipe} > {log} 2>&1"
 
 
 rule score:

@@ -8,13 +8,13 @@ rule write_report:
         tables=rules.make_tables.output,
         figures=expand("results/figures/{file}", file=names.figure_files(STUDY)),
         study=STUDY.path,
-        code=REPORT_CODE,
+        code=PAGE_CODE,
     output:
         "reports/index.html",
     log:
         "results/logs/report.log",
     params:
-        study=STUDY.call.mdm,
+        study=study_options,
     shell:
         "python -m mdm report {params.study} --out {output} > {log} 2>&1"
 
@@ -23,13 +23,19 @@ rule write_ablation_report:
     input:
         ablation_artifacts,
         study=STUDY.path,
-        code=REPORT_CODE,
+        code=[
+            *SHARED_CODE,
+            *PAGE_CODE,
+            CODE / "figure_ablation.py",
+            CODE / "tables.py",
+            CODE / "gallery.py",
+        ],
     output:
         "reports/ablations/{ablation}.html",
     log:
         "results/logs/ablation-{ablation}.log",
     params:
-        study=STUDY.call.mdm,
+        study=study_options,
     shell:
         "python -m mdm report {params.study} --ablation {wildcards.ablation} --out {output} > {log} 2>&1"
 

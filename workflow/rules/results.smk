@@ -4,14 +4,14 @@
 rule collect_metrics:
     input:
         artifacts=done(STUDY.measured()),
-        code=CODE / "collect.py",
+        code=SHARED_CODE,
     output:
         "results/metrics.csv",
         "results/missing.json",
     log:
         "results/logs/collect.log",
     params:
-        study=STUDY.call.mdm,
+        study=study_options,
         digest=STUDY.digest,
     shell:
         "python -m mdm collect {params.study} > {log} 2>&1"
@@ -21,10 +21,7 @@ rule make_tables:
     input:
         "results/metrics.csv",
         literature=study_file.LITERATURE,
-        code=expand(
-            f"{CODE}/{{name}}.py",
-            name=["tables", "render", "literature", "instruments"],
-        ),
+        code=[*SHARED_CODE, *TABLE_CODE],
     output:
         expand(
             "results/tables/{table}.{format}",
@@ -34,7 +31,7 @@ rule make_tables:
     log:
         "results/logs/tables.log",
     params:
-        study=STUDY.call.mdm,
+        study=study_options,
         digest=STUDY.digest,
     shell:
         "python -m mdm tables {params.study} > {log} 2>&1"
@@ -43,7 +40,7 @@ rule make_tables:
 rule draw_figure:
     input:
         "results/metrics.csv",
-        code=[CODE / "style.py"],
+        code=[*SHARED_CODE, CODE / "style.py"],
         drawing=figure_code,
     output:
         "results/figures/{figure}.svg",
@@ -51,7 +48,7 @@ rule draw_figure:
     log:
         "results/logs/figure-{figure}.log",
     params:
-        study=STUDY.call.mdm,
+        study=study_options,
         digest=STUDY.digest,
     shell:
         "python -m mdm figure {params.study} --name {wildcards.figure} > {log} 2>&1"
@@ -66,7 +63,7 @@ rule arrange_samples:
     log:
         "results/logs/samples-{run}.log",
     params:
-        study=STUDY.call.mdm,
+        study=study_options,
         digest=STUDY.digest,
     shell:
         "python -m mdm figure {params.study} --name samples-{wildcards.run} > {log} 2>&1"
@@ -75,13 +72,13 @@ rule arrange_samples:
 rule judge_claims:
     input:
         "results/metrics.csv",
-        code=[CODE / "claims.py", CODE / "expression.py"],
+        code=[*SHARED_CODE, CODE / "claims.py", CODE / "expression.py"],
     output:
         "results/claims.json",
     log:
         "results/logs/claims.log",
     params:
-        study=STUDY.call.mdm,
+        study=study_options,
         claims=STUDY.claims_digest,
     shell:
         "python -m mdm claims {params.study} > {log} 2>&1"

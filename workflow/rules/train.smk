@@ -16,11 +16,11 @@ rule train_slice:
     # Training is the long part: nothing else goes first while a stage can start.
     priority: 10
     resources:
-        runtime=partial(stage_resource, "minutes"),
-        nodes=partial(stage_resource, "nodes"),
-        gpu=partial(stage_resource, "gpus"),
-        cpus_per_task=partial(stage_resource, "cpus"),
-        mem_mb=partial(stage_resource, "memory_mb"),
+        runtime=partial(resource, "train", "minutes"),
+        nodes=partial(resource, "train", "nodes"),
+        gpu=partial(resource, "train", "gpus"),
+        cpus_per_task=partial(resource, "train", "cpus"),
+        mem_mb=partial(resource, "train", "memory_mb"),
     shell:
         "exec python -m mdm --threads {resources.cpus_per_task} train {input.recipe} --out {output} --before {input.before} > {log} 2>&1"
 
