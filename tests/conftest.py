@@ -1,14 +1,13 @@
 """Shared places: the repository, the facts beside it if they are there, and one finished quick study."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from repository import ROOT, copy_repository
 
-ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 
 # A job's threads are the tests' threads: two cores are shared by everything that runs here.
@@ -27,26 +26,6 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"{SHARED} is not here")
     return SHARED
-
-
-def copy_repository(target: Path) -> Path:
-    """The files git knows, in another folder: a clone with the changes not yet committed."""
-    listed = subprocess.check_output(
-        ["git", "-C", ROOT, "ls-files", "--cached", "--others", "--exclude-standard"], text=True
-    )
-    for name in listed.splitlines():
-        if (ROOT / name).is_file():
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, target / name)
-    return target
-
-
-def snakemake(folder: Path, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
-    """Run Snakemake in a copy of the repository."""
-    return subprocess.run(
-        [sys.executable, "-m", "snakemake", *arguments],
-        cwd=folder, capture_output=True, text=True, timeout=timeout, check=False,
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 
 import pytest
-from conftest import ROOT
+from repository import ROOT
 
 from mdm import study
 from mdm.model.checkpoints import load_weights, state_hash

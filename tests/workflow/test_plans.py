@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import copy_repository, snakemake
+from repository import copy_repository, snakemake
 
 
 @pytest.fixture(scope="module")

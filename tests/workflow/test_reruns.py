@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from conftest import snakemake
+from repository import snakemake
 
 pytestmark = pytest.mark.slow
 REPORT = {"write_report": 1, "write_ablation_report": 2}
