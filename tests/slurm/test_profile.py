@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 
 import pytest
 from repository import ROOT
@@ -24,7 +25,7 @@ QUICKLY = [
 def on_cluster(folder, *arguments):
     """Run Snakemake in a folder while a cluster of two nodes with eight fake GPUs each is up."""
     return subprocess.run(
-        [ROOT / "tools" / "mini_slurm.sh", "run", shutil.which("snakemake") or "snakemake", *arguments],
+        [ROOT / "tools" / "mini_slurm.sh", "run", sys.executable, "-m", "snakemake", *arguments],
         cwd=folder, env={**os.environ, "MINI_SLURM_DIR": str(folder / ".slurm")},
         capture_output=True, text=True, timeout=500, check=False,
     )  # fmt: skip
