@@ -2,6 +2,10 @@
 
 import csv
 import json
+import os
+import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -43,6 +47,16 @@ def test_nothing_is_missing_and_claims_have_verdicts(finished):
     assert json.loads((finished / "results" / "missing.json").read_text())["missing"] == []
     verdicts = json.loads((finished / "results" / "claims.json").read_text())
     assert "progressive" in json.dumps(verdicts)
+
+
+@pytest.mark.skipif(not shutil.which("chromedriver"), reason="chromium-driver is not installed")
+def test_a_browser_finds_nothing_wrong_with_the_real_report(finished, root):
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", root / "tests" / "browser"],
+        env={**os.environ, "MDM_REPORT": str(finished / "reports" / "index.html")},
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:]
 
 
 def test_tables_come_in_three_formats(finished):

@@ -41,7 +41,7 @@ def test_a_wrong_study_is_one_message_and_no_traceback_of_ours(fresh):
 def test_missing_weights_stop_the_study_before_the_first_job(fresh):
     path = fresh / "config" / "studies" / "weights.yaml"
     text = (fresh / "config/studies/quick.yaml").read_text()
-    path.write_text(text.replace("    clip: clip\n", f"    inception: {{path: no/such.pt, sha256: {'0' * 64}}}\n", 1))
+    path.write_text(text.replace("    clip: clip\n", f"    inception: {{path: no/such.pt, sha256: '{'0' * 64}'}}\n", 1))
     done = subprocess.run(
         [sys.executable, "-m", "mdm", "run", "--study", "weights"],
         cwd=fresh,
