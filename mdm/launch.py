@@ -18,6 +18,7 @@ from typing import IO
 
 from mdm.config import StudyError
 from mdm.external import check_files
+from mdm.plan import training_gigaflops
 from mdm.study import Study
 
 FINISHED = re.compile(r"^Finished jobid: \d+ \(Rule: (\S+)\)|^(\d+) of (\d+) steps")
@@ -46,8 +47,7 @@ def run(study: Study, targets: list[str], cores: str) -> int:
     started = time.monotonic()
     check_files(study)  # one clear message before anything starts
     command = [sys.executable, "-m", "snakemake", *targets, "--cores", cores, "--nolock"]
-    # The base run has the longest chain and most other results wait for it: it goes first.
-    command += ["--config", *study.call.snakemake, "--prioritize", *study.first_of_all()]
+    command += ["--config", *study.call.snakemake, "--prioritize", *go_first(study)]
     print(f"study {study.name}: planning (details in {LOG})", flush=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite stop, like Ctrl-C
     with only_one() as lock, open(LOG, "wb") as log:
@@ -58,6 +58,13 @@ def run(study: Study, targets: list[str], cores: str) -> int:
         status = _watch(child)
     _conclude(status, time.monotonic() - started)
     return status
+
+
+def go_first(study: Study) -> list[str]:
+    """The base run, whose chain is the longest and on which most results wait, and the longest single training."""
+    base = [run.stages[-1].artifact for run in study.runs if run.name == study.runs[0].name]
+    longest = max(study.of_kind("train"), key=lambda ref: training_gigaflops(study.recipe(ref)))
+    return [f"results/{ref}/manifest.json" for ref in dict.fromkeys([*base, longest])]
 
 
 def _watch(child: subprocess.Popen[bytes]) -> int:

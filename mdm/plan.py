@@ -38,6 +38,11 @@ def _attention(width: int, pixels: int, ffn: bool) -> float:
     return 2 * pixels * width * width * (4 + 8 * ffn) + 4 * pixels * pixels * width
 
 
+def training_gigaflops(recipe: dict[str, Any]) -> float:
+    """Rough cost of a whole training stage."""
+    return recipe["num_images"] * TRAINING_FACTOR * gigaflops(ModelConfig(**recipe["model"]))
+
+
 @dataclass(frozen=True)
 class Line:
     """One artifact that costs time."""
@@ -73,8 +78,7 @@ class Estimate:
         return f"{status['images'] / status['num_images']:.0%}"
 
     def _train(self, recipe: dict[str, Any]) -> float:
-        work = recipe["num_images"] * TRAINING_FACTOR * gigaflops(ModelConfig(**recipe["model"]))
-        return work * self._study.config.seconds_per_gigaflop
+        return training_gigaflops(recipe) * self._study.config.seconds_per_gigaflop
 
     def _sample(self, recipe: dict[str, Any]) -> float:
         model = ModelConfig(**self._study.recipe(recipe["train"])["model"])

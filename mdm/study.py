@@ -306,11 +306,6 @@ class Study:
         stages = [stage.artifact for run in runs for stage in run.stages]
         return list(dict.fromkeys(stages + [e.scores for run in runs for e in run.evaluations]))
 
-    def first_of_all(self) -> list[str]:
-        """Manifests of the first run's last stages, one for each seed."""
-        stages = [run.stages[-1].artifact for run in self.runs if run.name == self.runs[0].name]
-        return [f"results/{ref}/manifest.json" for ref in stages]
-
     def of_kind(self, *kinds: str) -> list[str]:
         return [ref for ref, artifact in self.artifacts.items() if artifact.kind in kinds]
 
