@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from mdm.config import ResourceConfig, RunConfig, StageConfig, StudyConfig, StudyError, nearest
+from mdm.config import ResourceConfig, RunConfig, StudyConfig, StudyError, nearest
 from mdm.manifest import digest
 from mdm.recipes import Artifact, Shelf
 from mdm.study_file import assign, parse, read_study
@@ -127,7 +127,7 @@ class Study:
         self.title, self.question, self.abstract = config.title, config.question, config.abstract
         self.protocols, self.groups = config.protocols, config.groups
         self._shelf = Shelf(config, path.name)
-        self._jobs: dict[str, StageConfig] = {}
+        self._slices: dict[str, int | None] = {}
         self._resources: dict[str, ResourceConfig] = {}
         variants = self._variants()
         self.ablations = self._ablations(variants)
@@ -197,7 +197,7 @@ class Study:
                     f"{list(parent.resolutions)} of stage '{parent.name}'; a stage keeps the levels before it"
                 )
             ref = self._shelf.train(run, name, seed, parent.artifact if parent else None, place)
-            self._jobs.setdefault(ref, entry)
+            self._slices.setdefault(ref, entry.slice_images)
             self._resources.setdefault(ref, entry.resources)
             stages.append(Stage(name, ref, resolutions, entry.num_images))
         return stages
@@ -288,7 +288,7 @@ class Study:
     def slice_before(self, ref: str, images: str | int | None = None) -> str | None:
         """The checkpoint file with which the slice ending at `images` (None: the last slice) begins."""
         total = self.recipe(ref)["num_images"]
-        size = self._jobs[ref].slice_images or total
+        size = self._slices[ref] or total
         start = (int(images or total) - 1) // size * size
         return f"slice-{start}.ckpt" if start else None
 
