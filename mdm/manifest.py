@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 import time
+from collections.abc import Mapping
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -85,15 +86,23 @@ def results_root(recipe_path: str | Path) -> Path:
     return Path(recipe_path).resolve().parents[2]
 
 
-class Stopwatch:
-    """Wall seconds since construction."""
+class Making:
+    """One artifact while it is made: its proved recipe, its folder, and last of all its manifest."""
 
-    def __init__(self) -> None:
-        self._start = time.monotonic()
+    def __init__(self, recipe_path: str | Path) -> None:
+        self._started = time.monotonic()
+        self.recipe = read_recipe(recipe_path)
+        self.folder, self.root = Path(recipe_path).parent, results_root(recipe_path)
 
-    @property
-    def seconds(self) -> float:
-        return round(time.monotonic() - self._start, 3)
+    def finish(self, facts: Mapping[str, Any], device: str = "cpu") -> dict[str, Any]:
+        """Write manifest.json, which says that the artifact is complete; `facts` may bring their own seconds."""
+        manifest = {
+            "artifact": f"{self.recipe['kind']}/{self.folder.name}", "recipe": self.recipe, **facts,
+            **provenance(device),
+        }  # fmt: skip
+        manifest.setdefault("seconds", round(time.monotonic() - self._started, 3))
+        write_json(self.folder / "manifest.json", manifest)
+        return manifest
 
 
 def _git(*arguments: str) -> str | None:

@@ -309,10 +309,11 @@ class Study:
     def of_kind(self, *kinds: str) -> list[str]:
         return [ref for ref, artifact in self.artifacts.items() if artifact.kind in kinds]
 
-    def group_members(self) -> dict[str, list[str]]:
-        """Ablations of each group that has any."""
-        members = {g: [a.name for a in self.ablations.values() if a.group == g] for g in self.groups}
-        return {group: names for group, names in members.items() if names}
+
+def group_members(study: Study) -> dict[str, list[str]]:
+    """Ablations of each group that has any, in the study's order."""
+    members = {g: [a.name for a in study.ablations.values() if a.group == g] for g in study.groups}
+    return {group: names for group, names in members.items() if names}
 
 
 def _slug(value: Any) -> str:

@@ -6,6 +6,7 @@ its circumscribed circle and half a gap around it; the frame is cut at random un
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 Point = tuple[float, float]
+Disc = tuple[Point, float]  # centre, radius
 Region = tuple[tuple[float, float], tuple[float, float]]  # (x from, to), (y from, to)
 
 RADII = {"small": 0.1, "medium": 0.138, "large": 0.19}
@@ -22,6 +24,7 @@ CONTAINER_RADII = (0.39, 0.42)
 MARGIN = 0.03
 GAP = 0.025
 GROUP_GAP = 0.06
+CLOSE_ROOM = (0.08, 0.45)  # share of the objects' extent that a close-up shows around them
 FRAME: Region = ((MARGIN - GAP / 2, 1 - MARGIN + GAP / 2),) * 2
 # A side relation is shown only when the other direction is clearly the lesser one.
 CLEAR_SLOPE = 0.55
@@ -143,3 +146,22 @@ def cluster(draw: Draw, count: int, radius: float, centre: Point, room: float) -
     arm = _cluster_radius(count, radius) - radius
     angles = [turn + math.tau * k / count for k in range(count)]
     return [(x + arm * math.cos(a), y + arm * math.sin(a)) for a in angles]
+
+
+def close_up(draw: Draw, groups: Sequence[Sequence[Disc]], relation: str | None) -> list[list[Disc]]:
+    """The discs pulled together until two nearly touch, then enlarged to fill the frame but for CLOSE_ROOM."""
+    pull = 1.0 if relation == "inside" else min(1.0, _tightest(groups, AXES.get(relation or "")))
+    discs = [((x * pull, y * pull), radius) for group in groups for (x, y), radius in group]
+    spans = [(min(c[a] - r for c, r in discs), max(c[a] + r for c, r in discs)) for a in (0, 1)]
+    side = max(high - low for low, high in spans) * (1 + draw.between(*CLOSE_ROOM))
+    left, top = (draw.between(high - side * (1 - MARGIN), low - side * MARGIN) for low, high in spans)
+    seen = iter((((x - left) / side, (y - top) / side), radius / side) for (x, y), radius in discs)
+    return [[next(seen) for _ in group] for group in groups]
+
+
+def _tightest(groups: Sequence[Sequence[Disc]], axis: int | None) -> float:
+    """The largest share of their distances that discs need; two groups stay apart along their own axis."""
+    within = [(pair, math.dist(pair[0][0], pair[1][0])) for g in groups for pair in itertools.combinations(g, 2)]
+    pairs = [] if axis is None else itertools.product(*groups)
+    across = [(pair, abs(pair[0][0][axis] - pair[1][0][axis])) for pair in pairs]
+    return max(((one[1] + other[1] + GAP) / apart for (one, other), apart in within + across), default=1.0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from dataclasses import replace
 from functools import cache
 from typing import Annotated, Literal
 
@@ -56,6 +57,9 @@ class SceneSettings(Strict):
         default=None, description="default: all that the other knobs allow; []: one group per scene"
     )
     phrasings: Positive | None = Field(default=None, description="captions use the first so many; default: all")
+    framing: Literal["wide", "close"] = Field(
+        default="wide", description="close: the objects stand together and fill the picture"
+    )
 
     @field_validator("shapes", "colours", "sizes", "fills", "backgrounds", "relations")
     @classmethod
@@ -176,6 +180,8 @@ def scene(seed: int, id: int, settings: SceneSettings) -> Scene:
         groups = _nested(draw, settings, first, total - 1)
     else:
         groups = _side(draw, settings, first, total, relation)
+    if settings.framing == "close":
+        groups = _close_up(draw, groups, relation)
     kind, tone = draw.pick(settings.knob("backgrounds")), draw.pick(tuple(TONES))
     background = Background(kind, tone, draw.between(0, 6.283185), int.from_bytes(key[16:24], "big"))
     return Scene(id, groups, relation, background, int.from_bytes(key[24:28], "big"))
@@ -217,6 +223,16 @@ def _nested(draw: Draw, settings: SceneSettings, first: Pair, count: int) -> tup
     height, room = ROOMS[second[1]]
     places = scene_layout.cluster(draw, count, radius, (x, y - height * outer), room * outer)
     return _group(draw, settings, first, size, radius, places), container
+
+
+def _close_up(draw: Draw, groups: tuple[Group, ...], relation: str | None) -> tuple[Group, ...]:
+    """The same objects moved together and drawn as large as the frame allows, with a little room to wander."""
+    discs = [[(centre, group.radius) for centre in group.centres] for group in groups]
+    places = scene_layout.close_up(draw, discs, relation)
+    return tuple(
+        replace(group, radius=place[0][1], centres=tuple(centre for centre, _ in place))
+        for group, place in zip(groups, places, strict=True)
+    )
 
 
 def _container(draw: Draw, settings: SceneSettings, pair: Pair, radius: float, at: Point) -> Group:

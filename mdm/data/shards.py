@@ -19,14 +19,12 @@ from mdm.data import sources
 from mdm.data.sources import Picture, Row
 from mdm.manifest import (
     ArtifactError,
-    Stopwatch,
+    Making,
     canonical,
-    provenance,
     read_json,
     read_recipe,
     sha256_file,
     write_atomic,
-    write_json,
 )
 
 REASONS_SHOWN = 5
@@ -137,16 +135,15 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> int:
 
 def write_manifest(recipe_path: str | Path) -> dict[str, Any]:
     """Check every shard against its record and write manifest.json: what a training run trusts."""
-    clock, folder = Stopwatch(), Path(recipe_path).parent
-    recipe = read_recipe(recipe_path)
+    making = Making(recipe_path)
+    recipe, folder = making.recipe, making.folder
     source, settings = sources.reopen(recipe, str(recipe_path))
     shards, failures = [], Counter[str]()
     for name in sources.shard_names(recipe):
         record = _check_shard(folder / "shards" / f"{name}.tar")
         failures.update(record["failures"])
         shards.append({"file": f"shards/{name}.tar", **{key: record[key] for key in ("sha256", "samples", "bytes")}})
-    manifest = {
-        "kind": "data",
+    facts = {
         "source": recipe["source"],
         "licence": source.LICENCE,
         "resolution": settings.resolution,
@@ -156,11 +153,8 @@ def write_manifest(recipe_path: str | Path) -> dict[str, Any]:
         "digest": hashlib.sha256(" ".join(shard["sha256"] for shard in shards).encode()).hexdigest(),
         "index_sha256": sha256_file(folder / "index.tsv"),
         "shards": shards,
-        **provenance(),
-        "seconds": clock.seconds,
     }
-    write_json(folder / "manifest.json", manifest)
-    return manifest
+    return making.finish(facts)
 
 
 def _check_shard(path: Path) -> dict[str, Any]:

@@ -18,15 +18,7 @@ from mdm.evaluate.intervals import proportion
 from mdm.evaluate.judge_network import to_input
 from mdm.evaluate.pictures import PictureSet, open_pictures
 from mdm.evaluate.settings import ClipSettings
-from mdm.manifest import (
-    Stopwatch,
-    provenance,
-    read_recipe,
-    results_root,
-    sha256_file,
-    write_atomic,
-    write_json,
-)
+from mdm.manifest import Making, sha256_file, write_atomic
 from mdm.study_file import parse
 
 if TYPE_CHECKING:
@@ -55,19 +47,17 @@ def configuration(settings: ClipSettings) -> dict[str, Any]:
 
 def train_clip(recipe_path: str | Path) -> None:
     """Train on the recipe's data; write a folder that open_clip loads, and its retrieval accuracy."""
-    clock, recipe, folder = Stopwatch(), read_recipe(recipe_path), Path(recipe_path).parent
+    making = Making(recipe_path)
+    recipe, folder = making.recipe, making.folder
     settings = parse(ClipSettings, recipe["settings"], f"{recipe_path}: settings")
-    root, side = results_root(recipe_path), settings.resolution
-    model, loss = fit_clip(open_pictures(root / recipe["data"], resolution=side), settings)
+    side = settings.resolution
+    model, loss = fit_clip(open_pictures(making.root / recipe["data"], resolution=side), settings)
     save_clip(folder, model, settings)
     sha256 = sha256_file(folder / FOLDER_FILES[1])
     scorer = load_clip({"path": folder, "sha256": sha256})
-    metrics = [retrieval(scorer, open_pictures(root / recipe["test"], resolution=side))]
-    write_json(folder / "manifest.json", {
-        "artifact": f"clip/{folder.name}", "recipe": recipe, "settings": settings.model_dump(mode="json"),
-        "metrics": metrics, "loss": loss, "parameters": sum(p.numel() for p in model.parameters()),
-        "sha256": sha256, **provenance(), "seconds": clock.seconds,
-    })  # fmt: skip
+    metrics = [retrieval(scorer, open_pictures(making.root / recipe["test"], resolution=side))]
+    parameters = sum(p.numel() for p in model.parameters())
+    making.finish({"metrics": metrics, "loss": loss, "parameters": parameters, "sha256": sha256})
 
 
 def fit_clip(pictures: PictureSet, settings: ClipSettings) -> tuple[open_clip.CLIP, float]:

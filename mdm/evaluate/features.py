@@ -14,16 +14,7 @@ from mdm.evaluate.labels import encode
 from mdm.evaluate.pictures import PictureSet, open_pictures
 from mdm.evaluate.progress import Progress
 from mdm.evaluate.statistics import GaussianStatistics
-from mdm.manifest import (
-    Stopwatch,
-    provenance,
-    read_json,
-    read_recipe,
-    results_root,
-    sha256_file,
-    write_atomic,
-    write_json,
-)
+from mdm.manifest import Making, read_json, sha256_file, write_atomic
 
 BATCH_IMAGES = 64
 FEATURES, STATISTICS = "features.safetensors", "statistics.safetensors"
@@ -33,8 +24,8 @@ def extract_features(recipe_path: str | Path, batch_images: int = BATCH_IMAGES) 
     """Write features.safetensors, statistics.safetensors and manifest.json of a features recipe."""
     import torch
 
-    clock, recipe, folder = Stopwatch(), read_recipe(recipe_path), Path(recipe_path).parent
-    root = results_root(recipe_path)
+    making = Making(recipe_path)
+    recipe, folder, root = making.recipe, making.folder, making.root
     device = "cuda" if torch.cuda.is_available() else "cpu"
     pictures = open_pictures(root / recipe["images"], recipe["num_images"], recipe.get("resolution"))
     extractors = load_extractors(recipe["extractors"], root, device)
@@ -44,10 +35,8 @@ def extract_features(recipe_path: str | Path, batch_images: int = BATCH_IMAGES) 
     tensors = {k: v for name, part in statistics.items() for k, v in part.tensors(name).items()}
     write_atomic(folder / STATISTICS, save(tensors))
     machine = torch.cuda.get_device_name() if device == "cuda" else device
-    write_json(folder / "manifest.json", {
-        "artifact": f"features/{folder.name}", **describe(recipe, root), "resolution": pictures.resolution,
-        "sha256": sha256_file(folder / FEATURES), **provenance(machine), "seconds": clock.seconds,
-    })  # fmt: skip
+    facts = {**describe(recipe, root), "resolution": pictures.resolution, "sha256": sha256_file(folder / FEATURES)}
+    making.finish(facts, machine)
 
 
 def read_pictures(
@@ -75,7 +64,6 @@ def describe(recipe: Mapping[str, Any], root: Path) -> dict[str, Any]:
     source = read_json(root / recipe["images"] / "recipe.json")
     judge = recipe["extractors"].get("judge")
     return {
-        "recipe": dict(recipe),
         "images": recipe["images"],
         "prompts": source["prompts"] if source["kind"] == "samples" else None,
         "num_images": recipe["num_images"],

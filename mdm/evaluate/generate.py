@@ -18,15 +18,7 @@ from mdm.evaluate.archive import ArrayStream, read_array, read_batches, write_ar
 from mdm.evaluate.painter import Painter
 from mdm.evaluate.pictures import LEVEL
 from mdm.evaluate.progress import Progress
-from mdm.manifest import (
-    ArtifactError,
-    provenance,
-    read_recipe,
-    results_root,
-    sha256_file,
-    write_atomic,
-    write_json,
-)
+from mdm.manifest import ArtifactError, Making, sha256_file, write_atomic
 
 BATCH_IMAGES = 32
 GRID_SIDE = 8
@@ -34,8 +26,8 @@ GRID_SIDE = 8
 
 def generate(recipe_path: str | Path, batch_images: int = BATCH_IMAGES) -> None:
     """Draw every picture of a samples recipe; a killed run continues with its first unfinished batch."""
-    recipe, folder = read_recipe(recipe_path), Path(recipe_path).parent
-    root = results_root(recipe_path)
+    making = Making(recipe_path)
+    recipe, folder, root = making.recipe, making.folder, making.root
     rows = read_prompts(root / recipe["prompts"], recipe["num_images"])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     painter = Painter(recipe, root, device)
@@ -44,7 +36,8 @@ def generate(recipe_path: str | Path, batch_images: int = BATCH_IMAGES) -> None:
     batches = _draw_batches(painter, rows, partial, batch_images)
     write_archive(folder / "images.npz", _arrays(batches, rows, painter.resolutions))
     _write_grids(folder, painter.resolutions)
-    write_json(folder / "manifest.json", _manifest(recipe, folder, painter, batches, device))
+    name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
+    making.finish(_facts(folder, recipe["num_images"], painter, batches), name)
     shutil.rmtree(folder / "partial")
 
 
@@ -115,16 +108,12 @@ def _write_grids(folder: Path, resolutions: Sequence[int]) -> None:
         write_atomic(folder / f"grid_{r}.png", png(sheet).data)
 
 
-def _manifest(
-    recipe: dict[str, Any], folder: Path, painter: Painter, batches: Sequence[Path], device: torch.device
-) -> dict[str, Any]:
+def _facts(folder: Path, num_images: int, painter: Painter, batches: Sequence[Path]) -> dict[str, Any]:
+    """For the manifest; seconds count every batch, also those that were drawn before a kill."""
     seconds = sum(float(read_array(path, "seconds")[0]) for path in batches)
     evaluations = sum(int(read_array(path, "evaluations")[0]) for path in batches)
-    name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
     return {
-        "artifact": f"samples/{folder.name}", "recipe": recipe, "num_images": recipe["num_images"],
-        "resolutions": list(painter.resolutions), "weights_hash": painter.weights_hash,
+        "num_images": num_images, "resolutions": list(painter.resolutions), "weights_hash": painter.weights_hash,
         "sha256": sha256_file(folder / "images.npz"), "network_evaluations": evaluations,
-        "network_evaluations_per_image": evaluations / recipe["num_images"],
-        **provenance(name), "seconds": round(seconds, 3),
+        "network_evaluations_per_image": evaluations / num_images, "seconds": round(seconds, 3),
     }  # fmt: skip

@@ -17,15 +17,7 @@ from mdm.evaluate.judge_network import WEIGHTS, Judge, JudgeReader, Reading, to_
 from mdm.evaluate.labels import CLASSES, WIDTHS, encode
 from mdm.evaluate.pictures import PictureSet, open_pictures
 from mdm.evaluate.settings import JudgeSettings
-from mdm.manifest import (
-    ArtifactError,
-    Stopwatch,
-    provenance,
-    read_recipe,
-    results_root,
-    sha256_file,
-    write_json,
-)
+from mdm.manifest import ArtifactError, Making, sha256_file, write_json
 from mdm.model.checkpoints import save_weights
 from mdm.study_file import parse
 
@@ -36,19 +28,16 @@ READ_BATCH = 256
 
 def train_judge(recipe_path: str | Path) -> None:
     """Train on the recipe's data and test on its test set; write weights, judge.json and manifest."""
-    clock, recipe, folder = Stopwatch(), read_recipe(recipe_path), Path(recipe_path).parent
+    making = Making(recipe_path)
+    recipe, folder = making.recipe, making.folder
     settings = parse(JudgeSettings, recipe["settings"], f"{recipe_path}: settings")
-    root = results_root(recipe_path)
-    judge, loss = fit_judge(open_labelled(root / recipe["data"], settings.resolution), settings)
+    judge, loss = fit_judge(open_labelled(making.root / recipe["data"], settings.resolution), settings)
     shape = {"resolution": settings.resolution, "channels": settings.channels}
     save_weights(folder / WEIGHTS, judge.state_dict(), shape)
-    metrics = examine(JudgeReader(folder), open_labelled(root / recipe["test"], settings.resolution))
+    metrics = examine(JudgeReader(folder), open_labelled(making.root / recipe["test"], settings.resolution))
     write_json(folder / "judge.json", {"metrics": metrics, "test": recipe["test"]})
-    write_json(folder / "manifest.json", {
-        "artifact": f"judge/{folder.name}", "recipe": recipe, "settings": settings.model_dump(mode="json"),
-        "loss": loss, "parameters": sum(p.numel() for p in judge.parameters()),
-        "sha256": sha256_file(folder / WEIGHTS), **provenance(), "seconds": clock.seconds,
-    })  # fmt: skip
+    parameters = sum(p.numel() for p in judge.parameters())
+    making.finish({"loss": loss, "parameters": parameters, "sha256": sha256_file(folder / WEIGHTS)})
 
 
 def open_labelled(folder: Path, resolution: int) -> PictureSet:

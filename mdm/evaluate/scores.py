@@ -16,7 +16,7 @@ from mdm.evaluate.kid import kernel_distance
 from mdm.evaluate.protocol import Protocol
 from mdm.evaluate.settings import ScoreSettings
 from mdm.evaluate.statistics import GaussianStatistics
-from mdm.manifest import Stopwatch, provenance, read_json, read_recipe, results_root, write_json
+from mdm.manifest import Making, read_json, write_json
 from mdm.study_file import parse
 
 # Features -> names of their Fréchet distance and kernel distance.
@@ -41,19 +41,15 @@ class Side:
 
 def score(recipe_path: str | Path) -> None:
     """Write scores.json and manifest.json of a scores recipe."""
-    clock, recipe, folder = Stopwatch(), read_recipe(recipe_path), Path(recipe_path).parent
-    settings = parse(ScoreSettings, recipe["settings"], f"{recipe_path}: settings")
-    root = results_root(recipe_path)
-    generated, reference = Side(root / recipe["features"]), Side(root / recipe["reference"])
+    making = Making(recipe_path)
+    settings = parse(ScoreSettings, making.recipe["settings"], f"{recipe_path}: settings")
+    generated, reference = (Side(making.root / making.recipe[side]) for side in ("features", "reference"))
     protocol = Protocol.between(generated.manifest, reference.manifest)
     metrics = [row for part in PARTS for row in part(generated, reference, settings)]
-    write_json(folder / "scores.json", {"metrics": metrics, "protocol": protocol.as_json()})
+    write_json(making.folder / "scores.json", {"metrics": metrics, "protocol": protocol.as_json()})
     for row in metrics:
         print("{metric:28} {value:10.4f}  [{low:.4f}, {high:.4f}]  n = {n}".format(**row))
-    write_json(folder / "manifest.json", {
-        "artifact": f"scores/{folder.name}", "recipe": recipe, "protocol": protocol.describe(),
-        **provenance(), "seconds": clock.seconds,
-    })  # fmt: skip
+    making.finish({"protocol": protocol.describe()})
 
 
 def distances(generated: Side, reference: Side, settings: ScoreSettings) -> Iterator[dict[str, Any]]:

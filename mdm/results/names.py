@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-
-def used_groups(study: Any) -> list[str]:
-    """Groups that have an ablation, in the study's order."""
-    return [g for g in study.groups if any(a.group == g for a in study.ablations.values())]
+from mdm.study import group_members
 
 
 def sampled_runs(study: Any) -> list[str]:
@@ -23,13 +20,13 @@ def table_names(study: Any) -> list[str]:
         "metrics",
         "cost",
         "literature",
-        *(f"ablation-{g}" for g in used_groups(study)),
+        *(f"ablation-{g}" for g in group_members(study)),
     ]
 
 
 def figure_names(study: Any) -> list[str]:
     """Every figure: .svg and .png, except `samples-RUN`, which is a .png."""
-    drawn = ["training-curves", "guidance", "alignment", *(f"ablation-{g}" for g in used_groups(study))]
+    drawn = ["training-curves", "guidance", "alignment", *(f"ablation-{g}" for g in group_members(study))]
     return drawn + [f"samples-{run}" for run in sampled_runs(study)]
 
 

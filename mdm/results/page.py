@@ -14,8 +14,9 @@ from mdm.manifest import read_json
 from mdm.results import figure_ablation, figures, gallery, instruments, provenance, style, tables
 from mdm.results.claims import VERDICTS, judge_all
 from mdm.results.collect import Artifacts, Evidence, read_metrics
-from mdm.results.names import sampled_runs, used_groups
+from mdm.results.names import sampled_runs
 from mdm.results.rerun import commands
+from mdm.study import group_members
 
 CAPTIONS = {
     "training-curves": (
@@ -171,8 +172,7 @@ class Page:
     def report(self) -> dict[str, Any]:
         """The whole report but its galleries."""
         verdicts = judge_all(self.study, self.evidence)
-        entries = self.study.ablations.items()
-        groups = {g: [self.ablation(n) for n, a in entries if a.group == g] for g in used_groups(self.study)}
+        groups = {g: [self.ablation(n) for n in names] for g, names in group_members(self.study).items()}
         named = {name: self.table(name) for name in ("main", "metrics", "alignment", "literature", "cost")}
         commits = provenance.full_commits(self.study, self.artifacts)
         return self.common() | named | {

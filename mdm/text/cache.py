@@ -10,16 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from mdm.manifest import (
-    ArtifactError,
-    Stopwatch,
-    provenance,
-    read_recipe,
-    results_root,
-    sha256_file,
-    write_atomic,
-    write_json,
-)
+from mdm.manifest import ArtifactError, Making, sha256_file, write_atomic
 
 if TYPE_CHECKING:
     from mdm.text.encoder import Encoder
@@ -97,23 +88,14 @@ def embed(recipe_path: str | Path, device: str = "cpu") -> dict[str, Any]:
     """Embed every caption of the recipe's data sets (and its optional list `captions`)."""
     from mdm.text import encoder as encoders
 
-    clock, recipe, folder = Stopwatch(), read_recipe(recipe_path), Path(recipe_path).parent
+    making = Making(recipe_path)
+    recipe, folder = making.recipe, making.folder
     captions = list(recipe.get("captions", []))
     for reference in recipe["data"]:
-        captions += [row.caption for row in _index(results_root(recipe_path) / reference)]
+        captions += [row.caption for row in _index(making.root / reference)]
     encoder = encoders.load(recipe["encoder"], device)
     counts = write(folder / FILE, captions, encoder)
-    manifest = {
-        "kind": "text",
-        "encoder": recipe["encoder"],
-        "data": recipe["data"],
-        **counts,
-        "sha256": sha256_file(folder / FILE),
-        **provenance(device),
-        "seconds": clock.seconds,
-    }
-    write_json(folder / "manifest.json", manifest)
-    return manifest
+    return making.finish({**counts, "sha256": sha256_file(folder / FILE)}, device)
 
 
 def _index(folder: Path) -> list[Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mdm.config import ModelConfig
-from mdm.manifest import provenance, read_json, read_recipe, results_root, write_atomic, write_json
+from mdm.manifest import Making, read_json, results_root, write_atomic, write_json
 from mdm.model.checkpoints import save_weights, state_hash
 from mdm.train.checkpoint import read_checkpoint
 from mdm.train.start import WEIGHTS, identity
@@ -16,7 +16,8 @@ from mdm.train.state import under
 
 def export(recipe_path: Path) -> None:
     """Write averaged and raw weights, the history and the manifest of a finished stage."""
-    recipe, folder = read_recipe(recipe_path), recipe_path.parent
+    making = Making(recipe_path)
+    recipe, folder = making.recipe, making.folder
     tensors, _ = read_checkpoint(folder / "final.ckpt")
     states = {"ema": under("ema.", tensors), "raw": under("model.", tensors)}
     for kind, state in states.items():
@@ -26,10 +27,10 @@ def export(recipe_path: Path) -> None:
     write_atomic(folder / "history.jsonl", history)
     hashes = {WEIGHTS[kind]: state_hash(state) for kind, state in states.items()}
     last = json.loads(history.splitlines()[-1])
-    write_json(folder / "manifest.json", {**_record(recipe_path, recipe), "weights": hashes, **_cost(last, states)})
+    making.finish({**_lineage(recipe_path, recipe), "weights": hashes, **_cost(last, states)}, _device())
 
 
-def _record(recipe_path: Path, recipe: dict[str, Any]) -> dict[str, Any]:
+def _lineage(recipe_path: Path, recipe: dict[str, Any]) -> dict[str, Any]:
     """Where the stage stands in its chain."""
     parent_hash = None
     if recipe["parent"]:
@@ -37,10 +38,9 @@ def _record(recipe_path: Path, recipe: dict[str, Any]) -> dict[str, Any]:
         parent_hash = parent["weights"][WEIGHTS[recipe["start_from"]]]
     resolutions = ModelConfig(**recipe["model"]).resolutions
     return {
-        "artifact": f"train/{recipe_path.parent.name}", "recipe": recipe, "resolutions": list(resolutions),
-        "images": recipe["num_images"], "parent": recipe["parent"], "parent_hash": parent_hash,
+        "resolutions": list(resolutions), "images": recipe["num_images"], "parent": recipe["parent"],
+        "parent_hash": parent_hash,
         **{f"{key}_digest": value for key, value in identity(recipe_path, recipe).items() if key != "recipe"},
-        **provenance(_device()),
     }  # fmt: skip
 
 

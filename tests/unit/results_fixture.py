@@ -8,7 +8,6 @@ import math
 import random
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -16,7 +15,7 @@ from PIL import Image, ImageDraw
 from mdm.manifest import digest, write_json
 from mdm.results import collect
 from mdm.results.html import Sources
-from mdm.study import Call
+from mdm.study import Ablation, Call, Claim, Evaluation, Run, Stage
 
 LITERATURE = Path(__file__).resolve().parents[2] / "config" / "literature.csv"
 HOSTILE = '<script>window.hacked = 1</script> & "two" red circles <img src=x onerror="window.hacked=2">'
@@ -46,58 +45,9 @@ PARAMETERS = {16: 5_900_000, 64: 6_300_000, 256: 6_450_000}
 
 
 @dataclass(frozen=True)
-class Stage:
-    name: str
-    artifact: str
-    resolutions: tuple[int, ...]
-    num_images: int
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    protocol: str
-    samples: str
-    features: str
-    scores: str
-
-
-@dataclass(frozen=True)
-class Run:
-    name: str
-    seed: int
-    ablation: str | None
-    value: Any
-    label: str
-    settings_diff: dict[str, tuple[Any, Any]]
-    stages: list[Stage]
-    evaluations: list[Evaluation]
-
-
-@dataclass(frozen=True)
-class Ablation:
-    name: str
-    title: str
-    question: str
-    group: str
-    against: str
-    set: dict[str, Any] = field(default_factory=dict)
-    sweep: dict[str, list[Any]] = field(default_factory=dict)
-    seeds: tuple[int, ...] = (0,)
-
-
-@dataclass(frozen=True)
 class Protocol:
     description: str
     num_images: int
-
-
-@dataclass(frozen=True)
-class Claim:
-    name: str
-    statement: str
-    source: str
-    expect: str
-    protocol: str = "zero-shot"
 
 
 @dataclass
@@ -133,16 +83,16 @@ CHANGES = {
 # One claim for each verdict, and one with two comparisons.
 CLAIMS = (
     Claim("progressive", "Progressive training gives better pictures than training from scratch.",
-          "section 4.3, figure 4", 'fd_judge["base"] < fd_judge["no-progressive"]'),
+          "section 4.3, figure 4", 'fd_judge["base"] < fd_judge["no-progressive"]', "zero-shot"),
     Claim("nesting", "The nested network beats a plain model of equal budget.", "section 4.3",
           'fd_judge["single-scale"] - fd_judge["base"] > 5'
-          ' and alignment["base"] > alignment["single-scale"]'),
+          ' and alignment["base"] > alignment["single-scale"]', "zero-shot"),
     Claim("levels", "Three levels converge better than two.", "figure 8b",
-          'fd_judge["base"] < fd_judge["two-levels"]'),
+          'fd_judge["base"] < fd_judge["two-levels"]', "zero-shot"),
     Claim("guidance", "The strongest guidance has the lowest Fréchet distance.", "not in the paper",
-          'fd_judge["guidance=6"] < fd_judge["guidance=2"]'),
+          'fd_judge["guidance=6"] < fd_judge["guidance=2"]', "zero-shot"),
     Claim("noise", "Sharing the noise of all levels is worse.", "not in the paper",
-          'fd_judge["base"] < fd_judge["shared-noise"]'),
+          'fd_judge["base"] < fd_judge["shared-noise"]', "zero-shot"),
 )  # fmt: skip
 ABSTRACT = """Every number on this page is invented: the page is a test of the report.
 
@@ -151,7 +101,9 @@ A real study says here what was asked, what was trained, and on what."""
 
 def make_study(title: str = "Matryoshka Diffusion, rebuilt small (fixture)") -> Study:
     """The study, without any file."""
-    ablations = {n: Ablation(n, title, question, group, "base") for n, title, group, question in ABLATIONS}
+    ablations = {
+        n: Ablation(n, title, question, group, "base", {}, {}, [0], []) for n, title, group, question in ABLATIONS
+    }
     question = "Does one network that denoises several resolutions at once train better than one at full size?"
     runs = [run for name in INVENTED for run in _runs(name)]
     protocols = {"zero-shot": Protocol("captions of pairs that training never showed", NUM_IMAGES)}
@@ -166,7 +118,7 @@ def _runs(name: str) -> list[Run]:
     label = titles.get(ablation, name) + (f" = {value}" if value else "")
     diff = {"sample.guidance": (4, float(value))} if value else CHANGES.get(name, {})
     return [
-        Run(name, seed, None if name == "base" else ablation, float(value) if value else None, label, diff,
+        Run(name, seed, label, None if name == "base" else ablation, float(value) if value else None, diff,
             _stages(name if stages else "base", seed), [_evaluation(name, seed)])
         for seed in seeds
     ]  # fmt: skip
@@ -185,7 +137,8 @@ def _stages(name: str, seed: int) -> list[Stage]:
 
 def _evaluation(name: str, seed: int) -> Evaluation:
     key = digest([name, seed])
-    return Evaluation("zero-shot", *(f"{kind}/zero-shot-{key}" for kind in ("samples", "features", "scores")))
+    samples, features, scores = (f"{kind}/zero-shot-{key}" for kind in ("samples", "features", "scores"))
+    return Evaluation("zero-shot", samples, features, "features/zero-shot-real", scores)
 
 
 def write_tree(study: Study, root: Path, absent: tuple[str, ...] = ABSENT, captions: tuple[str, ...] = ()) -> Sources:

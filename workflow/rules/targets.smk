@@ -34,7 +34,7 @@ for ablation in STUDY.ablations:
         localrule: True
 
 
-for group, members in STUDY.group_members().items():
+for group, members in study.group_members(STUDY).items():
 
     rule:
         name:
