@@ -64,7 +64,7 @@ class UNet(nn.Module):
     def __init__(self, level: LevelConfig, config: ModelConfig) -> None:
         super().__init__()
         width, first = time_channels(config), level.channels[0]
-        self.level, self.config = level, config
+        self.level, self.config, self.sizes = level, config, config.resolutions
         self.temb_layer1 = nn.Linear(width // 4, width)
         self.temb_layer2 = nn.Linear(width, width)
         self.cond_layers = MicroConditioning(level.micro_conditioning, width)
@@ -134,7 +134,7 @@ class UNet(nn.Module):
                 f"{len(times)} times for batches of {rows} pictures (highest resolution first); "
                 "the lowest needs one per time, and no higher level more than a lower one"
             )
-        for picture, size in zip(pictures, self.config.resolutions, strict=True):
+        for picture, size in zip(pictures, self.sizes, strict=True):
             check_frames(picture, size)
         return self.denoise(pictures, times, self.encode(text, mask, labels), micros, None)[0]
 
