@@ -9,7 +9,9 @@ import difflib
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from mdm.sizes import Clip, Size, as_clip
 
 NAME = r"^[a-z0-9][a-z0-9.]*(-[a-z0-9.]+)*$"
 SHA256 = r"^[0-9a-f]{64}$"
@@ -62,6 +64,30 @@ class EncoderConfig(Strict):
     channels: Positive = Field(description="width of its features")
 
 
+class VideoConfig(Strict):
+    """What makes a level one of clips instead of pictures (spec A.10). The innermost level shows pictures."""
+
+    frames: Positive = Field(description="frames of a clip: 4, 16, 64, ...")
+    halves: Literal["time", "space"] = Field(
+        default="time", description="what each inner resolution halves; time: the frames, space: their sides"
+    )
+    attention: tuple[Count, ...] = Field(
+        default=(), description="attention layers over the frames per residual block, at each inner resolution"
+    )
+    rotary: bool = Field(default=False, description="rotary position embedding in the attention over the frames")
+
+    @model_validator(mode="after")
+    def _frames_are_possible(self) -> VideoConfig:
+        if self.frames == 1 or self.frames.bit_count() != 1 or self.frames.bit_length() % 2 == 0:
+            raise ValueError(
+                f"frames {self.frames} is not a power of 4; write 4, 16, 64, ... "
+                "(clips become shorter by halves, and their frames form a square grid between the levels)"
+            )
+        if self.rotary and not any(self.attention):
+            raise ValueError("rotary: true, but there is no attention over the frames; write video.attention")
+        return self
+
+
 class LevelConfig(Strict):
     """One resolution of the nest: a U-Net whose innermost part is the next lower resolution."""
 
@@ -75,22 +101,51 @@ class LevelConfig(Strict):
     norm_groups: Positive = Field(default=32, description="groups of the residual blocks' normalisation")
     normalize_input: bool = Field(default=False, description="divide the noisy picture by its deviation")
     micro_conditioning: dict[str, float] = Field(default={}, description="name: default value, e.g. scale: 64")
+    video: VideoConfig | None = Field(default=None, description="a level of clips (none: of pictures)")
+
+    @model_serializer(mode="wrap")
+    def _as_before_without_video(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The recipes (and so the digests) of levels of pictures do not know that there are clips."""
+        data = write(self)
+        return {key: value for key, value in data.items() if key != "video" or value is not None}
 
     @property
     def ratio(self) -> int:
-        """How much smaller the coarsest inner resolution is."""
+        """How much smaller the coarsest inner resolution is: of the side, or of the number of frames."""
         return 2 ** (len(self.channels) - 1)
+
+    @property
+    def frames(self) -> int:
+        """Frames of one row of the batch."""
+        return self.video.frames if self.video else 1
+
+    @property
+    def size(self) -> Size:
+        """What the level shows."""
+        return Clip(self.frames, self.resolution) if self.video else self.resolution
+
+    @property
+    def halves(self) -> str:
+        """What each inner resolution halves, space or time."""
+        return self.video.halves if self.video else "space"
+
+    def grid(self, index: int) -> Clip:
+        """Frames and side of the feature maps at inner resolution number `index`, finest first."""
+        if self.halves == "time":
+            return Clip(self.frames >> index, self.resolution)
+        return Clip(self.frames, self.resolution >> index)
 
     @model_validator(mode="after")
     def _lists_agree(self) -> LevelConfig:
         depth = len(self.channels)
-        for key in ("resnets", "attention"):
-            value = getattr(self, key)
+        lists = {"resnets": self.resnets, "attention": self.attention}
+        lists |= {"video.attention": self.video.attention} if self.video else {}
+        for key, value in lists.items():
             if (value or key == "resnets") and len(value) != depth:
                 raise ValueError(
                     f"{key} has {len(value)} entries, channels has {depth}; write one per inner resolution"
                 )
-        if self.resolution % self.ratio:
+        if self.halves == "space" and self.resolution % self.ratio:
             raise ValueError(
                 f"resolution {self.resolution} cannot be halved {depth - 1} times; use a multiple of {self.ratio}"
             )
@@ -101,6 +156,23 @@ class LevelConfig(Strict):
         for width in widths + ([self.channels[-1]] if self.middle else []):
             if width % 32:
                 raise ValueError(f"a level with attention needs channels divisible by 32, not {width}")
+        return self
+
+    @model_validator(mode="after")
+    def _clips_are_possible(self) -> LevelConfig:
+        if self.video is None:
+            return self
+        if self.halves == "time" and self.frames < self.ratio:
+            raise ValueError(
+                f"{self.frames} frames cannot be halved {len(self.channels) - 1} times; "
+                f"give the level {self.frames.bit_length()} channel entries or fewer"
+            )
+        for index, layers in enumerate(self.video.attention):
+            width, side = self.channels[index], self.grid(index).resolution
+            if layers and width % 32:
+                raise ValueError(f"attention over the frames needs channels divisible by 32 (its heads), not {width}")
+            if layers and side % 2:
+                raise ValueError(f"attention over the frames works at half their side, which {side} px has not")
         return self
 
 
@@ -118,12 +190,19 @@ class ModelConfig(Strict):
 
     @model_validator(mode="after")
     def _chain_is_possible(self) -> ModelConfig:
+        if self.levels[0].video:
+            raise ValueError(
+                f"the innermost level shows clips ({self.levels[0].size}); put a level of pictures inside it"
+            )
         for inner, outer in zip(self.levels, self.levels[1:], strict=False):
-            if outer.resolution != inner.resolution * outer.ratio:
+            if inner.video or outer.video:
+                _check_clip_inside(inner, outer)
+            elif outer.resolution != inner.resolution * outer.ratio:
                 raise ValueError(
                     f"impossible resolution chain {inner.resolution} -> {outer.resolution}: the outer level has "
                     f"{len(outer.channels)} inner resolutions and so nests a picture of "
-                    f"{outer.resolution // outer.ratio} px; give it {_depth(inner, outer)} channel entries"
+                    f"{outer.resolution // outer.ratio} px; "
+                    f"give it {_depth(inner.resolution, outer.resolution)} channel entries"
                 )
         if self.time_channels is not None and self.time_channels % 8:
             raise ValueError(f"time_channels {self.time_channels} is not divisible by 8; write a multiple of 8")
@@ -132,13 +211,32 @@ class ModelConfig(Strict):
         return self
 
     @property
-    def resolutions(self) -> tuple[int, ...]:
-        """Sides of the pictures, highest first: the order of every list of tensors."""
-        return tuple(level.resolution for level in reversed(self.levels))
+    def resolutions(self) -> tuple[Size, ...]:
+        """Sides of the pictures (or sizes of the clips), highest first: the order of every list of tensors."""
+        return tuple(level.size for level in reversed(self.levels))
 
 
-def _depth(inner: LevelConfig, outer: LevelConfig) -> str:
-    ratio = outer.resolution / inner.resolution
+def _check_clip_inside(inner: LevelConfig, outer: LevelConfig) -> None:
+    nested, wanted = outer.grid(len(outer.channels) - 1), as_clip(inner.size)
+    if nested == wanted and inner.size != outer.size:
+        return
+    place = f"impossible chain {inner.size} -> {outer.size}: "
+    if inner.frames > outer.frames:
+        raise ValueError(f"{place}the inner level has {inner.frames} frames, the outer only {outer.frames}")
+    if inner.size == outer.size:
+        raise ValueError(f"{place}both levels show the same; leave one out")
+    over_time = outer.halves == "time"
+    entries = _depth(wanted.frames, outer.frames) if over_time else _depth(wanted.resolution, outer.resolution)
+    kept = "sides" if over_time else "numbers of frames"
+    raise ValueError(
+        f"{place}the outer level halves {outer.halves} {len(outer.channels) - 1} times and so nests "
+        f"{nested.frames} frame(s) of {nested.resolution} px, not {wanted.frames} of {wanted.resolution}; "
+        f"give it {entries} channel entries, and both levels the same {kept} (one level cannot halve both)"
+    )
+
+
+def _depth(inside: int, outside: int) -> str:
+    ratio = outside / inside
     exact = ratio >= 1 and ratio == int(ratio) and int(ratio).bit_count() == 1
     return str(int(ratio).bit_length()) if exact else "(no number fits; the ratio must be a power of two)"
 

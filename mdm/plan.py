@@ -16,19 +16,25 @@ GIGA = 1e9
 
 
 def gigaflops(model: ModelConfig) -> float:
-    """Rough cost of one forward pass for one picture (convolutions and attention; within a quarter, tested)."""
+    """Rough cost of one forward pass for one picture or clip (convolutions and attention; within a quarter, tested)."""
     return sum(_level(level) for level in model.levels) / GIGA
 
 
 def _level(level: LevelConfig) -> float:
-    total = 2 * 9 * 3 * 2 * level.channels[0] * level.resolution**2
-    attention = level.attention or (0,) * len(level.channels)
-    for depth, (width, blocks, layers) in enumerate(zip(level.channels, level.resnets, attention, strict=True)):
-        pixels = (level.resolution >> depth) ** 2
+    total = 2 * 9 * 3 * 2 * level.channels[0] * level.frames * level.resolution**2
+    layers_over = (level.attention, level.video.attention if level.video else ())
+    of_pixels, of_frames = (layers or (0,) * len(level.channels) for layers in layers_over)
+    for depth, (width, blocks) in enumerate(zip(level.channels, level.resnets, strict=True)):
+        frames, side = level.grid(depth)
+        pixels = frames * side**2
         conv = 2 * 9 * width * width * pixels
         # Down: two convolutions a block. Up: one block more, and its first convolution reads the skip as well.
-        total += conv * (2 * blocks + 3 * (blocks + 1)) + 2 * conv * (depth > 0)
-        total += (2 * blocks + 1) * layers * _attention(width, pixels, level.attention_ffn)
+        total += conv * (2 * blocks + 3 * (blocks + 1))
+        total += (2 if level.halves == "space" else 2 / 3) * conv * (depth > 0)
+        per_block = of_pixels[depth] * frames * _attention(width, side**2, level.attention_ffn)
+        # Around the attention over frames, one convolution at half the side and one at the full.
+        per_block += of_frames[depth] * (1.25 * conv + (side // 2) ** 2 * _attention(width, frames, ffn=True))
+        total += (2 * blocks + 1) * per_block
     if level.middle:
         total += 2 * 2 * conv + _attention(width, pixels, level.attention_ffn)
     return total

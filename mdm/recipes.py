@@ -197,6 +197,11 @@ def stage_model(network: NetworkConfig, stage: StageConfig, text_channels: int |
             raise StudyError(
                 f"{where}: no level {resolution} in model.levels; {nearest(str(resolution), map(str, network.levels))}"
             )
+        if "video" in network.levels[resolution]:
+            raise StudyError(
+                f"{where}: model.levels.{resolution}.video: no data source of a study has clips; remove it "
+                "(networks of clips are built from Python: mdm/model/presets.py)"
+            )
         levels.append({"resolution": resolution, "middle": position == 0, **network.levels[resolution]})
     shared = network.model_dump(exclude={"levels"})
     return parse(ModelConfig, {**shared, "levels": levels, "text_channels": text_channels}, f"{where}: model")

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mdm.config import DiffusionConfig, SampleConfig
-from mdm.diffusion.process import to_x0
+from mdm.diffusion.process import per_row, to_x0
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,13 @@ def joined(first: Prompt, second: Prompt) -> Prompt:
 
 
 def threshold(x0: Tensor, kind: str) -> Tensor:
-    """Keep a predicted clean picture [B,3,H,W] in range."""
+    """Keep a predicted clean picture [B,3,H,W] or clip [B,T,3,H,W] in range."""
     if kind == "none":
         return x0
     if kind == "clip":
         return x0.clamp(-1, 1)
     share, highest = {"dynamic": (0.995, 100.0), "dynamic-deepfloyd": (0.95, 1.5)}[kind]
-    limit = quantile(x0.abs().flatten(1), share).clamp(1, highest)[:, None, None, None]
+    limit = per_row(quantile(x0.abs().flatten(1), share).clamp(1, highest), x0)
     return x0.clamp(-limit, limit) / limit
 
 
@@ -74,7 +74,7 @@ def guided(negative: Tensor, positive: Tensor, weight: float, rescale: float) ->
     said = negative + weight * (positive - negative)
     if not rescale:
         return said
-    wanted, seen = (p.std(dim=(1, 2, 3), keepdim=True) for p in (positive, said))
+    wanted, seen = (per_row(p.flatten(1).std(dim=1), p) for p in (positive, said))
     return said * (rescale * wanted / seen + 1 - rescale)
 
 

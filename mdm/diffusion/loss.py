@@ -6,21 +6,28 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from mdm.config import DiffusionConfig, StudyError
-from mdm.diffusion.process import add_noise, convert, target
+from mdm.diffusion.process import add_noise, convert, per_row, target
+from mdm.diffusion.reduce import reduced
+from mdm.sizes import Size, as_clip
 
 
-def pyramid(images: Tensor, resolutions: Sequence[int]) -> list[Tensor]:
-    """Clean pictures of every level, highest first, by repeated average pooling of [B,3,H,W]."""
-    if images.shape[-1] % resolutions[0]:
-        raise ValueError(f"pictures of {images.shape[-1]} px cannot be pooled to {resolutions[0]} px")
-    chain = []
-    for resolution in resolutions:
-        images = F.avg_pool2d(images, images.shape[-1] // resolution) if images.shape[-1] > resolution else images
-        chain.append(images)
+def pyramid(images: Tensor, resolutions: Sequence[Size], stills: Tensor | None = None) -> list[Tensor]:
+    """Clean pictures of every level, highest first, by repeated average pooling of [B,3,H,W].
+
+    Clips [B,T,3,H,W] also lose frames. `stills` [b,3,h,w] are pictures without a clip that join a batch of clips:
+    further rows of the picture levels (`mixed_ratio` then says how many rows the levels of clips have).
+    """
+    side = as_clip(resolutions[0]).resolution
+    if images.shape[-1] % side:
+        raise ValueError(f"pictures of {images.shape[-1]} px cannot be pooled to {side} px")
+    chain: list[Tensor] = []
+    for size in resolutions:
+        chain.append(reduced(chain[-1] if chain else images, size))
+    if stills is not None:
+        chain = [x if x.ndim == 5 else torch.cat([x, reduced(stills, x.shape[-1])]) for x in chain]
     return chain
 
 
@@ -58,7 +65,7 @@ def picture_losses(
 ) -> Tensor:
     """Mean squared error of each picture of one level, [B], in float32."""
     said = convert(prediction.float(), config.prediction, config.loss_on, x_t, gamma)
-    losses = (said - target(config.loss_on, x0, epsilon, gamma)).square().mean(dim=(1, 2, 3))
+    losses = (said - target(config.loss_on, x0, epsilon, gamma)).square().mean(dim=tuple(range(1, said.ndim)))
     return (
         losses if config.min_snr is None else losses * min_snr_weight(config.loss_on, gamma, config.min_snr).flatten()
     )
@@ -78,12 +85,14 @@ def training_loss(
     """Weighted sum over levels, and the unweighted loss of each level [L] (no gradient).
 
     gammas [L,N+1]; images and noises [B,3,H,W] per level, highest first; times [B] in 0..N-1.
+    Levels of clips have [B,T,3,H,W]; only the rows that `mixed_ratio` sends through a level must be there.
     """
     rows = level_rows(config, len(images), len(times))
     shares = level_shares(config, len(images))
     # The noise level of time t is gamma[t + 1]: index 0 is the clean picture.
-    gamma = [level[times[:n] + 1][:, None, None, None] for level, n in zip(gammas, rows, strict=True)]
     clean, noise = ([p[:n] for p, n in zip(part, rows, strict=True)] for part in (images, noises))
+    _require_rows(config, rows, clean)
+    gamma = [per_row(level[times[: len(x)] + 1], x) for level, x in zip(gammas, clean, strict=True)]
     noisy = [add_noise(*parts) for parts in zip(clean, noise, gamma, strict=True)]
     predictions = model(noisy, times, text, mask, labels=labels)
     losses = [
@@ -92,6 +101,15 @@ def training_loss(
     ]
     weighted = [weight * loss for weight, loss in zip(level_weights(config, len(losses)), losses, strict=True)]
     return torch.stack(weighted).sum(), torch.stack(losses).detach()
+
+
+def _require_rows(config: DiffusionConfig, rows: Sequence[int], clean: Sequence[Tensor]) -> None:
+    there = [len(x) for x in clean]
+    if there != list(rows):
+        raise StudyError(
+            f"the levels have {there} pictures or clips (highest first), but mixed_ratio "
+            f"{list(config.mixed_ratio or ()) or 'none'} sends {list(rows)} of the batch through them"
+        )
 
 
 def level_weights(config: DiffusionConfig, count: int) -> tuple[float, ...]:

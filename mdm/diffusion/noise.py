@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from mdm.config import DiffusionConfig
+from mdm.diffusion.reduce import reduced
+from mdm.sizes import Size, shape
 
 
-def generator(purpose: str, seed: int, picture: int, step: int = 0, level: int = 0) -> torch.Generator:
+def generator(purpose: str, seed: int, picture: int, step: int = 0, level: Size = 0) -> torch.Generator:
     """A CPU generator of its own for one draw."""
     name = hashlib.sha256(f"{purpose}/{seed}/{step}/{level}".encode()).digest()
     # The CPU generator keeps 32 bits of its seed; adding the picture's number (rather than hashing it too)
@@ -25,7 +25,7 @@ def generator(purpose: str, seed: int, picture: int, step: int = 0, level: int =
 
 
 def normal(
-    purpose: str, seed: int, pictures: Sequence[int], shape: Sequence[int], step: int = 0, level: int = 0
+    purpose: str, seed: int, pictures: Sequence[int], shape: Sequence[int], step: int = 0, level: Size = 0
 ) -> Tensor:
     """Standard normal numbers [B, *shape], one generator per picture."""
     noise = torch.empty(len(pictures), *shape)
@@ -41,14 +41,14 @@ def training_times(config: DiffusionConfig, seed: int, pictures: Sequence[int]) 
 
 
 def training_noises(
-    config: DiffusionConfig, seed: int, pictures: Sequence[int], resolutions: Sequence[int]
+    config: DiffusionConfig, seed: int, pictures: Sequence[int], resolutions: Sequence[Size]
 ) -> list[Tensor]:
-    """Noise [B,3,R,R] of every level, highest first: independent, or pooled from the highest if shared."""
+    """Noise [B,3,R,R] or [B,T,3,R,R] of every level, highest first: independent, or pooled from the highest."""
     if not config.shared_noise:
-        return [normal("noise", seed, pictures, (3, r, r), level=r) for r in resolutions]
-    noises = [normal("noise", seed, pictures, (3, resolutions[0], resolutions[0]), level=resolutions[0])]
-    for high, low in pairwise(resolutions):
-        ratio = high // low
+        return [normal("noise", seed, pictures, shape(size), level=size) for size in resolutions]
+    noises = [normal("noise", seed, pictures, shape(resolutions[0]), level=resolutions[0])]
+    for size in resolutions[1:]:
+        high, low = noises[-1], reduced(noises[-1], size)
         # The mean of ratio^2 unit normals has deviation 1/ratio.
-        noises.append(F.avg_pool2d(noises[-1], ratio) * ratio)
+        noises.append(low * (high.shape[-1] // low.shape[-1]))
     return noises

@@ -1,6 +1,6 @@
 """The forward process and the three ways to say the same thing: x0, epsilon, v.
 
-`gamma` broadcasts against the pictures: a number, or one per picture as [B,1,1,1].
+`gamma` broadcasts against the pictures: a number, or one per picture as [B,1,1,1] (`per_row`).
 """
 
 from __future__ import annotations
@@ -11,6 +11,11 @@ from mdm.config import StudyError, nearest
 
 KINDS = ("v", "epsilon", "x0")
 Gamma = Tensor | float
+
+
+def per_row(values: Tensor, pictures: Tensor) -> Tensor:
+    """One value per row [B], broadcast against pictures [B,3,H,W] or clips [B,T,3,H,W]."""
+    return values.view(-1, *[1] * (pictures.ndim - 1))
 
 
 def add_noise(x0: Tensor, epsilon: Tensor, gamma: Gamma) -> Tensor:

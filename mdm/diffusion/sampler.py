@@ -19,6 +19,7 @@ from torch import Tensor
 from mdm.config import DiffusionConfig, SampleConfig, StudyError
 from mdm.diffusion.guidance import Denoiser, Prompt
 from mdm.diffusion.noise import normal
+from mdm.sizes import Size, shape
 
 Pictures = list[Tensor]
 SIGMA_MAX, RHO = 80.0, 7.0  # Karras et al. 2022, table 1
@@ -168,7 +169,7 @@ def sample(
     gammas: Tensor,
     config: SampleConfig,
     diffusion: DiffusionConfig,
-    resolutions: Sequence[int],
+    resolutions: Sequence[Size],
     text: Tensor | None,
     mask: Tensor | None,
     negative_text: Tensor | None,
@@ -180,7 +181,7 @@ def sample(
     negative_labels: Tensor | None = None,
     noise: Callable[[int], Pictures] | None = None,
 ) -> Pictures:
-    """Pictures [B,3,R,R] in [-1,1] of every level, highest first; each depends on (seed, its id) alone.
+    """Pictures [B,3,R,R] or clips [B,T,3,R,R] in [-1,1] of every level, highest first, each a function of (seed, id).
 
     `model` must be in eval mode. Texts are [B,S,D] and [B,S], or one for the whole batch; `noise`
     (step) replaces the standard normal pictures of all levels; step 0 asks for the start.
@@ -196,8 +197,8 @@ def sample(
     return [x.clamp(-1, 1) for x in pictures]
 
 
-def _noise(seed: int, pictures: Sequence[int], resolutions: Sequence[int], device: torch.device, step: int) -> Pictures:
-    return [normal("sample", seed, pictures, (3, r, r), step, level=r).to(device) for r in resolutions]
+def _noise(seed: int, pictures: Sequence[int], sizes: Sequence[Size], device: torch.device, step: int) -> Pictures:
+    return [normal("sample", seed, pictures, shape(size), step, level=size).to(device) for size in sizes]
 
 
 def _silent(step: int, steps: int) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mdm.config import DiffusionConfig, StudyError, nearest
+from mdm.sizes import Size, side
 
 BETA_FIRST, BETA_LAST = 1e-4, 0.02  # Ho et al. 2020, for 1000 steps; the released code does not rescale them
 
@@ -59,8 +60,9 @@ def shift(gammas: Tensor, ratio: float, power: float) -> Tensor:
     return 1 / (1 + 1 / snr)
 
 
-def levels(config: DiffusionConfig, resolutions: Sequence[int]) -> Tensor:
-    """Shifted gammas [L, N+1] of a nest, highest resolution first."""
-    base = config.base_resolution or min(resolutions)
+def levels(config: DiffusionConfig, resolutions: Sequence[Size]) -> Tensor:
+    """Shifted gammas [L, N+1] of a nest, highest resolution first; all frames of a clip count as one picture."""
+    sides = [side(size) for size in resolutions]
+    base = config.base_resolution or min(sides)
     gammas = alpha_bar(config.schedule, config.steps)
-    return torch.stack([shift(gammas, resolution / base, config.shift_power) for resolution in resolutions])
+    return torch.stack([shift(gammas, ours / base, config.shift_power) for ours in sides])

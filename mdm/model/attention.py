@@ -1,4 +1,4 @@
-"""Attention layers: pixels to pixels and to text (spec A.5), and text to text (spec A.6)."""
+"""Attention layers: pixels to pixels and to text (spec A.5), and text to text or frame to frame (spec A.6)."""
 
 from __future__ import annotations
 
@@ -18,9 +18,14 @@ def zeroed(layer: nn.Module) -> nn.Module:
     return layer
 
 
-def _split_heads(tokens: Tensor) -> Tensor:
+def per_frame(rows: Tensor, count: int) -> Tensor:
+    """[B,...] -> [count,...]: what belongs to a clip, for each of its frames (neighbours in the batch)."""
+    return rows if len(rows) == count else rows.repeat_interleave(count // len(rows), dim=0)
+
+
+def _split_heads(tokens: Tensor, heads: int = HEADS) -> Tensor:
     """[B,S,C] -> [B,heads,S,C/heads]; a head is a contiguous block of channels."""
-    return tokens.unflatten(2, (HEADS, -1)).transpose(1, 2)
+    return tokens.unflatten(2, (heads, -1)).transpose(1, 2)
 
 
 def _join_heads(heads: Tensor) -> Tensor:
@@ -55,36 +60,44 @@ class PixelAttention(nn.Module):
         self.reads_text = bool(text_channels)
 
     def forward(self, x: Tensor, text: Tensor | None, keep: Tensor | None) -> Tensor:
-        """x [B,C,H,W], text [B,S,D], keep bool [B,1,1,S] (None: every position) -> [B,C,H,W]."""
+        """x [B,C,H,W], text [B,S,D], keep bool [B,1,1,S] (None: every position) -> [B,C,H,W].
+
+        Frames of clips are more rows than texts: the frames of one clip read the same text.
+        """
         # The fused kernels want a head's channels side by side; in channels_last they already are.
         tokens = self.qkv(self.norm(x)).flatten(2).transpose(1, 2).contiguous()
         query, key, value = (_split_heads(part) for part in tokens.chunk(3, dim=2))
         heads = F.scaled_dot_product_attention(query, key, value)
         if self.reads_text:
-            key, value = (_split_heads(part) for part in self.kv_cond(self.norm_cond(text)).chunk(2, dim=2))
+            told = per_frame(self.kv_cond(self.norm_cond(text)), len(x))
+            keep = None if keep is None else per_frame(keep, len(x))
+            key, value = (_split_heads(part) for part in told.chunk(2, dim=2))
             heads = heads + F.scaled_dot_product_attention(query, key, value, attn_mask=keep)
         x = x + self.proj_out(_join_heads(heads).transpose(1, 2).unflatten(2, x.shape[2:]))
         return x if self.ffn is None else x + self.ffn(x)
 
 
 class TokenAttention(nn.Module):
-    """Residual self-attention over text [B,S,C]."""
+    """Residual self-attention over text or frames [B,S,C]; `position` turns queries and keys [B,heads,S,C/heads]."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, heads: int = HEADS, position: nn.Module | None = None) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(channels)
         self.qkv = nn.Linear(channels, 3 * channels)
         self.proj_out = zeroed(nn.Linear(channels, channels))
+        self.heads, self.pos_emb = heads, position
 
     def forward(self, text: Tensor, keep: Tensor | None) -> Tensor:
         """text [B,S,C], keep bool [B,1,1,S] -> [B,S,C]."""
-        query, key, value = (_split_heads(part) for part in self.qkv(self.norm(text)).chunk(3, dim=2))
+        query, key, value = (_split_heads(part, self.heads) for part in self.qkv(self.norm(text)).chunk(3, dim=2))
+        if self.pos_emb is not None:
+            query, key = self.pos_emb(query), self.pos_emb(key)
         heads = F.scaled_dot_product_attention(query, key, value, attn_mask=keep)
         return text + self.proj_out(_join_heads(heads))
 
 
 class TokenFeedForward(nn.Module):
-    """Residual two-layer perceptron over text [B,S,C]."""
+    """Residual two-layer perceptron over text or frames [B,S,C]."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

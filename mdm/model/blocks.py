@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mdm.model.attention import PixelAttention, zeroed
+from mdm.model.attention import PixelAttention, per_frame, zeroed
+from mdm.model.video import FrameAttention, FrameConv
 
 
 def frequencies(time_channels: int) -> Tensor:
@@ -68,9 +70,9 @@ class ResidualBlock(nn.Module):
         self.dropout = dropout
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        """x [B,C_in,H,W], time [B,D] (already through SiLU) -> [B,C_out,H,W]."""
+        """x [B,C_in,H,W], or frames [B*T,C_in,H,W]; time [B,D] (already through SiLU) -> the same with C_out."""
         hidden = self.conv1(F.silu(self.norm1(x)))
-        scale, shift = self.time_layer(time)[:, :, None, None].chunk(2, dim=1)
+        scale, shift = per_frame(self.time_layer(time), len(x))[:, :, None, None].chunk(2, dim=1)
         hidden = F.silu(self.norm2(hidden) * (1 + scale) + shift)
         if self.dropout:
             hidden = F.dropout(hidden, self.dropout, self.training)
@@ -91,9 +93,10 @@ class Chain(nn.Module):
         attention: int = 0,
         attention_ffn: bool = True,
         text_channels: int | None = None,
-        resample: int = 1,
+        frames: int = 1,
+        frame_attention: int = 0,
+        rotary: bool = False,
     ) -> None:
-        """`resample` is the stride of the convolution at the end; 1 means that there is none."""
         super().__init__()
         self.resnets = nn.ModuleList(
             ResidualBlock(width, channels, time_channels, groups, dropout) for width in widths_in
@@ -101,19 +104,37 @@ class Chain(nn.Module):
         self.attn = nn.ModuleList(
             PixelAttention(channels, text_channels, attention_ffn) for _ in range(attention * len(widths_in))
         )
-        self.resample = nn.Conv2d(channels, channels, 3, stride=resample, padding=1) if resample > 1 else None
+        self.t_attn = nn.ModuleList(
+            FrameAttention(channels, frames, rotary) for _ in range(frame_attention * len(widths_in))
+        )
 
     def block(self, index: int, x: Tensor, time: Tensor, text: Tensor | None, keep: Tensor | None) -> Tensor:
         """Residual block number `index` and the attention layers that belong to it, [B,C,H,W]."""
         x = self.resnets[index](x, time)
-        per_block = len(self.attn) // len(self.resnets)
-        for layer in self.attn[index * per_block : (index + 1) * per_block]:
+        for layer in self._own(self.attn, index):
             x = layer(x, text, keep)
+        for layer in self._own(self.t_attn, index):
+            x = layer(x)
         return x
+
+    def _own(self, layers: nn.ModuleList, index: int) -> Iterable[nn.Module]:
+        per_block = len(layers) // len(self.resnets)
+        return layers[index * per_block : (index + 1) * per_block]
 
 
 class DownChain(Chain):
-    """A chain that halves the resolution at its end unless it is the last."""
+    """A chain that halves the picture's side, or the number of frames, at its end unless it is the last."""
+
+    def __init__(
+        self, widths_in: Sequence[int], channels: int, *, resample: str | None = None, frames: int = 1, **settings: Any
+    ) -> None:
+        """`resample`: "space", "time" or None."""
+        super().__init__(widths_in, channels, frames=frames, **settings)
+        self.resample: nn.Module | None = None
+        if resample == "space":
+            self.resample = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+        elif resample == "time":
+            self.resample = FrameConv(channels, frames, stride=2)
 
     def forward(self, x: Tensor, time: Tensor, text: Tensor | None, keep: Tensor | None) -> list[Tensor]:
         """Every activation that the way up will want; the last one is the output."""
@@ -127,12 +148,19 @@ class DownChain(Chain):
 
 
 class UpChain(Chain):
-    """A chain that takes one kept activation per residual block and doubles the resolution at its end."""
+    """A chain that takes one kept activation per residual block and doubles at its end what the way down halved."""
 
-    def __init__(self, widths_in: Sequence[int], channels: int, *, resample: bool, **settings: object) -> None:
-        super().__init__(widths_in, channels, **settings)
-        # The picture is enlarged first, so this convolution has stride 1 (unlike the one on the way down).
-        self.resample = nn.Conv2d(channels, channels, 3, padding=1) if resample else None
+    def __init__(
+        self, widths_in: Sequence[int], channels: int, *, resample: str | None = None, frames: int = 1, **settings: Any
+    ) -> None:
+        """`resample`: "space", "time" or None."""
+        super().__init__(widths_in, channels, frames=frames, **settings)
+        self.resample: nn.Module | None = None
+        # The picture is enlarged first, so these convolutions have stride 1 (unlike those on the way down).
+        if resample == "space":
+            self.resample = nn.Conv2d(channels, channels, 3, padding=1)
+        elif resample == "time":
+            self.resample = FrameConv(channels, 2 * frames, stride=1)
 
     def forward(self, x: Tensor, skips: list[Tensor], time: Tensor, text: Tensor | None, keep: Tensor | None) -> Tensor:
         """x [B,C,H,W]; takes its activations from the end of `skips`."""
@@ -140,4 +168,6 @@ class UpChain(Chain):
             x = self.block(index, torch.cat([x, skips.pop()], dim=1), time, text, keep)
         if self.resample is None:
             return x
+        if isinstance(self.resample, FrameConv):
+            return self.resample(x.repeat_interleave(2, dim=0))  # every frame twice
         return self.resample(F.interpolate(x, scale_factor=2, mode="nearest"))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from mdm.config import LevelConfig, ModelConfig, StudyError
 from mdm.model.attention import zeroed
 from mdm.model.unet import Condition, InnermostUNet, UNet, time_channels
+from mdm.model.video import TiledConv
 
 
 class NestedUNet(UNet):
@@ -18,8 +19,9 @@ class NestedUNet(UNet):
         super().__init__(level, config)
         outside, inside = level.channels[-1], inner.level.channels[0]
         # Zero adapters: a fresh level changes nothing of what the levels inside compute.
-        self.in_adapter = zeroed(nn.Conv2d(outside, inside, 3, padding=1))
-        self.out_adapter = zeroed(nn.Conv2d(inside, outside, 3, padding=1))
+        self.inner_frames = inner.level.frames
+        self.in_adapter = zeroed(TiledConv(outside, inside, self.inner_frames))
+        self.out_adapter = zeroed(TiledConv(inside, outside, self.inner_frames))
         self.inner_unet = inner
         if config.freeze_inner:
             inner.requires_grad_(False)
@@ -36,15 +38,18 @@ class NestedUNet(UNet):
         micros: dict[str, Tensor] | None,
         features: Tensor | None,
     ) -> tuple[list[Tensor], Tensor]:
-        """Predictions of this level and all inside it, and this level's last feature map."""
+        """Predictions of this level and all inside it, and this level's last feature map [b*T,C,H,W].
+
+        `features` [b*T,C,H,W] come from the level around.
+        """
         rows = len(pictures[0])
         own = condition.rows(rows)
         time = self.embed(times[:rows], micros, own)
         x, skips = self.go_down(self.enter(pictures[0], features), time, own)
-        sent = _pad_rows(self.in_adapter(x), len(pictures[1]))
+        sent = _pad_rows(self.in_adapter(x), len(pictures[1]) * self.inner_frames)
         # The inner network sees all rows, so times and condition go in uncut.
         predictions, returned = self.inner_unet.denoise(pictures[1:], times, condition, micros, sent)
-        x = x + self.out_adapter(returned[:rows])
+        x = x + self.out_adapter(returned[: rows * self.inner_frames])
         x = self.go_up(x, skips, time, own)
         return [self.predict(x), *predictions], x
 

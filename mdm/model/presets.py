@@ -1,8 +1,9 @@
-"""The three published text-to-image networks as configurations (parameters: 461, 477 and 481 million)."""
+"""Networks as configurations: the three published text-to-image ones (461, 477 and 481 million parameters), and
+one for the paper's video model, which was never published."""
 
 from __future__ import annotations
 
-from mdm.config import LevelConfig, ModelConfig
+from mdm.config import LevelConfig, ModelConfig, VideoConfig
 
 
 def _level_64() -> LevelConfig:
@@ -16,7 +17,9 @@ def _level_64() -> LevelConfig:
     )
 
 
-def _outer(resolution: int, channels: tuple[int, ...], normalize_input: bool) -> LevelConfig:
+def _outer(
+    resolution: int, channels: tuple[int, ...], normalize_input: bool, video: VideoConfig | None = None
+) -> LevelConfig:
     return LevelConfig(
         resolution=resolution,
         channels=channels,
@@ -25,6 +28,7 @@ def _outer(resolution: int, channels: tuple[int, ...], normalize_input: bool) ->
         attention_ffn=False,
         normalize_input=normalize_input,
         micro_conditioning={"scale": resolution},
+        video=video,
     )
 
 
@@ -52,4 +56,27 @@ def released_1024() -> ModelConfig:
     )
 
 
-PRESETS = {"released-64": released_64, "released-256": released_256, "released-1024": released_1024}
+def paper_video() -> ModelConfig:
+    """16 frames of 256 px around 16 frames of 64 px around a picture of 64 px.
+
+    The paper gives these levels and "added attention layers for time"; widths, depths and where time is attended to
+    are ours. The picture level is the released one, so that its weights can be grown into this network.
+    """
+    clip = LevelConfig(
+        resolution=64,
+        channels=(64, 128, 128, 256, 256),
+        resnets=(1, 1, 1, 1, 1),
+        attention_ffn=False,
+        micro_conditioning={"scale": 64},
+        video=VideoConfig(frames=16, attention=(1, 1, 1, 1, 0), rotary=True),
+    )
+    large = VideoConfig(frames=16, halves="space")
+    return _model(_level_64(), clip, _outer(256, (64, 128, 256), normalize_input=False, video=large))
+
+
+PRESETS = {
+    "released-64": released_64,
+    "released-256": released_256,
+    "released-1024": released_1024,
+    "paper-video": paper_video,
+}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from mdm.config import LevelConfig, ModelConfig
 from mdm.model.attention import TextLayer, zeroed
 from mdm.model.blocks import DownChain, MicroConditioning, UpChain, frequencies, sinusoids
+from mdm.sizes import Size, shape
 
 
 @dataclass(frozen=True)
@@ -35,13 +37,34 @@ def text_width(config: ModelConfig) -> int | None:
     return (config.text_projection or config.text_channels) if config.text_channels else None
 
 
+def over_time(level: LevelConfig, index: int) -> dict[str, Any]:
+    """What the chains of inner resolution `index` need to know about frames."""
+    if level.video is None:
+        return {}
+    layers = level.video.attention[index] if level.video.attention else 0
+    return {"frames": level.grid(index).frames, "frame_attention": layers, "rotary": level.video.rotary}
+
+
+def check_frames(pictures: Tensor, size: Size) -> None:
+    """Frames that are not where the level expects them would pass as more rows of the batch."""
+    wanted = shape(size)[:-2]
+    if pictures.shape[1:-2] != wanted:
+        raise ValueError(
+            f"the level {size} takes tensors [B, {', '.join(map(str, wanted))}, H, W], "
+            f"but one of shape {list(pictures.shape)} was given"
+        )
+
+
 class UNet(nn.Module):
-    """One level: pictures [B,3,H,W] -> prediction [B,3,H,W] and the last feature map [B,C,H,W]."""
+    """One level: pictures [B,3,H,W] -> prediction [B,3,H,W] and the last feature map [B,C,H,W].
+
+    A level of clips takes and predicts [B,T,3,H,W]; all its feature maps are [B*T,C,H,W] (mdm/model/video.py).
+    """
 
     def __init__(self, level: LevelConfig, config: ModelConfig) -> None:
         super().__init__()
         width, first = time_channels(config), level.channels[0]
-        self.level, self.config = level, config
+        self.level, self.config, self.sizes = level, config, config.resolutions
         self.temb_layer1 = nn.Linear(width // 4, width)
         self.temb_layer2 = nn.Linear(width, width)
         self.cond_layers = MicroConditioning(level.micro_conditioning, width)
@@ -68,8 +91,11 @@ class UNet(nn.Module):
             last = i == depth - 1
             widths = [x] + [channels] * (level.resnets[i] - 1)
             self.down_blocks.append(
-                DownChain(widths, channels, attention=attention[i], resample=1 if last else 2, **shared)
-            )
+                DownChain(
+                    widths, channels, attention=attention[i], resample=None if last else level.halves,
+                    **over_time(level, i), **shared,
+                )
+            )  # fmt: skip
             skips += [channels] * (level.resnets[i] + (not last))
             x = channels
         if level.middle:
@@ -79,7 +105,12 @@ class UNet(nn.Module):
             for _ in range(level.resnets[i] + 1):
                 widths.append(x + skips.pop())
                 x = channels
-            self.up_blocks.append(UpChain(widths, channels, attention=attention[i], resample=i > 0, **shared))
+            self.up_blocks.append(
+                UpChain(
+                    widths, channels, attention=attention[i], resample=level.halves if i else None,
+                    **over_time(level, i), **shared,
+                )
+            )  # fmt: skip
 
     def forward(
         self,
@@ -90,9 +121,10 @@ class UNet(nn.Module):
         micros: dict[str, Tensor] | None = None,
         labels: Tensor | None = None,
     ) -> list[Tensor]:
-        """Predictions, highest resolution first, for noisy pictures [b,3,H,W] at integer times [B].
+        """Predictions, highest level first, for noisy pictures [b,3,H,W] or clips [b,T,3,H,W] at integer times [B].
 
-        A higher level may hold fewer rows than a lower one: they are the first of the batch.
+        A higher level may hold fewer rows than a lower one: they are the first of the batch. So clips and single
+        pictures train together: the pictures are further rows of the picture levels.
         """
         rows = [len(picture) for picture in pictures]
         if len(rows) != len(self.config.levels):
@@ -102,6 +134,8 @@ class UNet(nn.Module):
                 f"{len(times)} times for batches of {rows} pictures (highest resolution first); "
                 "the lowest needs one per time, and no higher level more than a lower one"
             )
+        for picture, size in zip(pictures, self.sizes, strict=True):
+            check_frames(picture, size)
         return self.denoise(pictures, times, self.encode(text, mask, labels), micros, None)[0]
 
     def embed(self, times: Tensor, micros: dict[str, Tensor] | None, condition: Condition) -> Tensor:
@@ -115,6 +149,7 @@ class UNet(nn.Module):
 
     def enter(self, noisy: Tensor, features: Tensor | None) -> Tensor:
         """First feature map [B,C,H,W] of a noisy picture [B,3,H,W], plus what the level around sends in."""
+        noisy = noisy.flatten(0, -4)  # [B,T,3,H,W] -> [B*T,3,H,W]; a picture stays as it is
         if self.level.normalize_input:
             noisy = noisy / noisy.std(dim=(1, 2, 3), keepdim=True)
         x = self.conv_in(noisy)
@@ -134,8 +169,9 @@ class UNet(nn.Module):
         return x
 
     def predict(self, x: Tensor) -> Tensor:
-        """Last feature map [B,C,H,W] -> prediction [B,3,H,W]."""
-        return self.conv_out(F.silu(self.norm_out(x)))
+        """Last feature map [B,C,H,W] -> prediction [B,3,H,W]; [B*T,C,H,W] -> [B,T,3,H,W]."""
+        said = self.conv_out(F.silu(self.norm_out(x)))
+        return said.unflatten(0, (-1, self.level.frames)) if self.level.video else said
 
 
 class InnermostUNet(UNet):

@@ -17,12 +17,13 @@ from mdm.data.loader import Loader
 from mdm.diffusion import noise
 from mdm.diffusion.loss import pyramid
 from mdm.manifest import results_root
+from mdm.sizes import Size
 from mdm.text.cache import Embeddings
 
 
 @dataclass(frozen=True)
 class Example:
-    """images, noises: [B,3,R,R] per level, highest first; times [B]; text [B,S,D], mask [B,S] or None."""
+    """images, noises: [B,3,R,R] or clips [B,T,3,R,R] per level, highest first; times [B]; text [B,S,D], mask [B,S]."""
 
     images: list[Tensor]
     noises: list[Tensor]
@@ -58,7 +59,7 @@ class Examples:
     """Batches of one stage by image counter."""
 
     def __init__(
-        self, loader: Loader, embeddings: Embeddings | None, recipe: dict[str, Any], resolutions: tuple[int, ...]
+        self, loader: Loader, embeddings: Embeddings | None, recipe: dict[str, Any], resolutions: tuple[Size, ...]
     ) -> None:
         self._loader, self._resolutions, self._seed = loader, resolutions, recipe["seed"]
         self._diffusion = DiffusionConfig(**recipe["diffusion"])
@@ -88,7 +89,7 @@ class Examples:
         return torch.where(gone[:, None, None], empty_text, text), torch.where(gone[:, None], empty_mask, mask)
 
 
-def training_examples(recipe_path: Path, recipe: dict[str, Any], resolutions: tuple[int, ...]) -> Examples:
+def training_examples(recipe_path: Path, recipe: dict[str, Any], resolutions: tuple[Size, ...]) -> Examples:
     """The examples of a training stage."""
     root, config = results_root(recipe_path), TrainConfig(**recipe["train"])
     embeddings = open_embeddings(root, recipe["text"])

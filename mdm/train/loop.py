@@ -14,6 +14,7 @@ from mdm.config import DiffusionConfig, TrainConfig
 from mdm.diffusion.loss import training_loss
 from mdm.diffusion.schedule import levels
 from mdm.manifest import ArtifactError, read_recipe
+from mdm.sizes import Size
 from mdm.train.checkpoint import Autosaves, only_trainer, write_checkpoint
 from mdm.train.example import step_seed, training_examples
 from mdm.train.optim import learning_rate, set_learning_rate
@@ -87,7 +88,7 @@ def _train(recipe_path: Path, out: Path, before: Path | None, autosave_seconds: 
     autosaves.clear()
 
 
-def refuse_nonfinite(norm: Tensor, losses: list[float], images: int, resolutions: tuple[int, ...]) -> None:
+def refuse_nonfinite(norm: Tensor, losses: list[float], images: int, resolutions: tuple[Size, ...]) -> None:
     """Training on NaN is lost time; the last save before it stays."""
     broken = [f"{r} px" for r, x in zip(resolutions, losses, strict=True) if not math.isfinite(x)]
     if broken or not math.isfinite(float(norm)):

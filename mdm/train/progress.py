@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from mdm.manifest import write_atomic, write_json
+from mdm.sizes import Size
 
 
 class Progress:
     """Averages losses between ticks; ticks are at fixed image counts, so a resumed log equals an unbroken one."""
 
-    def __init__(self, folder: Path, resolutions: tuple[int, ...], total: int, tick_images: int) -> None:
+    def __init__(self, folder: Path, resolutions: tuple[Size, ...], total: int, tick_images: int) -> None:
         self._history, self._status = folder / "history.jsonl", folder / "status.json"
         self.resolutions, self._total, self._tick = resolutions, total, tick_images
         self._sums = torch.zeros(2 + len(resolutions), dtype=torch.float64)  # count, loss, loss of each level

@@ -13,6 +13,7 @@ from mdm.data.loader import Loader
 from mdm.diffusion import noise
 from mdm.diffusion.loss import pyramid, training_loss
 from mdm.manifest import results_root
+from mdm.sizes import Size, shape
 from mdm.train.example import Example, open_embeddings
 from mdm.train.state import TrainingState
 
@@ -45,7 +46,7 @@ class Validation:
 
 
 def open_validation(
-    recipe_path: Path, recipe: dict[str, Any], resolutions: tuple[int, ...], gammas: Tensor
+    recipe_path: Path, recipe: dict[str, Any], resolutions: tuple[Size, ...], gammas: Tensor
 ) -> Validation | None:
     """The held-out measurement of a stage, if its recipe asks for one."""
     if not recipe["validation"] or not recipe["train"]["validate_images"]:
@@ -56,6 +57,6 @@ def open_validation(
     pictures = range(len(batch.images))
     # Evenly spread instead of drawn: 64 random times would make the number depend on their luck.
     times = torch.linspace(0, diffusion.steps - 1, len(batch.images)).long()
-    noises = [noise.normal("validation", SEED, pictures, (3, r, r), level=r) for r in resolutions]
+    noises = [noise.normal("validation", SEED, pictures, shape(size), level=size) for size in resolutions]
     example = Example(pyramid(batch.images.float() / 127.5 - 1, resolutions), noises, times, batch.text, batch.mask)
     return Validation(recipe, example, gammas)

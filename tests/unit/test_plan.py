@@ -9,13 +9,14 @@ from mdm.config import ModelConfig
 from mdm.manifest import write_json
 from mdm.model import build
 from mdm.model.presets import PRESETS
+from mdm.sizes import shape
 
 
 def counted(config):
     """Operations of one call, by torch's counter on the meta device."""
     with torch.device("meta"):
         model = build(config)
-        pictures = [torch.empty(1, 3, r, r) for r in config.resolutions]
+        pictures = [torch.empty(1, *shape(size)) for size in config.resolutions]
         text = (torch.empty(1, 24, config.text_channels), torch.ones(1, 24)) if config.text_channels else (None, None)
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             model(pictures, torch.zeros(1, dtype=torch.long), *text)

@@ -1,0 +1,35 @@
+"""What a level shows: a picture, given by its side in pixels, or a clip of several frames."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+
+class Clip(NamedTuple):
+    """A clip of square frames; written 16x64 where a picture's level is written 64."""
+
+    frames: int
+    resolution: int
+
+    def __str__(self) -> str:
+        return f"{self.frames}x{self.resolution}"
+
+
+Size = int | Clip
+
+
+def as_clip(size: Size) -> Clip:
+    """A picture is a clip of one frame."""
+    return size if isinstance(size, Clip) else Clip(1, size)
+
+
+def shape(size: Size) -> tuple[int, ...]:
+    """One row of a batch of this level: (3, R, R), or (T, 3, R, R)."""
+    return (size.frames, 3, size.resolution, size.resolution) if isinstance(size, Clip) else (3, size, size)
+
+
+def side(size: Size) -> float:
+    """Side of the picture with as many pixels; a level's noise schedule counts the pixels of all its frames."""
+    frames, resolution = as_clip(size)
+    return resolution * math.sqrt(frames)
