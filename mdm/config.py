@@ -281,6 +281,9 @@ class TrainConfig(Strict):
     inner_rate: Annotated[float, Field(ge=0)] = Field(
         default=1.0, description="factor on the learning rate of the levels that came from the parent; 0 freezes"
     )
+    matrix_rate: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="rate of orthogonal momentum (Muon) for inner weight matrices; none = AdamW for all"
+    )
     betas: tuple[Probability, Probability] = (0.9, 0.99)
     epsilon: Annotated[float, Field(gt=0)] = 1e-8
     weight_decay: Annotated[float, Field(ge=0)] = 0.0

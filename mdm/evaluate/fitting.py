@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
-from mdm.evaluate.orthogonal import OrthogonalMomentum
 from mdm.evaluate.progress import Progress
 from mdm.evaluate.settings import FitSettings
+from mdm.train.orthogonal import OrthogonalMomentum
 
 WARMUP_SHARE = 0.05
 

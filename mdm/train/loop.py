@@ -17,7 +17,7 @@ from mdm.manifest import ArtifactError, read_recipe
 from mdm.sizes import Size
 from mdm.train.checkpoint import Autosaves, only_trainer, write_checkpoint
 from mdm.train.example import step_seed, training_examples
-from mdm.train.optim import learning_rate, set_learning_rate
+from mdm.train.optim import rate_share, set_rates
 from mdm.train.start import identity, slice_end, start
 from mdm.train.validation import open_validation
 
@@ -58,15 +58,16 @@ def _train(recipe_path: Path, out: Path, before: Path | None, autosave_seconds: 
     state.model.train()
     while state.images < end:
         example = examples.at(state.images).to(device)
-        rate = learning_rate(config, state.images, total)
-        set_learning_rate(state.optimizer, rate)
+        share = rate_share(config, state.images, total)
+        set_rates(state.optimizers, share)
         torch.manual_seed(step_seed(recipe["seed"], state.images))  # dropout inside the network
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             loss, per_level = training_loss(state.model, diffusion, gammas, *example.inputs())
         loss.backward()
         norm = nn.utils.clip_grad_norm_(state.trained, config.clip_norm, foreach=True)
-        state.optimizer.step()
-        state.optimizer.zero_grad(set_to_none=True)
+        for optimizer in state.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         state.images += config.batch_images
         state.ema.update(config.batch_images, state.images)
 
@@ -77,7 +78,7 @@ def _train(recipe_path: Path, out: Path, before: Path | None, autosave_seconds: 
             refuse_nonfinite(norm, per_level.tolist(), state.images, resolutions)
         if ticked or due:
             measured = validation.measure(state) if validation and due else None
-            progress.tick(state.images, rate, float(norm), measured)
+            progress.tick(state.images, config.learning_rate * share, float(norm), measured)
         if saving and state.images < end:
             autosaves.save(state.images, {**state.tensors(), **progress.tensors()}, {**meta, "images": state.images})
         if stop.received and state.images < end:

@@ -14,7 +14,7 @@ from mdm.model import build
 from mdm.model.checkpoints import INNER, grow, load_into, load_weights, state_hash
 from mdm.model.ema import Ema
 from mdm.train.checkpoint import Autosaves, read_checkpoint
-from mdm.train.optim import make_optimizer
+from mdm.train.optim import make_optimizers
 from mdm.train.progress import Progress
 from mdm.train.state import TrainingState
 
@@ -39,7 +39,7 @@ def start(
     config, model_config = TrainConfig(**recipe["train"]), ModelConfig(**recipe["model"])
     model, inherited = first_weights(recipe_path, recipe, model_config)
     model = model.to(device, memory_format=torch.channels_last)
-    state = TrainingState(model, Ema(model, config.ema_halflife_images), make_optimizer(model, config, inherited))
+    state = TrainingState(model, Ema(model, config.ema_halflife_images), make_optimizers(model, config, inherited))
     tick = max(config.batch_images, recipe["num_images"] // TICKS_PER_STAGE)
     progress = Progress(out.parent / "progress", model_config.resolutions, recipe["num_images"], tick)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -13,11 +14,11 @@ from mdm.model.ema import Ema
 
 @dataclass
 class TrainingState:
-    """The network, its average, the optimiser's moments, and how many images were seen."""
+    """The network, its average, the optimisers' moments, and how many images were seen."""
 
     model: nn.Module
     ema: Ema
-    optimizer: torch.optim.Optimizer
+    optimizers: list[torch.optim.Optimizer]
     images: int = 0
 
     @property
@@ -25,12 +26,17 @@ class TrainingState:
         return [p for p in self.model.parameters() if p.requires_grad]
 
     def _moments(self) -> dict[str, Tensor]:
-        found = {}
-        for group in self.optimizer.param_groups:
-            for name, parameter in zip(group["names"], group["params"], strict=True):
-                for key, value in self.optimizer.state.get(parameter, {}).items():
-                    found[f"optimizer.{key}.{name}"] = value
-        return found
+        return {
+            f"optimizer.{key}.{name}": value
+            for optimizer, name, parameter in self._optimized()
+            for key, value in optimizer.state.get(parameter, {}).items()
+        }
+
+    def _optimized(self) -> Iterator[tuple[torch.optim.Optimizer, str, nn.Parameter]]:
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                for name, parameter in zip(group["names"], group["params"], strict=True):
+                    yield optimizer, name, parameter
 
     def tensors(self) -> dict[str, Tensor]:
         """All state by name."""
@@ -46,13 +52,12 @@ class TrainingState:
         self.images = images
 
     def _restore_moments(self, moments: dict[str, Tensor]) -> None:
-        for group in self.optimizer.param_groups:
-            for name, parameter in zip(group["names"], group["params"], strict=True):
-                self.optimizer.state[parameter] = {
-                    key: _as(parameter, value)
-                    for key in ("step", "exp_avg", "exp_avg_sq")
-                    if (value := moments.get(f"{key}.{name}")) is not None
-                }
+        for optimizer, name, parameter in self._optimized():
+            optimizer.state[parameter] = {
+                key: _as(parameter, value)
+                for key in ("step", "exp_avg", "exp_avg_sq", "momentum")
+                if (value := moments.get(f"{key}.{name}")) is not None
+            }
 
 
 def _as(parameter: Tensor, value: Tensor) -> Tensor:

@@ -15,11 +15,11 @@ from mdm.evaluate.augment import augment
 from mdm.evaluate.judge import fit_judge, open_labelled, reading_loss, train_judge
 from mdm.evaluate.judge_network import Judge, JudgeReader, log_absent, presence, to_input
 from mdm.evaluate.labels import encode
-from mdm.evaluate.orthogonal import orthogonalised
 from mdm.evaluate.settings import JudgeSettings
 from mdm.manifest import ArtifactError, read_json
 from mdm.model.checkpoints import state_hash
 from mdm.study_file import parse
+from mdm.train.orthogonal import orthogonalised
 
 SMALL = {"resolution": 16, "channels": [8, 16, 16], "num_images": 128, "batch_images": 16}
 

@@ -19,7 +19,7 @@ from mdm.text.cache import embed
 from mdm.train.checkpoint import Autosaves, read_checkpoint, write_checkpoint
 from mdm.train.export import export
 from mdm.train.loop import train
-from mdm.train.optim import learning_rate
+from mdm.train.optim import rate_share
 
 NEVER = 1e9
 SMALL = {
@@ -208,7 +208,7 @@ def test_an_edited_recipe_is_refused(fresh):
 
 def test_a_diverged_training_stops_and_keeps_the_save_before(fresh, monkeypatch):
     folder = fresh["r8"].parent
-    monkeypatch.setattr("mdm.train.loop.learning_rate", lambda config, images, total: 1e-3 if images < 64 else 1e30)
+    monkeypatch.setattr("mdm.train.loop.rate_share", lambda config, images, total: 1.0 if images < 64 else 1e33)
     with pytest.raises(ArtifactError, match="not finite"):
         train(fresh["r8"], folder / "final.ckpt", None, 0)
     assert not (folder / "final.ckpt").exists()
@@ -220,7 +220,7 @@ def test_the_learning_rate_warms_up_and_cools_down():
     config = TrainConfig(
         batch_images=10, learning_rate=1.0, ema_halflife_images=1, warmup_images=100, cooldown_images=200
     )
-    rates = [learning_rate(config, images, 1000) for images in range(0, 1000, 10)]
+    rates = [rate_share(config, images, 1000) for images in range(0, 1000, 10)]
     assert rates[0] == pytest.approx(0.1) and rates[9] == 1.0 and rates[80] == 1.0
     assert rates[-1] == pytest.approx(0.05)
     assert all(rate > 0 for rate in rates)
