@@ -104,7 +104,7 @@ def _require_same_inside(parent: ModelConfig, config: ModelConfig, added: int) -
     if added < 0:
         raise StudyError(f"the parent has {len(parent.levels)} levels, the stage only {len(config.levels)}")
     # Input normalisation and dropout may change from stage to stage: they hold no weights.
-    free = {"levels": {"__all__": {"normalize_input", "dropout"}}, "freeze_inner": True}
+    free = {"levels": {"__all__": {"normalize_input", "dropout"}}}
     inside = config.model_copy(update={"levels": config.levels[: len(parent.levels)]})
     before, after = (c.model_dump(exclude=free) | {"time_channels": time_channels(c)} for c in (parent, inside))
     wrong = {key: (before[key], after[key]) for key in before if before[key] != after[key]}

@@ -21,8 +21,6 @@ class NestedUNet(UNet):
         self.in_adapter = zeroed(nn.Conv2d(outside, inside, 3, padding=1))
         self.out_adapter = zeroed(nn.Conv2d(inside, outside, 3, padding=1))
         self.inner_unet = inner
-        if config.freeze_inner:
-            inner.requires_grad_(False)
 
     def encode(self, text: Tensor | None, mask: Tensor | None, labels: Tensor | None) -> Condition:
         """The innermost level reads the text once for all."""

@@ -172,11 +172,6 @@ def test_a_fresh_network_is_silent_only_behind_its_zero_layers() -> None:
     assert moved == {f"{p}conv_out.{w}" for p in ("", "inner_unet.") for w in ("weight", "bias")}
 
 
-def test_frozen_inner_levels() -> None:
-    network = build(nest(freeze_inner=True))
-    assert all(p.requires_grad != n.startswith("inner_unet.") for n, p in network.named_parameters())
-
-
 def test_dropout_only_in_training() -> None:
     config = ModelConfig(levels=(innermost(dropout=0.5),))
     network, (pictures, times) = awake(build(config)), inputs(config)

@@ -19,7 +19,7 @@ from mdm.text.cache import embed
 from mdm.train.checkpoint import Autosaves, read_checkpoint, write_checkpoint
 from mdm.train.export import export
 from mdm.train.loop import train
-from mdm.train.optim import learning_rate
+from mdm.train.optim import learning_rate, make_optimizer, set_learning_rate
 
 NEVER = 1e9
 SMALL = {
@@ -224,3 +224,18 @@ def test_the_learning_rate_warms_up_and_cools_down():
     assert rates[0] == pytest.approx(0.1) and rates[9] == 1.0 and rates[80] == 1.0
     assert rates[-1] == pytest.approx(0.05)
     assert all(rate > 0 for rate in rates)
+
+
+@pytest.mark.parametrize("inner_rate", [0.0, 0.5])
+def test_inherited_weights_learn_at_their_own_rate_and_zero_freezes_them(inner_rate):
+    network = torch.nn.ModuleDict({"old": torch.nn.Linear(2, 2), "new": torch.nn.Linear(2, 2)})
+    config = TrainConfig(batch_images=1, learning_rate=1.0, ema_halflife_images=1, inner_rate=inner_rate)
+    optimizer = make_optimizer(network, config, {"old.weight", "old.bias"})
+    set_learning_rate(optimizer, 0.1)
+    before = {name: p.detach().clone() for name, p in network.named_parameters()}
+    network["new"](network["old"](torch.ones(1, 2))).sum().backward()
+    optimizer.step()
+    moved = {name: (p - before[name]).abs().max().item() for name, p in network.named_parameters()}
+    # The first step of Adam is the learning rate, whatever the gradient.
+    assert moved == {name: pytest.approx(0.1 * (inner_rate if name[:3] == "old" else 1), rel=1e-3) for name in moved}
+    assert network["old"].weight.requires_grad == (inner_rate > 0)
