@@ -12,7 +12,13 @@ from mdm.model import build
 from mdm.model.checkpoints import inner_state, state_hash
 from mdm.model.presets import PRESETS
 
-REFERENCE = Path(__file__).parents[3] / "shared" / "reference"
+GOLDEN = Path(__file__).parents[1] / "numerics" / "golden"
+
+
+def released_shapes(name: str) -> dict[str, tuple[int, ...]]:
+    """Every name and shape of the published 64, 256 or 1024 network."""
+    rows = [line.split("\t") for line in (GOLDEN / f"manifest_{name}.tsv").read_text().splitlines()]
+    return {key: tuple(map(int, shape.split(","))) for key, shape, _ in rows}
 
 
 def level(resolution: int, channels: tuple[int, ...] = (32, 32), **settings: object) -> LevelConfig:
@@ -54,12 +60,7 @@ def test_released_networks(name: str, parameters: int) -> None:
     with torch.device("meta"):
         network = build(PRESETS[f"released-{name}"]())
     assert sum(p.numel() for p in network.parameters()) == parameters
-    manifest = REFERENCE / f"manifest_{name}.tsv"
-    if not manifest.exists():
-        pytest.skip(f"{manifest} is not on this machine")
-    rows = [line.split("\t") for line in manifest.read_text().splitlines() if "\t" in line]
-    shapes = {key: tuple(map(int, shape.split(","))) for key, shape, _ in rows}
-    assert {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()} == shapes
+    assert {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()} == released_shapes(name)
 
 
 def test_weights_are_a_function_of_configuration_and_seed() -> None:
