@@ -70,14 +70,16 @@ def read_source(path: Path) -> Source:
 
 def configuration(path: Path, meta: Mapping[str, Any], model: str | None = None) -> ModelConfig:
     """The configuration that was asked for, or the one in the file."""
-    if model is not None:
-        return named(model)
-    if "model" not in meta:
+    asked = named(model) if model is not None else None
+    written = parse(ModelConfig, meta["model"], f"{path}: model") if "model" in meta else None
+    if asked is None and written is None:
         raise StudyError(
             f"{path} does not say which network its weights are of; add --model with a preset "
             f"({', '.join(PRESETS)}) or the recipe.json of a trained stage"
         )
-    return parse(ModelConfig, meta["model"], f"{path}: model")
+    if asked and written and asked != written:
+        print(f"note: {path} says that it is of another configuration than {model}, which is used instead")
+    return asked or written
 
 
 def fitting_state(source: Source, config: ModelConfig, origin: str) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mdm.manifest import ArtifactError
-from mdm.model.pickle_as_data import Named, Outside, read_pickle
+from mdm.model.pickle_as_data import Named, Outside, PickleError, read_pickle
 
 LEGACY_MAGIC, LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 LOCAL_HEADER, LOCAL_HEADER_BYTES = b"PK\3\4", 30
@@ -143,7 +143,11 @@ def _is_whole(data: mmap.mmap, region: Region) -> bool:
 
 
 def _read_legacy(data: mmap.mmap) -> tuple[Any, dict[str, Region]]:
-    if data[:2] != b"\x80\x02" or read_pickle(data).value != LEGACY_MAGIC:
+    try:
+        magic = read_pickle(data).value
+    except PickleError:
+        magic = None
+    if magic != LEGACY_MAGIC:
         raise ValueError("it does not begin as such files do")
     if read_pickle(data).value != LEGACY_PROTOCOL:
         raise ValueError(f"its protocol is not {LEGACY_PROTOCOL}, the only one there is")

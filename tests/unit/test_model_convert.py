@@ -83,6 +83,17 @@ def test_the_same_input_makes_the_same_bytes(tmp_path) -> None:
         assert (tmp_path / f"one.{ending}").read_bytes() == (tmp_path / f"two.{ending}").read_bytes()
 
 
+def test_the_configuration_in_a_file_can_be_replaced(tmp_path, capsys) -> None:
+    state, other = build(nest(1)).state_dict(), nest(1, mask_text=False)
+    save_weights(tmp_path / "a.safetensors", state, {"model": nest(1).model_dump(mode="json"), "recipe": "r8-1"})
+    convert(tmp_path / "a.safetensors", model_file(tmp_path, other), tmp_path / "b.safetensors")
+    assert "another configuration" in capsys.readouterr().out
+    meta = read_meta(tmp_path / "b.safetensors")
+    assert ModelConfig(**meta["model"]) == other and meta["recipe"] == "r8-1"
+    convert(tmp_path / "b.safetensors", model_file(tmp_path, other), tmp_path / "c.safetensors")
+    assert "another configuration" not in capsys.readouterr().out
+
+
 def test_only_what_is_wanted_is_in_the_new_file(tmp_path) -> None:
     """Weights that are parts of a large storage, as a trainer with flat buffers would save them."""
     state = build(nest(1)).state_dict()
@@ -221,6 +232,7 @@ def refusals(folder: Path) -> dict[str, tuple[Callable[[], None], str]]:
     convert(plain, model, own)
     return {
         "a name that says nothing": (lambda: convert(plain, model, folder / "x.bin"), "ends with .safetensors"),
+        "growing to a name that says nothing": (lambda: grow_file(own, deeper, folder / "x.pth"), "with .safetensors"),
         "no file": (lambda: convert(folder / "none.pth", model, out), "cannot be read: No such file"),
         "a folder": (lambda: convert(folder, model, out), "cannot be read: Is a directory"),
         "an incomplete file": (lambda: convert(cut, model, out), "not a complete safetensors file"),

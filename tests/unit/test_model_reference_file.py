@@ -7,6 +7,8 @@ import collections
 import io
 import pickle
 import random
+import sys
+import types
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -70,6 +72,14 @@ def test_the_trainers_classes_need_not_exist(save) -> None:
     assert_equal(read_reference(path).state, read_reference(save({"state_dict": some_tensors()}, "plain.pth")).state)
 
 
+@pytest.mark.parametrize("protocol", range(1, pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("layout", ["zip", "legacy"])
+def test_every_pickle_protocol(tmp_path, protocol: int, layout: str) -> None:
+    state, path = collections.OrderedDict(some_tensors()), tmp_path / "a.pth"
+    torch.save({"state_dict": state}, path, pickle_protocol=protocol, _use_new_zipfile_serialization=layout == "zip")
+    assert_equal(read_reference(path).state, state)
+
+
 def test_a_bare_state_dict_and_the_prefix_of_parallel_training(save) -> None:
     state = {"a.weight": torch.ones(2), "b": torch.zeros(1)}
     assert_equal(read_reference(save(state)).state, state)
@@ -99,6 +109,21 @@ def test_hostile_files_do_nothing(save, tmp_path, attack: str) -> None:
     assert not marker.exists()
     torch.load(path, weights_only=False)
     assert marker.exists(), "the attack must be a real one"
+
+
+def test_nothing_is_imported(save, tmp_path, monkeypatch) -> None:
+    """A file may name a module that is there, and that does something when it is imported."""
+    marker, module = tmp_path / "it-ran", types.ModuleType("acts_on_import")
+    module.Thing = type("Thing", (), {"__module__": module.__name__})
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    path = save({"state_dict": {"a": torch.ones(1)}, "args": module.Thing()})
+    monkeypatch.delitem(sys.modules, module.__name__)
+    (tmp_path / "acts_on_import.py").write_text(f"open({str(marker)!r}, 'w').close()\nclass Thing: pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    read_reference(path)
+    assert module.__name__ not in sys.modules and not marker.exists()
+    torch.load(path, weights_only=False)
+    assert marker.exists(), "the module must be one that acts"
 
 
 def test_a_forged_tensor_does_nothing(save, tmp_path) -> None:
