@@ -186,7 +186,6 @@ FILES = ("--files", {"action": "store_true", "help": "also the files from outsid
 RESULTS = ("--results", {"type": Path, "default": Path("results"), "help": "default: %(default)s"})
 OUT = ("--out", {"type": Path, "required": True})
 REPORT_OUT = ("--out", {"type": Path, "default": Path("reports/index.html"), "help": "default: %(default)s"})
-WEIGHTS = ("weights", {"type": Path, "help": "a .safetensors or .pth file"})
 FORCE = ("--force", {"action": "store_true", "help": "replace a file that is there"})
 ABLATION = ("--ablation", {"help": "the page of one ablation"})
 
@@ -211,12 +210,14 @@ VERBS: dict[str, tuple[Verb, str, tuple[tuple[str, dict[str, Any]], ...]]] = {
     "export": (export, "write the weights of a finished stage", RECIPE),
     "convert": (
         convert, "read or write weights of the reference implementation (.pth)",
-        (WEIGHTS, ("--model", {"help": "preset, recipe.json or model.json (default: what the file says)"}),
+        (("weights", {"type": Path, "help": "a .pth or .safetensors file"}),
+         ("--model", {"help": "preset, recipe.json or model.json (default: what the file says)"}),
          ("--out", {"type": Path, "required": True, "help": "NAME.safetensors or NAME.pth"}), FORCE),
     ),
     "grow": (
         grow, "put fresh levels around trained weights, and prove that these stay as they are",
-        (WEIGHTS, ("--model", {"required": True, "help": "the deeper one: preset, recipe.json or model.json"}), OUT,
+        (("weights", {"type": Path, "help": "a .safetensors file"}),
+         ("--model", {"required": True, "help": "the deeper one: preset, recipe.json or model.json"}), OUT,
          ("--seed", {"type": int, "default": 0, "help": "of the fresh weights; default: %(default)s"}), FORCE),
     ),
     "judge": (judge, "train the judge network", RECIPE),

@@ -11,7 +11,7 @@ from torch import Tensor
 from mdm.config import ModelConfig, StudyError
 from mdm.manifest import ArtifactError, refuse_overwriting, sha256_file
 from mdm.model.checkpoints import INNER, grow, inner_state, load_weights, read_meta, save_weights, state_hash
-from mdm.model.convert import OURS, configuration
+from mdm.model.convert import OURS, THEIRS, configuration
 from mdm.model.presets import named
 
 
@@ -19,6 +19,8 @@ def grow_file(path: Path, model: str, out: Path, seed: int = 0, force: bool = Fa
     """Write weights of the configuration `model` around those in `path`; print what is old and what is fresh."""
     if out.suffix != OURS:
         raise StudyError(f"--out {out}: write a name that ends with {OURS}; `mdm convert` makes other files of it")
+    if path.suffix == THEIRS:
+        raise StudyError(f"{path} is a file of the reference; make {path.stem}{OURS} of it by `mdm convert` first")
     refuse_overwriting(out, force)
     parent, parent_config, config = load_weights(path), configuration(path, read_meta(path)), named(model)
     added = len(config.levels) - len(parent_config.levels)

@@ -233,6 +233,10 @@ def refusals(folder: Path) -> dict[str, tuple[Callable[[], None], str]]:
     return {
         "a name that says nothing": (lambda: convert(plain, model, folder / "x.bin"), "ends with .safetensors"),
         "growing to a name that says nothing": (lambda: grow_file(own, deeper, folder / "x.pth"), "with .safetensors"),
+        "growing theirs": (
+            lambda: grow_file(folder / "a.pth", deeper, out),
+            "make a.safetensors of it by `mdm convert`",
+        ),
         "no file": (lambda: convert(folder / "none.pth", model, out), "cannot be read: No such file"),
         "a folder": (lambda: convert(folder, model, out), "cannot be read: Is a directory"),
         "an incomplete file": (lambda: convert(cut, model, out), "not a complete safetensors file"),
