@@ -84,6 +84,18 @@ def export(options: argparse.Namespace) -> None:
     export(options.recipe)
 
 
+def convert(options: argparse.Namespace) -> None:
+    from mdm.model.convert import convert
+
+    convert(options.weights, options.model, options.out, options.force)
+
+
+def grow(options: argparse.Namespace) -> None:
+    from mdm.model.growth import grow_file
+
+    grow_file(options.weights, options.model, options.out, options.seed, options.force)
+
+
 def judge(options: argparse.Namespace) -> None:
     from mdm.evaluate.judge import train_judge
 
@@ -174,6 +186,7 @@ FILES = ("--files", {"action": "store_true", "help": "also the files from outsid
 RESULTS = ("--results", {"type": Path, "default": Path("results"), "help": "default: %(default)s"})
 OUT = ("--out", {"type": Path, "required": True})
 REPORT_OUT = ("--out", {"type": Path, "default": Path("reports/index.html"), "help": "default: %(default)s"})
+FORCE = ("--force", {"action": "store_true", "help": "replace a file that is there"})
 ABLATION = ("--ablation", {"help": "the page of one ablation"})
 
 VERBS: dict[str, tuple[Verb, str, tuple[tuple[str, dict[str, Any]], ...]]] = {
@@ -195,6 +208,18 @@ VERBS: dict[str, tuple[Verb, str, tuple[tuple[str, dict[str, Any]], ...]]] = {
          ("--autosave-seconds", {"type": float, "default": 60.0, "help": "default: %(default)s"})),
     ),
     "export": (export, "write the weights of a finished stage", RECIPE),
+    "convert": (
+        convert, "read or write weights of the reference implementation (.pth)",
+        (("weights", {"type": Path, "help": "a .pth or .safetensors file"}),
+         ("--model", {"help": "preset, recipe.json or model.json (default: what the file says)"}),
+         ("--out", {"type": Path, "required": True, "help": "NAME.safetensors or NAME.pth"}), FORCE),
+    ),
+    "grow": (
+        grow, "put fresh levels around trained weights, and prove that these stay as they are",
+        (("weights", {"type": Path, "help": "a .safetensors file"}),
+         ("--model", {"required": True, "help": "the deeper one: preset, recipe.json or model.json"}), OUT,
+         ("--seed", {"type": int, "default": 0, "help": "of the fresh weights; default: %(default)s"}), FORCE),
+    ),
     "judge": (judge, "train the judge network", RECIPE),
     "clip": (clip, "train the small CLIP", RECIPE),
     "sample": (sample, "draw the pictures of a protocol", RECIPE),

@@ -186,7 +186,6 @@ class ModelConfig(Strict):
     text_layers: Count = Field(default=0, description="learnable self-attention layers over the features")
     mask_text: bool = Field(default=True, description="cross attention ignores padding (released model: false)")
     classes: Positive | None = Field(default=None, description="number of classes (ImageNet: 1000)")
-    freeze_inner: bool = False
 
     @model_validator(mode="after")
     def _chain_is_possible(self) -> ModelConfig:

@@ -8,11 +8,12 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 RECORDED_PACKAGES = ("torch", "numpy", "transformers", "open_clip_torch", "clean-fid", "webdataset", "snakemake")
 
@@ -21,20 +22,33 @@ class ArtifactError(ValueError):
     """An artifact on disk is missing, incomplete or not what its recipe says."""
 
 
-def write_atomic(path: str | Path, content: bytes | str) -> None:
-    """Write a file so that a reader sees the old content or all of the new one, never a part."""
+@contextmanager
+def replacing(path: str | Path) -> Iterator[IO[bytes]]:
+    """A stream that becomes the file when the block ends well: readers see the old content or all of the new."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # The pid keeps two jobs that write the same file from tearing each other's temporary.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as stream:
-            stream.write(content.encode() if isinstance(content, str) else content)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_atomic(path: str | Path, content: bytes | str) -> None:
+    """Write a file so that a reader sees the old content or all of the new one, never a part."""
+    with replacing(path) as stream:
+        stream.write(content.encode() if isinstance(content, str) else content)
+
+
+def refuse_overwriting(path: str | Path, force: bool) -> None:
+    """What stands at a path that a user chose is replaced only if they say so."""
+    if Path(path).exists() and not force:
+        raise ArtifactError(f"{path} exists already; write another path, or add --force to replace it")
 
 
 def write_json(path: str | Path, value: Any) -> None:

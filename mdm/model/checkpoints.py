@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from mdm.config import ModelConfig, StudyError
-from mdm.manifest import ArtifactError, write_atomic
+from mdm.manifest import ArtifactError, replacing
 from mdm.model import build
 from mdm.model.unet import time_channels
 
 INNER = "inner_unet."
+TYPES = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
+    torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
 
 
 def state_hash(state: Mapping[str, Tensor]) -> str:
@@ -27,17 +32,40 @@ def state_hash(state: Mapping[str, Tensor]) -> str:
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy())
+        digest.update(_bytes_of(tensor))
     return digest.hexdigest()
 
 
 def save_weights(path: str | Path, state: Mapping[str, Tensor], meta: Mapping[str, Any] | None = None) -> str:
     """Write a state dict atomically, with `meta` (JSON) and its hash in the header; return the hash."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    # The widest types first: then every tensor lies at a multiple of its item's size.
+    names = sorted(state, key=lambda name: (-state[name].element_size(), name))
+    tensors = {name: state[name].detach().cpu().contiguous() for name in names}
     digest = state_hash(tensors)
-    header = {"meta": json.dumps(dict(meta or {}), allow_nan=False, sort_keys=True), "state_hash": digest}
-    write_atomic(path, save(tensors, metadata=header))
+    notes = {"meta": json.dumps(dict(meta or {}), allow_nan=False, sort_keys=True), "state_hash": digest}
+    # The library's own writer orders the notes at random, so that equal weights become different files.
+    with replacing(path) as stream:
+        stream.write(_header_bytes(tensors, notes))
+        for tensor in tensors.values():
+            stream.write(_bytes_of(tensor))
     return digest
+
+
+def _header_bytes(tensors: Mapping[str, Tensor], notes: dict[str, str]) -> bytes:
+    """The safetensors header: its length, then JSON with the type, shape and place of every tensor."""
+    header: dict[str, Any] = {"__metadata__": notes}
+    end = 0
+    for name, tensor in tensors.items():
+        start, end = end, end + tensor.nbytes
+        header[name] = {"dtype": TYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text
+
+
+def _bytes_of(tensor: Tensor) -> np.ndarray:
+    """The bytes of a contiguous tensor, uint8 [n], without a copy."""
+    return tensor.reshape(-1).view(torch.uint8).numpy()
 
 
 def load_weights(path: str | Path) -> dict[str, Tensor]:
@@ -68,8 +96,8 @@ def _header(path: str | Path) -> dict[str, str]:
 
 
 def load_into(model: nn.Module, state: Mapping[str, Tensor], origin: str = "these weights") -> None:
-    """Strict load: every name and shape must agree, or all differences are listed."""
-    _require_same(model.state_dict(), state, origin)
+    """Strict load: every name, shape and type must agree, or all differences are listed."""
+    require_same(model.state_dict(), state, origin)
     model.load_state_dict(state)
 
 
@@ -102,32 +130,40 @@ def grow(
 
 def _require_same_inside(parent: ModelConfig, config: ModelConfig, added: int) -> None:
     if added < 0:
-        raise StudyError(f"the parent has {len(parent.levels)} levels, the stage only {len(config.levels)}")
+        raise StudyError(f"the parent has {len(parent.levels)} levels, the network around it only {len(config.levels)}")
     # Input normalisation and dropout may change from stage to stage: they hold no weights.
-    free = {"levels": {"__all__": {"normalize_input", "dropout"}}, "freeze_inner": True}
+    free = {"levels": {"__all__": {"normalize_input", "dropout"}}}
     inside = config.model_copy(update={"levels": config.levels[: len(parent.levels)]})
     before, after = (c.model_dump(exclude=free) | {"time_channels": time_channels(c)} for c in (parent, inside))
     wrong = {key: (before[key], after[key]) for key in before if before[key] != after[key]}
     if wrong:
         listing = "; ".join(f"{key}: {old} became {new}" for key, (old, new) in wrong.items())
-        raise StudyError(f"the inner levels of this stage are not those of its parent: {listing}")
+        raise StudyError(f"the inner levels are not those of the parent: {listing}")
 
 
-def _require_same(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], origin: str) -> None:
-    shapes = [
-        f"{name} {tuple(state[name].shape)} instead of {tuple(tensor.shape)}"
-        for name, tensor in wanted.items()
-        if name in state and state[name].shape != tensor.shape
-    ]
+def require_same(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], origin: str) -> None:
+    """Names, shapes and types must agree, or the error lists what does not. Values are not looked at."""
+    common = [name for name in wanted if name in state]
     problems = {
-        "missing": sorted(wanted.keys() - state.keys()),
-        "unexpected": sorted(state.keys() - wanted.keys()),
-        "wrong shape": shapes,
+        "missing": [f"{name} {tuple(wanted[name].shape)}" for name in wanted if name not in state],
+        "unexpected": [f"{name} {tuple(state[name].shape)}" for name in state if name not in wanted],
+        "of the wrong shape": _differences("shape", wanted, state, common),
+        "of the wrong type": _differences("dtype", wanted, state, common),
     }
-    listing = [f"{len(names)} {kind}: {_some(names)}" for kind, names in problems.items() if names]
+    listing = [_listed(kind, entries) for kind, entries in problems.items() if entries]
     if listing:
-        raise ArtifactError(f"{origin} do not fit this network; " + "; ".join(listing))
+        raise ArtifactError(f"{origin} do not fit this network:\n" + "\n".join(listing))
 
 
-def _some(names: list[str], most: int = 5) -> str:
-    return ", ".join(names[:most]) + (f", ... ({len(names) - most} more)" if len(names) > most else "")
+def _differences(key: str, wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], names: list[str]) -> list[str]:
+    pairs = ((name, getattr(state[name], key), getattr(wanted[name], key)) for name in names)
+    return [f"{name} {_shown(seen)} instead of {_shown(right)}" for name, seen, right in pairs if seen != right]
+
+
+def _shown(value: torch.Size | torch.dtype) -> str:
+    return str(tuple(value)) if isinstance(value, torch.Size) else str(value).removeprefix("torch.")
+
+
+def _listed(kind: str, entries: list[str], most: int = 30) -> str:
+    more = [f"... and {len(entries) - most} more"] if len(entries) > most else []
+    return "\n    ".join([f"  {len(entries)} {kind}:", *entries[:most], *more])

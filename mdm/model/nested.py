@@ -23,8 +23,6 @@ class NestedUNet(UNet):
         self.in_adapter = zeroed(TiledConv(outside, inside, self.inner_frames))
         self.out_adapter = zeroed(TiledConv(inside, outside, self.inner_frames))
         self.inner_unet = inner
-        if config.freeze_inner:
-            inner.requires_grad_(False)
 
     def encode(self, text: Tensor | None, mask: Tensor | None, labels: Tensor | None) -> Condition:
         """The innermost level reads the text once for all."""

@@ -3,7 +3,9 @@ one for the paper's video model, which was never published."""
 
 from __future__ import annotations
 
-from mdm.config import LevelConfig, ModelConfig, VideoConfig
+from mdm.config import LevelConfig, ModelConfig, StudyError, VideoConfig, nearest
+from mdm.manifest import read_json
+from mdm.study_file import parse
 
 
 def _level_64() -> LevelConfig:
@@ -80,3 +82,17 @@ PRESETS = {
     "released-1024": released_1024,
     "paper-video": paper_video,
 }
+
+
+def named(name: str) -> ModelConfig:
+    """A configuration by the name of a preset, or from the recipe.json or model.json of a trained stage."""
+    if name in PRESETS:
+        return PRESETS[name]()
+    if not name.endswith(".json"):
+        raise StudyError(f"no preset is called '{name}'; {nearest(name, PRESETS)}; or give a recipe.json or model.json")
+    content = read_json(name)
+    if not isinstance(content, dict):
+        raise StudyError(f"{name} must hold a recipe or a model's configuration, not {type(content).__name__}")
+    if "kind" in content and "model" not in content:
+        raise StudyError(f"{name} is a recipe of kind {content['kind']}, which has no model; give one of kind train")
+    return parse(ModelConfig, content.get("model", content), name)

@@ -21,7 +21,8 @@ def export(recipe_path: Path) -> None:
     tensors, _ = read_checkpoint(folder / "final.ckpt")
     states = {"ema": under("ema.", tensors), "raw": under("model.", tensors)}
     for kind, state in states.items():
-        save_weights(folder / WEIGHTS[kind], state, {"recipe": folder.name, "weights": kind})
+        meta = {"recipe": folder.name, "weights": kind, "model": recipe["model"]}
+        save_weights(folder / WEIGHTS[kind], state, meta)
     write_json(folder / "model.json", recipe["model"])
     history = (folder / "progress" / "history.jsonl").read_text()
     write_atomic(folder / "history.jsonl", history)

@@ -12,7 +12,13 @@ from mdm.model import build
 from mdm.model.checkpoints import inner_state, state_hash
 from mdm.model.presets import PRESETS
 
-REFERENCE = Path(__file__).parents[3] / "shared" / "reference"
+GOLDEN = Path(__file__).parents[1] / "numerics" / "golden"
+
+
+def released_shapes(name: str) -> dict[str, tuple[int, ...]]:
+    """Every name and shape of the published 64, 256 or 1024 network."""
+    rows = [line.split("\t") for line in (GOLDEN / f"manifest_{name}.tsv").read_text().splitlines()]
+    return {key: tuple(map(int, shape.split(","))) for key, shape, _ in rows}
 
 
 def level(resolution: int, channels: tuple[int, ...] = (32, 32), **settings: object) -> LevelConfig:
@@ -54,12 +60,7 @@ def test_released_networks(name: str, parameters: int) -> None:
     with torch.device("meta"):
         network = build(PRESETS[f"released-{name}"]())
     assert sum(p.numel() for p in network.parameters()) == parameters
-    manifest = REFERENCE / f"manifest_{name}.tsv"
-    if not manifest.exists():
-        pytest.skip(f"{manifest} is not on this machine")
-    rows = [line.split("\t") for line in manifest.read_text().splitlines() if "\t" in line]
-    shapes = {key: tuple(map(int, shape.split(","))) for key, shape, _ in rows}
-    assert {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()} == shapes
+    assert {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()} == released_shapes(name)
 
 
 def test_weights_are_a_function_of_configuration_and_seed() -> None:
@@ -170,11 +171,6 @@ def test_a_fresh_network_is_silent_only_behind_its_zero_layers() -> None:
     moved = {n for n, p in network.named_parameters() if p.grad.any()}
     # conv_out is zero, so in the first step only it can learn; the rest follows in the second and third.
     assert moved == {f"{p}conv_out.{w}" for p in ("", "inner_unet.") for w in ("weight", "bias")}
-
-
-def test_frozen_inner_levels() -> None:
-    network = build(nest(freeze_inner=True))
-    assert all(p.requires_grad != n.startswith("inner_unet.") for n, p in network.named_parameters())
 
 
 def test_dropout_only_in_training() -> None:

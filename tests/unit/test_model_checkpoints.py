@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import safetensors.torch
 import torch
 from test_model_build import awake, inputs, level, nest, some_text
 
@@ -27,6 +28,23 @@ def test_round_trip(tmp_path) -> None:
     assert digest == state_hash(loaded) == state_hash(state)
     assert read_meta(tmp_path / "weights.safetensors") == {"images": 12}
     assert [p.name for p in tmp_path.iterdir()] == ["weights.safetensors"]
+
+
+def test_the_file_is_what_the_library_writes_and_the_same_each_time(tmp_path) -> None:
+    state = {
+        "byte": torch.arange(3, dtype=torch.uint8), "scalar": torch.tensor(2.5), "half": torch.ones(3).half(),
+        "brain": torch.ones(2, 2, dtype=torch.bfloat16), "double": torch.ones(1, dtype=torch.double),
+        "none": torch.zeros(0, 4), "flag": torch.tensor([True, False]), "spread": torch.ones(1).expand(2, 3),
+        "whole": torch.tensor([-7]), "name with \"quotes\" é": torch.zeros(1),
+    }  # fmt: skip
+    first, second = tmp_path / "a", tmp_path / "b"
+    save_weights(first, state, {"b": 1, "a": [2]})
+    save_weights(second, dict(reversed(state.items())), {"a": [2], "b": 1})
+    assert first.read_bytes() == second.read_bytes()
+    loaded = safetensors.torch.load(first.read_bytes())
+    assert loaded.keys() == state.keys() and all(torch.equal(loaded[name], state[name]) for name in state)
+    (tmp_path / "plain").touch()
+    assert first.stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_hash_sees_names_shapes_and_values() -> None:
@@ -54,15 +72,28 @@ def test_strict_loading_lists_every_difference() -> None:
     state = network.state_dict()
     state["extra"] = state.pop("conv_in.bias")
     state["conv_in.weight"] = torch.zeros(1, 3, 3, 3)
+    state["norm_out.bias"] = state["norm_out.bias"].bfloat16()
     with pytest.raises(ArtifactError) as caught:
         load_into(network, state, "the weights in a.safetensors")
-    for part in (
-        "the weights in a",
-        "1 missing: conv_in.bias",
-        "1 unexpected: extra",
-        r"(1, 3, 3, 3) instead",
-    ):
-        assert part in str(caught.value)
+    assert str(caught.value).splitlines() == [
+        "the weights in a.safetensors do not fit this network:",
+        "  1 missing:",
+        "    conv_in.bias (32,)",
+        "  1 unexpected:",
+        "    extra (32,)",
+        "  1 of the wrong shape:",
+        "    conv_in.weight (1, 3, 3, 3) instead of (32, 3, 3, 3)",
+        "  1 of the wrong type:",
+        "    norm_out.bias bfloat16 instead of float32",
+    ]
+
+
+def test_long_lists_of_differences_are_counted_and_cut() -> None:
+    with pytest.raises(ArtifactError) as caught:
+        load_into(build(nest(1)), {})
+    lines = str(caught.value).splitlines()
+    count = len(build(nest(1)).state_dict())
+    assert lines[1] == f"  {count} missing:" and lines[-1] == f"    ... and {count - 30} more" and len(lines) == 33
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (1, 3), (2, 3), (2, 2)])

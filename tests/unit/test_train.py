@@ -19,7 +19,7 @@ from mdm.text.cache import embed
 from mdm.train.checkpoint import Autosaves, read_checkpoint, write_checkpoint
 from mdm.train.export import export
 from mdm.train.loop import train
-from mdm.train.optim import rate_share
+from mdm.train.optim import make_optimizers, rate_share, set_rates
 
 NEVER = 1e9
 SMALL = {
@@ -224,3 +224,36 @@ def test_the_learning_rate_warms_up_and_cools_down():
     assert rates[0] == pytest.approx(0.1) and rates[9] == 1.0 and rates[80] == 1.0
     assert rates[-1] == pytest.approx(0.05)
     assert all(rate > 0 for rate in rates)
+
+
+@pytest.mark.parametrize("inner_rate", [0.0, 0.5])
+def test_inherited_weights_learn_at_their_own_rate_and_zero_freezes_them(inner_rate):
+    moved = moved_weights(inner_rate)
+    # The first step of Adam is the learning rate, whatever the gradient.
+    assert moved == {name: pytest.approx(0.1 * (inner_rate if name[:3] == "old" else 1), rel=1e-3) for name in moved}
+
+
+def moved_weights(inner_rate, matrix_rate=None):
+    """How far a tenth of the peak rates moves an inherited and a fresh layer, by the largest entry."""
+    torch.manual_seed(0)
+    network = torch.nn.ModuleDict({"old": torch.nn.Linear(2, 2), "new": torch.nn.Linear(2, 2)})
+    config = TrainConfig(
+        batch_images=1, learning_rate=1.0, matrix_rate=matrix_rate, ema_halflife_images=1, inner_rate=inner_rate
+    )
+    optimizers = make_optimizers(network, config, {"old.weight", "old.bias"})
+    set_rates(optimizers, 0.1)
+    before = {name: p.detach().clone() for name, p in network.named_parameters()}
+    network["new"](network["old"](torch.ones(1, 2))).sum().backward()
+    for optimizer in optimizers:
+        optimizer.step()
+    assert network["old"].weight.requires_grad == (inner_rate > 0)
+    return {name: (p - before[name]).abs().max().item() for name, p in network.named_parameters()}
+
+
+def test_matrices_may_have_a_rate_of_their_own():
+    full, half, frozen = (moved_weights(inner_rate, matrix_rate=2.0) for inner_rate in (1.0, 0.5, 0.0))
+    for name in ("old.bias", "new.bias"):
+        assert full[name] == pytest.approx(0.1, rel=1e-3)
+    assert half["old.weight"] == pytest.approx(full["old.weight"] / 2) and frozen["old.weight"] == 0
+    # An orthogonal 2 x 2 matrix times the rate 0.2, whatever the gradient.
+    assert 0.05 < full["new.weight"] < 0.25 and full["new.weight"] == pytest.approx(half["new.weight"])

@@ -1,0 +1,143 @@
+"""`mdm convert`: weights from the reference's files to ours and back, checked name by name against a configuration."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mdm.config import ModelConfig, StudyError
+from mdm.manifest import ArtifactError, refuse_overwriting, replacing, sha256_file
+from mdm.model import build
+from mdm.model.checkpoints import load_weights, read_meta, require_same, save_weights, state_hash
+from mdm.model.presets import PRESETS, named
+from mdm.model.reference_file import read_reference
+from mdm.study_file import parse
+
+OURS, THEIRS = ".safetensors", ".pth"
+WIDENED = (torch.float16, torch.bfloat16)  # float32 holds each of their values exactly
+
+
+@dataclass(frozen=True)
+class Source:
+    """Weights as a file has them, what it says of itself, and a proof of its bytes (run once they are wanted)."""
+
+    state: dict[str, Tensor]
+    layout: str
+    meta: dict[str, Any]
+    verify: Callable[[], None]
+
+
+def convert(path: Path, model: str | None, out: Path, force: bool = False) -> None:
+    """Check the weights of a file against a configuration and write them in the layout that `out` ends with."""
+    if out.suffix not in (OURS, THEIRS):
+        raise StudyError(f"--out {out}: write a name that ends with {OURS} (ours) or {THEIRS} (the reference's)")
+    refuse_overwriting(out, force)
+    source = read_source(path)
+    config = configuration(path, source.meta, model)
+    state = fitting_state(source, config, str(path))
+    source.verify()
+    parameters = sum(tensor.numel() for tensor in state.values())
+    print(f"{path} ({source.layout}): {len(state)} tensors, {parameters:,} parameters, every name and shape fits")
+    if out.suffix == OURS:
+        converted = {"file": path.name, "sha256": sha256_file(path), "layout": source.layout}
+        meta = {**source.meta, "model": config.model_dump(mode="json"), "converted": converted}
+        digest = save_weights(out, state, meta)
+    else:
+        digest = _save_reference(out, state)
+    print(f"{out}: weights {digest}")
+
+
+def read_source(path: Path) -> Source:
+    """Open a file of either kind, told apart by how it begins."""
+    try:
+        with open(path, "rb") as stream:
+            beginning = stream.read(9)
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error.strerror}") from None
+    if beginning[8:] == b"{":  # after the length of a safetensors header
+        return Source(load_weights(path), "safetensors", read_meta(path), lambda: None)
+    reference = read_reference(path)
+    if reference.prefix:
+        print(f"{path}: every name began with '{reference.prefix}', which is left out")
+    return Source(reference.state, f"torch.save, {reference.file.layout}", {}, reference.file.verify)
+
+
+def configuration(path: Path, meta: Mapping[str, Any], model: str | None = None) -> ModelConfig:
+    """The configuration that was asked for, or the one in the file."""
+    asked = named(model) if model is not None else None
+    written = parse(ModelConfig, meta["model"], f"{path}: model") if "model" in meta else None
+    if asked is None and written is None:
+        raise StudyError(
+            f"{path} does not say which network its weights are of; add --model with a preset "
+            f"({', '.join(PRESETS)}) or the recipe.json of a trained stage"
+        )
+    if asked and written and asked != written:
+        print(f"note: {path} says that it is of another configuration than {model}, which is used instead")
+    return asked or written
+
+
+def fitting_state(source: Source, config: ModelConfig, origin: str) -> dict[str, Tensor]:
+    """The weights in the network's order, as float32; an error that lists every difference if they do not fit."""
+    wanted = _skeleton(config)
+    widened = [name for name, tensor in source.state.items() if tensor.dtype in WIDENED]
+    outlines = {
+        name: torch.empty(tensor.shape, dtype=torch.float32 if name in widened else tensor.dtype, device="meta")
+        for name, tensor in source.state.items()
+    }
+    try:
+        require_same(wanted, outlines, f"the weights in {origin}")
+    except ArtifactError as error:
+        raise ArtifactError("\n".join([str(error), *_hints(outlines, config)])) from None
+    if widened:
+        print(f"{origin}: {len(widened)} half-precision tensors are widened to float32, which changes no value")
+    return {name: source.state[name].float() for name in wanted}
+
+
+def _skeleton(config: ModelConfig) -> dict[str, Tensor]:
+    """Names and shapes of a network, without its gigabytes."""
+    with torch.device("meta"):
+        return build(config).state_dict()
+
+
+def _hints(state: Mapping[str, Tensor], config: ModelConfig) -> list[str]:
+    """What a user may have meant."""
+    hints = []
+    width = _text_width(state)
+    if width and config.text_channels and width != config.text_channels:
+        hints.append(
+            f"these weights read text features of width {width}, the configuration says text_channels: "
+            f"{config.text_channels} (FLAN-T5 XL has 2048); give --model a model.json with text_channels: {width}"
+        )
+    shapes = {name: tensor.shape for name, tensor in state.items()}
+    for name, preset in PRESETS.items():
+        if {key: tensor.shape for key, tensor in _skeleton(preset()).items()} == shapes:
+            hints.append(f"they fit --model {name}")
+    return hints
+
+
+def _text_width(state: Mapping[str, Tensor]) -> int | None:
+    """Width of the text encoder's features that the weights were made for; None where there is no text."""
+    readers = [name for ending in ("lm_proj.weight", ".kv_cond.weight") for name in state if name.endswith(ending)]
+    return state[readers[0]].shape[1] if readers and state[readers[0]].ndim == 2 else None
+
+
+def _save_reference(out: Path, state: Mapping[str, Tensor]) -> str:
+    """Write what the reference's loader reads, plain tensors under `state_dict`; return their hash."""
+    tensors = OrderedDict((name, _alone(tensor)) for name, tensor in state.items())
+    with replacing(out) as stream:
+        torch.save({"state_dict": tensors}, stream)
+    if ours := [name for name in state if name.endswith("class_emb.weight")]:
+        print(f"{out}: the reference has no classes; its loader will leave out {', '.join(ours)}")
+    return state_hash(state)
+
+
+def _alone(tensor: Tensor) -> Tensor:
+    """The tensor in a storage of its own: torch.save writes storages, with all that is in them."""
+    whole = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
+    return tensor if whole else tensor.clone(memory_format=torch.contiguous_format)
