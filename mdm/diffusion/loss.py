@@ -10,13 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mdm.config import DiffusionConfig, StudyError
-from mdm.diffusion.process import add_noise, convert, target
+from mdm.diffusion.parameterisation import parameterisation
 
 
 def pyramid(images: Tensor, resolutions: Sequence[int]) -> list[Tensor]:
     """Clean pictures of every level, highest first, by repeated average pooling of [B,3,H,W]."""
-    if images.shape[-1] % resolutions[0]:
-        raise ValueError(f"pictures of {images.shape[-1]} px cannot be pooled to {resolutions[0]} px")
+    height, width = images.shape[-2:]
+    if width % resolutions[0] or height % (width // resolutions[-1]):
+        raise ValueError(f"pictures of {height} x {width} px cannot be pooled to widths {list(resolutions)}")
     chain = []
     for resolution in resolutions:
         images = F.avg_pool2d(images, images.shape[-1] // resolution) if images.shape[-1] > resolution else images
@@ -46,22 +47,13 @@ def level_rows(config: DiffusionConfig, count: int, batch: int) -> list[int]:
     return rows
 
 
-def min_snr_weight(loss_on: str, gamma: Tensor, clip: float) -> Tensor:
-    """Hang et al. 2023: the weight that gives the loss on x0 the weight min(SNR, clip)."""
-    snr = gamma / (1 - gamma)
-    per_unit = {"x0": torch.ones_like(snr), "epsilon": 1 / snr, "v": 1 / (snr + 1)}[loss_on]
-    return snr.clamp(max=clip) * per_unit
-
-
 def picture_losses(
-    prediction: Tensor, config: DiffusionConfig, x0: Tensor, epsilon: Tensor, x_t: Tensor, gamma: Tensor
+    prediction: Tensor, config: DiffusionConfig, x0: Tensor, epsilon: Tensor, x_t: Tensor, level: Tensor
 ) -> Tensor:
-    """Mean squared error of each picture of one level, [B], in float32."""
-    said = convert(prediction.float(), config.prediction, config.loss_on, x_t, gamma)
-    losses = (said - target(config.loss_on, x0, epsilon, gamma)).square().mean(dim=(1, 2, 3))
-    return (
-        losses if config.min_snr is None else losses * min_snr_weight(config.loss_on, gamma, config.min_snr).flatten()
-    )
+    """Mean squared error of each picture of one level, [B], in float32, with the weight of its noise level."""
+    way = parameterisation(config)
+    losses = way.error(prediction.float(), x0, epsilon, x_t, level).square().mean(dim=(1, 2, 3))
+    return way.weigh(losses, level)
 
 
 def training_loss(
@@ -77,18 +69,19 @@ def training_loss(
 ) -> tuple[Tensor, Tensor]:
     """Weighted sum over levels, and the unweighted loss of each level [L] (no gradient).
 
-    gammas [L,N+1]; images and noises [B,3,H,W] per level, highest first; times [B] in 0..N-1.
+    gammas as `schedule.levels` gives them; images and noises [B,3,H,W] per level, highest first; times [B] as
+    `noise.training_times` draws them.
     """
-    rows = level_rows(config, len(images), len(times))
+    way, rows = parameterisation(config), level_rows(config, len(images), len(times))
     shares = level_shares(config, len(images))
-    # The noise level of time t is gamma[t + 1]: index 0 is the clean picture.
-    gamma = [level[times[:n] + 1][:, None, None, None] for level, n in zip(gammas, rows, strict=True)]
+    levels = [way.level(row, times[:n]) for row, n in zip(gammas, rows, strict=True)]
     clean, noise = ([p[:n] for p, n in zip(part, rows, strict=True)] for part in (images, noises))
-    noisy = [add_noise(*parts) for parts in zip(clean, noise, gamma, strict=True)]
-    predictions = model(noisy, times, text, mask, labels=labels)
+    noisy = [way.noisy(*parts) for parts in zip(clean, noise, levels, strict=True)]
+    seen = [way.seen(*parts) for parts in zip(noisy, levels, strict=True)]
+    predictions = model(seen, way.told(times), text, mask, labels=labels)
     losses = [
         picture_losses(prediction, config, *parts).sum() / (share * len(times))
-        for prediction, share, *parts in zip(predictions, shares, clean, noise, noisy, gamma, strict=True)
+        for prediction, share, *parts in zip(predictions, shares, clean, noise, noisy, levels, strict=True)
     ]
     weighted = [weight * loss for weight, loss in zip(level_weights(config, len(losses)), losses, strict=True)]
     return torch.stack(weighted).sum(), torch.stack(losses).detach()

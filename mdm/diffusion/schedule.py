@@ -60,7 +60,12 @@ def shift(gammas: Tensor, ratio: float, power: float) -> Tensor:
 
 
 def levels(config: DiffusionConfig, resolutions: Sequence[int]) -> Tensor:
-    """Shifted gammas [L, N+1] of a nest, highest resolution first."""
-    base = config.base_resolution or min(resolutions)
+    """Noise levels of a nest, highest resolution first: shifted gammas [L, N+1].
+
+    EDM has no table of levels: instead, the factors [L, 1] on the base's sigma that shift its SNR as much.
+    """
+    ratios = [resolution / (config.base_resolution or min(resolutions)) for resolution in resolutions]
+    if config.parameterisation == "edm":
+        return torch.tensor([[ratio ** (config.shift_power / 2)] for ratio in ratios])
     gammas = alpha_bar(config.schedule, config.steps)
-    return torch.stack([shift(gammas, resolution / base, config.shift_power) for resolution in resolutions])
+    return torch.stack([shift(gammas, ratio, config.shift_power) for ratio in ratios])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mdm.config import DiffusionConfig, SampleConfig
-from mdm.diffusion import loss, process, sampler, schedule
+from mdm.diffusion import loss, path, process, sampler, schedule
 
 DIFFUSION = DiffusionConfig()  # the released settings: squared cosine, v, loss on epsilon, shift power 1
 
@@ -105,4 +105,4 @@ def test_shifts(schedules, power, ratio) -> None:
 
 @pytest.mark.parametrize("steps", [1, 4, 10, 50, 250, 1000])
 def test_time_steps(schedules, steps) -> None:
-    assert sampler.reference_times(1000, steps) == schedules[f"timesteps_{steps}"].tolist()
+    assert path.reference_times(1000, steps) == schedules[f"timesteps_{steps}"].tolist()

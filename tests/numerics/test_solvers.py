@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mdm.config import DiffusionConfig, SampleConfig
-from mdm.diffusion import process, sampler, schedule
+from mdm.diffusion import path, process, sampler, schedule
 
 MEAN, DEVIATION = 0.3, 0.2
 RESOLUTIONS = (8, 4)
@@ -56,8 +56,8 @@ def error(name: str, steps: int, first: int) -> float:
 
 def first_level(name: str, steps: int) -> int:
     if name == "ddim":
-        return sampler.reference_times(1000, steps)[0]
-    return sampler.karras_times(GAMMAS[-1], steps)[0]
+        return path.reference_times(1000, steps)[0]
+    return path.karras_times(GAMMAS[-1], steps)[0]
 
 
 @pytest.mark.parametrize(("name", "limit"), [("ddim", 0.05), ("dpm++", 0.005), ("heun", 0.005)])
@@ -74,7 +74,7 @@ def test_second_order_beats_first() -> None:
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 250, 999, 1000])
 def test_karras_times_are_different_and_end_at_zero(steps) -> None:
-    times = sampler.karras_times(GAMMAS[-1], steps)
+    times = path.karras_times(GAMMAS[-1], steps)
     assert len(times) == steps + 1
     assert times[-1] == 0
     assert all(a > b for a, b in pairwise(times))

@@ -7,7 +7,7 @@ import torch
 from test_model_build import awake, nest
 
 from mdm.config import DiffusionConfig, SampleConfig, StudyError
-from mdm.diffusion import guidance, sampler, schedule
+from mdm.diffusion import guidance, sampler, schedule, solvers
 from mdm.model import build
 
 DIFFUSION = DiffusionConfig(steps=50)
@@ -37,7 +37,7 @@ def draw(network, ids=(0, 1, 2), negative=None, **settings: object) -> list[torc
     )
 
 
-@pytest.mark.parametrize("name", sampler.SAMPLERS)
+@pytest.mark.parametrize("name", solvers.SOLVERS)
 def test_a_picture_does_not_depend_on_its_batch(network, name: str) -> None:
     settings = {"sampler": name, "eta": 0.5 if name == "ddim" else 0.0}
     together = draw(network, (0, 1, 2), **settings)
@@ -60,7 +60,7 @@ def test_ddim_with_eta_one_has_the_variance_of_the_posterior() -> None:
             alpha = g / after
             # 1 / (precision of x_s given x0 + precision of x_t given x_s)
             exact = 0.0 if s == 0 else 1 / (1 / (1 - after) + alpha / (1 - alpha))
-            assert sampler.posterior_variance(g, after) == pytest.approx(exact, rel=1e-6)
+            assert solvers.posterior_variance(g, after) == pytest.approx(exact, rel=1e-6)
 
 
 def test_guidance_of_one_is_no_guidance_and_no_second_batch(network) -> None:
@@ -120,7 +120,7 @@ def test_quantile(count: int) -> None:
         torch.testing.assert_close(guidance.quantile(values, share), torch.quantile(values, share, dim=1))
 
 
-@pytest.mark.parametrize("name", sampler.SAMPLERS)
+@pytest.mark.parametrize("name", solvers.SOLVERS)
 def test_progress_is_reported(network, name: str) -> None:
     seen = []
     text, mask = texts(1)
