@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mdm.config import DiffusionConfig, SampleConfig
-from mdm.diffusion.parameterisation import parameterisation
+from mdm.diffusion.parameterisation import Level, parameterisation
 from mdm.diffusion.path import Moment
 
 
@@ -98,9 +98,16 @@ class Denoiser:
         # Weight 1 means the prompt alone: no second half of the batch.
         self.both = joined(negative.expanded(batch), self.prompt) if config.guidance != 1 else None
 
+    def start(self, noises: list[Tensor], moment: Moment) -> list[Tensor]:
+        """Unit noise of every level -> the pictures with which sampling begins."""
+        return [self.way.start(z, level) for z, level in zip(noises, self._levels(moment), strict=True)]
+
+    def _levels(self, moment: Moment) -> list[Level]:
+        return [self.way.of_gamma(gamma) for gamma in moment.gammas]
+
     def __call__(self, pictures: list[Tensor], moment: Moment) -> list[Tensor]:
         """Noisy pictures at a moment -> clean pictures, highest first."""
-        levels = [self.way.of_gamma(gamma) for gamma in moment.gammas]
+        levels = self._levels(moment)
         seen = [self.way.seen(x, level) for x, level in zip(pictures, levels, strict=True)]
         rows = zip(self._guided(seen, moment), pictures, levels, strict=True)
         clean = [self.way.clean(said.float(), x, level) for said, x, level in rows]

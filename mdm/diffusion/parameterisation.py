@@ -34,6 +34,10 @@ class Gammas:
         """The level of a gamma."""
         return gamma
 
+    def start(self, noise: Tensor, gamma: Level) -> Tensor:
+        """Where sampling begins; the released code begins with unit noise at every level."""
+        return noise
+
     def noisy(self, x0: Tensor, epsilon: Tensor, gamma: Level) -> Tensor:
         """Pictures at a level [B,3,H,W]."""
         return add_noise(x0, epsilon, gamma)
@@ -89,6 +93,10 @@ class Sigmas:
     def _input_scale(self, sigma: Level) -> Level:
         """c_in: gives what the network sees a deviation of one."""
         return (sigma**2 + self._data**2) ** -0.5
+
+    def start(self, noise: Tensor, sigma: Level) -> Tensor:
+        """Where sampling begins: y = sigma epsilon."""
+        return sigma / self._unit(sigma) * noise
 
     def noisy(self, x0: Tensor, epsilon: Tensor, sigma: Level) -> Tensor:
         """Pictures at a level [B,3,H,W]."""

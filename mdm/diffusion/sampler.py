@@ -42,7 +42,8 @@ def sample(
     prompt, negative = Prompt(text, mask, labels), Prompt(negative_text, negative_mask, negative_labels)
     denoise = Denoiser(model, config, diffusion, prompt, negative, len(image_ids))
     noise = noise or partial(_noise, seed, image_ids, resolutions, gammas.device)
-    pictures = SOLVERS[config.sampler](noise(0), Journey(denoise, moments, config, noise, on_step or _silent))
+    journey = Journey(denoise, moments, config, noise, on_step or _silent)
+    pictures = SOLVERS[config.sampler](denoise.start(noise(0), moments[0]), journey)
     return [x.clamp(-1, 1) for x in pictures]
 
 

@@ -102,7 +102,25 @@ class UNet(nn.Module):
                 f"{len(times)} times for batches of {rows} pictures (highest resolution first); "
                 "the lowest needs one per time, and no higher level more than a lower one"
             )
+        self._check_sizes(pictures)
         return self.denoise(pictures, times, self.encode(text, mask, labels), micros, None)[0]
+
+    def _check_sizes(self, pictures: list[Tensor]) -> None:
+        """Pictures need not be square, but every level must halve without remainder down to the next."""
+        sizes = [tuple(picture.shape[-2:]) for picture in pictures]
+        levels = list(reversed(self.config.levels))
+        for place, (level, (height, width)) in enumerate(zip(levels, sizes, strict=True)):
+            if height % level.ratio or width % level.ratio:
+                raise ValueError(
+                    f"the level of {level.resolution} px halves its pictures {len(level.channels) - 1} times, so "
+                    f"{height} x {width} does not fit; give it multiples of {level.ratio}"
+                )
+            inside = (height // level.ratio, width // level.ratio)
+            if sizes[place + 1 : place + 2] not in ([], [inside]):
+                raise ValueError(
+                    f"a picture of {height} x {width} at the level of {level.resolution} px nests one of "
+                    f"{inside[0]} x {inside[1]}, but {sizes[place + 1][0]} x {sizes[place + 1][1]} was given"
+                )
 
     def embed(self, times: Tensor, micros: dict[str, Tensor] | None, condition: Condition) -> Tensor:
         """Everything that modulates the residual blocks, [B,D], through the SiLU they all would apply."""
