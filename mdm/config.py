@@ -219,14 +219,9 @@ class RunConfig(Strict):
         return self
 
     @model_validator(mode="after")
-    def _class_and_guidance_need_a_condition(self) -> RunConfig:
+    def _class_label_needs_classes(self) -> RunConfig:
         if self.class_label != type(self).model_fields["class_label"].default and not self.model.classes:
             raise ValueError(f"class_label '{self.class_label}' has no effect without model.classes, their number")
-        if self.sample.guidance != 1 and not (self.text or self.model.classes):
-            raise ValueError(
-                f"sample.guidance {self.sample.guidance} needs a condition to guide towards; "
-                "write guidance: 1, or train with text or model.classes"
-            )
         return self
 
 

@@ -236,6 +236,11 @@ def check_sample(sample: SampleConfig, train: dict[str, Any], where: str) -> Non
             f"{where}: sample.steps {sample.steps} is more than the {diffusion['steps']} diffusion.steps of the last "
             f"stage; write at most {diffusion['steps']}"
         )
+    if sample.guidance != 1 and not (train["text"] or train["model"]["classes"]):
+        raise StudyError(
+            f"{where}: sample.guidance {sample.guidance} needs a condition to guide towards; "
+            "write guidance: 1, or train with text or model.classes"
+        )
     if sample.guidance != 1 and train["model"]["classes"] and not train["train"]["condition_dropout"]:
         raise StudyError(
             f"{where}: sample.guidance {sample.guidance} leads away from 'no class', which training with "
