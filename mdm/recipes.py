@@ -218,6 +218,11 @@ def stage_settings(run: RunConfig, stage: StageConfig, where: str) -> dict[str, 
             raise StudyError(
                 f"{where}: diffusion.{key} has {len(value)} entries, the stage has {len(stage.resolutions)} levels"
             )
+    if diffusion.mixed_ratio and diffusion.mixed_ratio[0] * train.batch_images < sum(diffusion.mixed_ratio):
+        raise StudyError(
+            f"{where}: diffusion.mixed_ratio {list(diffusion.mixed_ratio)} leaves no picture of a batch of "
+            f"{train.batch_images} for the highest level; write a larger train.batch_images"
+        )
     for key, images in (("num_images", stage.num_images), ("slice_images", stage.slice_images or 0)):
         if images % train.batch_images:
             multiple = max(1, round(images / train.batch_images)) * train.batch_images

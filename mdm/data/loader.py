@@ -143,10 +143,13 @@ class Loader:
         return self._captions[number]
 
     def _class(self, number: int) -> int:
-        if number not in self._classes:
-            where = f"picture {self.pictures.key(number)} of {self.pictures.folder}"
-            self._classes[number] = self._class_label.of(self.pictures.labels(number), where)
-        return self._classes[number]
+        if number in self._classes:
+            return self._classes[number]
+        where = f"picture {self.pictures.key(number)} of {self.pictures.folder}"
+        found = self._class_label.of(self.pictures.labels(number), where)
+        if self._kept is not None:
+            self._classes[number] = found
+        return found
 
     def close(self) -> None:
         """Stop the prefetching thread and close the shards."""

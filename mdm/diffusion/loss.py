@@ -36,7 +36,7 @@ def level_shares(config: DiffusionConfig, count: int) -> list[float]:
 
 def level_rows(config: DiffusionConfig, count: int, batch: int) -> list[int]:
     """How many pictures of the batch each level sees (always the first ones)."""
-    # The nudge keeps 2/3 of 6 pictures from becoming 3 by rounding.
+    # The nudge keeps 15/22 of 44 pictures (7:8:7) from becoming 29 by rounding, as in the released code.
     rows = [int(share * batch + 1e-9) for share in level_shares(config, count)]
     if not rows[0]:
         enough = math.ceil(1 / level_shares(config, count)[0])

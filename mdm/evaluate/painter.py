@@ -45,6 +45,7 @@ class Painter:
         config, trained = ModelConfig(**read_json(train / "model.json")), read_json(train / "recipe.json")
         self._diffusion, self._class_label = DiffusionConfig(**trained["diffusion"]), class_label(trained)
         self._sample, self._seed, self._device = SampleConfig(**recipe["sample"]), recipe["seed"], device
+        self._prompts = recipe["prompts"]
         self.resolutions = config.resolutions
         self._gammas = schedule.levels(self._diffusion, self.resolutions).to(device)
         if embeddings is None and recipe["text"]:
@@ -66,7 +67,7 @@ class Painter:
         """The classes of prompts, if the network knows any."""
         if self._class_label is None:
             return None
-        return [self._class_label.of(row.labels, f"prompt {row.key}") for row in rows]
+        return [self._class_label.of(row.labels, f"prompt {row.key} of {self._prompts}") for row in rows]
 
     def paint(
         self, ids: Sequence[int], captions: Sequence[str], classes: Sequence[int] | None = None

@@ -226,6 +226,10 @@ WRONG = {
     "a claim that runs code": (
         lambda raw: raw["claims"]["progressive"].update(expect='__import__("os")'), "claims.progressive", "not allowed",
     ),
+    "a share too small for the batch": (
+        lambda raw: raw["base"]["stages"]["r16"].update(diffusion={"mixed_ratio": [1, 19]}),
+        "base.stages.r16", "a batch of 16 for the highest level", "larger train.batch_images",
+    ),
     "noise for a sampler without": (
         lambda raw: raw["base"]["sample"].update(sampler="dpm++", eta=0.5), "base.sample", "eta 0.5 has no effect",
     ),
