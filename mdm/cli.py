@@ -115,11 +115,11 @@ def sample(options: argparse.Namespace) -> None:
 
 
 def generate(options: argparse.Namespace) -> None:
-    from mdm.evaluate.prompt import generate
+    from mdm.evaluate.prompt import Wanted, generate
 
+    wanted = Wanted(options.prompt, options.number, options.count, options.seed)
     changes = {"guidance": options.guidance, "steps": options.steps}
-    print(generate(_study(options), options.results, options.run, options.prompt, options.out, options.count,
-                   options.seed, changes))  # fmt: skip
+    print(generate(_study(options), options.results, options.run, wanted, options.out, changes))
 
 
 def features(options: argparse.Namespace) -> None:
@@ -224,8 +224,9 @@ VERBS: dict[str, tuple[Verb, str, tuple[tuple[str, dict[str, Any]], ...]]] = {
     "clip": (clip, "train the small CLIP", RECIPE),
     "sample": (sample, "draw the pictures of a protocol", RECIPE),
     "generate": (
-        generate, "draw a prompt with a trained run",
-        (("prompt", {"help": 'e.g. "two red circles above a blue square"'}), *STUDY_OPTIONS, RESULTS,
+        generate, "draw a prompt or a class with a trained run",
+        (("prompt", {"nargs": "?", "help": 'e.g. "two red circles above a blue square"'}), *STUDY_OPTIONS, RESULTS,
+         ("--class", {"dest": "number", "type": int, "help": "class to draw, for a run trained with classes"}),
          ("--run", {"default": "base", "help": "default: %(default)s"}),
          ("--out", {"type": Path, "default": Path("picture.png"), "help": "default: %(default)s"}),
          ("--count", {"type": int, "default": 1, "help": "pictures; default: %(default)s"}),

@@ -5,47 +5,37 @@ The JSON schema in workflow/schemas is generated from these classes (`mdm schema
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from mdm.config_base import (
+    NAME,
+    SHA256,
+    Count,
+    Name,
+    Positive,
+    Probability,
+    Strict,
+    StudyError,
+    nearest,
+)
+from mdm.config_diffusion import DiffusionConfig, SampleConfig
 from mdm.sizes import Clip, Size, as_clip
 
-NAME = r"^[a-z0-9][a-z0-9.]*(-[a-z0-9.]+)*$"
-SHA256 = r"^[0-9a-f]{64}$"
-Name = Annotated[str, Field(pattern=NAME, max_length=40)]
-Positive = Annotated[int, Field(gt=0)]
-Count = Annotated[int, Field(ge=0)]
-Probability = Annotated[float, Field(ge=0, le=1)]
-
-
-class StudyError(ValueError):
-    """Something in a study file is wrong; the message says what, where, and what to write instead."""
-
-
-def nearest(word: str, valid: Iterable[str]) -> str:
-    """A hint: the closest valid word if there is one, and all of them."""
-    words = [str(v) for v in valid]
-    close = difflib.get_close_matches(str(word), words, n=1, cutoff=0.5)
-    listing = ", ".join(sorted(words)) or "none"
-    return (f"did you mean '{close[0]}'? " if close else "") + f"(valid: {listing})"
-
-
-class Strict(BaseModel):
-    """Frozen, and unknown keys are refused with the nearest valid one."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_unknown_keys(cls, data: Any) -> Any:
-        if isinstance(data, dict):
-            for key in data:
-                if key not in cls.model_fields:
-                    raise ValueError(f"unknown key '{key}'; {nearest(key, cls.model_fields)}")
-        return data
+__all__ = [
+    "NAME",
+    "SHA256",
+    "Count",
+    "DiffusionConfig",
+    "Name",
+    "Positive",
+    "Probability",
+    "SampleConfig",
+    "Strict",
+    "StudyError",
+    "nearest",
+]
 
 
 class DataConfig(Strict):
@@ -240,38 +230,6 @@ def _depth(inside: int, outside: int) -> str:
     return str(int(ratio).bit_length()) if exact else "(no number fits; the ratio must be a power of two)"
 
 
-class DiffusionConfig(Strict):
-    """The noise process and the loss (Gu et al. 2023, section 3)."""
-
-    schedule: Literal["squared-cosine", "cosine", "linear", "sigmoid"] = "squared-cosine"
-    steps: Positive = Field(default=1000, description="discrete noise levels")
-    prediction: Literal["v", "epsilon", "x0"] = "v"
-    loss_on: Literal["epsilon", "v", "x0"] = "epsilon"
-    shift_power: Annotated[float, Field(ge=0)] = Field(
-        default=1.0, description="SNR is divided by (resolution ratio) ** shift_power; 0 = no shift"
-    )
-    base_resolution: Positive | None = Field(
-        default=None, description="resolution that keeps the unshifted schedule (default: the innermost)"
-    )
-    level_weights: tuple[float, ...] | None = Field(default=None, description="per level, highest first")
-    mixed_ratio: tuple[float, ...] | None = Field(
-        default=None, description="shares of the batch, highest first: 2:1 = two thirds go through the high level"
-    )
-    shared_noise: bool = Field(default=False, description="low levels see the pooled noise of the highest")
-    min_snr: float | None = Field(default=None, gt=0, description="clip of the min-SNR loss weight")
-
-    @model_validator(mode="after")
-    def _shares_are_possible(self) -> DiffusionConfig:
-        ratio, weights = self.mixed_ratio, self.level_weights
-        if ratio is not None and (min(ratio) < 0 or ratio[0] <= 0):
-            raise ValueError(
-                f"mixed_ratio {list(ratio)} must be zero or more, and more than zero for the highest level"
-            )
-        if weights is not None and (min(weights) < 0 or max(weights) == 0):
-            raise ValueError(f"level_weights {list(weights)} must be zero or more, one of them more than zero")
-        return self
-
-
 class TrainConfig(Strict):
     """Everything of the optimisation that determines the weights. Durations are in images."""
 
@@ -290,7 +248,9 @@ class TrainConfig(Strict):
     cooldown_images: Count = Field(default=0, description="the rate falls linearly to zero over the last images")
     clip_norm: Annotated[float, Field(gt=0)] = 2.0
     ema_halflife_images: Annotated[float, Field(gt=0)] = Field(description="half-life of the weight average")
-    caption_dropout: Probability = Field(default=0.1, description="share of captions replaced by the empty one")
+    condition_dropout: Probability = Field(
+        default=0.1, description="share of pictures trained with the empty caption and without their class"
+    )
     precision: Literal["float32", "bf16"] = "float32"
     validate_images: Count = Field(default=0, description="held-out loss after every so many images (0: never)")
 
@@ -319,19 +279,6 @@ class StageConfig(Strict):
     resources: ResourceConfig = ResourceConfig()
 
 
-class SampleConfig(Strict):
-    """How pictures are drawn from a trained network."""
-
-    sampler: Literal["ddpm", "ddim", "dpm++", "heun"] = "ddim"
-    steps: Positive = 250
-    eta: Annotated[float, Field(ge=0, le=1)] = 0.0
-    guidance: Annotated[float, Field(ge=0)] = Field(default=1.0, description="1 = no guidance")
-    guidance_rescale: Probability = 0.0
-    guidance_interval: tuple[float, float] | None = Field(default=None, description="share of time with guidance")
-    threshold: Literal["none", "clip", "dynamic", "dynamic-deepfloyd"] = "clip"
-    negative_prompt: str = ""
-
-
 class NetworkConfig(Strict):
     """The `model` section of a study: levels by resolution; each stage takes those it names."""
 
@@ -340,6 +287,7 @@ class NetworkConfig(Strict):
     text_projection: Count = 0
     text_layers: Count = 0
     mask_text: bool = True
+    classes: Positive | None = Field(default=None, description="number of classes (ImageNet: 1000)")
 
 
 class RunConfig(Strict):
@@ -348,6 +296,7 @@ class RunConfig(Strict):
     data: Name
     validation: Name | None = Field(default=None, description="data set of the held-out loss")
     text: Name | None = Field(default=None, description="encoder name; none = unconditional or classes only")
+    class_label: Name = Field(default="class", description="label of a picture that holds its class (model.classes)")
     model: NetworkConfig
     diffusion: DiffusionConfig = DiffusionConfig()
     train: TrainConfig
@@ -355,9 +304,23 @@ class RunConfig(Strict):
     sample: SampleConfig = SampleConfig()
 
     @model_validator(mode="after")
-    def _schedule_has_the_steps(self) -> RunConfig:
-        if self.sample.steps > self.diffusion.steps:
-            raise ValueError(f"sample.steps {self.sample.steps} is more than diffusion.steps {self.diffusion.steps}")
+    def _text_settings_need_text(self) -> RunConfig:
+        settings = {
+            "model.text_projection": self.model.text_projection,
+            "model.text_layers": self.model.text_layers,
+            "sample.negative_prompt": self.sample.negative_prompt,
+        }
+        for key, value in settings.items():
+            if value and not self.text:
+                raise ValueError(f"{key} {value!r} has no effect without text; leave it out or name an encoder in text")
+        if not (self.model.mask_text or self.text):
+            raise ValueError("model.mask_text has no effect without text; leave it out or name an encoder in text")
+        return self
+
+    @model_validator(mode="after")
+    def _class_label_needs_classes(self) -> RunConfig:
+        if self.class_label != type(self).model_fields["class_label"].default and not self.model.classes:
+            raise ValueError(f"class_label '{self.class_label}' has no effect without model.classes, their number")
         return self
 
 
@@ -395,7 +358,7 @@ class InstrumentConfig(Strict):
 
     data: Name
     test: Name
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = Field(default={})
 
 
 class ProtocolConfig(Strict):
@@ -411,7 +374,7 @@ class ProtocolConfig(Strict):
     judge: Name | None = None
     clip: Name | WeightsConfig | None = None
     inception: WeightsConfig | None = None
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = Field(default={})
     resources: ResourceConfig = ResourceConfig()
 
 
@@ -431,15 +394,15 @@ class StudyConfig(Strict):
     question: str
     abstract: str = ""
     data: dict[Name, DataConfig] = Field(min_length=1)
-    text: dict[Name, EncoderConfig] = {}
-    judges: dict[Name, InstrumentConfig] = {}
-    clips: dict[Name, InstrumentConfig] = {}
+    text: dict[Name, EncoderConfig] = Field(default={})
+    judges: dict[Name, InstrumentConfig] = Field(default={})
+    clips: dict[Name, InstrumentConfig] = Field(default={})
     base: RunConfig
     seeds: list[Count] = Field(default=[0], min_length=1)
-    protocols: dict[Name, ProtocolConfig] = {}
-    groups: dict[Name, str] = {}
-    ablations: dict[Name, AblationConfig] = {}
-    claims: dict[Name, ClaimConfig] = {}
+    protocols: dict[Name, ProtocolConfig] = Field(default={})
+    groups: dict[Name, str] = Field(default={})
+    ablations: dict[Name, AblationConfig] = Field(default={})
+    claims: dict[Name, ClaimConfig] = Field(default={})
     seconds_per_gigaflop: Annotated[float, Field(gt=0)] = Field(
         default=0.012, description="assumed cost where nothing was measured yet (mdm plan)"
     )

@@ -16,6 +16,7 @@ from mdm.config import (
     NetworkConfig,
     ProtocolConfig,
     RunConfig,
+    SampleConfig,
     StageConfig,
     Strict,
     StudyConfig,
@@ -129,6 +130,7 @@ class Shelf:
         return self._put(
             "train", name, seed=seed, model=model.model_dump(mode="json"), **settings,
             num_images=stage.num_images, start_from=stage.start_from, parent=parent,
+            class_label=run.class_label if model.classes else None,
             data=self.data(data, place),
             text=self.text(run.text, data, place) if run.text else None,
             validation=self.data(validation, place) if validation else None,
@@ -154,10 +156,12 @@ class Shelf:
         entry: ProtocolConfig = self._config.protocols[protocol]
         place = f"protocols.{protocol}"
         name = f"{protocol}-{list(run.stages)[-1]}"
+        sample = run.sample.effective()
+        check_sample(sample, self.artifacts[train].recipe, f"{self._where}: {place}")
         return self._put(
-            "samples", name, train=train, sample=run.sample.model_dump(mode="json"), seed=entry.seed,
+            "samples", name, train=train, sample=sample.model_dump(mode="json"), seed=entry.seed,
             num_images=entry.num_images, prompts=self.data(entry.prompts, place),
-            text=self.text(run.text, entry.prompts, place, run.sample.negative_prompt) if run.text else None,
+            text=self.text(run.text, entry.prompts, place, sample.negative_prompt) if run.text else None,
         )  # fmt: skip
 
     def features(self, name: str, images: str, num_images: int, resolution: int, protocol: ProtocolConfig) -> str:
@@ -210,6 +214,8 @@ def stage_model(network: NetworkConfig, stage: StageConfig, text_channels: int |
 def stage_settings(run: RunConfig, stage: StageConfig, where: str) -> dict[str, Any]:
     """Training and diffusion settings with the stage's own differences merged in."""
     train = parse(TrainConfig, {**run.train.model_dump(), **stage.train}, f"{where}: train")
+    if not (run.text or run.model.classes):  # nothing that could be dropped
+        train = train.model_copy(update={"condition_dropout": 0.0})
     diffusion = parse(DiffusionConfig, {**run.diffusion.model_dump(), **stage.diffusion}, f"{where}: diffusion")
     for key in ("level_weights", "mixed_ratio"):
         value = getattr(diffusion, key)
@@ -217,10 +223,36 @@ def stage_settings(run: RunConfig, stage: StageConfig, where: str) -> dict[str, 
             raise StudyError(
                 f"{where}: diffusion.{key} has {len(value)} entries, the stage has {len(stage.resolutions)} levels"
             )
+    if diffusion.mixed_ratio and diffusion.mixed_ratio[0] * train.batch_images < sum(diffusion.mixed_ratio):
+        raise StudyError(
+            f"{where}: diffusion.mixed_ratio {list(diffusion.mixed_ratio)} leaves no picture of a batch of "
+            f"{train.batch_images} for the highest level; write a larger train.batch_images"
+        )
     for key, images in (("num_images", stage.num_images), ("slice_images", stage.slice_images or 0)):
         if images % train.batch_images:
             multiple = max(1, round(images / train.batch_images)) * train.batch_images
             raise StudyError(
                 f"{where}: {key} {images} is not a multiple of batch_images {train.batch_images}; write {multiple}"
             )
+    diffusion = diffusion.effective(stage.resolutions)
     return {"train": train.model_dump(mode="json"), "diffusion": diffusion.model_dump(mode="json")}
+
+
+def check_sample(sample: SampleConfig, train: dict[str, Any], where: str) -> None:
+    """Whether a network of this training recipe, the run's last stage, can be sampled so."""
+    diffusion = train["diffusion"]
+    if diffusion["parameterisation"] == "gamma" and sample.steps > diffusion["steps"]:
+        raise StudyError(
+            f"{where}: sample.steps {sample.steps} is more than the {diffusion['steps']} diffusion.steps of the last "
+            f"stage; write at most {diffusion['steps']}"
+        )
+    if sample.guidance != 1 and not (train["text"] or train["model"]["classes"]):
+        raise StudyError(
+            f"{where}: sample.guidance {sample.guidance} needs a condition to guide towards; "
+            "write guidance: 1, or train with text or model.classes"
+        )
+    if sample.guidance != 1 and train["model"]["classes"] and not train["train"]["condition_dropout"]:
+        raise StudyError(
+            f"{where}: sample.guidance {sample.guidance} leads away from 'no class', which training with "
+            "condition_dropout 0 never shows; write guidance: 1, or a condition_dropout such as 0.1"
+        )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from mdm.data.classes import ClassLabel
 from mdm.data.reader import Pictures
 
 if TYPE_CHECKING:
@@ -25,12 +26,13 @@ CACHE_BYTES = 4 * 2**30
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples by number: ids [B], images uint8 [B, 3, H, W], text [B, S, D], mask [B, S] (or None)."""
+    """Samples by number: ids [B], images uint8 [B, 3, H, W], text [B, S, D], mask [B, S], classes [B] (or None)."""
 
     ids: torch.Tensor
     images: torch.Tensor
     text: torch.Tensor | None
     mask: torch.Tensor | None
+    classes: torch.Tensor | None
     captions: tuple[str, ...]
 
 
@@ -45,6 +47,7 @@ class Loader:
         seed: int,
         resolution: int,
         *,
+        class_label: ClassLabel | None = None,
         rank: int = 0,
         world: int = 1,
         prefetch: bool = False,
@@ -61,9 +64,11 @@ class Loader:
                 f"make the data set at {resolution} px or more"
             )
         self._embeddings, self._seed, self._resolution = embeddings, seed, resolution
+        self._class_label = class_label
         self._global, self._rank, self._world = batch_images, rank, world
         self._orders: dict[int, np.ndarray] = {}
         self._captions: dict[int, str] = {}
+        self._classes: dict[int, int] = {}
         self._kept = self._room(cache_bytes)
         self._have = np.zeros(len(self.pictures), dtype=bool)
         self._worker = ThreadPoolExecutor(1, "prefetch") if prefetch else None
@@ -118,7 +123,8 @@ class Loader:
         captions = tuple(self._caption(int(number)) for number in numbers)
         text, mask = self._embeddings.lookup(captions) if self._embeddings is not None else (None, None)
         ids = torch.as_tensor(np.asarray(numbers, dtype=np.int64))
-        return Batch(ids, torch.from_numpy(images), text, mask, captions)
+        classes = torch.tensor([self._class(int(number)) for number in numbers]) if self._class_label else None
+        return Batch(ids, torch.from_numpy(images), text, mask, classes, captions)
 
     def _image(self, number: int) -> np.ndarray:
         if self._kept is not None and self._have[number]:
@@ -135,6 +141,15 @@ class Loader:
         if number not in self._captions:
             self._captions[number] = self.pictures.caption(number)
         return self._captions[number]
+
+    def _class(self, number: int) -> int:
+        if number in self._classes:
+            return self._classes[number]
+        where = f"picture {self.pictures.key(number)} of {self.pictures.folder}"
+        found = self._class_label.of(self.pictures.labels(number), where)
+        if self._kept is not None:
+            self._classes[number] = found
+        return found
 
     def close(self) -> None:
         """Stop the prefetching thread and close the shards."""

@@ -26,7 +26,7 @@ class FolderSettings(Strict):
     resolution: Positive
     captions: str | None = Field(
         default=None,
-        description="CSV or TSV in that folder with columns file, caption; default: {name}.txt files",
+        description="CSV or TSV in that folder with columns file, caption, perhaps class; default: {name}.txt files",
     )
 
 
@@ -39,13 +39,14 @@ def index(settings: FolderSettings) -> Iterator[Row]:
     if not folder.is_dir():
         raise ArtifactError(f"there is no folder {folder}; correct `path` of the folder source")
     found = _from_table(folder / settings.captions) if settings.captions else _from_texts(folder)
-    for number, (file, caption) in enumerate(sorted(found.items())):
+    for number, (file, (caption, labels)) in enumerate(sorted(found.items())):
         if not (folder / file).is_file():
             raise ArtifactError(f"{folder / str(settings.captions)} names {file}, which is not in {folder}")
-        yield Row(f"{number:08d}", caption, {}, {"file": file, "sha256": sha256_file(folder / file)})
+        yield Row(f"{number:08d}", caption, labels, {"file": file, "sha256": sha256_file(folder / file)})
 
 
-def _from_table(path: Path) -> dict[str, str]:
+def _from_table(path: Path) -> dict[str, tuple[str, dict[str, int]]]:
+    """Caption and labels by file name."""
     if not path.is_file():
         raise ArtifactError(f"there is no caption table {path}; correct `captions` of the folder source")
     text = path.read_text()
@@ -53,10 +54,20 @@ def _from_table(path: Path) -> dict[str, str]:
     rows = csv.DictReader(io.StringIO(text), delimiter="\t" if "\t" in header else ",")
     if not {"file", "caption"} <= set(rows.fieldnames or ()):
         raise ArtifactError(f"{path} needs columns file and caption; its first line is {header!r}")
-    return {row["file"]: row["caption"] for row in rows}
+    return {row["file"]: (row["caption"], _labels(row, path)) for row in rows}
 
 
-def _from_texts(folder: Path) -> dict[str, str]:
+def _labels(row: dict[str, str], path: Path) -> dict[str, int]:
+    if "class" not in row:
+        return {}
+    if not row["class"].strip().isdigit():
+        raise ArtifactError(
+            f"{path}: class {row['class']!r} of {row['file']} is not a number 0, 1, 2, ...; number them"
+        )
+    return {"class": int(row["class"])}
+
+
+def _from_texts(folder: Path) -> dict[str, tuple[str, dict[str, int]]]:
     found = {}
     for picture in folder.iterdir():
         if picture.suffix.lower() in EXTENSIONS:
@@ -65,7 +76,7 @@ def _from_texts(folder: Path) -> dict[str, str]:
                 raise ArtifactError(
                     f"{picture} has no caption {text.name} beside it; add it, or name a table in `captions`"
                 )
-            found[picture.name] = text.read_text().strip()
+            found[picture.name] = text.read_text().strip(), {}
     return found
 
 

@@ -33,7 +33,7 @@ SOURCES = {
 
 @dataclass(frozen=True)
 class Row:
-    """One line of index.tsv."""
+    """One line of index.tsv. The label "class", a number from 0, is what class-conditional networks read."""
 
     key: str
     caption: str

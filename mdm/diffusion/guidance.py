@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mdm.config import DiffusionConfig, SampleConfig
-from mdm.diffusion.process import per_row, to_x0
+from mdm.diffusion.parameterisation import Level, parameterisation
+from mdm.diffusion.path import Moment
+from mdm.diffusion.process import per_row
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class Prompt:
 
 def joined(first: Prompt, second: Prompt) -> Prompt:
     """Both conditions as one batch."""
+    if second.text is None and second.labels is None:
+        raise ValueError("guidance needs a condition to guide towards, text or labels; write guidance: 1 without one")
     length = max((p.text.shape[1] for p in (first, second) if p.text is not None), default=0)
     first, second = first.padded(length), second.padded(length)
     pairs = zip((first.text, first.mask, first.labels), (second.text, second.mask, second.labels), strict=True)
@@ -86,36 +90,43 @@ class Denoiser:
         model: Callable[..., list[Tensor]],
         config: SampleConfig,
         diffusion: DiffusionConfig,
-        gammas: Sequence[Sequence[float]],
         prompt: Prompt,
         negative: Prompt,
         batch: int,
     ) -> None:
-        self.model, self.config, self.diffusion, self.gammas = model, config, diffusion, gammas
+        self.model, self.config, self.way = model, config, parameterisation(diffusion)
         self.prompt = prompt.expanded(batch)
         # Weight 1 means the prompt alone: no second half of the batch.
         self.both = joined(negative.expanded(batch), self.prompt) if config.guidance != 1 else None
 
-    def __call__(self, pictures: list[Tensor], t: int) -> list[Tensor]:
-        """Noisy pictures at noise level t (the network is told t - 1) -> clean pictures, highest first."""
-        predictions = self._guided(pictures, t)
-        rows = zip(predictions, pictures, self.gammas, strict=True)
-        clean = [to_x0(said.float(), self.diffusion.prediction, x, gamma[t]) for said, x, gamma in rows]
+    def start(self, noises: list[Tensor], moment: Moment) -> list[Tensor]:
+        """Unit noise of every level -> the pictures with which sampling begins."""
+        return [self.way.start(z, level) for z, level in zip(noises, self._levels(moment), strict=True)]
+
+    def _levels(self, moment: Moment) -> list[Level]:
+        return [self.way.of_gamma(gamma) for gamma in moment.gammas]
+
+    def __call__(self, pictures: list[Tensor], moment: Moment) -> list[Tensor]:
+        """Noisy pictures at a moment -> clean pictures, highest first."""
+        levels = self._levels(moment)
+        seen = [self.way.seen(x, level) for x, level in zip(pictures, levels, strict=True)]
+        rows = zip(self._guided(seen, moment), pictures, levels, strict=True)
+        clean = [self.way.clean(said.float(), x, level) for said, x, level in rows]
         return [threshold(x0, self.config.threshold) for x0 in clean]
 
-    def _guided(self, pictures: list[Tensor], t: int) -> list[Tensor]:
-        if self.both is None or not self._inside_interval(t):
-            return self._call(pictures, t, self.prompt)
-        halves = [said.chunk(2) for said in self._call([torch.cat([x, x]) for x in pictures], t, self.both)]
+    def _guided(self, seen: list[Tensor], moment: Moment) -> list[Tensor]:
+        if self.both is None or not self._inside_interval(moment):
+            return self._call(seen, moment, self.prompt)
+        halves = [said.chunk(2) for said in self._call([torch.cat([x, x]) for x in seen], moment, self.both)]
         weight, rescale = self.config.guidance, self.config.guidance_rescale
         return [guided(negative, positive, weight, rescale) for negative, positive in halves]
 
-    def _call(self, pictures: list[Tensor], t: int, prompt: Prompt) -> list[Tensor]:
-        times = torch.full((len(pictures[0]),), t - 1, device=pictures[0].device)
-        return self.model(pictures, times, prompt.text, prompt.mask, labels=prompt.labels)
+    def _call(self, seen: list[Tensor], moment: Moment, prompt: Prompt) -> list[Tensor]:
+        told = torch.full((len(seen[0]),), moment.told, device=seen[0].device)
+        return self.model(seen, told, prompt.text, prompt.mask, labels=prompt.labels)
 
-    def _inside_interval(self, t: int) -> bool:
+    def _inside_interval(self, moment: Moment) -> bool:
         if self.config.guidance_interval is None:
             return True
         low, high = self.config.guidance_interval
-        return low <= t / self.diffusion.steps <= high
+        return low <= moment.share <= high

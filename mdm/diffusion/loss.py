@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from mdm.config import DiffusionConfig, StudyError
-from mdm.diffusion.process import add_noise, convert, per_row, target
+from mdm.diffusion.parameterisation import parameterisation
+from mdm.diffusion.process import per_row
 from mdm.diffusion.reduce import reduced
 from mdm.sizes import Size, as_clip
 
@@ -20,9 +21,10 @@ def pyramid(images: Tensor, resolutions: Sequence[Size], stills: Tensor | None =
     Clips [B,T,3,H,W] also lose frames. `stills` [b,3,h,w] are pictures without a clip that join a batch of clips:
     further rows of the picture levels (`mixed_ratio` then says how many rows the levels of clips have).
     """
-    side = as_clip(resolutions[0]).resolution
-    if images.shape[-1] % side:
-        raise ValueError(f"pictures of {images.shape[-1]} px cannot be pooled to {side} px")
+    height, width = images.shape[-2:]
+    sides = [as_clip(size).resolution for size in resolutions]
+    if width % sides[0] or height % (width // sides[-1]):
+        raise ValueError(f"pictures of {height} x {width} px cannot be pooled to widths {sides}")
     chain: list[Tensor] = []
     for size in resolutions:
         chain.append(reduced(chain[-1] if chain else images, size))
@@ -42,7 +44,7 @@ def level_shares(config: DiffusionConfig, count: int) -> list[float]:
 
 def level_rows(config: DiffusionConfig, count: int, batch: int) -> list[int]:
     """How many pictures of the batch each level sees (always the first ones)."""
-    # The nudge keeps 2/3 of 6 pictures from becoming 3 by rounding.
+    # The nudge keeps 15/22 of 44 pictures (7:8:7) from becoming 29 by rounding, as in the released code.
     rows = [int(share * batch + 1e-9) for share in level_shares(config, count)]
     if not rows[0]:
         enough = math.ceil(1 / level_shares(config, count)[0])
@@ -53,22 +55,13 @@ def level_rows(config: DiffusionConfig, count: int, batch: int) -> list[int]:
     return rows
 
 
-def min_snr_weight(loss_on: str, gamma: Tensor, clip: float) -> Tensor:
-    """Hang et al. 2023: the weight that gives the loss on x0 the weight min(SNR, clip)."""
-    snr = gamma / (1 - gamma)
-    per_unit = {"x0": torch.ones_like(snr), "epsilon": 1 / snr, "v": 1 / (snr + 1)}[loss_on]
-    return snr.clamp(max=clip) * per_unit
-
-
 def picture_losses(
-    prediction: Tensor, config: DiffusionConfig, x0: Tensor, epsilon: Tensor, x_t: Tensor, gamma: Tensor
+    prediction: Tensor, config: DiffusionConfig, x0: Tensor, epsilon: Tensor, x_t: Tensor, level: Tensor
 ) -> Tensor:
-    """Mean squared error of each picture of one level, [B], in float32."""
-    said = convert(prediction.float(), config.prediction, config.loss_on, x_t, gamma)
-    losses = (said - target(config.loss_on, x0, epsilon, gamma)).square().mean(dim=tuple(range(1, said.ndim)))
-    return (
-        losses if config.min_snr is None else losses * min_snr_weight(config.loss_on, gamma, config.min_snr).flatten()
-    )
+    """Mean squared error of each picture of one level, [B], in float32, with the weight of its noise level."""
+    way = parameterisation(config)
+    losses = way.error(prediction.float(), x0, epsilon, x_t, level).square().flatten(1).mean(dim=1)
+    return way.weigh(losses, level)
 
 
 def training_loss(
@@ -84,20 +77,21 @@ def training_loss(
 ) -> tuple[Tensor, Tensor]:
     """Weighted sum over levels, and the unweighted loss of each level [L] (no gradient).
 
-    gammas [L,N+1]; images and noises [B,3,H,W] per level, highest first; times [B] in 0..N-1.
-    Levels of clips have [B,T,3,H,W]; only the rows that `mixed_ratio` sends through a level must be there.
+    gammas as `schedule.levels` gives them; images and noises [B,3,H,W] per level, highest first; times [B] as
+    `noise.training_times` draws them. Levels of clips have [B,T,3,H,W]; only the rows that `mixed_ratio` sends
+    through a level must be there.
     """
-    rows = level_rows(config, len(images), len(times))
+    way, rows = parameterisation(config), level_rows(config, len(images), len(times))
     shares = level_shares(config, len(images))
-    # The noise level of time t is gamma[t + 1]: index 0 is the clean picture.
     clean, noise = ([p[:n] for p, n in zip(part, rows, strict=True)] for part in (images, noises))
     _require_rows(config, rows, clean)
-    gamma = [per_row(level[times[: len(x)] + 1], x) for level, x in zip(gammas, clean, strict=True)]
-    noisy = [add_noise(*parts) for parts in zip(clean, noise, gamma, strict=True)]
-    predictions = model(noisy, times, text, mask, labels=labels)
+    levels = [per_row(way.level(row, times[: len(x)]), x) for row, x in zip(gammas, clean, strict=True)]
+    noisy = [way.noisy(*parts) for parts in zip(clean, noise, levels, strict=True)]
+    seen = [way.seen(*parts) for parts in zip(noisy, levels, strict=True)]
+    predictions = model(seen, way.told(times), text, mask, labels=labels)
     losses = [
         picture_losses(prediction, config, *parts).sum() / (share * len(times))
-        for prediction, share, *parts in zip(predictions, shares, clean, noise, noisy, gamma, strict=True)
+        for prediction, share, *parts in zip(predictions, shares, clean, noise, noisy, levels, strict=True)
     ]
     weighted = [weight * loss for weight, loss in zip(level_weights(config, len(losses)), losses, strict=True)]
     return torch.stack(weighted).sum(), torch.stack(losses).detach()

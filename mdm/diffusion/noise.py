@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mdm.config import DiffusionConfig
+from mdm.diffusion.parameterisation import training_sigmas
 from mdm.diffusion.reduce import reduced
 from mdm.sizes import Size, shape
 
@@ -35,9 +36,19 @@ def normal(
 
 
 def training_times(config: DiffusionConfig, seed: int, pictures: Sequence[int]) -> Tensor:
-    """Uniform times [B] in 0..N-1, one per image counter."""
+    """Times [B], one per image counter: uniform steps in 0..N-1, or the base's log-normal sigmas under EDM."""
+    if config.parameterisation == "edm":
+        return training_sigmas(config, normal("time", seed, pictures, (1,))[:, 0])
     draws = [torch.randint(config.steps, (1,), generator=generator("time", seed, int(p))) for p in pictures]
     return torch.cat(draws)
+
+
+def spread_times(config: DiffusionConfig, count: int) -> Tensor:
+    """Times [count] spread evenly over what training draws, where luck should play no part."""
+    if config.parameterisation == "edm":
+        shares = (torch.arange(count) + 0.5) / count
+        return training_sigmas(config, torch.special.ndtri(shares))
+    return torch.linspace(0, config.steps - 1, count).long()
 
 
 def training_noises(

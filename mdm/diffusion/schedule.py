@@ -61,8 +61,14 @@ def shift(gammas: Tensor, ratio: float, power: float) -> Tensor:
 
 
 def levels(config: DiffusionConfig, resolutions: Sequence[Size]) -> Tensor:
-    """Shifted gammas [L, N+1] of a nest, highest resolution first; all frames of a clip count as one picture."""
+    """Noise levels of a nest, highest resolution first: shifted gammas [L, N+1].
+
+    EDM has no table of levels: instead, the factors [L, 1] on the base's sigma that shift its SNR as much. All frames
+    of a clip count as one picture.
+    """
     sides = [side(size) for size in resolutions]
-    base = config.base_resolution or min(sides)
+    ratios = [ours / (config.base_resolution or min(sides)) for ours in sides]
+    if config.parameterisation == "edm":
+        return torch.tensor([[ratio ** (config.shift_power / 2)] for ratio in ratios])
     gammas = alpha_bar(config.schedule, config.steps)
-    return torch.stack([shift(gammas, ours / base, config.shift_power) for ours in sides])
+    return torch.stack([shift(gammas, ratio, config.shift_power) for ratio in ratios])

@@ -63,14 +63,14 @@ def _draw_batches(painter: Painter, rows: Sequence[Row], partial: Path, batch_im
     for start, path in zip(starts, paths, strict=True):
         if not path.exists():
             batch = rows[start : start + batch_images]
-            _draw_batch(painter, range(start, start + len(batch)), [row.caption for row in batch], path)
+            _draw_batch(painter, range(start, start + len(batch)), batch, path)
             progress.advance(len(batch))
     return paths
 
 
-def _draw_batch(painter: Painter, ids: Sequence[int], captions: Sequence[str], path: Path) -> None:
+def _draw_batch(painter: Painter, ids: Sequence[int], rows: Sequence[Row], path: Path) -> None:
     begin, evaluated = time.monotonic(), painter.rows_evaluated
-    pictures = painter.paint(ids, captions)
+    pictures = painter.paint(ids, [row.caption for row in rows], painter.classes(rows))
     cost = {"seconds": time.monotonic() - begin, "evaluations": painter.rows_evaluated - evaluated}
     arrays = {f"{LEVEL}{r}": level for r, level in pictures.items()} | {k: np.array([v]) for k, v in cost.items()}
     write_archive(path, {name: ArrayStream.of(array) for name, array in arrays.items()})

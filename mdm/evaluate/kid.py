@@ -34,12 +34,6 @@ def mean_of_pairs(features: np.ndarray) -> float:
     return (kernel_sum(features, features) - self_sum(features)) / (n * (n - 1))
 
 
-def squared_discrepancy(first: np.ndarray, second: np.ndarray) -> float:
-    """Unbiased estimate from features [N, D] and [M, D]; it may be negative when the two agree."""
-    between = kernel_sum(first, second) / (len(first) * len(second))
-    return mean_of_pairs(first) + mean_of_pairs(second) - 2 * between
-
-
 def kernel_distance(features: np.ndarray, reference: np.ndarray, seed: int) -> tuple[float, float, float]:
     """KID of features [N, D] against reference [M, D] with a Student interval over the N pictures.
 

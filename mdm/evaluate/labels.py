@@ -21,12 +21,12 @@ UNKNOWN = -1
 def encode(labels: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
     """N labels -> int8 sets colours, shapes, pairs [N, width] of 0/1 and classes count, relation [N].
 
-    A picture without labels ({}) has -1 everywhere. Counts 1 to 4 are the classes 0 to 3.
+    A picture whose labels describe no scene has -1 everywhere. Counts 1 to 4 are the classes 0 to 3.
     """
     arrays = {key: np.full((len(labels), width), UNKNOWN, np.int8) for key, width in WIDTHS.items()}
     arrays |= {key: np.full(len(labels), UNKNOWN, np.int8) for key in CLASSES}
     for row, found in enumerate(labels):
-        if not found:
+        if not found.keys() >= set(KEYS):
             continue
         pairs = [colour * WIDTHS["shapes"] + shape for colour, shape in found["pairs"]]
         for key, present in (("colours", found["colours"]), ("shapes", found["shapes"]), ("pairs", pairs)):

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from mdm.config import DiffusionConfig, ModelConfig, SampleConfig
+from mdm.data.classes import class_label
+from mdm.data.sources import Row
 from mdm.diffusion import schedule
 from mdm.diffusion.sampler import sample
 from mdm.manifest import read_json
@@ -40,9 +42,10 @@ class Painter:
         self, recipe: dict[str, Any], root: Path, device: torch.device, embeddings: Lookup | None = None
     ) -> None:
         train = root / recipe["train"]
-        config = ModelConfig(**read_json(train / "model.json"))
-        self._diffusion = DiffusionConfig(**read_json(train / "recipe.json")["diffusion"])
+        config, trained = ModelConfig(**read_json(train / "model.json")), read_json(train / "recipe.json")
+        self._diffusion, self._class_label = DiffusionConfig(**trained["diffusion"]), class_label(trained)
         self._sample, self._seed, self._device = SampleConfig(**recipe["sample"]), recipe["seed"], device
+        self._prompts = recipe["prompts"]
         self.resolutions = config.resolutions
         self._gammas = schedule.levels(self._diffusion, self.resolutions).to(device)
         if embeddings is None and recipe["text"]:
@@ -60,13 +63,26 @@ class Painter:
         # Guidance and Heun steps call the network more often than there are steps: count, do not compute.
         self.rows_evaluated += len(arguments[0][-1])
 
-    def paint(self, ids: Sequence[int], captions: Sequence[str]) -> dict[int, np.ndarray]:
+    def classes(self, rows: Sequence[Row]) -> list[int] | None:
+        """The classes of prompts, if the network knows any."""
+        if self._class_label is None:
+            return None
+        return [self._class_label.of(row.labels, f"prompt {row.key} of {self._prompts}") for row in rows]
+
+    def paint(
+        self, ids: Sequence[int], captions: Sequence[str], classes: Sequence[int] | None = None
+    ) -> dict[int, np.ndarray]:
         """B prompts -> uint8 pictures [B, R, R, 3] by resolution R."""
+        none = [self._class_label.none] if self._class_label else None
         pictures = sample(
             self._model, self._gammas, self._sample, self._diffusion, self.resolutions,
             *self._text(captions), *self._text([self._sample.negative_prompt]), ids, self._seed,
+            labels=self._labels(classes), negative_labels=self._labels(none),
         )  # fmt: skip
         return {r: to_bytes(level) for r, level in zip(self.resolutions, pictures, strict=True)}
+
+    def _labels(self, classes: Sequence[int] | None) -> Tensor | None:
+        return None if classes is None else torch.tensor(classes, device=self._device)
 
     def _text(self, captions: Sequence[str]) -> tuple[Tensor | None, Tensor | None]:
         if self._embeddings is None:

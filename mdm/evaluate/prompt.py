@@ -1,8 +1,9 @@
-"""`mdm generate`: one prompt, drawn by a finished run of a study, all levels side by side."""
+"""`mdm generate`: one prompt or class, drawn by a finished run of a study, all levels side by side."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +12,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mdm.config import StudyError, nearest
+from mdm.config import SampleConfig, StudyError, nearest
 from mdm.evaluate.painter import Painter
 from mdm.manifest import ArtifactError
+from mdm.recipes import check_sample
 from mdm.text import encoder
 
 if TYPE_CHECKING:
@@ -34,9 +36,30 @@ class LiveText:
         return self._features[rows], self._mask[rows]
 
 
-def generate(
-    study: Study, results: Path, run_name: str, prompt: str, out: Path, count: int, seed: int, changes: dict[str, Any]
-) -> Path:
+@dataclass(frozen=True)
+class Wanted:
+    """What to draw: a prompt for a network that reads text, a class for one that knows classes."""
+
+    prompt: str | None
+    number: int | None
+    count: int
+    seed: int
+
+    def check(self, train: dict[str, Any], run: str) -> None:
+        """Refuse what the network of this training recipe cannot use, and ask for what it needs."""
+        if train["text"] and self.prompt is None:
+            raise StudyError(f"run '{run}' reads text; give a prompt, e.g. mdm generate \"two red circles\"")
+        if self.prompt is not None and not train["text"]:
+            raise StudyError(f"run '{run}' reads no text; leave the prompt {self.prompt!r} out")
+        classes = train["model"]["classes"]
+        if classes and self.number not in range(classes):
+            seen = "none was given" if self.number is None else f"not {self.number}"
+            raise StudyError(f"run '{run}' needs --class, a number from 0 to {classes - 1}; {seen}")
+        if self.number is not None and not classes:
+            raise StudyError(f"run '{run}' knows no classes; leave --class {self.number} out")
+
+
+def generate(study: Study, results: Path, run_name: str, wanted: Wanted, out: Path, changes: dict[str, Any]) -> Path:
     """Write a PNG with one row per picture and one column per level, lowest resolution first."""
     run = _find(study, run_name)
     train = run.stages[-1].artifact
@@ -48,12 +71,14 @@ def generate(
     recipe = study.recipe(run.evaluations[0].samples) if run.evaluations else None
     if recipe is None:
         raise StudyError(f"study '{study.name}' has no protocol, so nothing says how its pictures are drawn")
+    wanted.check(study.recipe(train), run.name)
     sample = {**recipe["sample"], **{key: value for key, value in changes.items() if value is not None}}
-    captions = [prompt, sample["negative_prompt"]]
+    check_sample(SampleConfig(**sample), study.recipe(train), f"run '{run.name}'")
+    captions = [wanted.prompt or "", sample["negative_prompt"]]
     text = LiveText(study.recipe(recipe["text"])["encoder"], captions) if recipe["text"] else None
-    painter = Painter({**recipe, "sample": sample, "seed": seed}, results, _device(), text)
-    levels = painter.paint(range(count), [prompt] * count)
-    _save(levels, out)
+    painter = Painter({**recipe, "sample": sample, "seed": wanted.seed}, results, _device(), text)
+    classes = None if wanted.number is None else [wanted.number] * wanted.count
+    _save(painter.paint(range(wanted.count), captions[:1] * wanted.count, classes), out)
     return out
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -20,11 +19,6 @@ def beta(batch_images: int, halflife_images: float, images_seen: int, ramp_ratio
     if ramp_ratio is not None:
         halflife_images = min(halflife_images, images_seen * ramp_ratio)
     return 0.5 ** (batch_images / halflife_images) if halflife_images > 0 else 0.0
-
-
-def halflife_of_decay(decay: float, batch_images: int) -> float:
-    """Half-life in images of a fixed decay per step, e.g. 0.9999."""
-    return batch_images * math.log(0.5) / math.log(decay)
 
 
 class Ema:

@@ -136,7 +136,26 @@ class UNet(nn.Module):
             )
         for picture, size in zip(pictures, self.sizes, strict=True):
             check_frames(picture, size)
+        self._check_sides(pictures)
         return self.denoise(pictures, times, self.encode(text, mask, labels), micros, None)[0]
+
+    def _check_sides(self, pictures: list[Tensor]) -> None:
+        """Pictures need not be square, but every level must halve without remainder down to the next."""
+        sides = [tuple(picture.shape[-2:]) for picture in pictures]
+        levels = list(reversed(self.config.levels))
+        for place, (level, (height, width)) in enumerate(zip(levels, sides, strict=True)):
+            ratio = level.resolution // level.grid(len(level.channels) - 1).resolution
+            if height % ratio or width % ratio:
+                raise ValueError(
+                    f"the level of {level.resolution} px makes its pictures {ratio} times smaller, so "
+                    f"{height} x {width} does not fit; give it multiples of {ratio}"
+                )
+            inside = (height // ratio, width // ratio)
+            if sides[place + 1 : place + 2] not in ([], [inside]):
+                raise ValueError(
+                    f"a picture of {height} x {width} at the level of {level.resolution} px nests one of "
+                    f"{inside[0]} x {inside[1]}, but {sides[place + 1][0]} x {sides[place + 1][1]} was given"
+                )
 
     def embed(self, times: Tensor, micros: dict[str, Tensor] | None, condition: Condition) -> Tensor:
         """Everything that modulates the residual blocks, [B,D], through the SiLU they all would apply."""

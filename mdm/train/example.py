@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from mdm.config import DiffusionConfig, TrainConfig
-from mdm.data.loader import Loader
+from mdm.data.classes import class_label
+from mdm.data.loader import Batch, Loader
 from mdm.diffusion import noise
 from mdm.diffusion.loss import pyramid
 from mdm.manifest import results_root
@@ -23,29 +24,32 @@ from mdm.text.cache import Embeddings
 
 @dataclass(frozen=True)
 class Example:
-    """images, noises: [B,3,R,R] or clips [B,T,3,R,R] per level, highest first; times [B]; text [B,S,D], mask [B,S]."""
+    """images, noises: [B,3,R,R] or clips [B,T,3,R,R] per level, highest first; times [B]; text [B,S,D], mask [B,S],
+    labels [B], or None."""
 
     images: list[Tensor]
     noises: list[Tensor]
     times: Tensor
     text: Tensor | None
     mask: Tensor | None
+    labels: Tensor | None
 
     def to(self, device: torch.device) -> Example:
         """The batch on the device, pictures in the memory layout that convolutions like."""
         if device.type == "cpu":
             return self
         send = partial(Tensor.to, device=device, non_blocking=True)
-        text, mask = (None if part is None else send(part) for part in (self.text, self.mask))
-        return Example([send(x) for x in self.images], [send(x) for x in self.noises], send(self.times), text, mask)
+        images, noises = ([send(x) for x in part] for part in (self.images, self.noises))
+        condition = (None if part is None else send(part) for part in (self.text, self.mask, self.labels))
+        return Example(images, noises, send(self.times), *condition)
 
     def inputs(self) -> tuple[Any, ...]:
         """In the order of `training_loss`."""
-        return self.images, self.times, self.noises, self.text, self.mask
+        return self.images, self.times, self.noises, self.text, self.mask, self.labels
 
 
 def dropped(seed: int, pictures: Sequence[int], share: float) -> Tensor:
-    """Which captions are replaced by the empty one, bool [B]; guidance needs a model that knows both."""
+    """Which pictures lose caption and class, bool [B]; guidance needs a model that knows both with and without."""
     draws = [torch.rand((), generator=noise.generator("caption", seed, picture)) for picture in pictures]
     return torch.stack(draws) < share
 
@@ -63,30 +67,36 @@ class Examples:
     ) -> None:
         self._loader, self._resolutions, self._seed = loader, resolutions, recipe["seed"]
         self._diffusion = DiffusionConfig(**recipe["diffusion"])
-        self._dropout = TrainConfig(**recipe["train"]).caption_dropout
+        self._dropout = TrainConfig(**recipe["train"]).condition_dropout
         self._empty = embeddings.lookup([""]) if embeddings else None
+        self._class_label = class_label(recipe)
 
     def at(self, images_seen: int) -> Example:
         """The batch that begins with the image numbered `images_seen`."""
         batch = self._loader.batch(images_seen)
         pictures = range(images_seen, images_seen + len(batch.images))
-        text, mask = self._caption(batch.text, batch.mask, pictures)
         return Example(
             pyramid(batch.images.float() / 127.5 - 1, self._resolutions),
             noise.training_noises(self._diffusion, self._seed, pictures, self._resolutions),
             noise.training_times(self._diffusion, self._seed, pictures),
-            text,
-            mask,
+            *self._condition(batch, pictures),
         )
 
-    def _caption(
-        self, text: Tensor | None, mask: Tensor | None, pictures: Sequence[int]
-    ) -> tuple[Tensor | None, Tensor | None]:
-        if text is None or mask is None or self._empty is None or not self._dropout:
-            return text, mask
+    def _condition(self, batch: Batch, pictures: Sequence[int]) -> tuple[Tensor | None, ...]:
+        """Text, mask and labels after dropout."""
+        text, mask, labels = batch.text, batch.mask, batch.classes
+        if not self._dropout:
+            return text, mask, labels
         gone = dropped(self._seed, pictures, self._dropout)
-        empty_text, empty_mask = self._empty
-        return torch.where(gone[:, None, None], empty_text, text), torch.where(gone[:, None], empty_mask, mask)
+        if self._empty is not None:
+            empty_text, empty_mask = self._empty
+            text, mask = (
+                torch.where(gone[:, None, None], empty_text, text),
+                torch.where(gone[:, None], empty_mask, mask),
+            )
+        if self._class_label is not None:
+            labels = torch.where(gone, self._class_label.none, labels)
+        return text, mask, labels
 
 
 def training_examples(recipe_path: Path, recipe: dict[str, Any], resolutions: tuple[Size, ...]) -> Examples:
@@ -94,8 +104,9 @@ def training_examples(recipe_path: Path, recipe: dict[str, Any], resolutions: tu
     root, config = results_root(recipe_path), TrainConfig(**recipe["train"])
     embeddings = open_embeddings(root, recipe["text"])
     loader = Loader(
-        root / recipe["data"], embeddings, config.batch_images, recipe["seed"], resolutions[0], prefetch=True
-    )
+        root / recipe["data"], embeddings, config.batch_images, recipe["seed"], resolutions[0],
+        class_label=class_label(recipe), prefetch=True,
+    )  # fmt: skip
     return Examples(loader, embeddings, recipe, resolutions)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mdm.config import DiffusionConfig, ModelConfig, TrainConfig
+from mdm.data.classes import class_label
 from mdm.data.loader import Loader
 from mdm.diffusion import noise
 from mdm.diffusion.loss import pyramid, training_loss
@@ -53,10 +54,14 @@ def open_validation(
         return None
     root, diffusion = results_root(recipe_path), DiffusionConfig(**recipe["diffusion"])
     embeddings = open_embeddings(root, recipe["validation_text"])
-    batch = Loader(root / recipe["validation"], embeddings, NUM_IMAGES, SEED, resolutions[0]).batch(0)
+    label = class_label(recipe)
+    batch = Loader(root / recipe["validation"], embeddings, NUM_IMAGES, SEED, resolutions[0], class_label=label).batch(
+        0
+    )
     pictures = range(len(batch.images))
     # Evenly spread instead of drawn: 64 random times would make the number depend on their luck.
-    times = torch.linspace(0, diffusion.steps - 1, len(batch.images)).long()
+    times = noise.spread_times(diffusion, len(batch.images))
     noises = [noise.normal("validation", SEED, pictures, shape(size), level=size) for size in resolutions]
-    example = Example(pyramid(batch.images.float() / 127.5 - 1, resolutions), noises, times, batch.text, batch.mask)
+    images = pyramid(batch.images.float() / 127.5 - 1, resolutions)
+    example = Example(images, noises, times, batch.text, batch.mask, batch.classes)
     return Validation(recipe, example, gammas)

@@ -4,9 +4,11 @@ import pytest
 import torch
 
 from mdm import study
-from mdm.config import DiffusionConfig, ModelConfig
+from mdm.config import DiffusionConfig, LevelConfig, ModelConfig, SampleConfig
 from mdm.diffusion.loss import training_loss
+from mdm.diffusion.sampler import sample
 from mdm.diffusion.schedule import levels
+from mdm.diffusion.solvers import SOLVERS
 from mdm.model import build
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")]
@@ -39,3 +41,22 @@ def test_the_loss_is_that_of_the_cpu():
 
 def test_bf16_is_close():
     assert loss_on("cuda", bf16=True) == pytest.approx(loss_on("cuda"), rel=2e-2)
+
+
+@pytest.mark.parametrize("way", ["gamma", "edm"])
+@pytest.mark.parametrize("name", SOLVERS)
+def test_pictures_are_those_of_the_cpu(name, way):
+    level = LevelConfig(resolution=8, channels=(32,), resnets=(1,), middle=True)
+    config = ModelConfig(levels=(level, LevelConfig(resolution=16, channels=(32, 32), resnets=(1, 1))))
+    diffusion, resolutions = DiffusionConfig(parameterisation=way), config.resolutions
+    model, drawn = build(config).eval(), []
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_(torch.randn(p.shape, generator=generator) / max(1, p[0].numel()) ** 0.5)
+    for device in ("cpu", "cuda"):
+        shared = (model.to(device), levels(diffusion, resolutions).to(device), SampleConfig(sampler=name, steps=4))
+        pictures = sample(*shared, diffusion, resolutions, None, None, None, None, image_ids=[0, 7], seed=3)
+        drawn.append([x.cpu() for x in pictures])
+    for cpu, cuda in zip(*drawn, strict=True):
+        torch.testing.assert_close(cuda, cpu, rtol=1e-2, atol=1e-2)

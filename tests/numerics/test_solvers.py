@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import pytest
 import torch
 
 from mdm.config import DiffusionConfig, SampleConfig
-from mdm.diffusion import process, sampler, schedule
+from mdm.diffusion import path, process, sampler, schedule
 
 MEAN, DEVIATION = 0.3, 0.2
 RESOLUTIONS = (8, 4)
@@ -56,8 +57,8 @@ def error(name: str, steps: int, first: int) -> float:
 
 def first_level(name: str, steps: int) -> int:
     if name == "ddim":
-        return sampler.reference_times(1000, steps)[0]
-    return sampler.karras_times(GAMMAS[-1], steps)[0]
+        return path.reference_times(1000, steps)[0]
+    return path.karras_times(GAMMAS[-1], steps)[0]
 
 
 @pytest.mark.parametrize(("name", "limit"), [("ddim", 0.05), ("dpm++", 0.005), ("heun", 0.005)])
@@ -74,8 +75,58 @@ def test_second_order_beats_first() -> None:
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 250, 999, 1000])
 def test_karras_times_are_different_and_end_at_zero(steps) -> None:
-    times = sampler.karras_times(GAMMAS[-1], steps)
+    times = path.karras_times(GAMMAS[-1], steps)
     assert len(times) == steps + 1
     assert times[-1] == 0
     assert all(a > b for a, b in pairwise(times))
     assert times[0] <= 1000
+
+
+EDM = DiffusionConfig(parameterisation="edm")
+FACTORS = schedule.levels(EDM, RESOLUTIONS).double()
+NOTHING = (None, None, None, None)
+
+
+def exact_edm_network(seen, told, text=None, mask=None, labels=None):
+    """What an EDM network must answer for D to be the posterior mean."""
+    said = []
+    for x, factor in zip(seen, FACTORS[:, 0], strict=True):
+        sigma = factor * (4 * told.double()).exp()[:, None, None, None]
+        scale = (sigma**2 + EDM.sigma_data**2) ** -0.5
+        y = x / scale
+        clean = MEAN + DEVIATION**2 / (DEVIATION**2 + sigma**2) * (y - MEAN)
+        said.append((clean - (EDM.sigma_data * scale) ** 2 * y) / (sigma * EDM.sigma_data * scale))
+    return said
+
+
+def edm_error(name: str, steps: int) -> float:
+    """Largest distance from the end of the exact flow from sigma 80, in continuous sigma."""
+    generator = torch.Generator().manual_seed(0)
+    start = [torch.randn(4, 3, r, r, generator=generator).double() for r in RESOLUTIONS]
+    config = SampleConfig(sampler=name, steps=steps, threshold="none")
+    shared = (exact_edm_network, FACTORS, config, EDM, RESOLUTIONS, *NOTHING)
+    final = sampler.sample(*shared, image_ids=range(4), seed=0, noise=lambda step: start)
+    worst = 0.0
+    for z, end, factor in zip(start, final, FACTORS[:, 0], strict=True):
+        sigma = 80 * factor
+        exact = MEAN + DEVIATION * (sigma * z - MEAN) / (DEVIATION**2 + sigma**2).sqrt()
+        worst = max(worst, (end - exact.clamp(-1, 1)).abs().max().item())
+    return worst
+
+
+@pytest.mark.parametrize(("name", "order"), [("ddim", 1), ("dpm++", 2), ("heun", 2)])
+def test_order_of_the_solvers(name: str, order: int) -> None:
+    errors = [edm_error(name, steps) for steps in (20, 40, 80)]
+    for coarse, fine in pairwise(errors):
+        assert order - 0.15 < math.log2(coarse / fine) < order + 0.3
+
+
+@pytest.mark.parametrize(("name", "eta"), [("ddpm", 0.0), ("ddim", 1.0), ("ddim", 0.5)])
+def test_noisy_samplers_draw_the_distribution(name: str, eta: float) -> None:
+    config = SampleConfig(sampler=name, eta=eta, steps=500, threshold="none")
+    pictures = sampler.sample(
+        exact_network, GAMMAS, config, DIFFUSION, RESOLUTIONS, *NOTHING, image_ids=range(40), seed=1
+    )
+    for x in pictures:
+        assert x.mean().item() == pytest.approx(MEAN, abs=0.02)
+        assert x.std().item() == pytest.approx(DEVIATION, rel=0.06)

@@ -36,7 +36,7 @@ def test_pyramid_is_a_chain_of_means() -> None:
     assert [x.shape[-1] for x in chain] == [32, 16, 4]
     torch.testing.assert_close(chain[2][0, 0, 0, 0], image[0, 0, :8, :8].mean())
     assert [x.shape[-1] for x in loss.pyramid(image, (8, 4))] == [8, 4]
-    with pytest.raises(ValueError, match="32 px cannot be pooled to 24 px"):
+    with pytest.raises(ValueError, match=r"32 x 32 px cannot be pooled to widths \[24\]"):
         loss.pyramid(image, (24,))
 
 
@@ -102,14 +102,72 @@ def test_shares_of_three_levels_and_a_single_one() -> None:
     assert loss.level_rows(DiffusionConfig(), 3, 5) == [5, 5, 5]
 
 
-def test_min_snr_weights_agree_on_x0() -> None:
-    gamma = torch.tensor([0.999, 0.5, 0.01], dtype=torch.double)
-    snr = gamma / (1 - gamma)
-    wanted = snr.clamp(max=5)
-    torch.testing.assert_close(loss.min_snr_weight("x0", gamma, 5), wanted)
-    torch.testing.assert_close(loss.min_snr_weight("epsilon", gamma, 5) * snr, wanted)
-    torch.testing.assert_close(loss.min_snr_weight("v", gamma, 5) / (1 - gamma), wanted)
+@pytest.mark.parametrize("loss_on", process.KINDS)
+@pytest.mark.parametrize("kind", process.KINDS)
+def test_loss_and_min_snr_of_every_kind_one_picture_at_a_time(kind: str, loss_on: str) -> None:
+    """Hang et al. 2023: min(SNR, c) on x0, min(SNR, c) / SNR on epsilon, min(SNR, c) / (SNR + 1) on v."""
+    images, _, noises = batch()
+    images, noises = [x.double() for x in images], [e.double() for e in noises]
+    times = torch.tensor([0, 40, 200, 500, 800, 950])
+    config = DiffusionConfig(prediction=kind, loss_on=loss_on, min_snr=5.0)
+    gammas = schedule.levels(config, RESOLUTIONS).double()
+    answer = torch.randn(BATCH, 3, 16, 16, generator=torch.Generator().manual_seed(1)).double()
+
+    def network(pictures, times, *args, **kwargs):
+        return [answer[:, :, : x.shape[2], : x.shape[3]] for x in pictures]
+
+    total, _ = loss.training_loss(network, config, gammas, images, times, noises)
+    wanted = 0.0
+    for level, gamma_of_time in enumerate(gammas.tolist()):
+        for k, time in enumerate(times.tolist()):
+            g, x0, e = gamma_of_time[time + 1], images[level][k], noises[level][k]
+            said = network([images[level]], None)[0][k]
+            x = g**0.5 * x0 + (1 - g) ** 0.5 * e
+            # What the answer says about the clean picture and about the noise.
+            clean = {
+                "x0": lambda g=g, x=x, said=said: said,
+                "epsilon": lambda g=g, x=x, said=said: (x - (1 - g) ** 0.5 * said) / g**0.5,
+                "v": lambda g=g, x=x, said=said: g**0.5 * x - (1 - g) ** 0.5 * said,
+            }[kind]()
+            epsilon = (x - g**0.5 * clean) / (1 - g) ** 0.5
+            error = {
+                "x0": clean - x0,
+                "epsilon": epsilon - e,
+                "v": (g**0.5 * epsilon - (1 - g) ** 0.5 * clean) - (g**0.5 * e - (1 - g) ** 0.5 * x0),
+            }[loss_on]
+            snr = g / (1 - g)
+            weight = {"x0": min(snr, 5), "epsilon": min(snr, 5) / snr, "v": min(snr, 5) / (snr + 1)}[loss_on]
+            wanted += weight * error.square().mean().item() / BATCH
+    assert total.item() == pytest.approx(wanted, rel=1e-9)
     assert compute(min_snr=5.0)[0] < compute()[0]
+
+
+def test_min_snr_says_the_same_whatever_the_loss_is_on() -> None:
+    """A network that predicts x0 has the same weighted loss on x0, epsilon and v."""
+    images, _, noises = batch()
+    times = torch.tensor([0, 40, 200, 500, 800, 950])
+    losses = []
+    for loss_on in process.KINDS:
+        config = DiffusionConfig(prediction="x0", loss_on=loss_on, min_snr=5.0)
+        parts = [x.double() for x in images], times, [e.double() for e in noises]
+        losses.append(loss.training_loss(silent, config, schedule.levels(config, RESOLUTIONS).double(), *parts)[0])
+    torch.testing.assert_close(losses[1], losses[0])
+    torch.testing.assert_close(losses[2], losses[0])
+
+
+def test_default_weights_are_the_rule_of_the_paper() -> None:
+    """w_r / w_R = N_R / N_r on summed errors, N the number of values, r the level and R the highest."""
+    images, times, noises = batch()
+    config = DiffusionConfig(loss_on="v")
+    gammas = schedule.levels(config, RESOLUTIONS)
+    summed = 0.0
+    for x0, e, row in zip(images, noises, gammas, strict=True):
+        g = row[times + 1][:, None, None, None]
+        target = g.sqrt() * e - (1 - g).sqrt() * x0  # the silent network says zero
+        weight = images[0][0].numel() / x0[0].numel()
+        summed += weight * target.square().sum() / BATCH
+    total, _ = loss.training_loss(silent, config, gammas, images, times, noises)
+    torch.testing.assert_close(total, summed / images[0][0].numel())
 
 
 def test_training_noise_belongs_to_the_image_counter() -> None:
@@ -128,6 +186,12 @@ def test_training_noise_belongs_to_the_image_counter() -> None:
     assert abs((normal[1:] * normal[:-1]).mean()) < 0.03
     assert abs(normal.mean()) < 0.03
     assert abs(normal.std() - 1) < 0.03
+
+
+def test_noises_of_different_levels_are_independent() -> None:
+    high, low = noise.training_noises(DiffusionConfig(), 0, range(64), RESOLUTIONS)
+    pooled = high.unfold(2, 2, 2).unfold(3, 2, 2).sum(dim=(-1, -2)) / 2
+    assert abs((pooled * low).mean()) < 0.03
 
 
 def test_shared_noise_is_pooled_and_still_of_unit_variance() -> None:

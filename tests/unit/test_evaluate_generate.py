@@ -73,11 +73,11 @@ def test_a_killed_run_continues_and_ends_the_same(
         (drawn / name).unlink()
     paint, calls = Painter.paint, []
 
-    def dies_in_the_third_batch(self: Painter, ids: range, captions: list[str]) -> dict[int, np.ndarray]:
+    def dies_in_the_third_batch(self: Painter, ids: range, *prompts: object) -> dict[int, np.ndarray]:
         calls.append(ids[0])
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return paint(self, ids, captions)
+        return paint(self, ids, *prompts)
 
     monkeypatch.setattr(Painter, "paint", dies_in_the_third_batch)
     with pytest.raises(KeyboardInterrupt):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -14,7 +16,8 @@ def test_beta() -> None:
     assert ema.beta(100, 1000, 100, ramp_ratio=None) == pytest.approx(0.5**0.1)
     assert ema.beta(100, 1e9, 100) == pytest.approx(0.5**20)  # the first batch replaces the fresh weights
     assert ema.beta(100, 0, 100) == 0
-    assert ema.beta(32, ema.halflife_of_decay(0.9999, 32), 0, ramp_ratio=None) == pytest.approx(0.9999)
+    halflife_of_the_released_decay = 32 * math.log(0.5) / math.log(0.9999)
+    assert ema.beta(32, halflife_of_the_released_decay, 0, ramp_ratio=None) == pytest.approx(0.9999)
 
 
 def test_average_follows_the_definition() -> None:

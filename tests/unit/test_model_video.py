@@ -252,7 +252,12 @@ def test_drawing_clips(name: str) -> None:
     network_config, diffusion = paper_in_small(), DiffusionConfig(steps=20)
     network, gammas = awake(build(network_config)), schedule.levels(diffusion, network_config.resolutions)
     settings = SampleConfig(
-        sampler=name, steps=2, eta=0.5, guidance=2.0, guidance_rescale=0.7, threshold="dynamic-deepfloyd"
+        sampler=name,
+        steps=2,
+        eta=0.5 if name == "ddim" else 0.0,
+        guidance=2.0,
+        guidance_rescale=0.7,
+        threshold="dynamic-deepfloyd",
     )
 
     def draw(ids: list[int]) -> list[torch.Tensor]:

@@ -164,6 +164,16 @@ def test_folder_source_with_a_table(tmp_path, name, mark):
     assert {Pictures(path.parent).caption(k) for k in range(2)} == {"red, all of it", "blue"}
 
 
+def test_a_class_column_of_a_folder_becomes_a_label(tmp_path):
+    folder = folder_of_pictures(tmp_path / "mine")
+    (folder / "classes.csv").write_text("file,caption,class\nb.png,red,7\na.png,blue,0\n")
+    path = make_data(tmp_path, source="folder", path=str(folder), num_images=2, captions="classes.csv")
+    assert [Pictures(path.parent).labels(number) for number in range(2)] == [{"class": 0}, {"class": 7}]
+    (folder / "classes.csv").write_text("file,caption,class\nb.png,red,dog\n")
+    with pytest.raises(ArtifactError, match=r"class 'dog' of b\.png is not a number"):
+        make_data(tmp_path, source="folder", path=str(folder), num_images=1, captions="classes.csv")
+
+
 def test_folder_source_refuses_what_does_not_fit(tmp_path):
     folder = folder_of_pictures(tmp_path / "mine")
     with pytest.raises(ArtifactError, match="num_images is 5"):

@@ -112,6 +112,53 @@ def test_overrides_are_settings_of_the_study():
     assert changed.call.snakemake == ["study=quick", 'set={"base.train.learning_rate": 0.5}']
 
 
+def entry(**fields):
+    return {"title": "t", "question": "q", "group": "training", **fields}
+
+
+def test_the_shift_of_a_single_level_is_no_other_training(write):
+    """An ablation of what only nests have shares the stages that are no nest yet."""
+    changes = {"diffusion.shift_power": 2.0, "diffusion.shared_noise": True}
+    loaded = study.load(write(lambda raw: raw["ablations"].update(s=entry(set=changes))))
+    base, other = (next(run for run in loaded.runs if run.name == name) for name in ("base", "s"))
+    same = [a.artifact == b.artifact for a, b in zip(base.stages, other.stages, strict=True)]
+    assert same == [True, False, False]
+
+
+def test_a_shifted_single_level_is_another_training(write):
+    changes = {"diffusion.shift_power": 2.0, "diffusion.base_resolution": 4}
+    loaded = study.load(write(lambda raw: raw["ablations"].update(s=entry(set=changes))))
+    assert (
+        loaded.recipe(next(run for run in loaded.runs if run.name == "s").stages[0].artifact)["diffusion"][
+            "shift_power"
+        ]
+        == 2.0
+    )
+
+
+def test_settings_of_guidance_do_not_count_without_it(write):
+    """A sweep of guidance may pass through 1 although base says how to guide."""
+
+    def rescaled(raw):
+        raw["base"]["sample"].update(guidance_rescale=0.7, negative_prompt="a blur")
+
+    plain, changed = study.load(write()), study.load(write(rescaled))
+    samples = [{run.name: run.evaluations[0].samples for run in loaded.runs} for loaded in (plain, changed)]
+    assert samples[0]["guidance=1.0"] == samples[1]["guidance=1.0"]
+    assert samples[0]["guidance=4.0"] != samples[1]["guidance=4.0"]
+    assert changed.recipe(changed.recipe(samples[1]["guidance=4.0"])["text"])["captions"] == ["a blur"]
+
+
+def test_every_run_records_its_class_label_only_if_it_has_classes(write):
+    def classes(raw):
+        raw["base"].update(class_label="count")
+        raw["base"]["model"].update(classes=5)
+
+    for loaded, label in ((study.load(write()), None), (study.load(write(classes)), "count")):
+        recipe = loaded.recipe(trainings(loaded)[0])
+        assert recipe["class_label"] == label and recipe["model"]["classes"] == (5 if label else None)
+
+
 @pytest.mark.parametrize(("value", "name"), [(1.5, "s=1.5"), ([2, 1], "s=2-1"), (True, "s=true"), (1e-05, "s=1e-05")])
 def test_a_swept_value_names_its_run(write, value, name):
     def sweep(raw):
@@ -178,6 +225,35 @@ WRONG = {
     ),
     "a claim that runs code": (
         lambda raw: raw["claims"]["progressive"].update(expect='__import__("os")'), "claims.progressive", "not allowed",
+    ),
+    "a share too small for the batch": (
+        lambda raw: raw["base"]["stages"]["r16"].update(diffusion={"mixed_ratio": [1, 19]}),
+        "base.stages.r16", "a batch of 16 for the highest level", "larger train.batch_images",
+    ),
+    "noise for a sampler without": (
+        lambda raw: raw["base"]["sample"].update(sampler="dpm++", eta=0.5), "base.sample", "eta 0.5 has no effect",
+    ),
+    "more steps than there are": (
+        lambda raw: raw["base"]["stages"]["r32"].update(diffusion={"steps": 4}), "sample.steps 5", "at most 4",
+    ),
+    "settings of another parameterisation": (
+        lambda raw: raw["base"].update(diffusion={"parameterisation": "edm", "loss_on": "v"}),
+        "base.diffusion", "loss_on v has no effect",
+    ),
+    "a class label without classes": (lambda raw: raw["base"].update(class_label="shapes"), "model.classes"),
+    "layers over no text": (lambda raw: raw["base"].update(text=None), "model.text_layers 1 has no effect"),
+    "a negative prompt for no text": (
+        lambda raw: (raw["base"].update(text=None), raw["base"]["model"].pop("text_layers"),
+                     raw["base"]["sample"].update(negative_prompt="a blur")),
+        "sample.negative_prompt 'a blur' has no effect without text",
+    ),
+    "guidance towards nothing": (
+        lambda raw: (raw["base"].update(text=None), raw["base"]["model"].pop("text_layers")),
+        "guidance 2.0 needs a condition",
+    ),
+    "guidance away from what was never shown": (
+        lambda raw: (raw["base"]["model"].update(classes=9), raw["base"]["train"].update(condition_dropout=0.0)),
+        "condition_dropout 0 never shows", "0.1",
     ),
     "a judge with a typo": (
         lambda raw: raw["judges"]["judge"]["settings"].update(resolutoin=1), "judges.judge", "'resolution'",

@@ -1,0 +1,43 @@
+"""What every group of settings has in common: unknown keys are refused, and errors say what to write instead."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+NAME = r"^[a-z0-9][a-z0-9.]*(-[a-z0-9.]+)*$"
+SHA256 = r"^[0-9a-f]{64}$"
+Name = Annotated[str, Field(pattern=NAME, max_length=40)]
+Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class StudyError(ValueError):
+    """Something in a study file is wrong; the message says what, where, and what to write instead."""
+
+
+def nearest(word: str, valid: Iterable[str]) -> str:
+    """A hint: the closest valid word if there is one, and all of them."""
+    words = [str(v) for v in valid]
+    close = difflib.get_close_matches(str(word), words, n=1, cutoff=0.5)
+    listing = ", ".join(sorted(words)) or "none"
+    return (f"did you mean '{close[0]}'? " if close else "") + f"(valid: {listing})"
+
+
+class Strict(BaseModel):
+    """Frozen, and unknown keys are refused with the nearest valid one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_keys(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            for key in data:
+                if key not in cls.model_fields:
+                    raise ValueError(f"unknown key '{key}'; {nearest(key, cls.model_fields)}")
+        return data

@@ -1,0 +1,116 @@
+"""Settings of the noise process, its loss and its samplers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from mdm.config_base import Positive, Probability, Strict
+
+GAMMA_SETTINGS = ("schedule", "steps", "prediction", "loss_on", "min_snr")
+EDM_SETTINGS = ("sigma_data", "log_sigma_mean", "log_sigma_deviation")
+
+
+class DiffusionConfig(Strict):
+    """The noise process and the loss (Gu et al. 2023, section 3)."""
+
+    parameterisation: Literal["gamma", "edm"] = Field(
+        default="gamma",
+        description="gamma: discrete steps of a schedule; edm: continuous sigma, preconditioned (Karras et al. 2022)",
+    )
+    schedule: Literal["squared-cosine", "cosine", "linear", "sigmoid"] = "squared-cosine"
+    steps: Positive = Field(default=1000, description="discrete noise levels")
+    prediction: Literal["v", "epsilon", "x0"] = "v"
+    loss_on: Literal["epsilon", "v", "x0"] = "epsilon"
+    shift_power: Annotated[float, Field(ge=0)] = Field(
+        default=1.0, description="SNR is divided by (resolution ratio) ** shift_power; 0 = no shift"
+    )
+    base_resolution: Positive | None = Field(
+        default=None, description="resolution that keeps the unshifted schedule (default: the innermost)"
+    )
+    level_weights: tuple[float, ...] | None = Field(
+        default=None, min_length=1, description="per level, highest first (default: the paper's, 1 per mean error)"
+    )
+    mixed_ratio: tuple[float, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="shares of the batch, highest first: 2:1 = two thirds go through the high level",
+    )
+    shared_noise: bool = Field(default=False, description="low levels see the pooled noise of the highest")
+    min_snr: float | None = Field(default=None, gt=0, description="clip of the min-SNR loss weight")
+    sigma_data: Annotated[float, Field(gt=0)] = Field(default=0.5, description="edm: deviation of the pictures")
+    log_sigma_mean: float = Field(default=-1.2, description="edm: mean of ln(sigma) in training")
+    log_sigma_deviation: Annotated[float, Field(gt=0)] = Field(
+        default=1.2, description="edm: deviation of ln(sigma) in training"
+    )
+
+    @model_validator(mode="after")
+    def _nothing_of_the_other_parameterisation(self) -> DiffusionConfig:
+        foreign = EDM_SETTINGS if self.parameterisation == "gamma" else GAMMA_SETTINGS
+        for key in foreign:
+            value, default = getattr(self, key), type(self).model_fields[key].default
+            if value != default:
+                raise ValueError(
+                    f"{key} {value} has no effect with parameterisation: {self.parameterisation}; "
+                    f"leave it out (default: {default})"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _shares_are_possible(self) -> DiffusionConfig:
+        ratio, weights = self.mixed_ratio, self.level_weights
+        if ratio is not None and (min(ratio) < 0 or ratio[0] <= 0):
+            raise ValueError(
+                f"mixed_ratio {list(ratio)} must be zero or more, and more than zero for the highest level"
+            )
+        if weights is not None and (min(weights) < 0 or max(weights) == 0):
+            raise ValueError(f"level_weights {list(weights)} must be zero or more, one of them more than zero")
+        return self
+
+    def effective(self, resolutions: Sequence[int]) -> DiffusionConfig:
+        """The same process for a nest of these levels, with default values where a setting changes nothing."""
+        lowest = min(resolutions)
+        changes: dict[str, Any] = {}
+        if self.base_resolution == lowest:
+            changes["base_resolution"] = None
+        if len(resolutions) == 1:
+            changes |= {"shared_noise": False, "mixed_ratio": None}
+            if self.base_resolution in (None, lowest):
+                changes["shift_power"] = type(self).model_fields["shift_power"].default
+        return self.model_copy(update=changes)
+
+
+GUIDANCE_SETTINGS = ("guidance_rescale", "guidance_interval", "negative_prompt")
+
+
+class SampleConfig(Strict):
+    """How pictures are drawn from a trained network."""
+
+    sampler: Literal["ddpm", "ddim", "dpm++", "heun"] = "ddim"
+    steps: Positive = 250
+    eta: Probability = Field(default=0.0, description="noise added by ddim: 0 none, 1 as much as ddpm")
+    guidance: Annotated[float, Field(ge=0)] = Field(
+        default=1.0, description="1 = no guidance; the settings of guidance then change nothing, nor the digest"
+    )
+    guidance_rescale: Probability = Field(default=0.0, description="how far to undo guidance's gain in contrast")
+    guidance_interval: tuple[Probability, Probability] | None = Field(
+        default=None, description="guide only between these shares of the way (0 clean, 1 noise)"
+    )
+    threshold: Literal["none", "clip", "dynamic", "dynamic-deepfloyd"] = "clip"
+    negative_prompt: str = Field(default="", description="guidance leads away from this caption")
+
+    @model_validator(mode="after")
+    def _settings_have_an_effect(self) -> SampleConfig:
+        if self.eta and self.sampler != "ddim":
+            raise ValueError(f"eta {self.eta} has no effect with sampler: {self.sampler}; leave it out or write ddim")
+        if self.guidance_interval and self.guidance_interval[0] >= self.guidance_interval[1]:
+            raise ValueError(f"guidance_interval {list(self.guidance_interval)} is empty; write [low, high]")
+        return self
+
+    def effective(self) -> SampleConfig:
+        """The same pictures with default values where a setting changes nothing."""
+        if self.guidance != 1:
+            return self
+        return self.model_copy(update={key: type(self).model_fields[key].default for key in GUIDANCE_SETTINGS})

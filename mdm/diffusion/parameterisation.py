@@ -1,0 +1,134 @@
+"""What the network sees, is told and should answer at a noise level: discrete gammas, or EDM's continuous sigma.
+
+Both describe a picture x_t = sqrt(gamma) x0 + sqrt(1 - gamma) epsilon with gamma = 1 / (1 + sigma^2), so samplers
+need not know which of the two a network was trained with. Levels broadcast against pictures: a number, or one per
+picture as [B,1,1,1] (`process.per_row`).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mdm.config import DiffusionConfig
+from mdm.diffusion.process import add_noise, convert, min_snr_weight, target, to_x0
+
+Level = Tensor | float
+
+
+class Gammas:
+    """Steps of a schedule; the network is told the step and predicts v, epsilon or x0 (spec B.1, B.4)."""
+
+    def __init__(self, config: DiffusionConfig) -> None:
+        self._config = config
+
+    def level(self, row: Tensor, times: Tensor) -> Tensor:
+        """Gamma [B] of steps [B] on one resolution's schedule [N+1]; index 0 is the clean picture."""
+        return row[times + 1]
+
+    def told(self, times: Tensor) -> Tensor:
+        """What the network is told about times [B]."""
+        return times
+
+    def of_gamma(self, gamma: Level) -> Level:
+        """The level of a gamma."""
+        return gamma
+
+    def start(self, noise: Tensor, gamma: Level) -> Tensor:
+        """Where sampling begins; the released code begins with unit noise at every level."""
+        return noise
+
+    def noisy(self, x0: Tensor, epsilon: Tensor, gamma: Level) -> Tensor:
+        """Pictures at a level [B,3,H,W]."""
+        return add_noise(x0, epsilon, gamma)
+
+    def seen(self, x: Tensor, gamma: Level) -> Tensor:
+        """What the network sees of a noisy picture."""
+        return x
+
+    def clean(self, said: Tensor, x: Tensor, gamma: Level) -> Tensor:
+        """The clean picture that the network's answer implies."""
+        return to_x0(said, self._config.prediction, x, gamma)
+
+    def error(self, said: Tensor, x0: Tensor, epsilon: Tensor, x: Tensor, gamma: Level) -> Tensor:
+        """The difference whose square is the loss, [B,3,H,W]."""
+        answer = convert(said, self._config.prediction, self._config.loss_on, x, gamma)
+        return answer - target(self._config.loss_on, x0, epsilon, gamma)
+
+    def weigh(self, losses: Tensor, gamma: Tensor) -> Tensor:
+        """Losses [B] with the weight of their level."""
+        if self._config.min_snr is None:
+            return losses
+        return losses * min_snr_weight(self._config.loss_on, gamma, self._config.min_snr).flatten()
+
+
+class Sigmas:
+    """EDM (Karras et al. 2022, table 1): D(y; sigma) = c_skip y + c_out F(c_in y; c_noise), y = x0 + sigma epsilon.
+
+    A nest has one sigma per picture, that of the base resolution, as it has one time: the level at s times the
+    base resolution has sigma s^(p/2), which divides its SNR by s^p as the shift of the gammas does. Its c_skip,
+    c_out and c_in are those of its own sigma; the network is told c_noise of the base's, once for all levels.
+    Each level's loss has EDM's weight of its own sigma, so every level begins at a loss of about one.
+    """
+
+    def __init__(self, config: DiffusionConfig) -> None:
+        self._data = config.sigma_data
+
+    def level(self, row: Tensor, times: Tensor) -> Tensor:
+        """Sigma [B] of the base's sigmas [B] at a resolution whose factor is row [1]."""
+        return row * times
+
+    def told(self, times: Tensor) -> Tensor:
+        """c_noise of the base's sigmas [B]."""
+        return times.log() / 4
+
+    def of_gamma(self, gamma: Level) -> Level:
+        """The level of a gamma."""
+        return ((1 - gamma) / gamma) ** 0.5
+
+    def _unit(self, sigma: Level) -> Level:
+        # Pictures are kept as y / sqrt(1 + sigma^2), the coordinates of the gammas, in which every solver works.
+        return (1 + sigma**2) ** 0.5
+
+    def _input_scale(self, sigma: Level) -> Level:
+        """c_in: gives what the network sees a deviation of one."""
+        return (sigma**2 + self._data**2) ** -0.5
+
+    def start(self, noise: Tensor, sigma: Level) -> Tensor:
+        """Where sampling begins: y = sigma epsilon."""
+        return sigma / self._unit(sigma) * noise
+
+    def noisy(self, x0: Tensor, epsilon: Tensor, sigma: Level) -> Tensor:
+        """Pictures at a level [B,3,H,W]."""
+        return (x0 + sigma * epsilon) / self._unit(sigma)
+
+    def seen(self, x: Tensor, sigma: Level) -> Tensor:
+        """What the network sees of a noisy picture: c_in y."""
+        return self._input_scale(sigma) * self._unit(sigma) * x
+
+    def clean(self, said: Tensor, x: Tensor, sigma: Level) -> Tensor:
+        """The clean picture that the network's answer implies: D."""
+        scale = self._input_scale(sigma)
+        return (self._data * scale) ** 2 * self._unit(sigma) * x + sigma * self._data * scale * said
+
+    def error(self, said: Tensor, x0: Tensor, epsilon: Tensor, x: Tensor, sigma: Level) -> Tensor:
+        """(D - x0) / c_out, [B,3,H,W]: EDM's weight 1 / c_out^2 is inside, so no small number divides."""
+        return said - self._input_scale(sigma) * (sigma / self._data * x0 - self._data * epsilon)
+
+    def weigh(self, losses: Tensor, sigma: Tensor) -> Tensor:
+        """Losses [B] with the weight of their level."""
+        return losses
+
+
+Parameterisation = Gammas | Sigmas
+PARAMETERISATIONS = {"gamma": Gammas, "edm": Sigmas}
+
+
+def parameterisation(config: DiffusionConfig) -> Parameterisation:
+    """The way in which this configuration describes noise."""
+    return PARAMETERISATIONS[config.parameterisation](config)
+
+
+def training_sigmas(config: DiffusionConfig, normal: Tensor) -> Tensor:
+    """Log-normal sigmas [B] of the base resolution from standard normal numbers [B]."""
+    return torch.exp(config.log_sigma_mean + config.log_sigma_deviation * normal)
