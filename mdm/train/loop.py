@@ -8,7 +8,7 @@ from pathlib import Path
 from types import FrameType
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mdm.config import DiffusionConfig, TrainConfig
 from mdm.diffusion.loss import training_loss
@@ -16,7 +16,7 @@ from mdm.diffusion.schedule import levels
 from mdm.manifest import ArtifactError, read_recipe
 from mdm.train.checkpoint import Autosaves, only_trainer, write_checkpoint
 from mdm.train.example import step_seed, training_examples
-from mdm.train.optim import learning_rate, set_learning_rate
+from mdm.train.optim import clipped_step, learning_rate, set_learning_rate
 from mdm.train.start import identity, slice_end, start
 from mdm.train.validation import open_validation
 
@@ -63,9 +63,7 @@ def _train(recipe_path: Path, out: Path, before: Path | None, autosave_seconds: 
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             loss, per_level = training_loss(state.model, diffusion, gammas, *example.inputs())
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(state.trained, config.clip_norm, foreach=True)
-        state.optimizer.step()
-        state.optimizer.zero_grad(set_to_none=True)
+        norm = clipped_step(state.optimizer, config.clip_norm)
         state.images += config.batch_images
         state.ema.update(config.batch_images, state.images)
 

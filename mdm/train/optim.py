@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mdm.config import TrainConfig
 
@@ -23,6 +23,17 @@ def make_optimizer(model: nn.Module, config: TrainConfig, inherited: set[str]) -
         groups, lr=config.learning_rate, betas=config.betas, eps=config.epsilon,
         weight_decay=config.weight_decay, fused=True,
     )  # fmt: skip
+
+
+def clipped_step(optimizer: torch.optim.Optimizer, clip_norm: float) -> Tensor:
+    """Move the weights by their gradients, clipped to a common norm, and forget these; the norm before clipping."""
+    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    norm = nn.utils.get_total_norm(gradients, foreach=True)
+    # The fused step divides each gradient by this as it reads it, which saves a pass over all of them.
+    optimizer.grad_scale = ((norm + 1e-6) / clip_norm).clamp(min=1)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return norm
 
 
 def learning_rate(config: TrainConfig, images: int, total: int) -> float:

@@ -20,10 +20,6 @@ class TrainingState:
     optimizer: torch.optim.Optimizer
     images: int = 0
 
-    @property
-    def trained(self) -> list[nn.Parameter]:
-        return [p for p in self.model.parameters() if p.requires_grad]
-
     def _moments(self) -> dict[str, Tensor]:
         found = {}
         for group in self.optimizer.param_groups:
