@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mdm.config import StudyError
+from mdm.heap import keep_freed_memory
 from mdm.manifest import ArtifactError, write_json
 from mdm.study_file import LITERATURE
 
@@ -261,6 +262,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; user errors are one message, programming errors a traceback."""
     # Nothing is looked up on a model hub at run time; weights come by path and hash.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    keep_freed_memory()
     options = parser().parse_args(arguments)
     if options.threads:
         os.environ["OMP_NUM_THREADS"] = str(options.threads)  # read by torch and numpy when they are imported

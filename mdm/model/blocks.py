@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mdm.model.attention import PixelAttention, per_frame, zeroed
+from mdm.model.attention import PixelAttention, PointwiseConv, per_frame, zeroed
+from mdm.model.normalise import GroupNorm
 from mdm.model.video import FrameAttention, FrameConv
 
 
@@ -61,19 +62,18 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, c_in: int, c_out: int, time_channels: int, groups: int, dropout: float) -> None:
         super().__init__()
-        self.norm1 = nn.GroupNorm(groups, c_in)
+        self.norm1 = GroupNorm(groups, c_in)
         self.conv1 = nn.Conv2d(c_in, c_out, 3, padding=1)
         self.time_layer = nn.Linear(time_channels, 2 * c_out)
-        self.norm2 = nn.GroupNorm(groups, c_out)
+        self.norm2 = GroupNorm(groups, c_out)
         self.conv2 = zeroed(nn.Conv2d(c_out, c_out, 3, padding=1))
-        self.conv3 = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else None
+        self.conv3 = PointwiseConv(c_in, c_out) if c_in != c_out else None
         self.dropout = dropout
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """x [B,C_in,H,W], or frames [B*T,C_in,H,W]; time [B,D] (already through SiLU) -> the same with C_out."""
-        hidden = self.conv1(F.silu(self.norm1(x)))
-        scale, shift = per_frame(self.time_layer(time), len(x))[:, :, None, None].chunk(2, dim=1)
-        hidden = F.silu(self.norm2(hidden) * (1 + scale) + shift)
+        hidden = self.conv1(self.norm1(x, silu=True))
+        hidden = self.norm2(hidden, *per_frame(self.time_layer(time), len(x)).chunk(2, dim=1), silu=True)
         if self.dropout:
             hidden = F.dropout(hidden, self.dropout, self.training)
         return self.conv2(hidden) + (x if self.conv3 is None else self.conv3(x))

@@ -33,7 +33,7 @@ class Ema:
     def update(self, batch_images: int, images_seen: int) -> None:
         """Move the average towards the network after an optimiser step (`images_seen` includes its batch)."""
         kept = beta(batch_images, self.halflife_images, images_seen, self.ramp_ratio)
-        torch._foreach_lerp_(list(self._average.values()), [p.detach() for p in self._live.values()], 1 - kept)
+        torch._foreach_lerp_(list(self._average.values()), list(self._live.values()), 1 - kept)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The averaged weights under the network's own names (not copied)."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from mdm.config import LevelConfig, ModelConfig
 from mdm.model.attention import TextLayer, zeroed
 from mdm.model.blocks import DownChain, MicroConditioning, UpChain, frequencies, sinusoids
+from mdm.model.normalise import GroupNorm
 from mdm.sizes import Size, shape
 
 
@@ -69,7 +70,7 @@ class UNet(nn.Module):
         self.temb_layer2 = nn.Linear(width, width)
         self.cond_layers = MicroConditioning(level.micro_conditioning, width)
         self.conv_in = nn.Conv2d(3, first, 3, padding=1)
-        self.norm_out = nn.GroupNorm(level.norm_groups, first)
+        self.norm_out = GroupNorm(level.norm_groups, first)
         self.conv_out = zeroed(nn.Conv2d(first, 3, 3, padding=1))
         self._build_chains(level, width, text_width(config))
         # Not persistent: the released checkpoints hold no buffers.
@@ -189,7 +190,7 @@ class UNet(nn.Module):
 
     def predict(self, x: Tensor) -> Tensor:
         """Last feature map [B,C,H,W] -> prediction [B,3,H,W]; [B*T,C,H,W] -> [B,T,3,H,W]."""
-        said = self.conv_out(F.silu(self.norm_out(x)))
+        said = self.conv_out(self.norm_out(x, silu=True))
         return said.unflatten(0, (-1, self.level.frames)) if self.level.video else said
 
 

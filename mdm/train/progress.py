@@ -17,10 +17,13 @@ from mdm.sizes import Size
 class Progress:
     """Averages losses between ticks; ticks are at fixed image counts, so a resumed log equals an unbroken one."""
 
-    def __init__(self, folder: Path, resolutions: tuple[Size, ...], total: int, tick_images: int) -> None:
+    def __init__(
+        self, folder: Path, resolutions: tuple[Size, ...], total: int, tick_images: int, device: torch.device
+    ) -> None:
         self._history, self._status = folder / "history.jsonl", folder / "status.json"
         self.resolutions, self._total, self._tick = resolutions, total, tick_images
-        self._sums = torch.zeros(2 + len(resolutions), dtype=torch.float64)  # count, loss, loss of each level
+        # Count, loss, loss of each level; on the device, so that no step waits for its own numbers.
+        self._sums = torch.zeros(2 + len(resolutions), dtype=torch.float64, device=device)
         self._seconds, self._mark, self._mark_images = 0.0, time.monotonic(), 0
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -31,7 +34,7 @@ class Progress:
     def restore(self, tensors: dict[str, Tensor], images: int) -> None:
         """Continue at `images`: later lines of an interrupted slice are taken back."""
         if tensors:
-            self._sums = tensors["progress.sums"].clone()
+            self._sums.copy_(tensors["progress.sums"])
             self._seconds = float(tensors["progress.seconds"])
         self._mark, self._mark_images = time.monotonic(), images
         kept = [line for line in self._lines() if line["images"] <= images]
@@ -50,8 +53,7 @@ class Progress:
 
     def add(self, images: int, count: int, loss: Tensor, per_level: Tensor) -> bool:
         """Count a batch; true if a tick ends with it."""
-        values = torch.cat([torch.ones(1), loss.detach().reshape(1).cpu(), per_level.cpu()]).double()
-        self._sums += values * count
+        self._sums += torch.cat([torch.ones_like(per_level[:1]), loss.detach().reshape(1), per_level]).double() * count
         return images // self._tick > (images - count) // self._tick or images >= self._total
 
     def tick(self, images: int, rate: float, norm: float, validation: dict[str, float] | None) -> None:

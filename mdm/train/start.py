@@ -41,7 +41,7 @@ def start(
     model = model.to(device, memory_format=torch.channels_last)
     state = TrainingState(model, Ema(model, config.ema_halflife_images), make_optimizers(model, config, inherited))
     tick = max(config.batch_images, recipe["num_images"] // TICKS_PER_STAGE)
-    progress = Progress(out.parent / "progress", model_config.resolutions, recipe["num_images"], tick)
+    progress = Progress(out.parent / "progress", model_config.resolutions, recipe["num_images"], tick, device)
 
     begin = slice_end(recipe, before) if before else 0
     saved = autosaves.latest(begin, slice_end(recipe, out)) or (read_checkpoint(before) if before else None)
