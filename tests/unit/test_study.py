@@ -9,7 +9,7 @@ import yaml
 
 from mdm import study
 from mdm.config import StudyError
-from mdm.study_file import STUDIES, read_yaml
+from mdm.study_file import ROOT, STUDIES, read_yaml
 
 QUICK = read_yaml(STUDIES / "quick.yaml")
 
@@ -32,9 +32,9 @@ def trainings(loaded):
     return [ref for ref in loaded.artifacts if ref.startswith("train/")]
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in STUDIES.glob("*.yaml")))
-def test_every_study_of_the_repository_is_valid(name):
-    assert study.load(name).runs
+@pytest.mark.parametrize("path", [*STUDIES.glob("*.yaml"), *(ROOT / "benchmarks").glob("*.yaml")], ids=lambda p: p.stem)
+def test_every_study_of_the_repository_is_valid(path):
+    assert study.load(str(path)).runs
 
 
 def test_importing_the_study_brings_no_torch():
