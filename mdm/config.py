@@ -38,6 +38,10 @@ __all__ = [
 ]
 
 
+# The names become parts of the names of weights (`cond_layers.NAME.0.weight`).
+MicroName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
+
+
 class DataConfig(Strict):
     """One data set: a source and its settings (each source checks its own)."""
 
@@ -90,7 +94,9 @@ class LevelConfig(Strict):
     dropout: Probability = 0.0
     norm_groups: Positive = Field(default=32, description="groups of the residual blocks' normalisation")
     normalize_input: bool = Field(default=False, description="divide the noisy picture by its deviation")
-    micro_conditioning: dict[str, float] = Field(default={}, description="name: default value, e.g. scale: 64")
+    micro_conditioning: dict[MicroName, Annotated[float, Field(ge=0)]] = Field(
+        default={}, description="name: default value, e.g. scale: 64"
+    )
     video: VideoConfig | None = Field(default=None, description="a level of clips (none: of pictures)")
 
     @model_serializer(mode="wrap")
@@ -193,10 +199,28 @@ class ModelConfig(Strict):
                     f"{outer.resolution // outer.ratio} px; "
                     f"give it {_depth(inner.resolution, outer.resolution)} channel entries"
                 )
-        if self.time_channels is not None and self.time_channels % 8:
-            raise ValueError(f"time_channels {self.time_channels} is not divisible by 8; write a multiple of 8")
         if not self.levels[0].middle:
             raise ValueError(f"the innermost level ({self.levels[0].resolution} px) needs middle: true")
+        for level in self.levels[1:]:
+            if level.middle:
+                raise ValueError(
+                    f"middle: true has no effect on the level {level.size}, whose middle is the level inside it; "
+                    "leave it out"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _widths_are_possible(self) -> ModelConfig:
+        time = self.time_channels or 4 * self.levels[0].channels[0]
+        if time % 8:
+            raise ValueError(f"time_channels {time} is not divisible by 8; write a multiple of 8")
+        text = self.text_projection or self.text_channels
+        if self.text_layers and not self.text_channels:
+            raise ValueError(f"text_layers {self.text_layers} has no effect without text_channels")
+        if self.text_projection and not self.text_channels:
+            raise ValueError(f"text_projection {self.text_projection} has no effect without text_channels")
+        if self.text_layers and text and text % 8:
+            raise ValueError(f"text layers over {text} channels: their 8 heads need a width divisible by 8")
         return self
 
     @property
@@ -230,6 +254,9 @@ def _depth(inside: int, outside: int) -> str:
     return str(int(ratio).bit_length()) if exact else "(no number fits; the ratio must be a power of two)"
 
 
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
 class TrainConfig(Strict):
     """Everything of the optimisation that determines the weights. Durations are in images."""
 
@@ -241,7 +268,7 @@ class TrainConfig(Strict):
     matrix_rate: Annotated[float, Field(gt=0)] | None = Field(
         default=None, description="rate of orthogonal momentum (Muon) for inner weight matrices; none = AdamW for all"
     )
-    betas: tuple[Probability, Probability] = (0.9, 0.99)
+    betas: tuple[Decay, Decay] = (0.9, 0.99)
     epsilon: Annotated[float, Field(gt=0)] = 1e-8
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     warmup_images: Count = 0

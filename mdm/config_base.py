@@ -31,7 +31,8 @@ def nearest(word: str, valid: Iterable[str]) -> str:
 class Strict(BaseModel):
     """Frozen, and unknown keys are refused with the nearest valid one."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    # No setting means anything at infinity, and "not a number" would pass many a comparison.
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod

@@ -21,7 +21,8 @@ class DiffusionConfig(Strict):
         description="gamma: discrete steps of a schedule; edm: continuous sigma, preconditioned (Karras et al. 2022)",
     )
     schedule: Literal["squared-cosine", "cosine", "linear", "sigmoid"] = "squared-cosine"
-    steps: Positive = Field(default=1000, description="discrete noise levels")
+    # The linear schedule leaves float32 behind 8,000 steps (its last gamma becomes zero); nobody trains with so many.
+    steps: Annotated[int, Field(gt=0, le=5000)] = Field(default=1000, description="discrete noise levels")
     prediction: Literal["v", "epsilon", "x0"] = "v"
     loss_on: Literal["epsilon", "v", "x0"] = "epsilon"
     shift_power: Annotated[float, Field(ge=0)] = Field(

@@ -124,7 +124,8 @@ class Shelf:
         model = stage_model(run.model, stage, encoder.channels if encoder else None, f"{self._where}: {place}")
         data = stage.data or run.data
         validation = stage.validation or run.validation
-        settings = stage_settings(run, stage, f"{self._where}: {place}")
+        inherited = len(self.artifacts[parent].recipe["model"]["levels"]) if parent else 0
+        settings = stage_settings(run, stage, inherited, f"{self._where}: {place}")
         for name_of_data in filter(None, (data, validation)):
             self.check_resolution(name_of_data, max(stage.resolutions), place)
         return self._put(
@@ -211,11 +212,32 @@ def stage_model(network: NetworkConfig, stage: StageConfig, text_channels: int |
     return parse(ModelConfig, {**shared, "levels": levels, "text_channels": text_channels}, f"{where}: model")
 
 
-def stage_settings(run: RunConfig, stage: StageConfig, where: str) -> dict[str, Any]:
-    """Training and diffusion settings with the stage's own differences merged in."""
+def train_settings(run: RunConfig, stage: StageConfig, inherited: int, where: str) -> TrainConfig:
+    """Settings of the optimisation; default values where one changes nothing. `inherited` levels have a parent."""
     train = parse(TrainConfig, {**run.train.model_dump(), **stage.train}, f"{where}: train")
+    if not inherited and (stage.start_from != "ema" or "inner_rate" in stage.train):
+        raise StudyError(f"{where}: start_from and train.inner_rate have no effect in a first stage; leave them out")
+    if inherited == len(stage.resolutions) and train.inner_rate == 0:
+        raise StudyError(
+            f"{where}: train.inner_rate 0 freezes every weight, as the stage adds no level to the one before; "
+            "write a larger rate, or another level in resolutions"
+        )
+    if train.validate_images and not (stage.validation or run.validation):
+        raise StudyError(
+            f"{where}: train.validate_images {train.validate_images} has no effect without a data set to validate on; "
+            "leave it out, or name one in validation"
+        )
+    changes: dict[str, float] = {}
     if not (run.text or run.model.classes):  # nothing that could be dropped
-        train = train.model_copy(update={"condition_dropout": 0.0})
+        changes["condition_dropout"] = 0.0
+    if not inherited:
+        changes["inner_rate"] = TrainConfig.model_fields["inner_rate"].default
+    return train.model_copy(update=changes)
+
+
+def stage_settings(run: RunConfig, stage: StageConfig, inherited: int, where: str) -> dict[str, Any]:
+    """Training and diffusion settings with the stage's own differences merged in."""
+    train = train_settings(run, stage, inherited, where)
     diffusion = parse(DiffusionConfig, {**run.diffusion.model_dump(), **stage.diffusion}, f"{where}: diffusion")
     for key in ("level_weights", "mixed_ratio"):
         value = getattr(diffusion, key)

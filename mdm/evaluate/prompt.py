@@ -16,6 +16,7 @@ from mdm.config import SampleConfig, StudyError, nearest
 from mdm.evaluate.painter import Painter
 from mdm.manifest import ArtifactError
 from mdm.recipes import check_sample
+from mdm.study_file import parse
 from mdm.text import encoder
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class Wanted:
 
     def check(self, train: dict[str, Any], run: str) -> None:
         """Refuse what the network of this training recipe cannot use, and ask for what it needs."""
+        if self.count < 1:
+            raise StudyError(f"--count {self.count} draws nothing; write 1 or more")
         if train["text"] and self.prompt is None:
             raise StudyError(f"run '{run}' reads text; give a prompt, e.g. mdm generate \"two red circles\"")
         if self.prompt is not None and not train["text"]:
@@ -73,7 +76,7 @@ def generate(study: Study, results: Path, run_name: str, wanted: Wanted, out: Pa
         raise StudyError(f"study '{study.name}' has no protocol, so nothing says how its pictures are drawn")
     wanted.check(study.recipe(train), run.name)
     sample = {**recipe["sample"], **{key: value for key, value in changes.items() if value is not None}}
-    check_sample(SampleConfig(**sample), study.recipe(train), f"run '{run.name}'")
+    check_sample(parse(SampleConfig, sample, "mdm generate"), study.recipe(train), f"run '{run.name}'")
     captions = [wanted.prompt or "", sample["negative_prompt"]]
     text = LiveText(study.recipe(recipe["text"])["encoder"], captions) if recipe["text"] else None
     painter = Painter({**recipe, "sample": sample, "seed": wanted.seed}, results, _device(), text)

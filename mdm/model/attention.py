@@ -147,8 +147,6 @@ class TextLayer(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        if channels % HEADS:
-            raise StudyError(f"text layers over {channels} channels: the width must be divisible by {HEADS} heads")
         self.attn = TokenAttention(channels)
         self.mlp = TokenFeedForward(channels)
 

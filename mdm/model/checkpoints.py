@@ -80,7 +80,13 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
 
 def read_meta(path: str | Path) -> dict[str, Any]:
     """The JSON note that was saved with the weights."""
-    return json.loads(_header(path).get("meta", "{}"))
+    try:
+        meta = json.loads(_header(path).get("meta", "{}"))
+    except (json.JSONDecodeError, RecursionError):
+        meta = None
+    if not isinstance(meta, dict):
+        raise ArtifactError(f"{path}: the note `meta` in its header is not a JSON object; the file was not made here")
+    return meta
 
 
 def _header(path: str | Path) -> dict[str, str]:

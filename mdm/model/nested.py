@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mdm.config import LevelConfig, ModelConfig, StudyError
+from mdm.config import LevelConfig, ModelConfig
 from mdm.model.attention import zeroed
-from mdm.model.unet import Condition, InnermostUNet, UNet, time_channels
+from mdm.model.unet import Condition, InnermostUNet, UNet
 from mdm.model.video import TiledConv
 
 
@@ -59,7 +59,6 @@ def _pad_rows(x: Tensor, rows: int) -> Tensor:
 
 def assemble(config: ModelConfig, seed: int) -> InnermostUNet | NestedUNet:
     """The nest of a configuration with fresh weights, on the CPU (or inside `torch.device("meta")`)."""
-    _check_buildable(config)
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(seed)
         # Inside first: the inner levels of a deeper nest then start with the weights of the smaller one.
@@ -67,8 +66,3 @@ def assemble(config: ModelConfig, seed: int) -> InnermostUNet | NestedUNet:
         for level in config.levels[1:]:
             network = NestedUNet(level, config, network)
     return network
-
-
-def _check_buildable(config: ModelConfig) -> None:
-    if time_channels(config) % 8:
-        raise StudyError(f"time_channels {time_channels(config)} is not divisible by 8; write a multiple of 8")

@@ -162,7 +162,10 @@ class _Machine:
         self.stack.append(_named(argument))
 
     def name_on_stack(self, _: None) -> None:
-        self.stack.append(Named(*map(str, self._pop(2))))
+        module, name = self._pop(2)
+        if not (isinstance(module, str) and isinstance(name, str)):
+            raise ValueError("the name of a class is not text")
+        self.stack.append(Named(module, name))
 
     def extension(self, code: int) -> None:
         self.stack.append(Named("copyreg", f"extension {code}"))
@@ -194,11 +197,16 @@ def _named(pair: str) -> Named:
 
 
 def _items(flat: list[Any]) -> dict[Any, Any]:
-    """Key, value, key, value, ... as a dict. Hashing nested keys could take for ever: they become opaque."""
+    """Key, value, key, value, ... as a dict. Keys that could take for ever to hash or to find become opaque."""
     return {
-        key if isinstance(key, _PLAIN) else Made(Named("builtins", type(key).__name__)): value
+        key if _is_cheap(key) else Made(Named("builtins", type(key).__name__)): value
         for key, value in zip(flat[::2], flat[1::2], strict=True)
     }
+
+
+def _is_cheap(key: Any) -> bool:
+    """Nested keys are hashed whole; integers share one hash if they differ by multiples of 2**61 - 1."""
+    return abs(key) < 2**60 if isinstance(key, int) else isinstance(key, _PLAIN)
 
 
 def _set() -> Made:
@@ -206,7 +214,7 @@ def _set() -> Made:
     return Made(Named("builtins", "set"))
 
 
-_PLAIN = (str, int, float, bytes, type(None), Named, Made, Outside)  # the last three are hashed by identity
+_PLAIN = (str, float, bytes, type(None), Named, Made, Outside)  # the last three are hashed by identity
 _LITERALS = frozenset((
     "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT",
     "STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8",

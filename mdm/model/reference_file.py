@@ -52,7 +52,7 @@ def _state_entries(file: TorchFile) -> dict[str, Any]:
     if entries is None:
         raise ArtifactError(f"{file.path}: its state_dict is {_described(inside)}, not a dict of tensors")
     if inside is top and not any(_is_tensor(value) for value in top.values()):
-        found = ", ".join(str(key) for key in list(top)[:20]) or "nothing"
+        found = ", ".join(_shown(key) for key in list(top)[:20]) or "nothing"
         raise ArtifactError(f"{file.path} has no item state_dict and is none itself; it holds {found}")
     if not entries:
         raise ArtifactError(f"{file.path}: its state_dict is empty")
@@ -72,10 +72,16 @@ def _is_tensor(value: Any) -> bool:
 def _described(value: Any) -> str:
     """What stands where something else was expected, in words."""
     if isinstance(value, Made):
-        return f"what {value.maker} would make (it was not run)"
+        return f"what {_shown(value.maker)} would make (it was not run)"
     if isinstance(value, Named):
-        return f"{value} (it was not imported)"
+        return f"{_shown(value)} (it was not imported)"
     return "something outside the pickle" if isinstance(value, Outside) else f"of type {type(value).__name__}"
+
+
+def _shown(word: Any, most: int = 100) -> str:
+    """A word of the file on the user's terminal, which obeys control characters; never a page of them."""
+    text = str(word)[:most]
+    return text if text.isprintable() else ascii(text)
 
 
 class _Tensors:
@@ -87,9 +93,11 @@ class _Tensors:
 
     def build(self, name: Any, value: Any) -> Tensor:
         """The tensor that an entry of the state dict describes."""
+        if not (isinstance(name, str) and name.isprintable()):
+            raise ArtifactError(
+                f"{self._file.path}: state_dict[{_shown(name)}]: a name must be a string without control characters"
+            )
         where = f"{self._file.path}: state_dict[{name!r}]"
-        if not isinstance(name, str):
-            raise ArtifactError(f"{where}: a name must be a string")
         if isinstance(value, Made) and value.maker == PARAMETER and value.arguments:
             value = value.arguments[0]
         if not (isinstance(value, Made) and value.maker in REBUILDERS):

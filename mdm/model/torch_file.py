@@ -90,6 +90,8 @@ def open_torch_file(path: Path) -> TorchFile:
 def _read_zip(data: mmap.mmap) -> tuple[Any, dict[str, Region]]:
     with zipfile.ZipFile(data) as archive:
         members = {info.filename: info for info in archive.infolist()}
+        if len(members) < len(archive.infolist()):
+            raise ValueError("the archive has two members of one name, of which readers may take either")
     pickles = [name for name in members if name.rpartition("/")[2] == "data.pkl"]
     if len(pickles) != 1:
         raise ValueError(f"the archive has {len(pickles)} members named data.pkl, not one")

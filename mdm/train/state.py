@@ -8,8 +8,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from mdm.manifest import ArtifactError
 from mdm.model.checkpoints import load_into
 from mdm.model.ema import Ema
+from mdm.train.orthogonal import OrthogonalMomentum
+
+# What an optimiser remembers of a weight once it has moved it.
+MOMENTS: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
+    torch.optim.AdamW: ("step", "exp_avg", "exp_avg_sq"),
+    OrthogonalMomentum: ("momentum",),
+}
 
 
 @dataclass
@@ -52,12 +60,14 @@ class TrainingState:
         self.images = images
 
     def _restore_moments(self, moments: dict[str, Tensor]) -> None:
+        wanted = {f"{key}.{name}" for optimizer, name, _ in self._optimized() for key in MOMENTS[type(optimizer)]}
+        if wrong := sorted(wanted ^ moments.keys()):
+            raise ArtifactError(
+                f"the checkpoint's optimiser is another: {len(wrong)} of its tensors differ, e.g. {wrong[:3]}"
+            )
         for optimizer, name, parameter in self._optimized():
-            optimizer.state[parameter] = {
-                key: _as(parameter, value)
-                for key in ("step", "exp_avg", "exp_avg_sq", "momentum")
-                if (value := moments.get(f"{key}.{name}")) is not None
-            }
+            kept = {key: moments[f"{key}.{name}"] for key in MOMENTS[type(optimizer)]}
+            optimizer.state[parameter] = {key: _as(parameter, value) for key, value in kept.items()}
 
 
 def _as(parameter: Tensor, value: Tensor) -> Tensor:

@@ -200,7 +200,7 @@ def test_a_label_that_is_not_there_stops_training(tmp_path: Path) -> None:
         World(tmp_path, CLASSES | {"base.class_label": "shade"}).run()
 
 
-def test_a_network_without_text_and_classes(tmp_path: Path) -> None:
+def test_a_network_without_text_and_classes(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     plain = World(tmp_path, UNCONDITIONAL)
     assert plain.study.recipe(plain.train)["train"]["condition_dropout"] == 0
     plain.run()
@@ -208,6 +208,10 @@ def test_a_network_without_text_and_classes(tmp_path: Path) -> None:
     assert np.load(plain.path(plain.samples).parent / "images.npz")["images_8"].shape == (12, 8, 8, 3)
     assert plain.mdm() == 0
     assert plain.mdm("--guidance", "2") == 2
+    for option, value in (("--guidance", "-1"), ("--guidance", "nan"), ("--steps", "0"), ("--count", "0")):
+        capsys.readouterr()
+        assert plain.mdm(option, value) == 2
+        assert option.removeprefix("--") in capsys.readouterr().err
     with pytest.raises(StudyError, match=r"guidance 2\.0 needs a condition to guide towards"):
         study.load("quick", UNCONDITIONAL | {"base.sample.guidance": 2.0})
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mdm.config import LevelConfig, ModelConfig, StudyError
+from mdm.config import LevelConfig, ModelConfig
 from mdm.model import build
 from mdm.model.checkpoints import inner_state, state_hash
 from mdm.model.presets import PRESETS
@@ -181,11 +181,42 @@ def test_dropout_only_in_training() -> None:
     assert not torch.equal(network(pictures, times)[0], network(pictures, times)[0])
 
 
+REFUSED = {
+    "an odd time embedding": ({"time_channels": 30}, "time_channels 30 is not divisible by 8"),
+    "heads that do not divide": ({"text_channels": 20, "text_layers": 1}, "over 20 channels: their 8 heads need"),
+    "layers over no text": ({"text_layers": 1}, "text_layers 1 has no effect without text_channels"),
+    "a projection of no text": ({"text_projection": 8}, "text_projection 8 has no effect without text_channels"),
+    "a middle around a level": ({"levels": (innermost(), level(16, middle=True))}, "no effect on the level 16"),
+    "no middle": ({"levels": (level(8),)}, "needs middle: true"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_settings_that_are_refused_before_anything_is_built(case: str) -> None:
+    settings, words = REFUSED[case]
+    with pytest.raises(ValueError, match=words):
+        ModelConfig(**{"levels": (innermost(),)} | settings)
+
+
+@pytest.mark.parametrize("micro", [{"a.b": 1}, {"": 1}, {"scale": float("inf")}, {"scale": float("nan")}])
+def test_micro_conditioning_that_is_refused(micro: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="micro_conditioning"):
+        level(8, micro_conditioning=micro)
+
+
+def test_five_levels() -> None:
+    """The paper's deepest nest, {64, 128, 256, 512, 1024}, at an eighth of its size."""
+    sizes = ((16, (32, 32)), (32, (32, 32)), (64, (16, 32)), (128, (16, 16)))
+    outer = (LevelConfig(resolution=r, channels=c, resnets=(1, 1), norm_groups=8) for r, c in sizes)
+    config = ModelConfig(levels=(innermost(), *outer), text_channels=16, text_projection=32)
+    network, (pictures, times) = awake(build(config)), inputs(config, batch=2)
+    said = network(pictures, times, *some_text(2))
+    assert [tuple(x.shape) for x in said] == [(2, 3, r, r) for r in (128, 64, 32, 16, 8)]
+    sum((p * torch.randn_like(p)).sum() for p in said).backward()
+    assert [n for n, p in network.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
 def test_clear_refusals() -> None:
-    with pytest.raises(ValueError, match="time_channels 30 is not divisible by 8"):
-        build(ModelConfig(levels=(innermost(),), time_channels=30))
-    with pytest.raises(StudyError, match="divisible by 8 heads"):
-        build(ModelConfig(levels=(innermost(),), text_channels=20, text_layers=1))
     network = build(nest())
     pictures, times = inputs(nest())
     with pytest.raises(ValueError, match="2 levels, but 1 pictures"):

@@ -47,6 +47,13 @@ def test_the_file_is_what_the_library_writes_and_the_same_each_time(tmp_path) ->
     assert first.stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
+@pytest.mark.parametrize("meta", ["{not json", "[1]", "3", "[" * 100_000], ids=len)
+def test_a_note_that_is_not_ours_is_said(tmp_path, meta: str) -> None:
+    safetensors.torch.save_file({"a": torch.ones(1)}, tmp_path / "a.safetensors", metadata={"meta": meta})
+    with pytest.raises(ArtifactError, match="`meta` in its header is not a JSON object"):
+        read_meta(tmp_path / "a.safetensors")
+
+
 def test_hash_sees_names_shapes_and_values() -> None:
     a = torch.arange(6.0)
     hashes = {state_hash(s) for s in ({"a": a}, {"b": a}, {"a": a.view(2, 3)}, {"a": a + 1}, {"a": a.double()})}

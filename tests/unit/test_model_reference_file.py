@@ -146,7 +146,7 @@ def test_a_forged_tensor_does_nothing(save, tmp_path) -> None:
         ({"state_dict": [torch.ones(1)]}, "its state_dict is of type list"),
         ([1], "of type list, not a dict"),
         ({"state_dict": {"a": 1.0}}, r"state_dict\['a'\] is of type float, not a tensor"),
-        ({"state_dict": {1: torch.ones(1)}}, "a name must be a string"),
+        ({"state_dict": {1: torch.ones(1)}}, r"state_dict\[1\]: a name must be a string"),
         ({"state_dict": {"a": torch.ones(1).double()}}, "DoubleStorage; weights must be float32"),
         ({"state_dict": {"a": torch.ones(1).to_sparse()}}, "_rebuild_sparse_tensor would make"),
         ({"state_dict": {"a": torch.ones(0, 3)}}, "no weight has the shape"),
@@ -313,6 +313,50 @@ def test_pickles_that_would_fill_the_memory_or_take_for_ever() -> None:
     doubled = b")" + b"2\x86" * 200
     assert len(read_pickle(io.BytesIO(b"}" + doubled + b"Ns.")).value) == 1
     assert len(read_pickle(io.BytesIO(b"\x8f(" + doubled + b"\x90" + b"(" + doubled + b"\x91\x86.")).value) == 2
+
+
+def colliding(count: int) -> bytes:
+    """A dict of integers that all have the hash zero: found one after the other, in steps of count squared."""
+    keys = (((2**61 - 1) * i).to_bytes(16, "little") for i in range(count))
+    return b"}(" + b"".join(b"\x8a\x10" + key + b"N" for key in keys) + b"u."
+
+
+def test_keys_with_one_hash_are_not_searched() -> None:
+    read = read_pickle(io.BytesIO(colliding(3000))).value
+    assert sum(isinstance(key, int) for key in read) <= 1 and len(read) == 3000
+
+
+@pytest.mark.parametrize("name", [b")" + b"\x85" * 100_000, b"](K\x01e" + b"2\x86" * 200, b"K\x01"], ids=len)
+def test_the_name_of_a_class_must_be_text(name: bytes) -> None:
+    """Towers that would end the interpreter, or need 2**200 letters, if they were written as text."""
+    with pytest.raises(PickleError, match="the name of a class is not text"):
+        read_pickle(io.BytesIO(name + b"X\x01\x00\x00\x00x\x93."))
+
+
+def pickled(tmp_path: Path, key: bytes) -> Path:
+    """A file of torch.save whose state_dict has one entry, under this key."""
+    torch.save({"a": torch.ones(1)}, tmp_path / "a.pth")
+    value = b"\x80\x02}X\x0a\x00\x00\x00state_dict}" + key + b"K\x01ss."
+    return repacked(tmp_path / "a.pth", {"data.pkl": value})
+
+
+LONG = b"\x8b" + (5000).to_bytes(4, "little") + b"\x01" * 5000  # has more digits than Python writes
+
+
+@pytest.mark.parametrize("key", [LONG, b"X\x05\x00\x00\x00\x1b[31m", b"X\x03\x00\x00\x00\xed\xa0\x80"], ids=len)
+def test_names_that_a_terminal_would_obey_or_python_would_not_write(tmp_path, key: bytes) -> None:
+    with pytest.raises(ArtifactError, match="a name must be a string without control characters") as refused:
+        read_reference(pickled(tmp_path, key))
+    assert str(refused.value).isprintable()
+
+
+def test_an_archive_with_two_members_of_one_name_is_refused(tmp_path) -> None:
+    """Two readers of such a file could load different weights."""
+    torch.save({"a": torch.ones(1)}, tmp_path / "a.pth")
+    with zipfile.ZipFile(tmp_path / "a.pth", "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        archive.writestr("a/data/0", torch.zeros(1).numpy().tobytes())
+    with pytest.raises(ArtifactError, match="two members of one name"):
+        read_reference(tmp_path / "a.pth")
 
 
 def test_tensors_are_a_private_view_of_the_file(tmp_path) -> None:

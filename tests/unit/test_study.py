@@ -136,6 +136,12 @@ def test_a_shifted_single_level_is_another_training(write):
     )
 
 
+def test_the_rate_of_inherited_weights_is_no_other_first_stage(write):
+    before = study.load(write()).runs[0].stages
+    after = study.load(write(lambda raw: raw["base"]["train"].update(inner_rate=0.1))).runs[0].stages
+    assert [a.artifact == b.artifact for a, b in zip(before, after, strict=True)] == [True, False, False]
+
+
 def test_settings_of_guidance_do_not_count_without_it(write):
     """A sweep of guidance may pass through 1 although base says how to guide."""
 
@@ -254,6 +260,30 @@ WRONG = {
     "guidance away from what was never shown": (
         lambda raw: (raw["base"]["model"].update(classes=9), raw["base"]["train"].update(condition_dropout=0.0)),
         "condition_dropout 0 never shows", "0.1",
+    ),
+    "no number": (lambda raw: raw["base"]["train"].update(learning_rate=float("inf")), "learning_rate", "finite"),
+    "a momentum that never forgets": (
+        lambda raw: raw["base"]["train"].update(betas=[0.9, 1.0]), "betas", "less than 1",
+    ),
+    "a middle around a level": (
+        lambda raw: raw["base"]["model"]["levels"][16].update(middle=True),
+        "middle: true has no effect on the level 16",
+    ),
+    "heads that do not divide the text": (
+        lambda raw: raw["base"]["model"].update(text_projection=20), "text layers over 20 channels",
+    ),
+    "a frozen stage without a level of its own": (
+        lambda raw: raw["base"]["stages"]["r32"].update(resolutions=[8, 16], train={"inner_rate": 0}),
+        "base.stages.r32", "inner_rate 0 freezes every weight",
+    ),
+    "a rate of weights that no stage left": (
+        lambda raw: raw["base"]["stages"]["r8"].update(train={"inner_rate": 0.1}), "no effect in a first stage",
+    ),
+    "validation on nothing": (
+        lambda raw: raw["base"].pop("validation"), "base.stages.r8", "validate_images 128 has no effect",
+    ),
+    "more noise levels than numbers": (
+        lambda raw: raw["base"].update(diffusion={"steps": 10_000}), "base.diffusion.steps", "5000",
     ),
     "a judge with a typo": (
         lambda raw: raw["judges"]["judge"]["settings"].update(resolutoin=1), "judges.judge", "'resolution'",

@@ -15,11 +15,13 @@ from mdm.config import TrainConfig
 from mdm.data.shards import index_data, write_manifest, write_shard
 from mdm.manifest import ArtifactError, digest, write_json
 from mdm.model.checkpoints import load_weights, state_hash
+from mdm.model.ema import Ema
 from mdm.text.cache import embed
 from mdm.train.checkpoint import Autosaves, read_checkpoint, write_checkpoint
 from mdm.train.export import export
 from mdm.train.loop import train
 from mdm.train.optim import make_optimizers, rate_share, set_rates
+from mdm.train.state import TrainingState
 
 NEVER = 1e9
 SMALL = {
@@ -195,6 +197,28 @@ def test_a_corrupt_parent_is_an_error(fresh, unbroken, world):
     path.write_bytes(content)
     with pytest.raises(ArtifactError, match=r"weights\.safetensors"):
         train(fresh["r16"], fresh["r16"].parent / "final.ckpt", None, NEVER)
+
+
+def test_a_checkpoint_of_another_optimiser_is_refused():
+    torch.manual_seed(0)
+    network = torch.nn.Linear(2, 2)
+
+    def state(matrix_rate=None):
+        config = TrainConfig(batch_images=1, learning_rate=1.0, matrix_rate=matrix_rate, ema_halflife_images=1)
+        return TrainingState(network, Ema(network, 1), make_optimizers(network, config, set()))
+
+    trained = state()
+    set_rates(trained.optimizers, 0.1)
+    network(torch.ones(1, 2)).sum().backward()
+    for optimizer in trained.optimizers:
+        optimizer.step()
+    tensors = trained.tensors()
+    state().restore(tensors, 1)
+    for moment in ("optimizer.exp_avg.weight", "optimizer.step.bias"):
+        with pytest.raises(ArtifactError, match=f"1 of its tensors differ, e.g. .*{moment.removeprefix('optimizer.')}"):
+            state().restore({name: value for name, value in tensors.items() if name != moment}, 1)
+    with pytest.raises(ArtifactError, match=r"4 of its tensors differ, e\.g\. .*exp_avg\.weight"):
+        state(matrix_rate=1.0).restore(tensors, 1)
 
 
 def test_an_edited_recipe_is_refused(fresh):
