@@ -29,6 +29,7 @@ SMALL = {
     "data.scenes-new.settings.num_images": 16,
     "base.stages.r8.num_images": 128,
     "base.stages.r16.num_images": 64,
+    "base.stages.r16.train": {"inner_rate": 0},
     "base.train.validate_images": 64,
     "protocols.zero-shot.num_images": 16,
     "protocols.zero-shot.num_reference": 16,
@@ -186,6 +187,23 @@ def test_the_next_stage_begins_with_the_weights_of_the_one_before(fresh, unbroke
     model, inherited = first_weights(fresh["r16"], recipe, ModelConfig(**recipe["model"]))
     inner = {k.removeprefix("inner_unet."): v for k, v in model.state_dict().items() if k in inherited}
     assert state_hash(inner) == state_hash(load_weights(parent / "weights.safetensors"))
+
+
+def test_two_slices_equal_one_with_a_frozen_inside_and_orthogonal_momentum(fresh, unbroken, world):
+    parent, folder = world[1]["r8"].parent, fresh["r16"].parent
+    shutil.copytree(parent, fresh["r8"].parent, dirs_exist_ok=True)
+    train(fresh["r16"], folder / "final.ckpt", None, NEVER)
+    once, _ = read_checkpoint(folder / "final.ckpt")
+    history = without_seconds((folder / "progress" / "history.jsonl").read_text())
+    assert any(name.startswith("optimizer.momentum.") for name in once)
+    assert not any(name.startswith("optimizer.") and "inner_unet." in name for name in once)
+    inner = {n.removeprefix("model.inner_unet."): v for n, v in once.items() if n.startswith("model.inner_unet.")}
+    assert state_hash(inner) == state_hash(load_weights(parent / "weights.safetensors"))
+
+    (folder / "final.ckpt").unlink()
+    train(fresh["r16"], folder / "slice-32.ckpt", None, NEVER)
+    train(fresh["r16"], folder / "final.ckpt", folder / "slice-32.ckpt", NEVER)
+    assert_same(folder / "final.ckpt", (without_time(once), history))
 
 
 def test_a_corrupt_parent_is_an_error(fresh, unbroken, world):
