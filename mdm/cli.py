@@ -57,10 +57,11 @@ def index(options: argparse.Namespace) -> None:
 def shard(options: argparse.Namespace) -> None:
     from mdm.data.shards import write_shards
 
-    first, _, last = options.shard.partition("-")
-    if not (first.isdecimal() and (last or first).isdecimal()):
+    first, dash, last = options.shard.partition("-")
+    last = last if dash else first
+    if not (first.isdecimal() and last.isdecimal()):
         raise StudyError(f"--shard {options.shard!r} is neither a number nor a range; write 7 or 00000-00009")
-    write_shards(options.recipe, int(first), int(last or first))
+    write_shards(options.recipe, int(first), int(last))
 
 
 def manifest(options: argparse.Namespace) -> None:

@@ -35,13 +35,16 @@ class Failure(StrEnum):
     OTHER = "other"
 
 
-# What may go away by itself: tried again with growing pauses, and again when a shard is made again.
+# What may go away by itself: tried again with growing pauses.
 TRANSIENT = frozenset(
     {
         Failure.NO_CONNECTION, Failure.TIMEOUT, Failure.BROKEN_ANSWER, Failure.HTTP_429, Failure.HTTP_5XX,
         Failure.NO_ANSWER, Failure.OTHER,
     }
 )  # fmt: skip
+
+# What may have been the trouble of our own machine (its names, clock, certificates): no verdict for a later run.
+DOUBTFUL = TRANSIENT | {Failure.NO_SUCH_NAME, Failure.CERTIFICATE}
 
 
 def of_status(status: int) -> Failure:

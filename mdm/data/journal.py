@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from mdm.data.failures import TRANSIENT
+from mdm.data.failures import DOUBTFUL
 from mdm.data.sources import Picture
 from mdm.manifest import ArtifactError
 
@@ -80,7 +80,7 @@ class Journal:
         self._file.truncate(end)
         self._file.seek(end)
         # A timeout of last time is no verdict: whoever runs the job again wants these asked again.
-        self.outcomes = {key: outcome for key, outcome in self.outcomes.items() if outcome not in TRANSIENT}
+        self.outcomes = {key: outcome for key, outcome in self.outcomes.items() if outcome not in DOUBTFUL}
 
     def _entry(self, line: bytes) -> tuple[str, Stored | str] | None:
         """One result, or None where the file is torn."""

@@ -30,6 +30,11 @@ def test_unknown_options_are_refused():
         cli.main(["train", "recipe.json", "--out", "x", "--learning-rate", "1"])
 
 
+def test_a_range_of_shards_that_is_none_says_so(capsys):
+    assert cli.main(["shard", "recipe.json", "--shard", "3-"]) == 2
+    assert "write 7 or 00000-00009" in capsys.readouterr().err
+
+
 def test_overrides_that_are_no_json_say_so(capsys):
     assert cli.main(["check", "--study", "quick", "--set", "{batch: 3"]) == 2
     assert "--set" in capsys.readouterr().err
