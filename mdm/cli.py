@@ -56,15 +56,27 @@ def index(options: argparse.Namespace) -> None:
 
 
 def shard(options: argparse.Namespace) -> None:
-    from mdm.data.shards import write_shard
+    from mdm.data.shards import write_shards
 
-    write_shard(options.recipe, int(options.shard))
+    first, dash, last = options.shard.partition("-")
+    last = last if dash else first
+    if not (first.isdecimal() and last.isdecimal()):
+        raise StudyError(f"--shard {options.shard!r} is neither a number nor a range; write 7 or 00000-00009")
+    write_shards(options.recipe, int(first), int(last))
 
 
 def manifest(options: argparse.Namespace) -> None:
     from mdm.data.shards import write_manifest
 
     write_manifest(options.recipe)
+
+
+def data(options: argparse.Namespace) -> int:
+    from mdm.data.difference import compare, render
+
+    found = compare(options.first, options.second)
+    print(render(found))
+    return 0 if found.same else 1
 
 
 def embed(options: argparse.Namespace) -> None:
@@ -200,8 +212,16 @@ VERBS: dict[str, tuple[Verb, str, tuple[tuple[str, dict[str, Any]], ...]]] = {
     ),
     "schema": (schema, "write the JSON schema of study files", (OUT,)),
     "index": (index, "list what a data set contains", RECIPE),
-    "shard": (shard, "make one shard of a data set", (*RECIPE, ("--shard", {"required": True}))),
+    "shard": (
+        shard, "make shards of a data set",
+        (*RECIPE, ("--shard", {"required": True, "help": "a number, or first and last: 00000-00009"})),
+    ),
     "manifest": (manifest, "verify and record the shards of a data set", RECIPE),
+    "data": (
+        data, "compare two data sets; ends with 1 where they differ",
+        (("action", {"choices": ["diff"]}),
+         ("first", {"type": Path, "help": "a data folder or its manifest.json"}), ("second", {"type": Path})),
+    ),
     "embed": (embed, "embed the captions of a data set", RECIPE),
     "train": (
         train, "train one slice of a stage",

@@ -48,6 +48,7 @@ class DataConfig(Strict):
     source: str = Field(description="scenes, cc12m, folder, ... (mdm/data/sources.py)")
     settings: dict[str, Any] = Field(default={}, description="settings of that source")
     shard_images: Positive = Field(default=1024, description="pictures in one shard (a tar file)")
+    shards_per_job: Positive = Field(default=1, description="shards that one job makes; changes no result")
 
 
 class EncoderConfig(Strict):

@@ -25,10 +25,10 @@ def external_files(study: Study) -> Iterator[ExternalFile]:
     """Every outside file that some artifact of the study reads."""
     for artifact in study.artifacts.values():
         recipe = artifact.recipe
-        if artifact.kind == "data" and "index" in recipe["settings"]:
-            settings = recipe["settings"]
-            if "://" not in settings["index"]:
-                yield ExternalFile(Path(settings["index"]), settings["sha256"], f"data set {artifact.name}")
+        if artifact.kind == "data" and "index" in artifact.handling:
+            listed = artifact.handling["index"]
+            if "://" not in listed:
+                yield ExternalFile(Path(listed), recipe["settings"]["sha256"], f"data set {artifact.name}")
         elif artifact.kind == "text" and "path" in recipe["encoder"]["settings"]:
             yield from _encoder(recipe["encoder"]["settings"], f"text encoder {artifact.name}")
         elif artifact.kind == "features":

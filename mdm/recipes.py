@@ -6,7 +6,7 @@ stay out, so changing them makes nothing new.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mdm.config import (
@@ -40,6 +40,8 @@ class Artifact:
     kind: str
     name: str
     recipe: dict[str, Any]
+    # How a data set is made where that does not change what it is: see mdm/data/sources.py.
+    handling: dict[str, Any] = field(default_factory=dict)
 
     @property
     def ref(self) -> str:
@@ -54,8 +56,8 @@ class Shelf:
         self._where = where
         self.artifacts: dict[str, Artifact] = {}
 
-    def _put(self, kind: str, name: str, **recipe: Any) -> str:
-        artifact = Artifact(kind, name, {"kind": kind, "version": RECIPE_VERSION, **recipe})
+    def _put(self, kind: str, name: str, handling: dict[str, Any] | None = None, **recipe: Any) -> str:
+        artifact = Artifact(kind, name, {"kind": kind, "version": RECIPE_VERSION, **recipe}, handling or {})
         self.artifacts[artifact.ref] = artifact
         return artifact.ref
 
@@ -70,8 +72,12 @@ class Shelf:
         from mdm.data import sources  # the registry is a plug-in of this room, light and free of torch
 
         entry = self._pick("data", name, asked_by)
-        settings = sources.resolve(entry.source, entry.settings, f"{self._where}: data.{name}")
-        return self._put("data", name, source=entry.source, settings=settings, shard_images=entry.shard_images)
+        place = f"{self._where}: data.{name}"
+        settings = sources.resolve(entry.source, entry.settings, place)
+        handling = sources.handling(entry.source, entry.settings, place)
+        return self._put(
+            "data", name, handling, source=entry.source, settings=settings, shard_images=entry.shard_images
+        )
 
     def text(self, encoder: str, data: str, asked_by: str, also: str = "") -> str:
         """The embedded captions of one data set, the empty caption, and one more if asked."""

@@ -292,11 +292,17 @@ class Study:
         start = (int(images or total) - 1) // size * size
         return f"slice-{start}.ckpt" if start else None
 
-    def shards(self, ref: str) -> list[str]:
-        """Names of a data set's shards, known before anything is fetched."""
+    def shard_jobs(self, ref: str) -> list[str]:
+        """What makes a data set's shards, known before anything is fetched: "00000-00009", first and last shard."""
         from mdm.data import sources
 
-        return sources.shard_names(self.recipe(ref))
+        names, size = sources.shard_names(self.recipe(ref)), self.config.data[self.artifact(ref).name].shards_per_job
+        return [f"{names[k]}-{names[min(k + size, len(names)) - 1]}" for k in range(0, len(names), size)]
+
+    def handling_text(self, ref: str) -> str:
+        """The content of handling.json: settings that do not determine a data set; empty without such."""
+        handling = self.artifact(ref).handling
+        return json.dumps(handling, indent=2, ensure_ascii=False) if handling else ""
 
     def measured(self, ablation: str | None = None) -> list[str]:
         """Artifacts that hold numbers: of the whole study, or of one ablation and what it is compared with."""

@@ -1,7 +1,14 @@
-"""Captioned pictures from a list of addresses (CC12M and its like), fetched shard by shard with img2dataset.
+"""Captioned pictures from a list of addresses (CC12M and its like).
 
-Lists rot: an address that worked last year may not work today. So a shard below `min_success` is an error,
-every failure is counted by its reason, and the manifest's hashes say which pictures a run really saw.
+Lists rot: an address that worked last year may not work today. So a shard below `min_success` is an error, every
+failure is counted by a reason of a closed vocabulary, and hashes say which pictures a run really saw.
+
+Two fetchers. `own` (the default) is a small one of ours, because what a study must promise cannot be had from
+img2dataset 1.47: it follows redirects into private networks, reads bodies of any size, has a time limit per read
+and not per answer (a slow drip holds a thread for ever), knows no pause between requests to one host, begins a
+killed shard from nothing, and reports reasons as free text. `img2dataset` stays for lists that are trusted and
+where its own resizing (OpenCV) is wanted, e.g. to repeat a data set that was made with it. Proxies named by the
+environment are not used by `own`: through a proxy nobody could tell which machine is contacted.
 """
 
 from __future__ import annotations
@@ -9,33 +16,31 @@ from __future__ import annotations
 import csv
 import hashlib
 import itertools
-import json
-import os
-import subprocess
-import sys
+import shutil
 import tempfile
 import urllib.request
 from collections.abc import Iterator
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from mdm.config import SHA256, Count, Positive, Probability, Strict
+from mdm.data import fetch_img2dataset, fetch_many
 from mdm.data.sources import Picture, Row
 from mdm.manifest import ArtifactError, sha256_file
 
-VERSION = 1
+VERSION = 2
 LICENCE = "each picture keeps its owner's licence; only the list of addresses is shared"
-# Without the first, a dependency of img2dataset calls the package index at import.
-QUIET = {"NO_ALBUMENTATIONS_UPDATE": "1", "HF_HUB_OFFLINE": "1", "WANDB_MODE": "disabled"}
-CALL = "import json, sys; from img2dataset import download; download(**json.loads(sys.argv[1]))"
+LIST_SECONDS = 60
+Seconds = Annotated[float, Field(ge=0)]
 
 
 class AddressSettings(Strict):
     """Which list, which part of it, and how many failures are acceptable."""
 
-    index: str = Field(description="path or URL of a .tsv or .csv with columns url and caption")
+    index: str = Field(exclude=True, description="path or URL of a .tsv or .csv with columns url and caption")
     sha256: Annotated[str, Field(pattern=SHA256)] | None = Field(
         description="of that file; null plans a study but does not fetch"
     )
@@ -47,9 +52,40 @@ class AddressSettings(Strict):
     validation_every: Positive = Field(default=1000, description="one address in so many belongs to validation")
     num_images: Positive = Field(description="addresses taken, from the top of that part of the list")
     resolution: Positive = Field(description="side of the stored square (centre crop); smaller pictures fail")
-    min_success: Probability = Field(default=0.5, description="share of a shard's addresses that must answer")
-    retries: Count = 1
-    timeout_seconds: Positive = 10
+    fetcher: Literal["own", "img2dataset"] = Field(
+        default="own", description="img2dataset only for lists you trust: it obeys no limit but retries and timeout"
+    )
+    max_bytes: Positive = Field(default=20_000_000, description="longer answers are cut off and count as failed")
+    max_pixels: Annotated[int, Field(gt=0, le=80_000_000)] = Field(
+        default=80_000_000, description="pictures of more pixels are not decoded and count as failed"
+    )
+    allowed_networks: tuple[str, ...] = Field(
+        default=(), description="ranges such as 10.1.0.0/16 that may be contacted though they are not public"
+    )
+    # How it is fetched, not what: these are no part of the recipe.
+    min_success: Probability = Field(
+        default=0.5, exclude=True, description="share of a shard's addresses that must answer"
+    )
+    retries: Count = Field(default=2, exclude=True, description="further tries after timeouts and servers' errors")
+    backoff_seconds: Seconds = Field(default=2.0, exclude=True, description="before the first retry; then doubled")
+    timeout_seconds: Positive = Field(default=10, exclude=True, description="for one address with its redirects")
+    threads: Positive = Field(default=64, exclude=True, description="addresses asked at the same time by one job")
+    per_host: Positive = Field(default=4, exclude=True, description="of these, at most so many at one host")
+    host_pause_seconds: Seconds = Field(default=0.1, exclude=True, description="after each, for that lane of the host")
+
+    @field_validator("allowed_networks")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(str(ip_network(network)) for network in value)
+
+    @model_validator(mode="after")
+    def _img2dataset_has_no_limits(self) -> AddressSettings:
+        limits = {"max_bytes", "max_pixels", "allowed_networks", "backoff_seconds", "per_host", "host_pause_seconds"}
+        defaults = {name: type(self).model_fields[name].default for name in sorted(limits)}
+        ignored = [name for name, default in defaults.items() if getattr(self, name) != default]
+        if self.fetcher == "img2dataset" and ignored:
+            raise ValueError(f"img2dataset does not obey {', '.join(ignored)}; write fetcher: own, or leave them out")
+        return self
 
 
 Settings = AddressSettings
@@ -68,7 +104,8 @@ def _list_file(settings: AddressSettings, folder: Path) -> Path:
     path = Path(settings.index)
     if "://" in settings.index:
         path = folder / settings.index.rsplit("/", 1)[-1]
-        urllib.request.urlretrieve(settings.index, path)
+        with urllib.request.urlopen(settings.index, timeout=LIST_SECONDS) as answer, path.open("wb") as stream:
+            shutil.copyfileobj(answer, stream)
     if not path.is_file():
         raise ArtifactError(f"there is no list {path}; correct `index` of the data set")
     if (seen := sha256_file(path)) != settings.sha256:
@@ -87,7 +124,10 @@ def _pairs(path: Path, settings: AddressSettings) -> Iterator[tuple[str, str]]:
                 f"{path} needs columns url and caption, it has {rows.fieldnames}; a list without a "
                 "header line needs `columns`, e.g. [url, caption]"
             )
-        yield from ((row["url"], row["caption"]) for row in rows)
+        for row in rows:
+            if row["url"] is None or row["caption"] is None:
+                raise ArtifactError(f"{path}, line {rows.line_num} has too few columns: {row}; correct the list")
+            yield row["url"], row["caption"]
 
 
 def _belongs(url: str, settings: AddressSettings) -> bool:
@@ -98,40 +138,7 @@ def _belongs(url: str, settings: AddressSettings) -> bool:
     return drawn == (settings.part == "validation")
 
 
-def pictures(rows: list[Row], settings: AddressSettings) -> Iterator[tuple[str, Picture | str]]:
-    """Fetch one shard into a temporary folder; its tar is then written in the order of the keys."""
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        with (root / "list.jsonl").open("w") as stream:
-            stream.writelines(json.dumps({"url": row.columns["url"], "row": row.key}) + "\n" for row in rows)
-        _fetch(root, len(rows), settings)
-        yield from _results(root / "fetched")
-
-
-def _fetch(root: Path, count: int, settings: AddressSettings) -> None:
-    """Run img2dataset in a process of its own: it leaves threads, handlers and variables behind."""
-    options: dict[str, Any] = {
-        "url_list": str(root / "list.jsonl"), "input_format": "jsonl", "save_additional_columns": ["row"],
-        "output_folder": str(root / "fetched"), "output_format": "files", "number_sample_per_shard": count,
-        "image_size": settings.resolution, "min_image_size": settings.resolution,
-        "resize_mode": "center_crop", "extract_exif": False, "processes_count": 1, "thread_count": 32,
-        "retries": settings.retries, "timeout": settings.timeout_seconds,
-    }  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-c", CALL, json.dumps(options)],
-        env={**os.environ, **QUIET}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if done.returncode or not list((root / "fetched").glob("*.parquet")):
-        raise ArtifactError(f"img2dataset ended with code {done.returncode}:\n{(done.stdout + done.stderr)[-2000:]}")
-
-
-def _results(folder: Path) -> Iterator[tuple[str, Picture | str]]:
-    """The picture, or the reason why there is none, of every address that img2dataset reports on."""
-    from pyarrow import parquet
-
-    for table in sorted(folder.glob("*.parquet")):
-        for row in parquet.read_table(table, columns=["row", "key", "status", "error_message"]).to_pylist():
-            if row["status"] == "success":
-                yield row["row"], Picture("jpg", (folder / table.stem / f"{row['key']}.jpg").read_bytes())
-            else:
-                yield row["row"], " ".join(str(row["error_message"]).split())[:80]
+def pictures(rows: list[Row], settings: Any) -> Iterator[tuple[str, Picture | str]]:
+    """Fetch the pictures of a shard, in the order in which they arrive."""
+    fetcher = fetch_img2dataset if settings.fetcher == "img2dataset" else fetch_many
+    yield from fetcher.pictures(rows, settings)

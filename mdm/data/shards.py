@@ -1,7 +1,8 @@
 """A data set on disk: index.tsv, shards (tar files that webdataset reads), manifest.json.
 
-Tars are byte for byte reproducible: sorted keys, fixed headers. Beside each stands {shard}.json with its
-hash, its failures, and where in the tar every file lies, so that readers need not scan the tar.
+Tars are byte for byte reproducible: sorted keys, fixed headers. Beside each stands {shard}.json with its hash,
+its failures by reason and by key, the hash of every picture, and where in the tar every file lies, so that readers
+need not scan the tar. While a shard is made its results are kept in {shard}.partial (mdm/data/journal.py).
 """
 
 from __future__ import annotations
@@ -12,107 +13,116 @@ import json
 import tarfile
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from mdm.data import sources
+from mdm.data.failures import Failure
+from mdm.data.index import index_data, read_index
+from mdm.data.journal import Journal, Stored
 from mdm.data.sources import Picture, Row
-from mdm.manifest import (
-    ArtifactError,
-    Making,
-    canonical,
-    read_json,
-    read_recipe,
-    sha256_file,
-    write_atomic,
-)
+from mdm.manifest import ArtifactError, Making, canonical, read_json, replacing, sha256_file, write_atomic
+
+__all__ = ["index_data", "read_index", "write_manifest", "write_shard", "write_shards"]
 
 REASONS_SHOWN = 5
 
 
-def index_data(recipe_path: str | Path) -> Path:
-    """Write index.tsv beside the recipe: every key, caption and label, before any picture is made."""
-    recipe = read_recipe(recipe_path)
-    source, settings = sources.reopen(recipe, str(recipe_path))
-    rows = list(source.index(settings))
-    if len(rows) != settings.num_images or len({row.key for row in rows}) != len(rows):
-        raise ArtifactError(
-            f"{recipe_path}: num_images is {settings.num_images}, but the source '{recipe['source']}' has "
-            f"{len(rows)} pictures with {len({row.key for row in rows})} different keys; "
-            "write that number in the study"
-        )
-    path = Path(recipe_path).with_name("index.tsv")
-    write_atomic(path, _index_text(rows))
-    return path
-
-
-def _index_text(rows: list[Row]) -> str:
-    names = list(rows[0].columns)
-    lines = ["\t".join(("key", "caption", "labels", *names))]
-    for row in rows:
-        fields = (
-            row.key,
-            row.caption,
-            canonical(row.labels).decode(),
-            *(row.columns[name] for name in names),
-        )
-        # A tab or line break inside a caption would break the table; readers need no quoting rules.
-        lines.append("\t".join(" ".join(str(field).split()) for field in fields))
-    return "\n".join(lines) + "\n"
-
-
-def read_index(folder: str | Path, start: int = 0, stop: int | None = None) -> list[Row]:
-    """Rows of a data folder's index.tsv, or some of them."""
-    path = Path(folder) / "index.tsv"
-    if not path.is_file():
-        raise ArtifactError(f"{path} does not exist; run `python -m mdm index` on this data set first")
-    header, *lines = path.read_text().removesuffix("\n").split("\n")
-    names = header.split("\t")
-    return [_row(dict(zip(names, line.split("\t"), strict=True))) for line in lines[start:stop]]
-
-
-def _row(fields: dict[str, str]) -> Row:
-    key, caption, labels = (fields.pop(name) for name in ("key", "caption", "labels"))
-    return Row(key, caption, json.loads(labels), fields)
+def write_shards(recipe_path: str | Path, first: int, last: int) -> None:
+    """Make or fetch some shards one after the other; those that are whole already are left alone."""
+    for shard in range(first, last + 1):
+        write_shard(recipe_path, shard)
 
 
 def write_shard(recipe_path: str | Path, shard: int) -> Path:
     """Make or fetch one shard; failures are counted, and too many of them are an error."""
-    recipe, folder = read_recipe(recipe_path), Path(recipe_path).parent
-    source, settings = sources.reopen(recipe, str(recipe_path))
-    names = sources.shard_names(recipe)
+    job, folder = sources.job(recipe_path), Path(recipe_path).parent
+    names, size = sources.shard_names(job.recipe), job.recipe["shard_images"]
     if not 0 <= shard < len(names):
         raise ArtifactError(f"{recipe_path} has shards 0 to {len(names) - 1}, there is no shard {shard}")
-    rows = read_index(folder, shard * recipe["shard_images"], (shard + 1) * recipe["shard_images"])
-    results = dict(source.pictures(rows, settings))
-    missing = {row.key: "no answer" for row in rows if row.key not in results}
-    found = [(row, results[row.key]) for row in rows if isinstance(results.get(row.key), Picture)]
-    failures = Counter(reason for reason in [*results.values(), *missing.values()] if isinstance(reason, str))
-    # Only sources that fetch have min_success; pictures that are drawn or read must all be there.
-    _check_success(len(found), len(rows), failures, getattr(settings, "min_success", 1.0), f"{folder}, shard {shard}")
-    content, files = pack(found)
+    rows = read_index(folder, shard * size, (shard + 1) * size)
+    identity = hashlib.sha256(canonical([asdict(row) for row in rows])).hexdigest()
     path = folder / "shards" / f"{names[shard]}.tar"
-    write_atomic(path, content)
-    record = {"samples": len(found), "rows": len(rows), "failures": dict(failures.most_common())}
-    sums = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-    write_atomic(path.with_suffix(".json"), json.dumps({**record, **sums, "files": files}) + "\n")
+    if _is_whole(path, identity):
+        return path
+    with Journal(path.with_suffix(".partial"), identity) as journal:
+        for rest in path.parent.glob(f".{names[shard]}.*.tmp"):  # of a job that was killed; this one has the lock
+            rest.unlink()
+        for key, outcome in job.source.pictures([row for row in rows if row.key not in journal.outcomes], job.settings):
+            journal.add(key, outcome)
+        outcomes = {row.key: journal.outcomes.get(row.key, str(Failure.NO_ANSWER)) for row in rows}
+        _check_success(outcomes, job.settings, f"{folder}, shard {shard}")
+        record = {"identity": identity, **_write_tar(path, rows, outcomes, journal, job.source.LICENCE)}
+        write_atomic(path.with_suffix(".json"), json.dumps(record) + "\n")
+        journal.remove()
     return path
 
 
-def _check_success(found: int, asked: int, failures: Counter[str], minimum: float, where: str) -> None:
+def _is_whole(path: Path, identity: str) -> bool:
+    """Whether a shard of these rows was finished, and is still what its record says."""
+    record = path.with_suffix(".json")
+    if not (path.is_file() and record.is_file()):
+        return False
+    known = read_json(record)
+    return known.get("identity") == identity and known["sha256"] == sha256_file(path)
+
+
+def _write_tar(
+    path: Path, rows: list[Row], outcomes: dict[str, Stored | str], journal: Journal, licence: str
+) -> dict[str, Any]:
+    """The tar, streamed from the journal, and the record that stands beside it."""
+    found = [(row, stored) for row in rows if isinstance(stored := outcomes[row.key], Stored)]
+    failed = {key: outcome for key, outcome in outcomes.items() if isinstance(outcome, str)}
+    with replacing(path) as stream:
+        hashing = _Hashing(stream)
+        files = pack(hashing, ((row, Picture(stored.extension, journal.read(stored))) for row, stored in found))
+    return {
+        "samples": len(found),
+        "rows": len(rows),
+        "failures": dict(Counter(failed.values()).most_common()),
+        "licences": dict(Counter(row.columns.get("licence", licence) for row, _ in found).most_common()),
+        "sha256": hashing.sha256.hexdigest(),
+        "bytes": hashing.size,
+        "files": files,
+        "hashes": [stored.sha256 for _, stored in found],
+        "failed": failed,
+    }
+
+
+def _check_success(outcomes: dict[str, Stored | str], settings: Any, where: str) -> None:
+    # Only sources that fetch have min_success; pictures that are drawn or read must all be there.
+    minimum, asked = getattr(settings, "min_success", 1.0), len(outcomes)
+    failures = Counter(outcome for outcome in outcomes.values() if isinstance(outcome, str))
+    found = asked - failures.total()
     if found < minimum * asked or not found:
         common = ", ".join(f"{count} x {reason}" for reason, count in failures.most_common(REASONS_SHOWN))
         raise ArtifactError(
             f"{where}: only {found} of {asked} pictures arrived, min_success asks for {minimum:.0%} ("
-            f"{common}). Try again later, or lower min_success in the data set's settings"
+            f"{common}). Try again later (what arrived is kept), or lower min_success in the data set's settings"
         )
 
 
-def pack(samples: Iterable[tuple[Row, Picture]]) -> tuple[bytes, list[dict[str, Any]]]:
-    """A reproducible tar of {key}.json, {key}.png|jpg, {key}.txt, and where each file lies in it."""
-    stream, places = io.BytesIO(), []
+class _Hashing:
+    """What a tar is written to: passes on, counts and hashes."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream, self.sha256, self.size = stream, hashlib.sha256(), 0
+
+    def write(self, data: bytes) -> int:
+        self.sha256.update(data)
+        self.size += len(data)
+        return self._stream.write(data)
+
+    def tell(self) -> int:
+        return self.size
+
+
+def pack(stream: Any, samples: Iterable[tuple[Row, Picture]]) -> list[dict[str, Any]]:
+    """Write a reproducible tar of {key}.json, {key}.png|jpg, {key}.txt; returns where each file lies in it."""
+    places = []
     with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for row, picture in sorted(samples, key=lambda sample: sample[0].key):
+        for row, picture in samples:
             files = {
                 "json": canonical({"labels": row.labels, "source": row.columns}),
                 picture.extension: picture.data,
@@ -122,7 +132,7 @@ def pack(samples: Iterable[tuple[Row, Picture]]) -> tuple[bytes, list[dict[str, 
             for extension, data in sorted(files.items()):
                 place[extension] = [_add(tar, f"{row.key}.{extension}", data), len(data)]
             places.append(place)
-    return stream.getvalue(), places
+    return places
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> int:
@@ -135,37 +145,43 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> int:
 
 def write_manifest(recipe_path: str | Path) -> dict[str, Any]:
     """Check every shard against its record and write manifest.json: what a training run trusts."""
-    making = Making(recipe_path)
+    making, job = Making(recipe_path), sources.job(recipe_path)
     recipe, folder = making.recipe, making.folder
-    source, settings = sources.reopen(recipe, str(recipe_path))
-    shards, failures = [], Counter[str]()
-    for name in sources.shard_names(recipe):
-        record = _check_shard(folder / "shards" / f"{name}.tar")
+    shards, failures, licences = [], Counter[str](), Counter[str]()
+    for number, name in enumerate(sources.shard_names(recipe)):
+        record = _check_shard(folder / "shards" / f"{name}.tar", f"python -m mdm shard {recipe_path} --shard {number}")
         failures.update(record["failures"])
+        licences.update(record["licences"])
         shards.append({"file": f"shards/{name}.tar", **{key: record[key] for key in ("sha256", "samples", "bytes")}})
+    samples, asked = sum(shard["samples"] for shard in shards), job.settings.num_images
     facts = {
         "source": recipe["source"],
-        "licence": source.LICENCE,
-        "resolution": settings.resolution,
-        "samples": sum(shard["samples"] for shard in shards),
-        "fetched": settings.num_images,
+        "licence": job.source.LICENCE,
+        "licences": dict(licences.most_common()),
+        "resolution": job.settings.resolution,
+        "samples": samples,
+        "fetched": asked,
+        "fetched_fraction": round(samples / asked, 6),
         "failures": dict(failures.most_common()),
         "digest": hashlib.sha256(" ".join(shard["sha256"] for shard in shards).encode()).hexdigest(),
         "index_sha256": sha256_file(folder / "index.tsv"),
+        "handling": job.handling,
         "shards": shards,
     }
     return making.finish(facts)
 
 
-def _check_shard(path: Path) -> dict[str, Any]:
+def _check_shard(path: Path, again: str) -> dict[str, Any]:
+    if not path.is_file() or not path.with_suffix(".json").is_file():
+        raise ArtifactError(f"{path} or its record {path.stem}.json does not exist; make them again: {again}")
     record = read_json(path.with_suffix(".json"))
-    if not path.is_file():
-        raise ArtifactError(f"{path} is missing though {path.with_suffix('.json')} is there; make the shard again")
     if (seen := sha256_file(path)) != record["sha256"]:
         raise ArtifactError(
             f"{path} was damaged or changed: its sha256 is {seen}, {path.with_suffix('.json').name} says "
-            f"{record['sha256']}; delete both files and make the shard again"
+            f"{record['sha256']}; make it again: {again}"
         )
     if len(record["files"]) != record["samples"]:
-        raise ArtifactError(f"{path}: {record['samples']} samples, but {len(record['files'])} places; make it again")
+        raise ArtifactError(
+            f"{path}: {record['samples']} samples, but {len(record['files'])} places; delete it, then {again}"
+        )
     return record

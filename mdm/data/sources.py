@@ -6,6 +6,9 @@ A source module has
     Settings                              a Strict model with at least num_images and resolution
     index(settings) -> Iterator[Row]      what there is, exactly num_images rows, without fetching pictures
     pictures(rows, settings) -> Iterator[(key, Picture | str)]    of one shard: the pictures, or why not
+
+Fields of Settings with `exclude=True` do not determine the content (timeouts, where a list of known hash lies, how
+many failures are acceptable). They stay out of the recipe, hence out of its digest, and reach jobs by handling.json.
 """
 
 from __future__ import annotations
@@ -15,12 +18,13 @@ import io
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from mdm.config import Strict, StudyError, nearest
-from mdm.manifest import ArtifactError
+from mdm.manifest import ArtifactError, read_json, read_recipe
 from mdm.study_file import parse
 
 SOURCES = {
@@ -75,8 +79,31 @@ def resolve(name: str, settings: dict[str, Any], where: str) -> dict[str, Any]:
     return {**checked.model_dump(mode="json"), "version": source.VERSION}
 
 
-def reopen(recipe: dict[str, Any], where: str) -> tuple[Source, Any]:
-    """The source module and typed settings of a recipe made by `resolve`."""
+def handling(name: str, settings: dict[str, Any], where: str) -> dict[str, Any]:
+    """The settings that `resolve` leaves out: how a data set is made, not what it is."""
+    checked = parse(find(name, where).Settings, settings, f"{where}.settings")
+    return {key: getattr(checked, key) for key, entry in type(checked).model_fields.items() if entry.exclude}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What making a part of a data set needs."""
+
+    recipe: dict[str, Any]
+    source: Source
+    settings: Any
+    handling: dict[str, Any]
+
+
+def job(recipe_path: str | Path) -> Job:
+    """The proved recipe, joined with handling.json beside it where the source has such settings."""
+    recipe, beside = read_recipe(recipe_path), Path(recipe_path).with_name("handling.json")
+    how = read_json(beside) if beside.is_file() else {}
+    return Job(recipe, *reopen(recipe, str(recipe_path), how), how)
+
+
+def reopen(recipe: dict[str, Any], where: str, how: dict[str, Any] | None = None) -> tuple[Source, Any]:
+    """The source module and typed settings of a recipe made by `resolve` and the handling that goes with it."""
     source = find(recipe["source"], where)
     settings = dict(recipe["settings"])
     version = settings.pop("version", None)
@@ -85,7 +112,7 @@ def reopen(recipe: dict[str, Any], where: str) -> tuple[Source, Any]:
             f"{where} was written for version {version} of the source '{recipe['source']}', this code has "
             f"version {source.VERSION}; make the recipe again from the study, or check out the commit of then"
         )
-    return source, parse(source.Settings, settings, where)
+    return source, parse(source.Settings, {**settings, **(how or {})}, f"{where} with handling.json")
 
 
 def shard_names(recipe: dict[str, Any]) -> list[str]:

@@ -5,8 +5,9 @@ import pytest
 from mdm import cli
 
 FROZEN = {
-    "check", "plan", "run", "schema", "index", "shard", "manifest", "embed", "train", "export", "convert", "grow",
-    "judge", "clip", "sample", "generate", "features", "score", "collect", "tables", "figure", "claims", "report",
+    "check", "plan", "run", "schema", "index", "shard", "manifest", "data", "embed", "train", "export", "convert",
+    "grow", "judge", "clip", "sample", "generate", "features", "score", "collect", "tables", "figure", "claims",
+    "report",
 }  # fmt: skip
 
 
@@ -27,6 +28,11 @@ def test_a_valid_study_is_told_so(capsys):
 def test_unknown_options_are_refused():
     with pytest.raises(SystemExit):
         cli.main(["train", "recipe.json", "--out", "x", "--learning-rate", "1"])
+
+
+def test_a_range_of_shards_that_is_none_says_so(capsys):
+    assert cli.main(["shard", "recipe.json", "--shard", "3-"]) == 2
+    assert "write 7 or 00000-00009" in capsys.readouterr().err
 
 
 def test_overrides_that_are_no_json_say_so(capsys):

@@ -15,7 +15,7 @@ from mdm.manifest import ArtifactError, digest, read_json, write_json
 
 
 def make_recipe(root, source="scenes", shard_images=8, **settings):
-    """A data recipe in the folder that its digest names."""
+    """A data recipe in the folder that its digest names, and how to make it beside."""
     resolved = sources.resolve(source, settings, "here")
     recipe = {
         "kind": "data",
@@ -26,6 +26,7 @@ def make_recipe(root, source="scenes", shard_images=8, **settings):
     }
     path = root / "data" / f"some-{digest(recipe)}" / "recipe.json"
     write_json(path, recipe)
+    write_json(path.with_name("handling.json"), sources.handling(source, settings, "here"))
     return path
 
 

@@ -92,7 +92,7 @@ claims:"""
         "write_recipe": 4,
     }  # fmt: skip
     assert expected.items() <= rules.items()
-    assert not {"train_judge", "train_clip", "make_shard", "embed_text", "train_slice"} & set(rules)
+    assert not {"train_judge", "train_clip", "make_shards", "embed_text", "train_slice"} & set(rules)
 
 
 def test_a_reverted_value_retrains_nothing(finished, edit):

@@ -35,7 +35,7 @@ wildcard_constraints:
     name="[a-z0-9.-]+",
     digest="[0-9a-f]{12}",
     images="[0-9]+",
-    shard="[0-9]+",
+    shards="[0-9]+-[0-9]+",
     figure="(?!samples-)[a-z0-9.-]+",
     run="[a-z0-9.=-]+",
     ablation="[a-z0-9.-]+",
@@ -56,7 +56,16 @@ def parents(kind, wildcards):
 
 def shards(wildcards):
     folder = f"data/{wildcards.name}-{wildcards.digest}"
-    return [f"results/{folder}/shards/{shard}.tar" for shard in STUDY.shards(folder)]
+    return [f"results/{folder}/shards/{job}.done" for job in STUDY.shard_jobs(folder)]
+
+
+def handling_text(wildcards):
+    return STUDY.handling_text(f"data/{wildcards.name}-{wildcards.digest}")
+
+
+def handling(wildcards):
+    folder = f"results/data/{wildcards.name}-{wildcards.digest}"
+    return f"{folder}/handling.json" if handling_text(wildcards) else []
 
 
 def slice_before(wildcards):

@@ -3,6 +3,7 @@
 
 localrules:
     write_recipe,
+    write_handling,
     write_manifest,
 
 
@@ -18,35 +19,51 @@ rule write_recipe:
         "printf '%s\n' {params.recipe:q} > {output} 2> {log}"
 
 
+# Timeouts, politeness, where a list lies: how a data set is made, not what it is. Changing them reruns only this.
+rule write_handling:
+    output:
+        "results/data/{name}-{digest}/handling.json",
+    log:
+        "results/data/{name}-{digest}/logs/handling.log",
+    params:
+        handling=handling_text,
+    shell:
+        "printf '%s\n' {params.handling:q} > {output} 2> {log}"
+
+
 rule fetch_index:
     input:
-        ancient("results/data/{name}-{digest}/recipe.json"),
+        recipe=ancient("results/data/{name}-{digest}/recipe.json"),
+        handling=ancient(handling),
     output:
         "results/data/{name}-{digest}/index.tsv",
+        "results/data/{name}-{digest}/index.json",
     log:
         "results/data/{name}-{digest}/logs/index.log",
     shell:
-        "python -m mdm index {input} > {log} 2>&1"
+        "python -m mdm index {input.recipe} > {log} 2>&1"
 
 
-rule make_shard:
+# The shards themselves are no outputs: a job that is killed or fails loses none of what it has finished.
+rule make_shards:
     input:
         recipe=ancient("results/data/{name}-{digest}/recipe.json"),
+        handling=ancient(handling),
         index=ancient("results/data/{name}-{digest}/index.tsv"),
     output:
-        "results/data/{name}-{digest}/shards/{shard}.tar",
-        "results/data/{name}-{digest}/shards/{shard}.json",
+        touch("results/data/{name}-{digest}/shards/{shards}.done"),
     log:
-        "results/data/{name}-{digest}/logs/shard-{shard}.log",
+        "results/data/{name}-{digest}/logs/shards-{shards}.log",
     benchmark:
-        "results/data/{name}-{digest}/logs/shard-{shard}.benchmark.tsv"
+        "results/data/{name}-{digest}/logs/shards-{shards}.benchmark.tsv"
     shell:
-        "python -m mdm shard {input.recipe} --shard {wildcards.shard} > {log} 2>&1"
+        "python -m mdm shard {input.recipe} --shard {wildcards.shards} > {log} 2>&1"
 
 
 rule write_manifest:
     input:
         recipe=ancient("results/data/{name}-{digest}/recipe.json"),
+        handling=ancient(handling),
         shards=ancient(shards),
     output:
         "results/data/{name}-{digest}/manifest.json",

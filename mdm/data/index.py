@@ -1,0 +1,90 @@
+"""index.tsv: what a data set contains, known before any picture is made; read anywhere without reading it all.
+
+Beside it index.json says where every so many rows begin. Both are written row by row: memory does not depend on
+the number of pictures.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO
+
+from mdm.data import sources
+from mdm.data.sources import Row
+from mdm.manifest import ArtifactError, canonical, read_json, replacing, write_atomic
+
+MARK_EVERY = 1000
+
+
+def index_data(recipe_path: str | Path) -> Path:
+    """Write index.tsv beside the recipe: every key, caption and label, in ascending order of the keys."""
+    job = sources.job(recipe_path)
+    path, marks = Path(recipe_path).with_name("index.tsv"), list[int]()
+    marks_path = path.with_suffix(".json")
+    marks_path.unlink(missing_ok=True)  # of an index that is being replaced
+    with replacing(path) as stream:
+        count = _write(stream, job.source.index(job.settings), marks, str(recipe_path))
+        if count != job.settings.num_images:
+            raise ArtifactError(
+                f"{recipe_path}: num_images is {job.settings.num_images}, but the source '{job.recipe['source']}' has "
+                f"{count} pictures; write that number in the study"
+            )
+        size = stream.tell()
+    write_atomic(marks_path, json.dumps({"rows": count, "bytes": size, "every": MARK_EVERY, "offsets": marks}))
+    return path
+
+
+def _write(stream: IO[bytes], rows: Iterable[Row], marks: list[int], where: str) -> int:
+    """Header and rows; `marks` receives where each block begins. Returns the number of rows."""
+    count, last, names = 0, "", None
+    for row in rows:
+        if names is None:
+            names = list(row.columns)
+            stream.write(_line("key", "caption", "labels", *names))
+        if row.key <= last:
+            raise ArtifactError(f"{where}: key {row.key!r} follows {last!r}; a source lists keys ascending, each once")
+        if count % MARK_EVERY == 0:
+            marks.append(stream.tell())
+        labels = canonical(row.labels).decode()
+        stream.write(_line(row.key, row.caption, labels, *(row.columns[name] for name in names)))
+        count, last = count + 1, row.key
+    return count
+
+
+def _line(*fields: str) -> bytes:
+    # A tab or line break inside a caption would break the table; readers need no quoting rules.
+    return ("\t".join(" ".join(str(field).split()) for field in fields) + "\n").encode()
+
+
+def read_index(folder: str | Path, start: int = 0, stop: int | None = None) -> list[Row]:
+    """Rows of a data folder's index.tsv, or some of them; only the part asked for is read."""
+    path = Path(folder) / "index.tsv"
+    if not path.is_file():
+        raise ArtifactError(f"{path} does not exist; run `python -m mdm index` on this data set first")
+    with path.open("rb") as stream:
+        names = stream.readline().decode().removesuffix("\n").split("\t")
+        skip = _seek(stream, path, start) if start else 0
+        lines = itertools.islice(stream, skip, None if stop is None else max(stop - start, 0) + skip)
+        return [_row(names, line) for line in lines]
+
+
+def _seek(stream: IO[bytes], path: Path, start: int) -> int:
+    """Go to the block that holds row `start`; returns how many rows of it come before."""
+    marks = read_json(path.with_suffix(".json"))
+    if path.stat().st_size != marks["bytes"]:
+        raise ArtifactError(f"{path} is not the file that {path.with_suffix('.json').name} describes; make it again")
+    block, skip = divmod(start, marks["every"])
+    if start >= marks["rows"]:
+        stream.seek(0, 2)
+        return 0
+    stream.seek(marks["offsets"][block])
+    return skip
+
+
+def _row(names: list[str], line: bytes) -> Row:
+    fields = dict(zip(names, line.decode().removesuffix("\n").split("\t"), strict=True))
+    key, caption, labels = (fields.pop(name) for name in ("key", "caption", "labels"))
+    return Row(key, caption, json.loads(labels), fields)

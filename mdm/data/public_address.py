@@ -1,0 +1,59 @@
+"""Which machines may be contacted: public ones, and networks that a study names.
+
+A list of addresses is other people's text. It, or a redirect, or a name server may point into the network that
+a fetching job runs in, where machines trust each other. So names are resolved here, each number is judged, and
+the connection goes to the very number that was judged: a name that changes its answer in between gains nothing.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Sequence
+
+Number = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+TRANSLATED = ipaddress.ip_network("64:ff9b::/96")
+
+
+class RefusedAddress(ConnectionError):
+    """A name stands for nothing but machines that must not be contacted."""
+
+
+def may_contact(number: Number, allowed: Sequence[Network] = ()) -> bool:
+    """Whether a number is public, or in one of the allowed networks; a number inside a number is judged too."""
+    inner = _inner(number)
+    if inner is not None:
+        return may_contact(inner, allowed)
+    if any(number in network for network in allowed):
+        return True
+    return number.is_global and not number.is_multicast and not number.is_reserved
+
+
+def _inner(number: Number) -> Number | None:
+    """The IPv4 number that some IPv6 numbers carry (mapped, 6to4, Teredo, translated)."""
+    if isinstance(number, ipaddress.IPv4Address):
+        return None
+    if number in TRANSLATED:
+        return ipaddress.IPv4Address(int(number) & 0xFFFFFFFF)
+    teredo = number.teredo[1] if number.teredo else None
+    return number.ipv4_mapped or number.sixtofour or teredo
+
+
+def connect(host: str, port: int, seconds: float, allowed: Sequence[Network] = ()) -> socket.socket:
+    """A connection to the first number of a name that may be contacted and answers."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    targets = [entry for entry in found if may_contact(ipaddress.ip_address(entry[4][0].split("%")[0]), allowed)]
+    if not targets:
+        raise RefusedAddress(f"{host} is no public machine ({', '.join(sorted({entry[4][0] for entry in found}))})")
+    for position, (family, kind, protocol, _, target) in enumerate(targets):
+        connection = socket.socket(family, kind, protocol)
+        connection.settimeout(seconds)
+        try:
+            connection.connect(target)
+            return connection
+        except OSError:
+            connection.close()
+            if position == len(targets) - 1:
+                raise
+    raise AssertionError("unreachable: the last target is returned or raised")
