@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import Field
 
-from mdm.config import Positive, Strict
-from mdm.data.sources import Picture, Row, png
+from mdm.config import Positive
+from mdm.data.preprocess import PictureSettings, prepare
+from mdm.data.sources import Picture, Row
 from mdm.manifest import ArtifactError, sha256_file
 
-VERSION = 1
+VERSION = 2
 LICENCE = "as the folder's owner says"
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
-class FolderSettings(Strict):
-    """Where the pictures are; they are cut to a centred square and scaled down, never up."""
+class FolderSettings(PictureSettings):
+    """Where the pictures are, and what becomes of each."""
 
     path: str = Field(description="folder of the pictures")
     num_images: Positive
-    resolution: Positive
     captions: str | None = Field(
         default=None,
         description="CSV or TSV in that folder with columns file, caption, perhaps class; default: {name}.txt files",
@@ -82,24 +83,11 @@ def _from_texts(folder: Path) -> dict[str, tuple[str, dict[str, int]]]:
 
 def pictures(rows: list[Row], settings: FolderSettings) -> Iterator[tuple[str, Picture | str]]:
     """Read, cut and scale the pictures of a shard."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    side = settings.resolution
     for row in rows:
         path = Path(settings.path) / row.columns["file"]
-        if sha256_file(path) != row.columns["sha256"]:
+        data = path.read_bytes()
+        if hashlib.sha256(data).hexdigest() != row.columns["sha256"]:
             raise ArtifactError(
                 f"{path} was changed since the index was written; delete the data set's folder and start over"
             )
-        try:
-            with Image.open(path) as opened:
-                picture = ImageOps.exif_transpose(opened).convert("RGB")
-        except (UnidentifiedImageError, OSError):
-            yield row.key, "not a picture"
-            continue
-        if min(picture.size) < side:
-            yield row.key, f"smaller than {side} px"
-            continue
-        import numpy as np
-
-        yield row.key, png(np.asarray(ImageOps.fit(picture, (side, side), Image.Resampling.LANCZOS)))
+        yield row.key, prepare(data, settings)
