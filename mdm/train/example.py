@@ -74,9 +74,9 @@ class Examples:
     def at(self, images_seen: int) -> Example:
         """The batch that begins with the image numbered `images_seen`."""
         batch = self._loader.batch(images_seen)
-        pictures = range(images_seen, images_seen + len(batch.images))
+        pictures = self._loader.images(images_seen)
         return Example(
-            pyramid(batch.images.float() / 127.5 - 1, self._resolutions),
+            pyramid(batch.signal(), self._resolutions),
             noise.training_noises(self._diffusion, self._seed, pictures, self._resolutions),
             noise.training_times(self._diffusion, self._seed, pictures),
             *self._condition(batch, pictures),
