@@ -60,17 +60,28 @@ def _decode_any(data: bytes) -> np.ndarray:
         raise BadPicture(f"it is damaged ({error})") from None
 
 
-def decode_square(data: bytes, stored: int, resolution: int, policy: Policy = "exact") -> np.ndarray:
-    """A stored square averaged down to [resolution, resolution, 3].
+def decode_square(
+    data: bytes, stored: int, resolution: int, policy: Policy = "exact", shift: float | None = None
+) -> np.ndarray:
+    """A stored picture averaged down to [resolution, resolution, 3]; `stored` is the length of its shorter side.
 
     exact: every pixel, then exact means. dct: JPEGs are decoded at the smallest of 1/2, 1/4 and 1/8 that divides the
-    way; their means are then of the frequencies kept, and no longer exact.
+    way; their means are then of the frequencies kept, and no longer exact. Without `shift` it must be square;
+    with it a square is cut, 0 at the one end of the longer side and 1 at the other.
     """
     step = next((s for s in DCT_STEPS if policy == "dct" and stored % (s * resolution) == 0), 1)
     pixels = decode(data, step)
-    if pixels.shape[:2] not in ((stored, stored), (stored // step, stored // step)):
-        raise BadPicture(f"it is {pixels.shape[1]} x {pixels.shape[0]}, the manifest says {stored} x {stored}")
-    return shrink(pixels, resolution)
+    height, width = pixels.shape[:2]
+    if min(height, width) not in (stored, stored // step) or (height != width and shift is None):
+        raise BadPicture(f"it is {width} x {height}, the manifest says {stored} x {stored}")
+    return shrink(pixels if shift is None else _square(pixels, shift), resolution)
+
+
+def _square(pixels: np.ndarray, shift: float) -> np.ndarray:
+    height, width = pixels.shape[:2]
+    side = min(height, width)
+    top, left = (int(shift * (length - side + 1)) for length in (height, width))
+    return pixels[min(top, height - side) :, min(left, width - side) :][:side, :side]
 
 
 def shrink(pixels: np.ndarray, resolution: int) -> np.ndarray:
@@ -94,7 +105,7 @@ def _means(pixels: np.ndarray, step: int) -> np.ndarray:
     """Means of step x step blocks, rounded to the nearest, halves to even."""
     cv2, size = _opencv(), (pixels.shape[1] // step, pixels.shape[0] // step)
     if step > 2 and step & (step - 1) == 0:  # OpenCV's own rounding: exact but for halves at 2 x 2, and odd ratios
-        return cv2.resize(np.ascontiguousarray(pixels), size, interpolation=cv2.INTER_AREA)
+        return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
     area = np.float32(step * step)
     near = cv2.resize(pixels.astype(np.float32), size, interpolation=cv2.INTER_AREA)
     return np.rint(np.rint(near * area) / area).astype(np.uint8)  # sums are whole numbers: rounding makes them exact

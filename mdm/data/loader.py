@@ -21,7 +21,7 @@ import torch
 
 from mdm.data.classes import ClassLabel
 from mdm.data.decode import BadPicture, Policy
-from mdm.data.order import Order
+from mdm.data.order import Order, draws
 from mdm.data.reader import Pictures
 from mdm.manifest import ArtifactError
 
@@ -79,7 +79,7 @@ class Loader:
                 f"{data_dir} is stored at {self.pictures.resolution} px, training asks for {resolution} px; "
                 f"make the data set at {resolution} px or more"
             )
-        self._embeddings, self._resolution, self._policy = embeddings, resolution, policy
+        self._embeddings, self._seed, self._resolution, self._policy = embeddings, seed, resolution, policy
         self._class_label = class_label
         self._global, self._rank, self._world = batch_images, rank, world
         self._order = Order(self.pictures.shard_samples, seed)
@@ -99,7 +99,8 @@ class Loader:
     def _room(self, cache_bytes: int) -> np.ndarray | None:
         """Memory for the whole set at the resolution asked for, or None if that is over the budget."""
         shape = (len(self.pictures), self._resolution, self._resolution, 3)
-        return np.empty(shape, dtype=np.uint8) if np.prod(shape, dtype=np.int64) <= cache_bytes else None
+        fits = np.prod(shape, dtype=np.int64) <= cache_bytes and not self.pictures.whole
+        return np.empty(shape, dtype=np.uint8) if fits else None
 
     def ids(self, images_seen: int, count: int) -> np.ndarray:
         """Sample numbers of images images_seen .. images_seen + count of the endless run, int64 [count]."""
@@ -131,7 +132,11 @@ class Loader:
         if self._kept is None:
             self._expect(images_seen)
         places = self.images(images_seen, rank, world)
-        return self.take(self.ids(places.start, len(places)))
+        return self.take(self.ids(places.start, len(places)), self._shifts(places))
+
+    def _shifts(self, places: range) -> np.ndarray:
+        """Where the squares of these images are cut from pictures stored whole, 0 to 1: drawn anew for each image."""
+        return draws(np.arange(places.start, places.stop), "square", self._seed) / 2.0**64
 
     def _expect(self, images_seen: int) -> None:
         """Have the shards of this window read in one sweep each, and those of the next bit by bit."""
@@ -139,16 +144,15 @@ class Loader:
         self.pictures.expect(shard for shard in (*here, *following) if shard not in self._expected)
         self._expected = {*here, *following}
 
-    def take(self, numbers: Sequence[int] | np.ndarray) -> Batch:
+    def take(self, numbers: Sequence[int] | np.ndarray, shifts: np.ndarray) -> Batch:
         """The samples with these numbers, in this order; a substitute where one cannot be used."""
-        side = self._resolution
-        images = torch.empty(len(numbers), side, side, 3, dtype=torch.uint8, pin_memory=self._pinned)
+        images = self._buffer(len(numbers))
         ids, captions = np.array(numbers, dtype=np.int64), [""] * len(numbers)
         pixels = images.numpy()
 
         def fill(first: int) -> None:
             for slot in range(first, len(ids), self._workers):
-                ids[slot], pixels[slot], captions[slot] = self._usable(int(ids[slot]))
+                ids[slot], pixels[slot], captions[slot] = self._usable(int(ids[slot]), float(shifts[slot]))
 
         if self._decoders is None:
             fill(0)
@@ -158,12 +162,19 @@ class Loader:
         classes = torch.tensor([self._class(number) for number in ids.tolist()]) if self._class_label else None
         return Batch(torch.from_numpy(ids), images.permute(0, 3, 1, 2), text, mask, classes, tuple(captions))
 
-    def _usable(self, wanted: int) -> tuple[int, np.ndarray, str]:
+    def _buffer(self, count: int) -> torch.Tensor:
+        """Memory for decoded pictures, uint8 [count, H, W, 3]."""
+        shape = (count, self._resolution, self._resolution, 3)
+        if self._pinned:
+            return torch.empty(shape, dtype=torch.uint8, pin_memory=True)
+        return torch.from_numpy(np.empty(shape, dtype=np.uint8))  # NumPy asks for large pages: fewer faults
+
+    def _usable(self, wanted: int, shift: float) -> tuple[int, np.ndarray, str]:
         """The sample, or the first usable one after it in its shard: its number, pixels [H, W, 3] and caption."""
         for number in self._candidates(wanted):
             if number not in self.skipped:
                 try:
-                    return number, *self._sample(number)
+                    return number, *self._sample(number, shift)
                 except BadPicture as error:
                     self._skip(number, str(error))
         raise ArtifactError(f"no picture of a whole shard can be used; the first: {self.skipped[wanted]}")
@@ -178,10 +189,10 @@ class Loader:
                 self.skipped[number] = reason
                 print(f"warning: {reason}. It is left out; the next one of its shard is taken instead", flush=True)
 
-    def _sample(self, number: int) -> tuple[np.ndarray, str]:
+    def _sample(self, number: int, shift: float) -> tuple[np.ndarray, str]:
         if number in self._captions:  # written last, so the pixels are there
             return self._kept[number], self._captions[number]
-        pixels, caption = self.pictures.sample(number, self._resolution, self._policy)
+        pixels, caption = self.pictures.sample(number, self._resolution, self._policy, shift)
         if self._kept is not None:
             self._kept[number] = pixels
             self._captions[number] = caption

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import threading
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +70,11 @@ class Pictures:
         if missing:
             raise ArtifactError(f"{self.folder}/manifest.json lacks {', '.join(missing)}; make the data set again")
         self.resolution: int = self.manifest["resolution"]
+        #: whether pictures are stored whole (`crop: none`), so that a square can be cut where one likes
+        self.whole = self.manifest.get("recipe", {}).get("settings", {}).get("crop") == "none"
         #: samples of each shard, in the order of their numbers
         self.shard_samples: list[int] = [shard["samples"] for shard in self.manifest["shards"]]
-        self._ends = np.cumsum(self.shard_samples)
+        self._ends = list(accumulate(self.shard_samples))
         self._open: OrderedDict[int, _Shard] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -90,25 +94,29 @@ class Pictures:
         return json.loads(self._read(number, ("json",))["json"])["labels"]
 
     def image(self, number: int, resolution: int | None = None, policy: Policy = "exact") -> np.ndarray:
-        """A picture as uint8 [H, W, 3], averaged down to `resolution` if one is given."""
-        return self._decoded(number, self._read(number, PICTURES), resolution or self.resolution, policy)
+        """A picture (its square in the middle) as uint8 [H, W, 3], averaged down to `resolution` if one is given."""
+        return self._decoded(number, self._read(number, PICTURES), resolution or self.resolution, policy, 0.5)
 
-    def sample(self, number: int, resolution: int, policy: Policy = "exact") -> tuple[np.ndarray, str]:
-        """A picture and its caption, from one read."""
+    def sample(
+        self, number: int, resolution: int, policy: Policy = "exact", shift: float = 0.5
+    ) -> tuple[np.ndarray, str]:
+        """A picture and its caption, from one read; of a picture stored whole, the square at `shift` (0 to 1)."""
         files = self._read(number, (*PICTURES, "txt"))
-        return self._decoded(number, files, resolution, policy), files["txt"].decode()
+        return self._decoded(number, files, resolution, policy, shift), files["txt"].decode()
 
-    def _decoded(self, number: int, files: dict[str, bytes], resolution: int, policy: Policy) -> np.ndarray:
+    def _decoded(
+        self, number: int, files: dict[str, bytes], resolution: int, policy: Policy, shift: float
+    ) -> np.ndarray:
         data = next((files[name] for name in PICTURES if name in files), b"")
         try:
-            return decode_square(data, self.resolution, resolution, policy)
+            return decode_square(data, self.resolution, resolution, policy, shift if self.whole else None)
         except BadPicture as error:
             raise BadPicture(f"{self.folder}: picture {self.key(number)}: {error}; make the data set again") from None
 
     def others(self, number: int) -> Iterable[int]:
         """The other samples of the same shard: those that follow, then those before."""
         shard = self._shard_of(number)
-        end = int(self._ends[shard])
+        end = self._ends[shard]
         return [*range(number + 1, end), *range(end - self.shard_samples[shard], number)]
 
     def expect(self, shards: Iterable[int]) -> None:
@@ -119,11 +127,11 @@ class Pictures:
     def _shard_of(self, number: int) -> int:
         if not 0 <= number < len(self):
             raise IndexError(f"{self.folder} has samples 0 to {len(self) - 1}, not {number}")
-        return int(np.searchsorted(self._ends, number, side="right"))
+        return bisect_right(self._ends, number)
 
     def _place(self, number: int) -> tuple[_Shard, int]:
         shard = self._shard_of(number)
-        return self._shard(shard), number - int(self._ends[shard]) + self.shard_samples[shard]
+        return self._shard(shard), number - self._ends[shard] + self.shard_samples[shard]
 
     def _read(self, number: int, extensions: Iterable[str]) -> dict[str, bytes]:
         shard, row = self._place(number)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -105,9 +106,14 @@ def training_examples(recipe_path: Path, recipe: dict[str, Any], resolutions: tu
     embeddings = open_embeddings(root, recipe["text"])
     loader = Loader(
         root / recipe["data"], embeddings, config.batch_images, recipe["seed"], resolutions[0],
-        class_label=class_label(recipe), prefetch=True,
+        class_label=class_label(recipe), prefetch=True, workers=decoding_threads(),
     )  # fmt: skip
     return Examples(loader, embeddings, recipe, resolutions)
+
+
+def decoding_threads() -> int:
+    """One for each processor of this job but two; none where those train. The batches are the same."""
+    return max(0, min(16, len(os.sched_getaffinity(0)) - 2)) if torch.cuda.is_available() else 0
 
 
 def open_embeddings(root: Path, text: str | None) -> Embeddings | None:

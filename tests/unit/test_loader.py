@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from test_shards import make_data
 
 from mdm.data.loader import Loader
@@ -173,6 +174,34 @@ def test_a_shard_without_any_usable_picture_is_an_error(folder, tmp_path):
     copy = damaged_copy(folder, tmp_path / "copy", set(range(16, 20)))
     with pytest.raises(ArtifactError, match=r"no picture of a whole shard can be used; the first: .*not a picture"):
         loader(copy, batch=20).batch(0)
+
+
+@pytest.fixture(scope="module")
+def whole_pictures(tmp_path_factory):
+    """A data set of the user's own, stored whole: 24 x 16 and 16 x 40 px, red rising along the longer side."""
+    root = tmp_path_factory.mktemp("whole")
+    (root / "mine").mkdir()
+    for number, (width, height) in enumerate([(24, 16), (16, 40)]):
+        pixels = np.zeros((height, width, 3), dtype=np.uint8)
+        pixels[..., 0] = np.arange(width) if width > height else np.arange(height)[:, None]
+        Image.fromarray(pixels).save(root / "mine" / f"{number}.png")
+        (root / "mine" / f"{number}.txt").write_text(f"picture {number}")
+    path = make_data(root, source="folder", path=str(root / "mine"), num_images=2, crop="none")
+    return path.parent
+
+
+def test_squares_are_cut_anew_for_each_image(whole_pictures):
+    """Where the square begins is read from the red of its first pixel."""
+    one = loader(whole_pictures, batch=400).batch(0)
+    starts = one.images[:, 0, 0, 0].numpy()
+    for number, ends in ((0, 8), (1, 24)):
+        counts = np.bincount(starts[one.ids == number], minlength=ends + 1)
+        assert len(counts) == ends + 1 and counts.min() > 0
+    parts = [loader(whole_pictures, batch=400, rank=rank, world=4, workers=2).batch(0) for rank in range(4)]
+    assert torch.equal(torch.cat([part.images for part in parts]), one.images)
+    assert torch.equal(loader(whole_pictures, batch=10).batch(123).images, one.images[123:133])
+    assert Pictures(whole_pictures).image(0)[0, 0, 0] == 4  # without a draw: the middle
+    assert Pictures(whole_pictures).image(1)[0, 0, 0] == 12
 
 
 def test_readers_keep_few_shards_open(folder, monkeypatch):
