@@ -19,10 +19,10 @@ import io
 import struct
 import unicodedata
 import zlib
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mdm.config import Positive, Strict
 from mdm.data.sources import Picture
@@ -37,6 +37,7 @@ DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error,
 ORIENTATION = 0x0112
 # How much larger than its final size a JPEG must come out of a DCT-scaled decoding: what is left to the resampling.
 DCT_MARGIN = 2
+JPG_QUALITY = 95
 JOINER = "\u200d"  # holds emoji together
 
 
@@ -54,11 +55,19 @@ class PictureSettings(Strict):
         default="full", description="dct: large JPEGs are decoded at 1/2, 1/4 or 1/8, at least twice the final size"
     )
     stored: Literal["png", "jpg"] = Field(default="png", description="file format of the pictures in the shards")
-    jpg_quality: Annotated[int, Field(ge=1, le=100)] = Field(default=95, description="of stored: jpg (chroma 4:2:0)")
+    jpg_quality: Annotated[int, Field(ge=1, le=100)] | None = Field(
+        default=None, description="of stored: jpg (chroma 4:2:0); default 95"
+    )
     max_pixels: Positive = Field(default=64_000_000, description="larger pictures fail before they are decoded")
     max_aspect: Annotated[float, Field(ge=1)] | None = Field(
         default=None, description="longer side over shorter side; more elongated pictures fail"
     )
+
+    @model_validator(mode="after")
+    def _refuse_what_has_no_effect(self) -> Self:
+        if self.stored != "jpg" and self.jpg_quality is not None:
+            raise ValueError(f"jpg_quality {self.jpg_quality} has no effect on stored: {self.stored}; remove it")
+        return self
 
 
 def prepare(data: bytes, settings: PictureSettings) -> Picture | str:
@@ -92,7 +101,7 @@ def encode(picture: np.ndarray, settings: PictureSettings) -> Picture:
     if settings.stored == "png":
         image.save(stream, format="PNG")
     else:
-        image.save(stream, format="JPEG", quality=settings.jpg_quality, subsampling="4:2:0")
+        image.save(stream, format="JPEG", quality=settings.jpg_quality or JPG_QUALITY, subsampling="4:2:0")
     return Picture(settings.stored, stream.getvalue())
 
 

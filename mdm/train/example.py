@@ -106,7 +106,7 @@ def training_examples(recipe_path: Path, recipe: dict[str, Any], resolutions: tu
     embeddings = open_embeddings(root, recipe["text"])
     loader = Loader(
         root / recipe["data"], embeddings, config.batch_images, recipe["seed"], resolutions[0],
-        class_label=class_label(recipe), prefetch=True, workers=decoding_threads(),
+        class_label=class_label(recipe), prefetch=True, workers=decoding_threads(), policy=config.decode,
     )  # fmt: skip
     return Examples(loader, embeddings, recipe, resolutions)
 

@@ -243,6 +243,8 @@ def test_jpg_quality_has_an_effect():
     data = saved(smooth(64, 64))
     sizes = [len(prepare(data, PictureSettings(resolution=64, stored="jpg", jpg_quality=q)).data) for q in (40, 95)]
     assert sizes[0] < sizes[1]
+    with pytest.raises(ValueError, match="jpg_quality 90 has no effect on stored: png"):
+        PictureSettings(resolution=64, jpg_quality=90)
 
 
 def test_the_first_frame_of_an_animation():
