@@ -280,6 +280,10 @@ class TrainConfig(Strict):
         default=0.1, description="share of pictures trained with the empty caption and without their class"
     )
     precision: Literal["float32", "bf16"] = "float32"
+    decode: Literal["exact", "dct"] = Field(
+        default="exact",
+        description="pictures stored larger than trained: exact means, or (faster, JPEG only) DCT-scaled decoding",
+    )
     validate_images: Count = Field(default=0, description="held-out loss after every so many images (0: never)")
 
 

@@ -1,12 +1,16 @@
 """Batches as a pure function: which pictures come next depends on (seed, images seen, manifest) only.
 
-Not on the number of ranks, not on where a run was interrupted. Pictures are never mirrored: in scenes, and in
-many captions, left is not right.
+Not on the number of ranks or of decoding threads, not on where a run was interrupted. Pictures are never mirrored:
+in scenes, and in many captions, left is not right.
+
+A picture that cannot be used is never silently lost: it is counted in `skipped`, told once, and the next usable
+sample of its shard (in the manifest's order, from the end back to the start) takes its place, everywhere alike.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +20,10 @@ import numpy as np
 import torch
 
 from mdm.data.classes import ClassLabel
+from mdm.data.decode import BadPicture, Policy
+from mdm.data.order import Order, draws
 from mdm.data.reader import Pictures
+from mdm.manifest import ArtifactError
 
 if TYPE_CHECKING:
     from mdm.text.cache import Embeddings
@@ -26,7 +33,10 @@ CACHE_BYTES = 4 * 2**30
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples by number: ids [B], images uint8 [B, 3, H, W], text [B, S, D], mask [B, S], classes [B] (or None)."""
+    """Samples by number: ids [B], images uint8 [B, 3, H, W], text [B, S, D], mask [B, S], classes [B] (or None).
+
+    Images lie in memory as they were decoded, channels last.
+    """
 
     ids: torch.Tensor
     images: torch.Tensor
@@ -34,6 +44,10 @@ class Batch:
     mask: torch.Tensor | None
     classes: torch.Tensor | None
     captions: tuple[str, ...]
+
+    def signal(self) -> torch.Tensor:
+        """The images as networks see them, float32 [B, 3, H, W] from -1 to 1, one channel after the other."""
+        return self.images.to(torch.float32, memory_format=torch.contiguous_format) / 127.5 - 1
 
 
 class Loader:
@@ -50,7 +64,9 @@ class Loader:
         class_label: ClassLabel | None = None,
         rank: int = 0,
         world: int = 1,
+        workers: int = 0,
         prefetch: bool = False,
+        policy: Policy = "exact",
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
         self.pictures = Pictures(data_dir)
@@ -63,39 +79,38 @@ class Loader:
                 f"{data_dir} is stored at {self.pictures.resolution} px, training asks for {resolution} px; "
                 f"make the data set at {resolution} px or more"
             )
-        self._embeddings, self._seed, self._resolution = embeddings, seed, resolution
+        self._embeddings, self._seed, self._resolution, self._policy = embeddings, seed, resolution, policy
         self._class_label = class_label
         self._global, self._rank, self._world = batch_images, rank, world
-        self._orders: dict[int, np.ndarray] = {}
+        self._order = Order(self.pictures.shard_samples, seed)
+        #: why a picture was not used, by its number
+        self.skipped: dict[int, str] = {}
+        self._expected: set[int] = set()
         self._captions: dict[int, str] = {}
         self._classes: dict[int, int] = {}
         self._kept = self._room(cache_bytes)
-        self._have = np.zeros(len(self.pictures), dtype=bool)
+        self._lock = threading.Lock()
+        self._decoders = ThreadPoolExecutor(workers, "decode") if workers else None
+        self._workers = max(workers, 1)
+        self._pinned = torch.cuda.is_available()  # what is pinned is sent to the device while the host goes on
         self._worker = ThreadPoolExecutor(1, "prefetch") if prefetch else None
         self._ahead: tuple[tuple[int, int, int], Future[Batch]] | None = None
 
     def _room(self, cache_bytes: int) -> np.ndarray | None:
         """Memory for the whole set at the resolution asked for, or None if that is over the budget."""
-        shape = (len(self.pictures), 3, self._resolution, self._resolution)
-        return np.empty(shape, dtype=np.uint8) if np.prod(shape, dtype=np.int64) <= cache_bytes else None
+        shape = (len(self.pictures), self._resolution, self._resolution, 3)
+        fits = np.prod(shape, dtype=np.int64) <= cache_bytes and not self.pictures.whole
+        return np.empty(shape, dtype=np.uint8) if fits else None
 
     def ids(self, images_seen: int, count: int) -> np.ndarray:
         """Sample numbers of images images_seen .. images_seen + count of the endless run, int64 [count]."""
-        total, parts = len(self.pictures), []
-        while count > 0:
-            epoch, start = divmod(images_seen, total)
-            part = self._order(epoch)[start : start + count]
-            parts.append(part)
-            images_seen, count = images_seen + len(part), count - len(part)
-        return np.concatenate(parts)
+        return self._order.numbers(images_seen, count)
 
-    def _order(self, epoch: int) -> np.ndarray:
-        if epoch not in self._orders:
-            for old in [known for known in self._orders if known < epoch - 1]:
-                del self._orders[old]
-            generator = np.random.Generator(np.random.PCG64([self._seed, epoch]))
-            self._orders[epoch] = generator.permutation(len(self.pictures))
-        return self._orders[epoch]
+    def images(self, images_seen: int, rank: int | None = None, world: int | None = None) -> range:
+        """Which images of the endless run a rank reads of the global batch after `images_seen`: a contiguous part."""
+        rank, world = self._rank if rank is None else rank, self._world if world is None else world
+        share = self._global // world
+        return range(images_seen + rank * share, images_seen + (rank + 1) * share)
 
     def batch(self, images_seen: int, rank: int | None = None, world: int | None = None) -> Batch:
         """This rank's contiguous part of the global batch that starts after `images_seen` images."""
@@ -114,33 +129,74 @@ class Loader:
         return found
 
     def _part(self, images_seen: int, rank: int, world: int) -> Batch:
-        share = self._global // world
-        return self.take(self.ids(images_seen, self._global)[rank * share : (rank + 1) * share])
+        if self._kept is None:
+            self._expect(images_seen)
+        places = self.images(images_seen, rank, world)
+        return self.take(self.ids(places.start, len(places)), self._shifts(places))
 
-    def take(self, numbers: Sequence[int] | np.ndarray) -> Batch:
-        """The samples with these numbers, in this order."""
-        images = np.stack([self._image(int(number)) for number in numbers])
-        captions = tuple(self._caption(int(number)) for number in numbers)
+    def _shifts(self, places: range) -> np.ndarray:
+        """Where the squares of these images are cut from pictures stored whole, 0 to 1: drawn anew for each image."""
+        return draws(np.arange(places.start, places.stop), "square", self._seed) / 2.0**64
+
+    def _expect(self, images_seen: int) -> None:
+        """Have the shards of this window read in one sweep each, and those of the next bit by bit."""
+        here, following = self._order.shards_near(images_seen)
+        self.pictures.expect(shard for shard in (*here, *following) if shard not in self._expected)
+        self._expected = {*here, *following}
+
+    def take(self, numbers: Sequence[int] | np.ndarray, shifts: np.ndarray) -> Batch:
+        """The samples with these numbers, in this order; a substitute where one cannot be used."""
+        images = self._buffer(len(numbers))
+        ids, captions = np.array(numbers, dtype=np.int64), [""] * len(numbers)
+        pixels = images.numpy()
+
+        def fill(first: int) -> None:
+            for slot in range(first, len(ids), self._workers):
+                ids[slot], pixels[slot], captions[slot] = self._usable(int(ids[slot]), float(shifts[slot]))
+
+        if self._decoders is None:
+            fill(0)
+        else:
+            list(self._decoders.map(fill, range(self._workers)))
         text, mask = self._embeddings.lookup(captions) if self._embeddings is not None else (None, None)
-        ids = torch.as_tensor(np.asarray(numbers, dtype=np.int64))
-        classes = torch.tensor([self._class(int(number)) for number in numbers]) if self._class_label else None
-        return Batch(ids, torch.from_numpy(images), text, mask, classes, captions)
+        classes = torch.tensor([self._class(number) for number in ids.tolist()]) if self._class_label else None
+        return Batch(torch.from_numpy(ids), images.permute(0, 3, 1, 2), text, mask, classes, tuple(captions))
 
-    def _image(self, number: int) -> np.ndarray:
-        if self._kept is not None and self._have[number]:
-            return self._kept[number]
-        pixels = self.pictures.image(number, self._resolution).transpose(2, 0, 1)
+    def _buffer(self, count: int) -> torch.Tensor:
+        """Memory for decoded pictures, uint8 [count, H, W, 3]."""
+        shape = (count, self._resolution, self._resolution, 3)
+        if self._pinned:
+            return torch.empty(shape, dtype=torch.uint8, pin_memory=True)
+        return torch.from_numpy(np.empty(shape, dtype=np.uint8))  # NumPy asks for large pages: fewer faults
+
+    def _usable(self, wanted: int, shift: float) -> tuple[int, np.ndarray, str]:
+        """The sample, or the first usable one after it in its shard: its number, pixels [H, W, 3] and caption."""
+        for number in self._candidates(wanted):
+            if number not in self.skipped:
+                try:
+                    return number, *self._sample(number, shift)
+                except BadPicture as error:
+                    self._skip(number, str(error))
+        raise ArtifactError(f"no picture of a whole shard can be used; the first: {self.skipped[wanted]}")
+
+    def _candidates(self, wanted: int) -> Iterator[int]:
+        yield wanted
+        yield from self.pictures.others(wanted)
+
+    def _skip(self, number: int, reason: str) -> None:
+        with self._lock:
+            if number not in self.skipped:
+                self.skipped[number] = reason
+                print(f"warning: {reason}. It is left out; the next one of its shard is taken instead", flush=True)
+
+    def _sample(self, number: int, shift: float) -> tuple[np.ndarray, str]:
+        if number in self._captions:  # written last, so the pixels are there
+            return self._kept[number], self._captions[number]
+        pixels, caption = self.pictures.sample(number, self._resolution, self._policy, shift)
         if self._kept is not None:
             self._kept[number] = pixels
-            self._have[number] = True
-        return pixels
-
-    def _caption(self, number: int) -> str:
-        if self._kept is None:
-            return self.pictures.caption(number)
-        if number not in self._captions:
-            self._captions[number] = self.pictures.caption(number)
-        return self._captions[number]
+            self._captions[number] = caption
+        return pixels, caption
 
     def _class(self, number: int) -> int:
         if number in self._classes:
@@ -152,7 +208,8 @@ class Loader:
         return found
 
     def close(self) -> None:
-        """Stop the prefetching thread and close the shards."""
-        if self._worker is not None:
-            self._worker.shutdown(wait=True, cancel_futures=True)
+        """Stop the threads and close the shards."""
+        for threads in (self._worker, self._decoders):
+            if threads is not None:
+                threads.shutdown(wait=True, cancel_futures=True)
         self.pictures.close()

@@ -1,24 +1,67 @@
-"""Random access to the pictures, captions and labels of a finished data set."""
+"""Random access to the pictures, captions and labels of a finished data set, with flat memory however large it is."""
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import threading
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Iterable
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mdm.data.decode import BadPicture, Policy, decode_square, shrink
 from mdm.manifest import ArtifactError, read_json
 
-OPEN_SHARDS = 256
+__all__ = ["BadPicture", "Pictures", "shrink"]
+
 NEEDED = ("digest", "samples", "resolution", "shards")
+PICTURES = ("png", "jpg")
+# Shards kept open: enough for the loader's window and the next, few enough for memory and file descriptors.
+OPEN_SHARDS = 512
+OPEN_SAMPLES = 4 * 65_536
+
+
+class _Shard:
+    """One open tar and where its files lie; closed when the last reader lets go of it."""
+
+    def __init__(self, path: Path, record: dict[str, Any]) -> None:
+        files = record["files"]
+        self.path, self.keys = path, np.array([file["key"] for file in files])
+        self.places = {
+            extension: np.array([file.get(extension, (0, -1)) for file in files], dtype=np.int64)
+            for extension in dict.fromkeys(name for file in files for name in file if name != "key")
+        }
+        self._descriptor = os.open(path, os.O_RDONLY)
+
+    def read(self, row: int, extensions: Iterable[str]) -> dict[str, bytes]:
+        """These files of a sample, those that it has, in one read."""
+        places = {name: self.places[name][row].tolist() for name in extensions if name in self.places}
+        places = {name: place for name, place in places.items() if place[1] >= 0}
+        if not places:
+            return {}
+        first = min(offset for offset, _ in places.values())
+        size = max(offset + length for offset, length in places.values()) - first
+        data = os.pread(self._descriptor, size, first)
+        if len(data) != size:
+            raise ArtifactError(f"{self.path} is shorter than its record; make the data set again")
+        return {name: data[offset - first : offset - first + length] for name, (offset, length) in places.items()}
+
+    def expect(self) -> None:
+        """Ask the system to read the whole file ahead, in one sweep."""
+        os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_descriptor"):
+            os.close(self._descriptor)
 
 
 class Pictures:
-    """The samples of a data folder by number 0..len-1, in the order of the manifest."""
+    """The samples of a data folder by number 0..len-1, in the order of the manifest; safe to share among threads."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
@@ -27,10 +70,12 @@ class Pictures:
         if missing:
             raise ArtifactError(f"{self.folder}/manifest.json lacks {', '.join(missing)}; make the data set again")
         self.resolution: int = self.manifest["resolution"]
-        self._ends = np.cumsum([shard["samples"] for shard in self.manifest["shards"]])
-        self._files: dict[int, list[dict[str, Any]]] = {}
-        self._open: dict[int, int] = {}
-        # The prefetching thread and the caller may read at the same time.
+        #: whether pictures are stored whole (`crop: none`), so that a square can be cut where one likes
+        self.whole = self.manifest.get("recipe", {}).get("settings", {}).get("crop") == "none"
+        #: samples of each shard, in the order of their numbers
+        self.shard_samples: list[int] = [shard["samples"] for shard in self.manifest["shards"]]
+        self._ends = list(accumulate(self.shard_samples))
+        self._open: OrderedDict[int, _Shard] = OrderedDict()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -38,83 +83,84 @@ class Pictures:
 
     def key(self, number: int) -> str:
         """The key of a sample in index.tsv."""
-        return self._place(number)[1]["key"]
+        shard, row = self._place(number)
+        return str(shard.keys[row])
 
     def caption(self, number: int) -> str:
-        return self._read(number, "txt").decode()
+        return self._read(number, ("txt",))["txt"].decode()
 
     def labels(self, number: int) -> dict[str, Any]:
         """What the source says is in the picture ({} where it says nothing)."""
-        return json.loads(self._read(number, "json"))["labels"]
+        return json.loads(self._read(number, ("json",))["json"])["labels"]
 
-    def image(self, number: int, resolution: int | None = None) -> np.ndarray:
-        """A picture as uint8 [H, W, 3], averaged down to `resolution` if one is given."""
-        from PIL import Image
+    def image(self, number: int, resolution: int | None = None, policy: Policy = "exact") -> np.ndarray:
+        """A picture (its square in the middle) as uint8 [H, W, 3], averaged down to `resolution` if one is given."""
+        return self._decoded(number, self._read(number, PICTURES), resolution or self.resolution, policy, 0.5)
 
-        place = self._place(number)[1]
-        with Image.open(io.BytesIO(self._read(number, "png" if "png" in place else "jpg"))) as picture:
-            pixels = np.asarray(picture.convert("RGB"))
-        if pixels.shape[:2] != (self.resolution, self.resolution):
-            raise ArtifactError(
-                f"{self.folder}: picture {place['key']} is {pixels.shape[1]} x {pixels.shape[0]}, the "
-                f"manifest says {self.resolution} x {self.resolution}; make the data set again"
-            )
-        return pixels if resolution is None else shrink(pixels, resolution)
+    def sample(
+        self, number: int, resolution: int, policy: Policy = "exact", shift: float = 0.5
+    ) -> tuple[np.ndarray, str]:
+        """A picture and its caption, from one read; of a picture stored whole, the square at `shift` (0 to 1)."""
+        files = self._read(number, (*PICTURES, "txt"))
+        return self._decoded(number, files, resolution, policy, shift), files["txt"].decode()
 
-    def _place(self, number: int) -> tuple[int, dict[str, Any]]:
+    def _decoded(
+        self, number: int, files: dict[str, bytes], resolution: int, policy: Policy, shift: float
+    ) -> np.ndarray:
+        data = next((files[name] for name in PICTURES if name in files), b"")
+        try:
+            return decode_square(data, self.resolution, resolution, policy, shift if self.whole else None)
+        except BadPicture as error:
+            raise BadPicture(f"{self.folder}: picture {self.key(number)}: {error}; make the data set again") from None
+
+    def others(self, number: int) -> Iterable[int]:
+        """The other samples of the same shard: those that follow, then those before."""
+        shard = self._shard_of(number)
+        end = self._ends[shard]
+        return [*range(number + 1, end), *range(end - self.shard_samples[shard], number)]
+
+    def expect(self, shards: Iterable[int]) -> None:
+        """Tell the system that these shards are read next, so that it reads them in one sweep."""
+        for shard in shards:
+            self._shard(shard).expect()
+
+    def _shard_of(self, number: int) -> int:
         if not 0 <= number < len(self):
             raise IndexError(f"{self.folder} has samples 0 to {len(self) - 1}, not {number}")
-        shard = int(np.searchsorted(self._ends, number, side="right"))
-        if shard not in self._files:
-            self._files[shard] = self._record(shard)
-        files = self._files[shard]
-        return shard, files[number - int(self._ends[shard]) + len(files)]
+        return bisect_right(self._ends, number)
 
-    def _record(self, shard: int) -> list[dict[str, Any]]:
-        listed = self.manifest["shards"][shard]
-        path = (self.folder / listed["file"]).with_suffix(".json")
-        record = read_json(path)
-        if record["sha256"] != listed["sha256"]:
-            raise ArtifactError(f"{path} is not the shard that the manifest lists; run `mdm manifest` again")
-        return record["files"]
+    def _place(self, number: int) -> tuple[_Shard, int]:
+        shard = self._shard_of(number)
+        return self._shard(shard), number - self._ends[shard] + self.shard_samples[shard]
 
-    def _read(self, number: int, extension: str) -> bytes:
-        shard, place = self._place(number)
-        offset, size = place[extension]
+    def _read(self, number: int, extensions: Iterable[str]) -> dict[str, bytes]:
+        shard, row = self._place(number)
+        return shard.read(row, extensions)
+
+    def _shard(self, number: int) -> _Shard:
         with self._lock:
-            data = os.pread(self._descriptor(shard), size, offset)
-        if len(data) != size:
-            raise ArtifactError(f"{self.folder / self.manifest['shards'][shard]['file']} is shorter than its record")
-        return data
+            if number in self._open:
+                self._open.move_to_end(number)
+                return self._open[number]
+            found = self._open[number] = self._opened(number)
+            while len(self._open) > OPEN_SHARDS or (len(self._open) > 1 and self._open_samples() > OPEN_SAMPLES):
+                self._open.popitem(last=False)
+            return found
 
-    def _descriptor(self, shard: int) -> int:
-        if shard not in self._open:
-            if len(self._open) >= OPEN_SHARDS:
-                os.close(self._open.pop(next(iter(self._open))))
-            self._open[shard] = os.open(self.folder / self.manifest["shards"][shard]["file"], os.O_RDONLY)
-        return self._open[shard]
+    def _open_samples(self) -> int:
+        return sum(self.shard_samples[shard] for shard in self._open)
+
+    def _opened(self, number: int) -> _Shard:
+        listed = self.manifest["shards"][number]
+        path = self.folder / listed["file"]
+        record = read_json(path.with_suffix(".json"))
+        if record["sha256"] != listed["sha256"]:
+            raise ArtifactError(
+                f"{path.with_suffix('.json')} is not the shard that the manifest lists; run `mdm manifest` again"
+            )
+        return _Shard(path, record)
 
     def close(self) -> None:
         """Give the file descriptors back."""
         with self._lock:
-            while self._open:
-                os.close(self._open.popitem()[1])
-
-
-def shrink(pixels: np.ndarray, resolution: int) -> np.ndarray:
-    """Average uint8 [H, H, C] down to [resolution, resolution, C]; exact means where the ratio is whole."""
-    stored = pixels.shape[0]
-    if resolution == stored:
-        return pixels
-    if resolution > stored:
-        raise ArtifactError(
-            f"pictures are stored at {stored} px and cannot be shown at {resolution} px; make the data set "
-            f"at {resolution} px or more"
-        )
-    if stored % resolution:
-        from PIL import Image
-
-        return np.asarray(Image.fromarray(pixels).resize((resolution, resolution), Image.Resampling.BOX))
-    step = stored // resolution
-    blocks = pixels.reshape(resolution, step, resolution, step, -1)
-    return np.rint(blocks.mean(axis=(1, 3), dtype=np.float32)).astype(np.uint8)
+            self._open.clear()

@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 from pydantic import Field
 
-from mdm.config import Positive, Strict
-from mdm.data.sources import Picture, Row, png
+from mdm.config import Positive
+from mdm.data.duplicates import look, look_alikes, repeated
+from mdm.data.preprocess import PictureSettings, clean_caption, pixels, prepare
+from mdm.data.sources import Picture, Row
 from mdm.manifest import ArtifactError, sha256_file
 
-VERSION = 1
+VERSION = 2
 LICENCE = "as the folder's owner says"
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+LOOK_DISTANCE = 4  # of 64 bits
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
-class FolderSettings(Strict):
-    """Where the pictures are; they are cut to a centred square and scaled down, never up."""
+class FolderSettings(PictureSettings):
+    """Where the pictures are, and what becomes of each."""
 
     path: str = Field(description="folder of the pictures")
     num_images: Positive
-    resolution: Positive
     captions: str | None = Field(
         default=None,
         description="CSV or TSV in that folder with columns file, caption, perhaps class; default: {name}.txt files",
+    )
+    clean_captions: bool = Field(
+        default=False, description="resolve HTML entities, drop control characters, compose Unicode (NFC)"
+    )
+    duplicates: Literal["none", "files", "looks"] = Field(
+        default="none", description="which to leave out: equal files, or also pictures that look alike"
     )
 
 
@@ -39,10 +50,30 @@ def index(settings: FolderSettings) -> Iterator[Row]:
     if not folder.is_dir():
         raise ArtifactError(f"there is no folder {folder}; correct `path` of the folder source")
     found = _from_table(folder / settings.captions) if settings.captions else _from_texts(folder)
-    for number, (file, (caption, labels)) in enumerate(sorted(found.items())):
+    for file in found:
         if not (folder / file).is_file():
             raise ArtifactError(f"{folder / str(settings.captions)} names {file}, which is not in {folder}")
-        yield Row(f"{number:08d}", caption, labels, {"file": file, "sha256": sha256_file(folder / file)})
+    hashes = {file: sha256_file(folder / file) for file in sorted(found)}
+    for number, file in enumerate(_without_duplicates(hashes, folder, settings)):
+        caption, labels = found[file]
+        text = clean_caption(caption) if settings.clean_captions else caption
+        yield Row(f"{number:08d}", text, labels, {"file": file, "sha256": hashes[file]})
+
+
+def _without_duplicates(hashes: dict[str, str], folder: Path, settings: FolderSettings) -> list[str]:
+    """The files to keep; of several that are the same, the first by name."""
+    if settings.duplicates == "none":
+        return list(hashes)
+    files = [file for file, again in zip(hashes, repeated(hashes.values()), strict=True) if not again]
+    if settings.duplicates == "files":
+        return files
+    looks = {file: look(found) for file in files if not isinstance(found := _pixels(folder / file, settings), str)}
+    alike = dict(zip(looks, look_alikes(list(looks.values()), LOOK_DISTANCE), strict=True))
+    return [file for file in files if not alike.get(file, False)]  # what cannot be read is reported with its shard
+
+
+def _pixels(path: Path, settings: FolderSettings) -> np.ndarray | str:
+    return pixels(path.read_bytes(), settings)
 
 
 def _from_table(path: Path) -> dict[str, tuple[str, dict[str, int]]]:
@@ -82,24 +113,11 @@ def _from_texts(folder: Path) -> dict[str, tuple[str, dict[str, int]]]:
 
 def pictures(rows: list[Row], settings: FolderSettings) -> Iterator[tuple[str, Picture | str]]:
     """Read, cut and scale the pictures of a shard."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    side = settings.resolution
     for row in rows:
         path = Path(settings.path) / row.columns["file"]
-        if sha256_file(path) != row.columns["sha256"]:
+        data = path.read_bytes()
+        if hashlib.sha256(data).hexdigest() != row.columns["sha256"]:
             raise ArtifactError(
                 f"{path} was changed since the index was written; delete the data set's folder and start over"
             )
-        try:
-            with Image.open(path) as opened:
-                picture = ImageOps.exif_transpose(opened).convert("RGB")
-        except (UnidentifiedImageError, OSError):
-            yield row.key, "not a picture"
-            continue
-        if min(picture.size) < side:
-            yield row.key, f"smaller than {side} px"
-            continue
-        import numpy as np
-
-        yield row.key, png(np.asarray(ImageOps.fit(picture, (side, side), Image.Resampling.LANCZOS)))
+        yield row.key, prepare(data, settings)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -74,9 +75,9 @@ class Examples:
     def at(self, images_seen: int) -> Example:
         """The batch that begins with the image numbered `images_seen`."""
         batch = self._loader.batch(images_seen)
-        pictures = range(images_seen, images_seen + len(batch.images))
+        pictures = self._loader.images(images_seen)
         return Example(
-            pyramid(batch.images.float() / 127.5 - 1, self._resolutions),
+            pyramid(batch.signal(), self._resolutions),
             noise.training_noises(self._diffusion, self._seed, pictures, self._resolutions),
             noise.training_times(self._diffusion, self._seed, pictures),
             *self._condition(batch, pictures),
@@ -105,9 +106,14 @@ def training_examples(recipe_path: Path, recipe: dict[str, Any], resolutions: tu
     embeddings = open_embeddings(root, recipe["text"])
     loader = Loader(
         root / recipe["data"], embeddings, config.batch_images, recipe["seed"], resolutions[0],
-        class_label=class_label(recipe), prefetch=True,
+        class_label=class_label(recipe), prefetch=True, workers=decoding_threads(), policy=config.decode,
     )  # fmt: skip
     return Examples(loader, embeddings, recipe, resolutions)
+
+
+def decoding_threads() -> int:
+    """One for each processor of this job but two; none where those train. The batches are the same."""
+    return max(0, min(16, len(os.sched_getaffinity(0)) - 2)) if torch.cuda.is_available() else 0
 
 
 def open_embeddings(root: Path, text: str | None) -> Embeddings | None:

@@ -62,6 +62,6 @@ def open_validation(
     # Evenly spread instead of drawn: 64 random times would make the number depend on their luck.
     times = noise.spread_times(diffusion, len(batch.images))
     noises = [noise.normal("validation", SEED, pictures, shape(size), level=size) for size in resolutions]
-    images = pyramid(batch.images.float() / 127.5 - 1, resolutions)
+    images = pyramid(batch.signal(), resolutions)
     example = Example(images, noises, times, batch.text, batch.mask, batch.classes)
     return Validation(recipe, example, gammas)

@@ -1,8 +1,12 @@
 """The loader: a pure function of (seed, images seen, manifest)."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from test_shards import make_data
 
 from mdm.data.loader import Loader
@@ -59,7 +63,7 @@ def test_prefetch_and_cache_change_nothing(folder):
     plain, ahead = loader(folder, cache_bytes=0), loader(folder, prefetch=True)
     for seen in (0, 6, 12, 18, 24, 3, 9, 60):
         a, b = plain.batch(seen), ahead.batch(seen)
-        assert torch.equal(a.ids, b.ids) and torch.equal(a.images, b.images) and a.captions == b.captions
+        assert same(a, b)
     plain.close()
     ahead.close()
 
@@ -96,9 +100,135 @@ def test_text_comes_with_the_pictures(folder, tmp_path):
     assert torch.equal(batch.text, features) and torch.equal(batch.mask, mask) and batch.text.shape[2] == 8
 
 
-def test_a_truncated_shard_is_an_error(folder, tmp_path):
-    import shutil
+def same(a, b):
+    return torch.equal(a.ids, b.ids) and torch.equal(a.images, b.images) and a.captions == b.captions
 
+
+@pytest.fixture(scope="module")
+def sequence(folder):
+    """The uninterrupted run: ten batches of eight, one rank, no workers, nothing kept."""
+    one = loader(folder, batch=8, cache_bytes=0)
+    return [one.batch(seen) for seen in range(0, 80, 8)]
+
+
+@pytest.mark.parametrize("workers", [0, 2, 4])
+@pytest.mark.parametrize("world", [1, 2, 4, 8])
+def test_ranks_and_workers_give_one_sequence(folder, sequence, world, workers):
+    ranks = [
+        loader(folder, batch=8, rank=rank, world=world, workers=workers, prefetch=workers == 4, cache_bytes=0)
+        for rank in range(world)
+    ]
+    for step, whole in enumerate(sequence):
+        parts = [rank.batch(8 * step) for rank in ranks]
+        assert torch.equal(torch.cat([part.ids for part in parts]), whole.ids)
+        assert torch.equal(torch.cat([part.images for part in parts]), whole.images)
+        assert sum((part.captions for part in parts), ()) == whole.captions
+        places = [place for rank in ranks for place in rank.images(8 * step)]
+        assert places == list(range(8 * step, 8 * step + 8))
+    for rank in ranks:
+        rank.close()
+
+
+def test_resume_at_two_hundred_places(folder):
+    whole, rng = loader(folder, batch=400).batch(0), np.random.default_rng(0)
+    for seen in rng.integers(0, 390, 200).tolist():
+        resumed = loader(folder, batch=10).batch(seen)
+        assert torch.equal(resumed.ids, whole.ids[seen : seen + 10])
+        assert torch.equal(resumed.images, whole.images[seen : seen + 10])
+        assert resumed.captions == whole.captions[seen : seen + 10]
+
+
+def damaged_copy(folder, copy, bad):
+    """The data set with the pictures of these samples overwritten; every record still fits."""
+    shutil.copytree(folder, copy)
+    for shard, tar in enumerate(sorted((copy / "shards").glob("*.tar"))):
+        content = bytearray(tar.read_bytes())
+        for row, place in enumerate(json.loads(tar.with_suffix(".json").read_text())["files"]):
+            if 8 * shard + row in bad:
+                offset, size = place["png"]
+                content[offset : offset + size] = bytes(size)
+        tar.write_bytes(content)
+    return copy
+
+
+def test_bad_pictures_are_counted_and_replaced_by_the_rule(folder, tmp_path, capsys):
+    bad = {3: 5, 4: 5, 15: 8, 19: 16}  # the next usable one of the shard (of 8), from its end back to its start
+    copy, whole = damaged_copy(folder, tmp_path / "copy", bad), loader(folder, batch=20).batch(0)
+    expected = [bad.get(number, number) for number in whole.ids.tolist()]
+    by_kind = [{}, {"workers": 3}, {"cache_bytes": 0}, {"prefetch": True}]
+    for options in by_kind:
+        reading = loader(copy, batch=20, **options)
+        found = reading.batch(0)
+        assert found.ids.tolist() == expected
+        assert set(reading.skipped) == set(bad) and "picture 00000003: it is not a picture" in reading.skipped[3]
+        reading.batch(20)
+        said = capsys.readouterr().out
+        assert said.count("warning:") == 4 and said.count("picture 00000015") == 1  # told once
+        reading.close()
+    halves = [loader(copy, batch=20, rank=rank, world=2).batch(0).ids.tolist() for rank in range(2)]
+    assert halves[0] + halves[1] == expected
+    np.testing.assert_array_equal(found.images[expected.index(5)].permute(1, 2, 0), Pictures(folder).image(5))
+
+
+def test_a_shard_without_any_usable_picture_is_an_error(folder, tmp_path):
+    copy = damaged_copy(folder, tmp_path / "copy", set(range(16, 20)))
+    with pytest.raises(ArtifactError, match=r"no picture of a whole shard can be used; the first: .*not a picture"):
+        loader(copy, batch=20).batch(0)
+
+
+@pytest.fixture(scope="module")
+def whole_pictures(tmp_path_factory):
+    """A data set of the user's own, stored whole: 24 x 16 and 16 x 40 px, red rising along the longer side."""
+    root = tmp_path_factory.mktemp("whole")
+    (root / "mine").mkdir()
+    for number, (width, height) in enumerate([(24, 16), (16, 40)]):
+        pixels = np.zeros((height, width, 3), dtype=np.uint8)
+        pixels[..., 0] = np.arange(width) if width > height else np.arange(height)[:, None]
+        Image.fromarray(pixels).save(root / "mine" / f"{number}.png")
+        (root / "mine" / f"{number}.txt").write_text(f"picture {number}")
+    path = make_data(root, source="folder", path=str(root / "mine"), num_images=2, crop="none")
+    return path.parent
+
+
+def test_squares_are_cut_anew_for_each_image(whole_pictures):
+    """Where the square begins is read from the red of its first pixel."""
+    one = loader(whole_pictures, batch=400).batch(0)
+    starts = one.images[:, 0, 0, 0].numpy()
+    for number, ends in ((0, 8), (1, 24)):
+        counts = np.bincount(starts[one.ids == number], minlength=ends + 1)
+        assert len(counts) == ends + 1 and counts.min() > 0
+    parts = [loader(whole_pictures, batch=400, rank=rank, world=4, workers=2).batch(0) for rank in range(4)]
+    assert torch.equal(torch.cat([part.images for part in parts]), one.images)
+    assert torch.equal(loader(whole_pictures, batch=10).batch(123).images, one.images[123:133])
+    assert Pictures(whole_pictures).image(0)[0, 0, 0] == 4  # without a draw: the middle
+    assert Pictures(whole_pictures).image(1)[0, 0, 0] == 12
+
+
+def test_dct_decoding_is_a_policy_of_the_loader(tmp_path):
+    """JPEGs of 64 px read at 16 px: near exact means under `dct`, equal to them under `exact`."""
+    (tmp_path / "mine").mkdir()
+    for number in range(4):
+        noise = np.random.default_rng(number).integers(60, 200, (64, 64, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(tmp_path / "mine" / f"{number}.png")
+        (tmp_path / "mine" / f"{number}.txt").write_text("noise")
+    mine = make_data(
+        tmp_path, source="folder", path=str(tmp_path / "mine"), num_images=4, resolution=64, stored="jpg"
+    ).parent
+    exact, dct = (loader(mine, batch=4, policy=policy).batch(0) for policy in ("exact", "dct"))
+    expected = [shrink(Pictures(mine).image(number), 16).transpose(2, 0, 1) for number in exact.ids.tolist()]
+    np.testing.assert_array_equal(exact.images, np.stack(expected))
+    difference = (exact.images.float() - dct.images.float()).abs()
+    assert torch.equal(exact.ids, dct.ids) and 0 < difference.mean() < 4
+
+
+def test_readers_keep_few_shards_open(folder, monkeypatch):
+    monkeypatch.setattr("mdm.data.reader.OPEN_SHARDS", 1)
+    reading, whole = loader(folder, batch=40, workers=4, cache_bytes=0), loader(folder, batch=40).batch(0)
+    assert same(reading.batch(0), whole) and len(reading.pictures._open) == 1
+    reading.close()
+
+
+def test_a_truncated_shard_is_an_error(folder, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
     tar = copy / "shards/00002.tar"

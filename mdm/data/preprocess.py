@@ -1,0 +1,212 @@
+"""From the bytes of any picture file to the picture that a shard stores, or the reason why there is none.
+
+    prepare(data, settings) -> Picture | str
+
+The same bytes and settings give the same result, byte for byte (with the Pillow of the lock file). What is decided:
+
+- The first frame of an animation; turned as its EXIF orientation says.
+- Colours are sRGB: an embedded profile is converted (perceptual intent), one that cannot be read is ignored.
+- Sixteen bits become eight by rounding; what is transparent shows white; grey becomes three equal channels.
+- Scaled by the policy `resize` until the shorter side is `resolution`, never up, and cut by the policy `crop`.
+
+Bytes are hostile until proved otherwise: only FORMATS are tried, and sizes are checked before pixels are decoded.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import struct
+import unicodedata
+import zlib
+from typing import TYPE_CHECKING, Annotated, Literal, Self
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from mdm.config import Positive, Strict
+from mdm.data.sources import Picture
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+# No format that starts another program (EPS) or reads other files.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+#: what Pillow raises for bytes that are damaged in one way or another
+DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
+ORIENTATION = 0x0112
+# How much larger than its final size a JPEG must come out of a DCT-scaled decoding: what is left to the resampling.
+DCT_MARGIN = 2
+JPG_QUALITY = 95
+JOINER = "\u200d"  # holds emoji together
+
+
+class PictureSettings(Strict):
+    """What becomes of each picture before it is stored; part of the data set's recipe."""
+
+    resolution: Positive = Field(description="length of the stored picture's shorter side; smaller pictures fail")
+    resize: Literal["area", "bicubic", "lanczos"] = Field(
+        default="lanczos", description="area: mean of the covered pixels; bicubic, lanczos: antialiased filters"
+    )
+    crop: Literal["centre", "none"] = Field(
+        default="centre", description="centre: the square in the middle; none: all of it, for random squares later"
+    )
+    decode: Literal["full", "dct"] = Field(
+        default="full", description="dct: large JPEGs are decoded at 1/2, 1/4 or 1/8, at least twice the final size"
+    )
+    stored: Literal["png", "jpg"] = Field(default="png", description="file format of the pictures in the shards")
+    jpg_quality: Annotated[int, Field(ge=1, le=100)] | None = Field(
+        default=None, description="of stored: jpg (chroma 4:2:0); default 95"
+    )
+    max_pixels: Positive = Field(default=64_000_000, description="larger pictures fail before they are decoded")
+    max_aspect: Annotated[float, Field(ge=1)] | None = Field(
+        default=None, description="longer side over shorter side; more elongated pictures fail"
+    )
+
+    @model_validator(mode="after")
+    def _refuse_what_has_no_effect(self) -> Self:
+        if self.stored != "jpg" and self.jpg_quality is not None:
+            raise ValueError(f"jpg_quality {self.jpg_quality} has no effect on stored: {self.stored}; remove it")
+        return self
+
+
+def prepare(data: bytes, settings: PictureSettings) -> Picture | str:
+    """The picture as it is stored, or the reason why this file gives none."""
+    found = pixels(data, settings)
+    return found if isinstance(found, str) else encode(found, settings)
+
+
+def pixels(data: bytes, settings: PictureSettings) -> np.ndarray | str:
+    """The prepared picture as uint8 [H, W, 3], or the reason why this file gives none."""
+    from PIL import Image, UnidentifiedImageError
+
+    if not data:
+        return "empty file"
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+            return _refusal(opened.size, settings) or _prepared(opened, settings)
+    except UnidentifiedImageError:
+        return "not a picture"
+    except Image.DecompressionBombError:
+        return _too_large(settings)
+    except DAMAGED:
+        return "damaged picture"
+
+
+def encode(picture: np.ndarray, settings: PictureSettings) -> Picture:
+    """uint8 [H, W, 3] as the file that `stored` asks for."""
+    from PIL import Image
+
+    stream, image = io.BytesIO(), Image.fromarray(picture)
+    if settings.stored == "png":
+        image.save(stream, format="PNG")
+    else:
+        image.save(stream, format="JPEG", quality=settings.jpg_quality or JPG_QUALITY, subsampling="4:2:0")
+    return Picture(settings.stored, stream.getvalue())
+
+
+def clean_caption(text: str) -> str:
+    """Without HTML entities, control characters and stray white space; composed as Unicode's NFC."""
+    text = unicodedata.normalize("NFC", html.unescape(text))
+    visible = (" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in text)
+    return " ".join("".join(c for c in visible if unicodedata.category(c) != "Cf" or c == JOINER).split())
+
+
+def _refusal(size: tuple[int, int], settings: PictureSettings) -> str | None:
+    """Why a picture of this size is not wanted."""
+    short, long = sorted(size)
+    if short * long > settings.max_pixels:
+        return _too_large(settings)
+    if short < settings.resolution:
+        return f"smaller than {settings.resolution} px"
+    if settings.max_aspect is not None and long > settings.max_aspect * short:
+        return f"more elongated than {settings.max_aspect:g} to 1"
+    return None
+
+
+def _too_large(settings: PictureSettings) -> str:
+    return f"more than {settings.max_pixels:,} pixels"
+
+
+def _prepared(opened: Image, settings: PictureSettings) -> np.ndarray | str:
+    if settings.decode == "dct":
+        short = min(opened.size)
+        wanted = DCT_MARGIN * settings.resolution
+        opened.draft(None, tuple(wanted * side // short for side in opened.size))  # JPEG only; others stay as they are
+    opened.load()
+    turn = _orientation(opened)  # after loading: TIFFs then are turned already, and say so
+    coloured = _srgb(opened, opened.info.get("icc_profile"))
+    return coloured if isinstance(coloured, str) else np.asarray(_scaled(_turned(coloured, turn), settings))
+
+
+def _orientation(opened: Image) -> int:
+    """EXIF orientation 1 to 8; a block that cannot be read says nothing."""
+    try:
+        return opened.getexif().get(ORIENTATION, 1)
+    except DAMAGED:
+        return 1
+
+
+def _turned(picture: Image, orientation: int) -> Image:
+    from PIL.Image import Transpose
+
+    turns = {
+        2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE, 6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_90,
+    }  # fmt: skip
+    return picture.transpose(turns[orientation]) if orientation in turns else picture
+
+
+def _srgb(picture: Image, profile: bytes | None) -> Image | str:
+    """Mode RGB in sRGB, transparent parts on white, or the reason why these colours cannot be read."""
+    from PIL import Image
+
+    if picture.mode == "F" or (picture.mode == "I" and not _fits_sixteen_bits(picture)):
+        return "more than 16 bits per channel"
+    if picture.mode == "LAB":
+        return "colours of mode LAB"
+    if picture.mode.startswith("I"):
+        values = np.asarray(picture).astype(np.uint32)
+        picture = Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    if picture.has_transparency_data:
+        layers = picture.convert("RGBA")
+        shown = Image.new("RGB", picture.size, "white")
+        shown.paste(_converted(layers.convert("RGB"), profile), mask=layers.getchannel("A"))
+        return shown
+    return _converted(picture, profile)
+
+
+def _fits_sixteen_bits(picture: Image) -> bool:
+    low, high = picture.getextrema()
+    return low >= 0 and high <= 65535
+
+
+def _converted(picture: Image, profile: bytes | None) -> Image:
+    """Mode RGB in sRGB from the colours that the profile describes."""
+    from PIL import ImageCms
+
+    if picture.mode in ("P", "1", "LA", "PA"):
+        picture = picture.convert("RGB")
+    if not profile:
+        return picture.convert("RGB")
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "srgb" in ImageCms.getProfileDescription(source).lower():
+            return picture.convert("RGB")
+        target = ImageCms.createProfile("sRGB")
+        return ImageCms.profileToProfile(picture, source, target, outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError):  # damaged, or for other channels than the picture has
+        return picture.convert("RGB")
+
+
+def _scaled(picture: Image, settings: PictureSettings) -> Image:
+    """The shorter side scaled to the resolution; of `crop: centre` the square in the middle."""
+    from PIL.Image import Resampling
+
+    method = {"area": Resampling.BOX, "bicubic": Resampling.BICUBIC, "lanczos": Resampling.LANCZOS}[settings.resize]
+    (width, height), side = picture.size, settings.resolution
+    short = min(width, height)
+    if settings.crop == "centre":
+        left, top = (width - short) / 2, (height - short) / 2
+        return picture.resize((side, side), method, box=(left, top, left + short, top + short))
+    return picture.resize((round(width * side / short), round(height * side / short)), method)
