@@ -100,7 +100,7 @@ class Denoiser:
         """Noisy pictures at noise level t (the network is told t - 1) -> clean pictures, highest first."""
         predictions = self._guided(pictures, t)
         rows = zip(predictions, pictures, self.gammas, strict=True)
-        clean = [to_x0(said.float(), self.diffusion.prediction, x, gamma[t]) for said, x, gamma in rows]
+        clean = [to_x0(said, self.diffusion.prediction, x, gamma[t]) for said, x, gamma in rows]
         return [threshold(x0, self.config.threshold) for x0 in clean]
 
     def _guided(self, pictures: list[Tensor], t: int) -> list[Tensor]:
@@ -112,7 +112,9 @@ class Denoiser:
 
     def _call(self, pictures: list[Tensor], t: int, prompt: Prompt) -> list[Tensor]:
         times = torch.full((len(pictures[0]),), t - 1, device=pictures[0].device)
-        return self.model(pictures, times, prompt.text, prompt.mask, labels=prompt.labels)
+        with torch.autocast(times.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            predictions = self.model(pictures, times, prompt.text, prompt.mask, labels=prompt.labels)
+        return [said.float() for said in predictions]
 
     def _inside_interval(self, t: int) -> bool:
         if self.config.guidance_interval is None:

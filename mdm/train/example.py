@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,11 @@ class Example:
         """The batch on the device, pictures in the memory layout that convolutions like."""
         if device.type == "cpu":
             return self
-        send = partial(Tensor.to, device=device, non_blocking=True)
+
+        def send(x: Tensor) -> Tensor:
+            # From pinned memory, or the copy would wait for all work that the device still has.
+            return x.pin_memory().to(device, non_blocking=True)
+
         text, mask = (None if part is None else send(part) for part in (self.text, self.mask))
         return Example([send(x) for x in self.images], [send(x) for x in self.noises], send(self.times), text, mask)
 

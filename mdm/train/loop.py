@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
+from collections.abc import Collection
 from pathlib import Path
 from types import FrameType
 
@@ -11,13 +12,14 @@ import torch
 from torch import Tensor
 
 from mdm.config import DiffusionConfig, TrainConfig
-from mdm.diffusion.loss import training_loss
 from mdm.diffusion.schedule import levels
 from mdm.manifest import ArtifactError, read_recipe
+from mdm.model import execution
 from mdm.train.checkpoint import Autosaves, only_trainer, write_checkpoint
 from mdm.train.example import step_seed, training_examples
-from mdm.train.optim import clipped_step, learning_rate, set_learning_rate
+from mdm.train.optim import learning_rate, set_learning_rate
 from mdm.train.start import identity, slice_end, start
+from mdm.train.step import training_step
 from mdm.train.validation import open_validation
 
 
@@ -33,13 +35,22 @@ class StopRequest:
         self.received = number
 
 
-def train(recipe_path: Path, out: Path, before: Path | None, autosave_seconds: float) -> None:
+def train(
+    recipe_path: Path,
+    out: Path,
+    before: Path | None,
+    autosave_seconds: float,
+    recompute: Collection[int] = (),
+    compile: str = "none",
+) -> None:
     """Train until the image count that `out` stands for, then write it."""
     with only_trainer(out.parent / "progress"):
-        _train(recipe_path, out, before, autosave_seconds)
+        _train(recipe_path, out, before, autosave_seconds, recompute, compile)
 
 
-def _train(recipe_path: Path, out: Path, before: Path | None, autosave_seconds: float) -> None:
+def _train(
+    recipe_path: Path, out: Path, before: Path | None, autosave_seconds: float, recompute: Collection[int], compile: str
+) -> None:
     recipe = read_recipe(recipe_path)
     config, diffusion = TrainConfig(**recipe["train"]), DiffusionConfig(**recipe["diffusion"])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -49,6 +60,8 @@ def _train(recipe_path: Path, out: Path, before: Path | None, autosave_seconds: 
     # The newest save of this slice, the slice before, the parent stage's weights, or fresh ones.
     state, progress = start(recipe_path, recipe, out, before, autosaves, device)
     resolutions = progress.resolutions
+    execution.recompute(state.model, recompute)
+    execution.compile_network(state.model, compile, device)
     gammas = levels(diffusion, resolutions).to(device)
     examples = training_examples(recipe_path, recipe, resolutions)
     validation = open_validation(recipe_path, recipe, resolutions, gammas)
@@ -60,13 +73,7 @@ def _train(recipe_path: Path, out: Path, before: Path | None, autosave_seconds: 
         rate = learning_rate(config, state.images, total)
         set_learning_rate(state.optimizer, rate)
         torch.manual_seed(step_seed(recipe["seed"], state.images))  # dropout inside the network
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            loss, per_level = training_loss(state.model, diffusion, gammas, *example.inputs())
-        loss.backward()
-        norm = clipped_step(state.optimizer, config.clip_norm)
-        state.images += config.batch_images
-        state.ema.update(config.batch_images, state.images)
-
+        loss, per_level, norm = training_step(state, config, diffusion, gammas, example)
         ticked = progress.add(state.images, config.batch_images, loss, per_level)
         saving = stop.received or autosaves.due() or state.images == end
         due = validation is not None and validation.due(state.images)

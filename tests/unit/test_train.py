@@ -96,6 +96,12 @@ def test_two_slices_equal_one(fresh, unbroken):
     assert_same(folder / "final.ckpt", unbroken)
 
 
+def test_recomputing_activations_trains_the_same_weights(fresh, unbroken):
+    out = fresh["r8"].parent / "final.ckpt"
+    train(fresh["r8"], out, None, NEVER, recompute=(8,))
+    assert_same(out, unbroken)
+
+
 def start(recipe, autosave_seconds):
     out = recipe.parent / "final.ckpt"
     command = [sys.executable, "-m", "mdm", "--threads", "1", "train", str(recipe), "--out", str(out),
