@@ -40,7 +40,10 @@ def check(options: argparse.Namespace) -> None:
 def plan(options: argparse.Namespace) -> None:
     from mdm import plan
 
-    print(plan.render(_study(options), options.results))
+    study = _study(options)
+    print(plan.render(study, options.results))
+    if options.memory:
+        print(plan.memory(study))
 
 
 def schema(options: argparse.Namespace) -> None:
@@ -86,9 +89,11 @@ def embed(options: argparse.Namespace) -> None:
 
 
 def train(options: argparse.Namespace) -> None:
+    from mdm.model.execution import Execution
     from mdm.train.loop import train
 
-    train(options.recipe, options.out, options.before, options.autosave_seconds)
+    execution = Execution(tuple(options.recompute), options.compile)
+    train(options.recipe, options.out, options.before, options.autosave_seconds, execution)
 
 
 def export(options: argparse.Namespace) -> None:
@@ -196,6 +201,7 @@ STUDY_OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
 )
 RECIPE: tuple[tuple[str, dict[str, Any]], ...] = (("recipe", {"type": Path, "help": "an artifact's recipe.json"}),)
 FILES = ("--files", {"action": "store_true", "help": "also the files from outside, by their hashes"})
+MEMORY = ("--memory", {"action": "store_true", "help": "also the memory of a training step (seconds per network)"})
 RESULTS = ("--results", {"type": Path, "default": Path("results"), "help": "default: %(default)s"})
 OUT = ("--out", {"type": Path, "required": True})
 REPORT_OUT = ("--out", {"type": Path, "default": Path("reports/index.html"), "help": "default: %(default)s"})
@@ -204,7 +210,7 @@ ABLATION = ("--ablation", {"help": "the page of one ablation"})
 
 VERBS: dict[str, tuple[Verb, str, tuple[tuple[str, dict[str, Any]], ...]]] = {
     "check": (check, "validate a study and every run of it", (*STUDY_OPTIONS, FILES)),
-    "plan": (plan, "list runs, stages, digests, images and estimated time", (*STUDY_OPTIONS, RESULTS)),
+    "plan": (plan, "list runs, stages, digests, images and estimated time", (*STUDY_OPTIONS, RESULTS, MEMORY)),
     "run": (
         run, "run a study, or some targets of it, on this machine",
         (*STUDY_OPTIONS, ("targets", {"nargs": "*", "default": ["all"], "help": "all, data, report, an ablation, ..."}),
@@ -226,7 +232,11 @@ VERBS: dict[str, tuple[Verb, str, tuple[tuple[str, dict[str, Any]], ...]]] = {
     "train": (
         train, "train one slice of a stage",
         (*RECIPE, OUT, ("--before", {"type": Path, "nargs": "?", "help": "checkpoint of the slice before"}),
-         ("--autosave-seconds", {"type": float, "default": 60.0, "help": "default: %(default)s"})),
+         ("--autosave-seconds", {"type": float, "default": 60.0, "help": "default: %(default)s"}),
+         ("--recompute", {"type": int, "nargs": "+", "default": (), "metavar": "RESOLUTION",
+                          "help": "levels that keep no activations: less memory, more time, the same weights"}),
+         ("--compile", {"choices": ("none", "blocks", "network"), "default": "none",
+                        "help": "what torch.compile fuses; default: %(default)s"})),
     ),
     "export": (export, "write the weights of a finished stage", RECIPE),
     "convert": (

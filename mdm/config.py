@@ -297,6 +297,23 @@ class ResourceConfig(Strict):
     memory_mb: Positive = 4000
 
 
+class TrainingResources(ResourceConfig):
+    """What a training job asks for, and how it uses it: memory against time, with the same weights up to rounding."""
+
+    recompute: tuple[Positive, ...] = Field(
+        default=(), description="levels that compute their activations again on the way back instead of keeping them"
+    )
+    compile: Literal["none", "blocks", "network"] = Field(
+        default="none", description="what torch.compile fuses; needs a C++ compiler, on a GPU also Triton"
+    )
+
+    @property
+    def options(self) -> str:
+        """The same as options of `mdm train`."""
+        levels = f"--recompute {' '.join(map(str, self.recompute))}" if self.recompute else ""
+        return f"{levels} --compile {self.compile}".strip()
+
+
 class StageConfig(Strict):
     """One phase of progressive training."""
 
@@ -308,7 +325,14 @@ class StageConfig(Strict):
     validation: Name | None = Field(default=None, description="another validation set than the run's")
     train: dict[str, Any] = Field(default={}, description="settings of `train` that differ in this stage")
     diffusion: dict[str, Any] = Field(default={}, description="settings of `diffusion` that differ")
-    resources: ResourceConfig = ResourceConfig()
+    resources: TrainingResources = TrainingResources()
+
+    @model_validator(mode="after")
+    def _recomputes_its_own_levels(self) -> StageConfig:
+        foreign = sorted(set(self.resources.recompute) - set(self.resolutions))
+        if foreign:
+            raise ValueError(f"resources.recompute {foreign}: this stage has the levels {sorted(self.resolutions)}")
+        return self
 
 
 class NetworkConfig(Strict):

@@ -101,6 +101,7 @@ class SampleConfig(Strict):
     )
     threshold: Literal["none", "clip", "dynamic", "dynamic-deepfloyd"] = "clip"
     negative_prompt: str = Field(default="", description="guidance leads away from this caption")
+    precision: Literal["float32", "bf16"] = Field(default="float32", description="of the network's own arithmetic")
 
     @model_validator(mode="after")
     def _settings_have_an_effect(self) -> SampleConfig:

@@ -6,13 +6,17 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mdm.config import LevelConfig, ModelConfig
+from mdm.config import DiffusionConfig, LevelConfig, ModelConfig, TrainConfig
 from mdm.study import Study
+
+if TYPE_CHECKING:
+    from mdm.train.memory import Memory
 
 TRAINING_FACTOR = 3  # forward, gradients of activations, gradients of weights
 GIGA = 1e9
+CONFIGS = {"model": ModelConfig, "train": TrainConfig, "diffusion": DiffusionConfig}
 
 
 def gigaflops(model: ModelConfig) -> float:
@@ -130,6 +134,41 @@ def render(study: Study, results: Path) -> str:
         "(seconds_per_gigaflop in the study)"
     )
     return "\n".join(lines)
+
+
+def memory(study: Study) -> str:
+    """What a step of each training takes; networks are simulated, which takes seconds each."""
+    from mdm.train.memory import estimate  # torch is loaded only for this
+
+    lines = [
+        "",
+        f"{'memory of a training step':<44} {'batch':>6} {'weights':>9} {'gradients':>9} {'moments':>9} {'average':>9}"
+        f" {'peak':>9}  activations by level",
+    ]
+    known: dict[tuple[Any, ...], Memory] = {}
+    for ref in study.of_kind("train"):
+        recipe, resources = study.recipe(ref), study.resources(ref)
+        parent = study.recipe(recipe["parent"])["model"]["levels"] if recipe["parent"] else []
+        text = study.recipe(recipe["text"])["encoder"]["settings"] if recipe["text"] else {"max_tokens": 0}
+        parts = {key: recipe[key] for key in CONFIGS}
+        settings = {"tokens": text["max_tokens"], "inherited": len(parent), "recompute": resources.recompute}
+        settings["on_gpu"] = resources.gpus > 0
+        key = (json.dumps(parts), *settings.values())
+        if key not in known:
+            known[key] = estimate(*(kind(**parts[name]) for name, kind in CONFIGS.items()), **settings)
+        lines.append(_memory_line(ref, recipe["train"]["batch_images"], known[key]))
+    return "\n".join(lines)
+
+
+def _memory_line(ref: str, batch: int, memory: Memory) -> str:
+    figures = (memory.parameters, memory.gradients, memory.moments, memory.average, memory.peak)
+    levels = ", ".join(f"{r} px {size(kept)}" for r, kept in memory.activations.items())
+    return f"{ref:<44} {batch:>6} {' '.join(f'{size(figure):>9}' for figure in figures)}  {levels}"
+
+
+def size(count: int) -> str:
+    """`61 MiB`, `8.6 GiB`."""
+    return f"{count / 2**20:.0f} MiB" if count < 2**30 else f"{count / 2**30:.1f} GiB"
 
 
 def duration(seconds: float) -> str:

@@ -111,7 +111,7 @@ class Denoiser:
         levels = self._levels(moment)
         seen = [self.way.seen(x, level) for x, level in zip(pictures, levels, strict=True)]
         rows = zip(self._guided(seen, moment), pictures, levels, strict=True)
-        clean = [self.way.clean(said.float(), x, level) for said, x, level in rows]
+        clean = [self.way.clean(said, x, level) for said, x, level in rows]
         return [threshold(x0, self.config.threshold) for x0 in clean]
 
     def _guided(self, seen: list[Tensor], moment: Moment) -> list[Tensor]:
@@ -123,7 +123,9 @@ class Denoiser:
 
     def _call(self, seen: list[Tensor], moment: Moment, prompt: Prompt) -> list[Tensor]:
         told = torch.full((len(seen[0]),), moment.told, device=seen[0].device)
-        return self.model(seen, told, prompt.text, prompt.mask, labels=prompt.labels)
+        with torch.autocast(told.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            predictions = self.model(seen, told, prompt.text, prompt.mask, labels=prompt.labels)
+        return [said.float() for said in predictions]
 
     def _inside_interval(self, moment: Moment) -> bool:
         if self.config.guidance_interval is None:

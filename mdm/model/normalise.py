@@ -11,6 +11,8 @@ from torch.autograd.function import once_differentiable
 
 # Below that the 30 small operations of the way back cost more than they save.
 FUSED_NUMBERS = 2**17
+# In channels_last PyTorch gathers pictures below so many pixels value by value, which takes long for narrow groups.
+GATHERED_PIXELS, NARROW, FEW_NUMBERS = 1024, 8, 2**15
 
 
 class GroupNorm(nn.GroupNorm):
@@ -21,10 +23,23 @@ class GroupNorm(nn.GroupNorm):
     ) -> Tensor:
         if _worthwhile(x):
             return _Fused.apply(x, self.weight, self.bias, scale, shift, self.num_groups, self.eps, silu)
-        x = super().forward(x)
+        if x.dtype != self.weight.dtype:
+            x = self._in_half(x)
+        elif torch.is_grad_enabled() or x.device.type != "cpu":
+            x = super().forward(x)
+        else:
+            x, _, _ = _normalised(x, self.weight, self.bias, self.num_groups, self.eps)
         if scale is not None:
             x = torch.addcmul(_per_channel(shift), x, _per_channel(1 + scale))
         return F.silu(x, inplace=not x.requires_grad) if silu else x
+
+    def _in_half(self, x: Tensor) -> Tensor:
+        """Outside autocast, which would make float32 of what the next convolution wants as bf16.
+
+        The statistics of a group are float32 in either case.
+        """
+        with torch.autocast(x.device.type, enabled=False):
+            return F.group_norm(x, self.num_groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
 
 
 def _worthwhile(x: Tensor) -> bool:
@@ -48,12 +63,9 @@ class _Fused(torch.autograd.Function):
         eps: float,
         silu: bool,
     ) -> Tensor:
-        layout = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
-        x = x.contiguous(memory_format=layout)
-        size = (len(x), x.shape[1], x[0, 0].numel(), groups)
-        y, mean, rstd = torch.native_group_norm(x, weight, bias, *size, eps)
+        y, mean, rstd = _normalised(x, weight, bias, groups, eps)
         if scale is not None:
-            y = torch.addcmul(_per_channel(shift), y, _per_channel(1 + scale))
+            torch.addcmul(_per_channel(shift), y, _per_channel(1 + scale), out=y)
         ctx.save_for_backward(x, mean, rstd, weight, bias, scale, shift)
         ctx.silu = silu
         return F.silu(y, inplace=True) if silu else y
@@ -85,6 +97,25 @@ class _Fused(torch.autograd.Function):
         level = torch.addcmul(centre, bend, mean, value=-1)
         d_x = torch.addcmul(_per_channel(level), x, _per_channel(bend)).addcmul_(given, slope)
         return d_x, d_weight, d_bias, d_scale, None if scale is None else plain, None, None, None
+
+
+def _normalised(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """x [B,C,H,W] normalised, with mean and 1/deviation of every group [B,G]; float32 on the CPU."""
+    last = x.is_contiguous(memory_format=torch.channels_last)
+    x = x.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+    if len(x) == 1:  # a lone picture may come with any stride over the batch, which reads as another layout
+        x = x.as_strided(x.shape, (x.numel(), *x.stride()[1:]))
+    batch, channels, pixels = x.shape[0], x.shape[1], x[0, 0].numel()
+    gathered = last and pixels < GATHERED_PIXELS and channels // groups <= NARROW
+    if not gathered or x.numel() < FEW_NUMBERS:
+        return torch.native_group_norm(x, weight, bias, batch, channels, pixels, groups, eps)
+    sums = torch.stack([x.sum((2, 3)), x.square().sum((2, 3))]).view(2, batch, groups, -1)
+    mean, square = sums.mean(3) / pixels
+    rstd = torch.rsqrt((square - mean.square()).clamp(min=0) + eps)
+    gain = rstd[:, :, None] * weight.view(groups, -1)
+    offset = torch.addcmul(bias.view(groups, -1), mean[:, :, None], gain, value=-1)
+    gain, offset = gain.view(batch, channels), offset.view(batch, channels)
+    return torch.addcmul(_per_channel(offset), x, _per_channel(gain)), mean, rstd
 
 
 def _per_channel(values: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +38,11 @@ class Example:
         """The batch on the device, pictures in the memory layout that convolutions like."""
         if device.type == "cpu":
             return self
-        send = partial(Tensor.to, device=device, non_blocking=True)
+
+        def send(x: Tensor) -> Tensor:
+            # From pinned memory, or the copy would wait for all work that the device still has.
+            return x.pin_memory().to(device, non_blocking=True)
+
         images, noises = ([send(x) for x in part] for part in (self.images, self.noises))
         condition = (None if part is None else send(part) for part in (self.text, self.mask, self.labels))
         return Example(images, noises, send(self.times), *condition)

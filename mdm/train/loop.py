@@ -8,17 +8,18 @@ from pathlib import Path
 from types import FrameType
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mdm.config import DiffusionConfig, TrainConfig
-from mdm.diffusion.loss import training_loss
 from mdm.diffusion.schedule import levels
 from mdm.manifest import ArtifactError, read_recipe
+from mdm.model.execution import PLAIN, Execution
 from mdm.sizes import Size
 from mdm.train.checkpoint import Autosaves, only_trainer, write_checkpoint
 from mdm.train.example import step_seed, training_examples
 from mdm.train.optim import rate_share, set_rates
 from mdm.train.start import identity, slice_end, start
+from mdm.train.step import training_step
 from mdm.train.validation import open_validation
 
 
@@ -34,13 +35,15 @@ class StopRequest:
         self.received = number
 
 
-def train(recipe_path: Path, out: Path, before: Path | None, autosave_seconds: float) -> None:
+def train(
+    recipe_path: Path, out: Path, before: Path | None, autosave_seconds: float, execution: Execution = PLAIN
+) -> None:
     """Train until the image count that `out` stands for, then write it."""
     with only_trainer(out.parent / "progress"):
-        _train(recipe_path, out, before, autosave_seconds)
+        _train(recipe_path, out, before, autosave_seconds, execution)
 
 
-def _train(recipe_path: Path, out: Path, before: Path | None, autosave_seconds: float) -> None:
+def _train(recipe_path: Path, out: Path, before: Path | None, autosave_seconds: float, execution: Execution) -> None:
     recipe = read_recipe(recipe_path)
     config, diffusion = TrainConfig(**recipe["train"]), DiffusionConfig(**recipe["diffusion"])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -50,6 +53,7 @@ def _train(recipe_path: Path, out: Path, before: Path | None, autosave_seconds: 
     # The newest save of this slice, the slice before, the parent stage's weights, or fresh ones.
     state, progress = start(recipe_path, recipe, out, before, autosaves, device)
     resolutions = progress.resolutions
+    execution.apply(state.model, device)
     gammas = levels(diffusion, resolutions).to(device)
     examples = training_examples(recipe_path, recipe, resolutions)
     validation = open_validation(recipe_path, recipe, resolutions, gammas)
@@ -61,16 +65,7 @@ def _train(recipe_path: Path, out: Path, before: Path | None, autosave_seconds: 
         share = rate_share(config, state.images, total)
         set_rates(state.optimizers, share)
         torch.manual_seed(step_seed(recipe["seed"], state.images))  # dropout inside the network
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            loss, per_level = training_loss(state.model, diffusion, gammas, *example.inputs())
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(state.trained, config.clip_norm, foreach=True)
-        for optimizer in state.optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        state.images += config.batch_images
-        state.ema.update(config.batch_images, state.images)
-
+        loss, per_level, norm = training_step(state, config, diffusion, gammas, example)
         ticked = progress.add(state.images, config.batch_images, loss, per_level)
         saving = stop.received or autosaves.due() or state.images == end
         due = validation is not None and validation.due(state.images)

@@ -131,6 +131,15 @@ def test_guidance_of_one_is_no_guidance_and_no_second_batch(network) -> None:
     assert (guided[0] - plain[0]).abs().max() > 0.01
 
 
+def test_bf16_pictures_are_close_to_float32(network) -> None:
+    exact, rough = (
+        draw(network, negative=texts(1), guidance=3.0),
+        draw(network, negative=texts(1), guidance=3.0, precision="bf16"),
+    )
+    assert rough[0].dtype == torch.float32
+    assert 0 < (rough[0] - exact[0]).abs().mean() < 0.05
+
+
 def test_guidance_only_inside_its_interval(network) -> None:
     sizes = []
 

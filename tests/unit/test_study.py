@@ -72,6 +72,24 @@ def test_job_sizes_change_no_digest(write):
     assert trainings(study.load(write(other_sizes))) == trainings(study.load(write()))
 
 
+def test_how_a_job_computes_changes_no_digest_but_its_options(write):
+    def thrifty(raw):
+        raw["base"]["stages"]["r16"]["resources"] = {"recompute": [8, 16], "compile": "blocks"}
+
+    loaded = study.load(write(thrifty))
+    assert trainings(loaded) == trainings(study.load(write()))
+    options = [loaded.resources(ref).options for ref in trainings(loaded)[:2]]
+    assert options == ["--compile none", "--recompute 8 16 --compile blocks"]
+
+
+def test_a_stage_recomputes_only_levels_it_has(write):
+    def foreign(raw):
+        raw["base"]["stages"]["r8"]["resources"] = {"recompute": [16]}
+
+    with pytest.raises(StudyError, match=r"resources.recompute \[16\]: this stage has the levels \[8\]"):
+        study.load(write(foreign))
+
+
 def test_an_early_stage_changes_all_later_ones_and_reverting_finds_them_again(write):
     before = trainings(study.load(write()))
     changed = trainings(study.load(write(lambda raw: raw["base"]["stages"]["r8"].update(num_images=1024))))

@@ -16,6 +16,7 @@ from mdm.data.shards import index_data, write_manifest, write_shard
 from mdm.manifest import ArtifactError, digest, write_json
 from mdm.model.checkpoints import load_weights, state_hash
 from mdm.model.ema import Ema
+from mdm.model.execution import Execution
 from mdm.text.cache import embed
 from mdm.train.checkpoint import Autosaves, read_checkpoint, write_checkpoint
 from mdm.train.export import export
@@ -97,6 +98,12 @@ def test_two_slices_equal_one(fresh, unbroken):
     train(fresh["r8"], folder / "slice-64.ckpt", None, NEVER)
     train(fresh["r8"], folder / "final.ckpt", folder / "slice-64.ckpt", NEVER)
     assert_same(folder / "final.ckpt", unbroken)
+
+
+def test_recomputing_activations_trains_the_same_weights(fresh, unbroken):
+    out = fresh["r8"].parent / "final.ckpt"
+    train(fresh["r8"], out, None, NEVER, Execution(recompute=(8,)))
+    assert_same(out, unbroken)
 
 
 def start(recipe, autosave_seconds):

@@ -21,8 +21,10 @@ rule train_slice:
         gpu=partial(resource, "train", "gpus"),
         cpus_per_task=partial(resource, "train", "cpus"),
         mem_mb=partial(resource, "train", "memory_mb"),
+        # A resource, not a parameter: those that change would train anew.
+        how=partial(resource, "train", "options"),
     shell:
-        "exec python -m mdm --threads {resources.cpus_per_task} train {input.recipe} --out {output} --before {input.before} > {log} 2>&1"
+        "exec python -m mdm --threads {resources.cpus_per_task} train {input.recipe} --out {output} --before {input.before} {resources.how} > {log} 2>&1"
 
 
 # The last slice is kept: a finished stage can be continued or inspected.

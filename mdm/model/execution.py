@@ -1,0 +1,79 @@
+"""How a network is computed, not what: activations made twice instead of kept, operations fused by a compiler."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from mdm.config import StudyError
+from mdm.model.attention import PixelAttention
+from mdm.model.blocks import ResidualBlock
+from mdm.model.nested import NestedUNet
+from mdm.model.unet import UNet
+from mdm.sizes import Size
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Levels that compute their activations twice, and what torch.compile fuses."""
+
+    recompute: tuple[Size, ...] = ()
+    compile: str = "none"
+
+    def apply(self, network: UNet, device: torch.device) -> None:
+        """From now on the network is computed so."""
+        recompute(network, self.recompute)
+        compile_network(network, self.compile, device)
+
+
+PLAIN = Execution()
+
+
+def nest(network: UNet) -> Iterator[UNet]:
+    """The networks of all levels, highest resolution first."""
+    yield network
+    while isinstance(network, NestedUNet):
+        network = network.inner_unet
+        yield network
+
+
+def recompute(network: UNet, sizes: Collection[Size]) -> None:
+    """Keep only the inputs of the blocks of these levels for the way back, and compute the rest a second time."""
+    known = {level.level.size: level for level in nest(network)}
+    if unknown := [str(size) for size in sizes if size not in known]:
+        levels = ", ".join(map(str, known))
+        raise StudyError(f"recompute {', '.join(unknown)}: the network has the levels {levels}; write some of these")
+    for size, level in known.items():
+        for chain in (*level.down_blocks, *level.mid_blocks, *level.up_blocks):
+            chain.recompute = size in sizes
+
+
+def compile_network(network: UNet, extent: str, device: torch.device) -> None:
+    """Let torch.compile fuse each block, or the whole network; without a working compiler say so and change nothing."""
+    if extent == "none":
+        return
+    problem = _compiler_problem(device)
+    if problem:
+        print(f"warning: torch.compile does not work here, so nothing is compiled: {problem}", file=sys.stderr)
+        return
+    blocks = [module for module in network.modules() if isinstance(module, ResidualBlock | PixelAttention)]
+    # Sizes never change while a network trains, but differ from block to block: one program for each.
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 2 * len(blocks))
+    for module in blocks if extent == "blocks" else [network]:
+        module.compile(dynamic=False)
+
+
+def _compiler_problem(device: torch.device) -> str:
+    """The first line of what compiling the smallest function says, or nothing."""
+    try:
+        torch.compile(_one_more)(torch.zeros(8, device=device))
+    except Exception as error:  # whatever a missing or broken compiler raises; it is shown to the user
+        return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+    return ""
+
+
+def _one_more(x: torch.Tensor) -> torch.Tensor:
+    return x + 1

@@ -1,0 +1,179 @@
+"""How much memory a training step takes: the step itself, run on tensors without content, with every byte counted."""
+
+from __future__ import annotations
+
+import weakref
+from collections import Counter
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from mdm.config import DiffusionConfig, ModelConfig, TrainConfig
+from mdm.diffusion.loss import training_loss
+from mdm.model import build, execution, normalise
+from mdm.model.checkpoints import INNER
+from mdm.model.ema import Ema
+from mdm.model.unet import UNet
+from mdm.sizes import Size, shape
+from mdm.train.example import Example
+from mdm.train.optim import make_optimizers
+from mdm.train.state import TrainingState
+from mdm.train.step import training_step
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes; activations by level, as they stand between the way forth and the way back."""
+
+    parameters: int
+    gradients: int
+    moments: int
+    average: int
+    activations: dict[Size, int]
+    peak: int
+
+
+class Ledger(TorchDispatchMode):
+    """Counts the bytes that are alive, and their peak, under the label at the time of their birth."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.label: Size | None = None
+        self.alive: Counter[Size | None] = Counter()
+        self.peak = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor):
+                self._enter(leaf.untyped_storage())
+        return out
+
+    def _enter(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._known:
+            return
+        self._known.add(key)
+        self.alive[self.label] += size
+        self.peak = max(self.peak, self.alive.total())
+        weakref.finalize(storage, self._leave, key, self.label, size)
+
+    def _leave(self, key: int, label: Size | None, size: int) -> None:
+        self._known.discard(key)
+        self.alive[label] -= size
+
+
+def estimate(
+    model: ModelConfig,
+    train: TrainConfig,
+    diffusion: DiffusionConfig,
+    *,
+    tokens: int,
+    inherited: int = 0,
+    recompute: Collection[Size] = (),
+    on_gpu: bool = False,
+) -> Memory:
+    """Memory of a step: captions of `tokens` positions, the lowest `inherited` levels from a parent stage.
+
+    What the libraries themselves take is not in it: on a CPU up to half a gigabyte, and some room between tensors.
+    """
+    network = _without_content(model)
+    execution.recompute(network, recompute)
+    with _algorithms(on_gpu), FakeTensorMode(), Ledger() as ledger:
+        _give_storage(network)
+        parameters = ledger.alive.total()
+        prefix = INNER * (len(model.levels) - inherited)
+        names = {name for name, _ in network.named_parameters() if inherited and name.startswith(prefix)}
+        optimizers = make_optimizers(network, train, names)
+        state = TrainingState(network, Ema(network, train.ema_halflife_images), optimizers)
+        average = ledger.alive.total() - parameters
+        moments, gradients = _first_moments(state, ledger)
+        example, gammas = _example(model, train, tokens), torch.empty(len(model.levels), diffusion.steps + 1)
+        activations = _activations(state, train, diffusion, gammas, example, ledger)
+        ledger.peak = 0
+        training_step(state, train, diffusion, gammas, example)
+    return Memory(parameters, gradients, moments, average, activations, ledger.peak)
+
+
+def _without_content(model: ModelConfig) -> UNet:
+    with torch.device("meta"):
+        return build(model).to(memory_format=torch.channels_last).train()
+
+
+@contextmanager
+def _algorithms(on_gpu: bool) -> Iterator[None]:
+    """The simulated device is always a CPU; a GPU does not take the CPU's own way through a normalisation."""
+    kept = normalise.FUSED_NUMBERS
+    normalise.FUSED_NUMBERS = 2**62 if on_gpu else kept
+    try:
+        yield
+    finally:
+        normalise.FUSED_NUMBERS = kept
+
+
+def _give_storage(network: nn.Module) -> None:
+    """From the meta device to a simulated one, each weight in its own memory layout."""
+    for module in network.modules():
+        for tensors in (module._parameters, module._buffers):
+            for name, old in tensors.items():
+                if old is not None:
+                    new = torch.empty_strided(old.shape, old.stride(), dtype=old.dtype)
+                    tensors[name] = nn.Parameter(new) if isinstance(old, nn.Parameter) else new
+
+
+def _first_moments(state: TrainingState, ledger: Ledger) -> tuple[int, int]:
+    """The optimiser makes its moments in its first step; bytes of moments and of gradients."""
+    before = ledger.alive.total()
+    for parameter in state.trained:
+        parameter.grad = torch.empty_like(parameter)
+    gradients = ledger.alive.total() - before
+    for optimizer in state.optimizers:
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return ledger.alive.total() - before, gradients
+
+
+def _example(model: ModelConfig, train: TrainConfig, tokens: int) -> Example:
+    batch = train.batch_images
+    images, noises = ([torch.empty(batch, *shape(size)) for size in model.resolutions] for _ in range(2))
+    text = (torch.empty(batch, tokens, model.text_channels), torch.empty(batch, tokens)) if model.text_channels else ()
+    times, labels = (torch.empty(batch, dtype=torch.long) for _ in range(2))
+    return Example(images, noises, times, *(text or (None, None)), labels if model.classes else None)
+
+
+def _activations(
+    state: TrainingState,
+    train: TrainConfig,
+    diffusion: DiffusionConfig,
+    gammas: Tensor,
+    example: Example,
+    ledger: Ledger,
+) -> dict[Size, int]:
+    """What each level keeps for the way back."""
+
+    def enter(size: Size) -> Any:
+        def hook(*_: Any) -> None:
+            ledger.label = size
+
+        return hook
+
+    hooks = []
+    for level in execution.nest(state.model):
+        inside = [module for name, module in level.named_modules() if name and not name.startswith("inner_unet")]
+        hooks += [module.register_forward_pre_hook(enter(level.level.size)) for module in inside]
+    with torch.autocast("cpu", torch.bfloat16, enabled=train.precision == "bf16"):
+        loss, _ = training_loss(state.model, diffusion, gammas, *example.inputs())
+    ledger.label = None
+    found = {size: ledger.alive[size] for size in state.model.config.resolutions}
+    del loss
+    for hook in hooks:
+        hook.remove()
+    return found

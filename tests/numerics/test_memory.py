@@ -1,0 +1,95 @@
+"""The simulated step against the bytes that PyTorch's allocator hands out in a real one."""
+
+import pytest
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from mdm import plan, study
+from mdm.config import DiffusionConfig, LevelConfig, ModelConfig, TrainConfig
+from mdm.diffusion.schedule import levels
+from mdm.model import build, execution
+from mdm.model.ema import Ema
+from mdm.train.example import Example
+from mdm.train.memory import estimate
+from mdm.train.optim import make_optimizers
+from mdm.train.state import TrainingState
+from mdm.train.step import training_step
+
+TOKENS = 16
+INNER = LevelConfig(resolution=16, channels=(64, 128), resnets=(1, 1), attention=(0, 1), middle=True)
+WIDE = LevelConfig(resolution=8, channels=(256, 384), resnets=(1, 1), attention=(0, 1), middle=True)
+OUTER = LevelConfig(resolution=64, channels=(32, 64, 64), resnets=(1, 1, 1))
+CASES = {
+    "mostly weights": ((WIDE,), {"batch_images": 2}, {}),
+    "mostly activations": ((INNER, OUTER), {"batch_images": 8}, {}),
+    "recomputed": ((INNER, OUTER), {"batch_images": 8}, {"recompute": (64,)}),
+    "bf16": ((INNER, OUTER), {"batch_images": 8, "precision": "bf16"}, {}),
+    "mixed batch": ((INNER, OUTER), {"batch_images": 8}, {"diffusion": DiffusionConfig(mixed_ratio=(1, 1))}),
+    "frozen": ((INNER, OUTER), {"batch_images": 4, "inner_rate": 0.0}, {"inherited": 1}),
+}
+
+
+def settings(name):
+    nest, train, rest = CASES[name]
+    model = ModelConfig(levels=nest, text_channels=64)
+    train = TrainConfig(**{"learning_rate": 1e-4, "ema_halflife_images": 1000, **train})
+    return model, train, rest.get("diffusion", DiffusionConfig()), rest
+
+
+def measured(model, train, diffusion, rest):
+    """Bytes of weights, moments and average, and the most that a step allocates on top of them."""
+    network = build(model).to(memory_format=torch.channels_last).train()
+    execution.recompute(network, rest.get("recompute", ()))
+    inherited = {n for n, _ in network.named_parameters() if rest.get("inherited") and n.startswith("inner_unet.")}
+    state = TrainingState(network, Ema(network, 1000), make_optimizers(network, train, inherited))
+    clean, noises = ([torch.randn(train.batch_images, 3, r, r) for r in model.resolutions] for _ in range(2))
+    text = torch.randn(train.batch_images, TOKENS, 64), torch.ones(train.batch_images, TOKENS)
+    example = Example(clean, noises, torch.arange(train.batch_images), *text, None)
+    gammas = levels(diffusion, model.resolutions)
+    training_step(state, train, diffusion, gammas, example)  # makes the moments
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        training_step(state, train, diffusion, gammas, example)
+    events = [e for e in profiled.profiler.kineto_results.events() if e.name() == "[memory]"]
+    now = most = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        now += event.nbytes()
+        most = max(most, now)
+    inputs = sum(x.nbytes for x in (*clean, *noises, *text))
+    return sum(tensor.nbytes for tensor in state.tensors().values()) + inputs + most
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_the_estimate_is_what_a_step_takes(name):
+    model, train, diffusion, rest = settings(name)
+    known = {key: value for key, value in rest.items() if key != "diffusion"}
+    memory = estimate(model, train, diffusion, tokens=TOKENS, **known)
+    assert memory.peak == pytest.approx(measured(model, train, diffusion, rest), rel=0.05)
+
+
+def test_the_parts_of_an_estimate():
+    model, train, diffusion, _ = settings("mostly activations")
+    with torch.device("meta"):
+        count = sum(p.numel() for p in build(model).parameters())
+    kept = estimate(model, train, diffusion, tokens=TOKENS)
+    assert kept.gradients == kept.average == 4 * count
+    assert kept.parameters == pytest.approx(4 * count, rel=1e-3)  # and the frequencies of the time embedding
+    assert kept.moments == pytest.approx(8 * count, rel=1e-3)  # and the count of steps
+    again = estimate(model, train, diffusion, tokens=TOKENS, recompute=(64,))
+    assert again.activations[64] < kept.activations[64] / 2
+    assert again.activations[16] == kept.activations[16]
+    double = estimate(model, train.model_copy(update={"batch_images": 16}), diffusion, tokens=TOKENS)
+    assert double.activations[64] == pytest.approx(2 * kept.activations[64], rel=0.05)
+
+
+def test_frozen_levels_have_neither_gradients_nor_moments():
+    model, train, diffusion, rest = settings("frozen")
+    memory = estimate(model, train, diffusion, tokens=TOKENS, **rest)
+    assert memory.gradients < memory.parameters / 2
+    assert memory.moments == pytest.approx(2 * memory.gradients, rel=1e-2)
+
+
+def test_the_plan_lists_every_training():
+    loaded = study.load("quick")
+    lines = plan.memory(loaded).splitlines()
+    assert all(any(line.startswith(ref) and "8 px" in line for line in lines) for ref in loaded.of_kind("train"))
