@@ -100,8 +100,17 @@ def test_augmentation_is_seeded_and_stays_in_range() -> None:
 def test_orthogonalised_keeps_directions_and_evens_sizes(shape: tuple[int, int]) -> None:
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     u, _, v = torch.linalg.svd(matrix, full_matrices=False)
-    sizes = torch.diagonal(u.T @ orthogonalised(matrix) @ v.T)
+    sizes = torch.diagonal(u.T @ orthogonalised([matrix])[0] @ v.T)
     assert sizes.min() > 0.3 and sizes.max() < 1.3
+
+
+def test_orthogonalised_matrices_do_not_depend_on_their_company() -> None:
+    shapes = [(8, 30), (30, 8), (16, 16), (8, 8), (40, 16)]
+    matrices = [torch.randn(shape, generator=torch.Generator().manual_seed(i)) for i, shape in enumerate(shapes)]
+    for together, matrix in zip(orthogonalised(matrices), matrices, strict=True):
+        torch.testing.assert_close(together, orthogonalised([matrix])[0], rtol=0, atol=1e-5)
+        torch.testing.assert_close(together, orthogonalised([matrix * 100])[0], rtol=0, atol=1e-5)
+    assert torch.equal(orthogonalised([torch.zeros(4, 6)])[0], torch.zeros(4, 6))
 
 
 def test_unlabelled_pictures_and_bad_settings_are_refused(trained: Path) -> None:
