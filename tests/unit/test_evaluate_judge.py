@@ -11,7 +11,7 @@ import torch
 from evaluate_artifacts import put, ref, scenes
 
 from mdm.config import StudyError
-from mdm.evaluate.augment import augment
+from mdm.evaluate.augment import augment, warp
 from mdm.evaluate.judge import fit_judge, open_labelled, reading_loss, train_judge
 from mdm.evaluate.judge_network import Judge, JudgeReader, log_absent, presence, to_input
 from mdm.evaluate.labels import encode
@@ -94,6 +94,15 @@ def test_augmentation_is_seeded_and_stays_in_range() -> None:
     assert torch.equal(first, again)
     assert first.abs().max() <= 1
     assert 0.005 < (first - pictures).abs().mean() < 0.3
+
+
+def test_warping_moves_what_is_drawn() -> None:
+    picture = torch.zeros(1, 3, 32, 32)
+    picture[:, :, 8:16, 8:16] = 1
+    still, moved = torch.zeros(1, 2, 12, 12), torch.zeros(1, 2, 12, 12)
+    moved[:, 0] = 8 / 16  # to look half of half the side further right is to move the picture left by 8 pixels
+    torch.testing.assert_close(warp(picture, still), picture, rtol=0, atol=1e-5)
+    torch.testing.assert_close(warp(picture, moved)[..., :24], picture[..., 8:], rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(8, 30), (30, 8), (16, 16)])
