@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from mdm.manifest import read_json
 from mdm.results import figure_ablation, figures, gallery, instruments, provenance, style, tables
 from mdm.results.claims import VERDICTS, judge_all
-from mdm.results.collect import Artifacts, Evidence, read_metrics
+from mdm.results.collect import Artifacts, read_evidence
 from mdm.results.names import sampled_runs
 from mdm.results.rerun import commands
 from mdm.study import group_members
@@ -75,7 +75,7 @@ class Page:
     def __init__(self, study: Any, sources: Sources) -> None:
         self.study, self.sources = study, sources
         self.artifacts = Artifacts(sources.results)
-        self.evidence = Evidence(study, read_metrics(sources.metrics_csv))
+        self.evidence = read_evidence(study, sources.metrics_csv)
         self.made = provenance.records(study, self.artifacts)
         self.labels = {name: self.evidence.label(name) for name in self.evidence.run_names}
         self.protocol = self.evidence.protocol()

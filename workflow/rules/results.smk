@@ -7,6 +7,7 @@ rule collect_metrics:
         code=SHARED_CODE,
     output:
         f"{RESULTS}/metrics.csv",
+        f"{RESULTS}/differences.csv",
         f"{RESULTS}/missing.json",
     log:
         f"{RESULTS}/logs/collect.log",
