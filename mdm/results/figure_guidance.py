@@ -41,7 +41,7 @@ def draw(evidence: Evidence, artifacts: Artifacts) -> Figure:
             )
     axis.set_xlabel(describe(pair[0]).heading)
     axis.set_ylabel(describe(pair[1]).heading)
-    axis.legend(loc="best")
+    style.legend_below(drawn, [axis])
     return drawn
 
 

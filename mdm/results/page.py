@@ -11,7 +11,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from mdm.manifest import read_json
-from mdm.results import figure_ablation, figures, gallery, instruments, provenance, style, tables
+from mdm.results import figure_ablation, figures, gallery, instruments, legend, provenance, style, tables
 from mdm.results.claims import VERDICTS, judge_all
 from mdm.results.collect import Artifacts, read_evidence
 from mdm.results.names import sampled_runs
@@ -57,6 +57,7 @@ class FigureView:
     title: str
     caption: str
     svg: Markup
+    legend: list[legend.Entry]
     provenance: str
 
 
@@ -93,8 +94,10 @@ class Page:
     def figure(self, name: str, words: tuple[str, str], draw: Callable[[], Figure], line: str) -> FigureView:
         """A figure drawn anew, so that it can follow the page's theme."""
         with style.drawing(name):
-            svg = style.themed(style.as_svg(draw()), name, ". ".join(words))
-        return FigureView(name, *words, Markup(svg), line)  # our own SVG: matplotlib escapes its words
+            drawn = draw()
+            entries = legend.taken(drawn)
+            svg = style.themed(style.as_svg(drawn), name, ". ".join(words))
+        return FigureView(name, *words, Markup(svg), entries, line)  # our own SVG: matplotlib escapes its words
 
     def figures(self) -> list[FigureView]:
         """The figures that concern all runs."""
