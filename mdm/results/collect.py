@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mdm.manifest import ArtifactError, read_json, write_atomic, write_json
 from mdm.results.metrics import EVALUATION, describe, position
 from mdm.results.pairs import COLUMNS as PAIR_COLUMNS
@@ -83,9 +85,18 @@ def digest_of(reference: str) -> str:
     return reference.rpartition("-")[2]
 
 
-def final_validation(history: list[dict[str, Any]]) -> dict[str, float]:
-    """The last held-out loss by resolution, {} when none was measured."""
-    return next((line["validation"] for line in reversed(history) if line.get("validation")), {})
+def final_validation(history: list[dict[str, Any]]) -> dict[str, Quantity]:
+    """The last held-out loss by resolution, {} when none was measured; with an interval if it was drawn repeatedly."""
+    last = next((line for line in reversed(history) if line.get("validation")), {})
+    draws = last.get("validation_draws") or {}
+    return {name: _over_draws(draws.get(name, [loss])) for name, loss in last.get("validation", {}).items()}
+
+
+def _over_draws(values: list[float]) -> Quantity:
+    """Mean of equal measurements with other noise, and its 95 % interval."""
+    from mdm.evaluate.intervals import mean_with_interval
+
+    return measured(values[0], None, None) if len(values) < 2 else measured(*mean_with_interval(np.array(values)))
 
 
 def collect(study: Any, results: Path) -> tuple[list[Row], list[dict[str, Any]]]:
@@ -114,7 +125,7 @@ def _absent(run: Any, artifact: str, what: str, protocol: str) -> dict[str, Any]
 def _stage_rows(
     run: Any, stage: Any, manifest: dict[str, Any], history: list[dict[str, Any]], cost: dict[str, Any]
 ) -> Iterator[Row]:
-    values: dict[str, float | None] = {
+    values: dict[str, float | Quantity | None] = {
         "parameters": manifest.get("parameters"),
         "train_images": cost["images"],
         "train_seconds": cost["seconds"],
@@ -128,7 +139,9 @@ def _stage_rows(
         values[f"validation_loss_{resolution}"] = loss
     for metric, value in values.items():
         if value is not None:
-            yield Row(run.name, stage.name, run.seed, metric, value, None, None, "", **cost)
+            found = value if isinstance(value, Quantity) else measured(value, None, None)
+            ends = (None, None) if found.exact else (found.low, found.high)
+            yield Row(run.name, stage.name, run.seed, metric, found.value, *ends, "", **cost)
 
 
 def _collect_evaluation(

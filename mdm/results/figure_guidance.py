@@ -45,6 +45,22 @@ def draw(evidence: Evidence, artifacts: Artifacts) -> Figure:
     return drawn
 
 
+def summary(evidence: Evidence, artifacts: Artifacts) -> str:
+    """What the points say, in a sentence for each network: the score may peak between the weights."""
+    protocol = evidence.protocol()
+    pair = metric_pair(evidence, protocol)
+    found = points_by_network(evidence, artifacts, protocol, pair) if pair else {}
+    sentences = []
+    for label, points in found.items():
+        best = {side: sorted(points, key=lambda p: getattr(p, side).value) for side in ("x", "y")}
+        values = ", ".join(f"{p.y.text()} at {p.weight:g}" for p in points)
+        sentences.append(
+            f"{label}: {describe(pair[1]).title} {values}; highest at weight {best['y'][-1].weight:g}, "
+            f"{describe(pair[0]).title} lowest at {best['x'][0].weight:g}."
+        )
+    return " ".join(sentences)
+
+
 def _errorbar(axis: Axes, xs: list[Quantity], ys: list[Quantity], label: str, look: dict[str, Any]) -> None:
     bars = [[[q.below for q in side], [q.above for q in side]] for side in (xs, ys)]
     axis.errorbar([q.value for q in xs], [q.value for q in ys], xerr=bars[0], yerr=bars[1], label=label,

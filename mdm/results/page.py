@@ -10,8 +10,9 @@ from typing import Any
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from mdm import manifest
 from mdm.manifest import read_json
-from mdm.results import figure_ablation, figures, gallery, instruments, legend, provenance, style, tables
+from mdm.results import figure_ablation, figure_guidance, figures, gallery, instruments, legend, provenance, style, tables
 from mdm.results.claims import VERDICTS, judge_all
 from mdm.results.collect import Artifacts, read_evidence
 from mdm.results.names import sampled_runs
@@ -23,12 +24,15 @@ CAPTIONS = {
         "Training curves",
         "Loss of each level against training pictures (left) and wall-clock seconds (right), stages of a run "
         "joined; paler lines are further seeds. Losses of a level compare between runs that give it the same "
-        "noise schedule.",
+        "noise schedule. A validation loss is measured on the same few pictures, times and noises for every run and "
+        "hangs on those with much noise: bars at the ends of stages hold 95 % of such measurements with other noises.",
     ),
     "guidance": (
         "Guidance",
-        "Agreement with the caption against the Fréchet distance; each point is one guidance weight (its "
-        "number), bars are 95 % intervals. Up and to the left is better.",
+        "Agreement with the caption against the Fréchet distance, both as our small instruments see them; each "
+        "point is one guidance weight (its number) of one trained network, bars are 95 % intervals. Up and to the "
+        "left is better. More guidance need not mean more agreement: beyond some weight pictures leave what the "
+        "instruments were trained on, and the score falls again.",
     ),
     "alignment": (
         "Alignment by factor",
@@ -101,12 +105,19 @@ class Page:
 
     def figures(self) -> list[FigureView]:
         """The figures that concern all runs."""
-        return [
-            self.figure(
-                name, words, lambda name=name: figures.draw(name, self.evidence, self.artifacts), self.line()
-            )
-            for name, words in CAPTIONS.items()
-        ]
+        made = []
+        for name, (title, caption) in CAPTIONS.items():
+            words = (title, " ".join([caption, *self._measured_notes(name)]))
+            draw = lambda name=name: figures.draw(name, self.evidence, self.artifacts)  # noqa: E731
+            made.append(self.figure(name, words, draw, self.line()))
+        return made
+
+    def _measured_notes(self, name: str) -> list[str]:
+        """What a caption says of the numbers themselves."""
+        if name != "guidance":
+            return []
+        said = [figure_guidance.summary(self.evidence, self.artifacts)]
+        return [*filter(None, said), *instruments.clip_notes(self.evidence, self.artifacts)]
 
     def galleries(self, first_count: int, other_count: int) -> list[dict[str, Any]]:
         """Pictures of each run; the study's first run shows the most prompts."""
@@ -169,8 +180,16 @@ class Page:
         return {
             "study": self.study, "made": made, "protocol": self.protocol,
             "missing": [m for m in missing if runs is None or m["run"] in runs],
-            "commits": provenance.distinct(r.commit for r in made if r.done),
+            "commits": provenance.distinct([*(r.commit for r in made if r.done), *self._measuring_commits(runs)]),
+            "source": provenance.commit_text(manifest.provenance()["git"]),
         }  # fmt: skip
+
+    def _measuring_commits(self, runs: list[str] | None) -> list[str]:
+        """The source that drew and measured, which may be another than the one that trained."""
+        chosen = [run for run in self.study.runs if runs is None or run.name in runs]
+        refs = [ref for run in chosen for e in run.evaluations for ref in (e.samples, e.features, e.scores)]
+        found = [(self.artifacts.json(ref, "manifest.json") or {}).get("git") for ref in dict.fromkeys(refs)]
+        return [provenance.commit_text(git) for git in found if git]
 
     def report(self) -> dict[str, Any]:
         """The whole report but its galleries."""
