@@ -303,9 +303,8 @@ def test_matrices_may_have_a_rate_of_their_own():
 
 
 def test_the_end_of_a_stage_is_measured_with_other_noises_too(fresh):
-    results, recipes = fresh
-    folder = recipes["r8"].parent
-    train(recipes["r8"], folder / "final.ckpt", None, NEVER)
+    folder = fresh["r8"].parent
+    train(fresh["r8"], folder / "final.ckpt", None, NEVER)
     lines = [json.loads(line) for line in (folder / "progress" / "history.jsonl").read_text().splitlines()]
     measured = [line for line in lines if "validation" in line]
     assert [line["images"] for line in measured] == [64, 128]
