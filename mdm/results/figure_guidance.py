@@ -54,8 +54,10 @@ def summary(evidence: Evidence, artifacts: Artifacts) -> str:
     for label, points in found.items():
         best = {side: sorted(points, key=lambda p: getattr(p, side).value) for side in ("x", "y")}
         values = ", ".join(f"{p.y.text()} at {p.weight:g}" for p in points)
+        unsure = best["y"][-1].y.low <= best["y"][0].y.high
         sentences.append(
-            f"{label}: {describe(pair[1]).title} {values}; highest at weight {best['y'][-1].weight:g}, "
+            f"{label}: {describe(pair[1]).title} {values}; highest at weight {best['y'][-1].weight:g}"
+            f"{' (but the intervals of all overlap)' if unsure else ''}, "
             f"{describe(pair[0]).title} lowest at {best['x'][0].weight:g}."
         )
     return " ".join(sentences)

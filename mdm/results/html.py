@@ -39,7 +39,7 @@ def environment() -> Environment:
 
 
 UNITS = re.compile(r"(?<=\d) (?=(?:s|min|h|k|M|G|px|%|pictures)\b|%)")
-HYPHENED = re.compile(r"(?<![\w/.&;-])[a-z0-9]+(?:-[a-z0-9]+)+(?![\w/.-]*[/\w])")
+HYPHENED = re.compile(r"(?<![\w/.&-])[a-z0-9]+(?:-[a-z0-9]+)+(?![\w/.-]*[/\w])")
 
 
 def prose(text: str) -> Markup:

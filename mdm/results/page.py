@@ -32,7 +32,7 @@ CAPTIONS = {
         "Agreement with the caption against the Fréchet distance, both as our small instruments see them; each "
         "point is one guidance weight (its number) of one trained network, bars are 95 % intervals. Up and to the "
         "left is better. More guidance need not mean more agreement: beyond some weight pictures leave what the "
-        "instruments were trained on, and the score falls again.",
+        "instruments were trained on, and the score may fall again.",
     ),
     "alignment": (
         "Alignment by factor",

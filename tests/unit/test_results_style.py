@@ -63,5 +63,6 @@ def test_a_series_differs_by_more_than_its_colour():
 
 def test_prose_keeps_numbers_with_units_and_names_whole_and_escapes():
     text = str(html.prose("took 16 s under zero-shot, 94.5 % of data/scenes-new-f17d <b>no-show</b>"))
+    assert str(html.prose('x["no-go"]')) == 'x[&#34;<span class="whole">no-go</span>&#34;]'
     assert "16\u00a0s" in text and "94.5\u00a0%" in text and '<span class="whole">zero-shot</span>' in text
     assert "data/scenes-new-f17d" in text and "<b>" not in text and "&lt;b&gt;" in text

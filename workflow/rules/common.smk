@@ -21,7 +21,9 @@ SAME_STUDY = f"--nolock --snakefile {shlex.quote(str(workflow.main_snakefile))} 
 RESULTS = names.home("results", STUDY)
 REPORTS = names.home("reports", STUDY)
 CODE = study_file.ROOT / "mdm" / "results"
-SHARED_CODE = [CODE / f"{name}.py" for name in ("collect", "metrics", "pairs", "quantity")]
+SHARED_CODE = [
+    CODE / f"{name}.py" for name in ("collect", "metrics", "pairs", "quantity")
+]
 TABLE_CODE = [
     CODE / f"{name}.py" for name in ("tables", "render", "literature", "instruments")
 ]

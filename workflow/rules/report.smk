@@ -48,9 +48,9 @@ rule publish:
         "reports/{page}.html",
     log:
         f"{RESULTS}/logs/publish-{{page}}.log",
+    localrule: True
     params:
         study=STUDY.name,
-    localrule: True
     shell:
         "cp {input} {output} 2> {log}"
 
