@@ -45,7 +45,7 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
     except OSError as error:
         if not _concerns(path, error):
             raise
-        before = "what stood there is unchanged" if path.is_file() else "nothing was left there"
+        before = "what stood there is unchanged" if os.path.isfile(path) else "nothing was left there"
         raise ArtifactError(
             f"{path} cannot be written: {error.strerror}; {before}. Make room or choose another place, and run it again"
         ) from error
