@@ -152,41 +152,52 @@ def score(options: argparse.Namespace) -> None:
     score(options.recipe)
 
 
+def _of_study(options: argparse.Namespace) -> tuple[Any, Path]:
+    """The study, and the folder of its own results."""
+    from mdm.results.names import home
+
+    study = _study(options)
+    return study, home(options.results, study)
+
+
 def collect(options: argparse.Namespace) -> None:
     from mdm.results import collect
 
-    _, missing = collect.write(
-        _study(options), options.results, options.results / "metrics.csv", options.results / "missing.json"
-    )
+    study, own = _of_study(options)
+    _, missing = collect.write(study, options.results, own / "metrics.csv", own / "missing.json")
     print(f"{len(missing)} results are missing")
 
 
 def tables(options: argparse.Namespace) -> None:
     from mdm.results import tables
 
-    tables.write(
-        _study(options), options.results / "metrics.csv", options.results, LITERATURE, options.results / "tables"
-    )
+    study, own = _of_study(options)
+    tables.write(study, own / "metrics.csv", options.results, LITERATURE, own / "tables")
 
 
 def figure(options: argparse.Namespace) -> None:
     from mdm.results import figures
 
-    metrics, out = options.results / "metrics.csv", options.results / "figures"
-    figures.write(_study(options), options.name, metrics, options.results, out)
+    study, own = _of_study(options)
+    figures.write(study, options.name, own / "metrics.csv", options.results, own / "figures")
 
 
 def claims(options: argparse.Namespace) -> None:
     from mdm.results import claims
 
-    claims.write(_study(options), options.results / "metrics.csv", options.results / "claims.json")
+    study, own = _of_study(options)
+    claims.write(study, own / "metrics.csv", own / "claims.json")
 
 
 def report(options: argparse.Namespace) -> None:
     from mdm.results import report
+    from mdm.results.names import home
 
-    missing = report.write(_study(options), options.results, options.out, options.ablation)
-    print(f"{options.out}" + (f" (partial: {len(missing)} results are missing)" if missing else ""))
+    study = _study(options)
+    page = f"ablations/{options.ablation}.html" if options.ablation else "index.html"
+    out = options.out or home("reports", study) / page
+    missing = report.write(study, options.results, out, options.ablation)
+    print(f"{out}" + (f" (partial: {len(missing)} results are missing)" if missing else ""))
 
 
 def run(options: argparse.Namespace) -> int:
@@ -204,7 +215,7 @@ FILES = ("--files", {"action": "store_true", "help": "also the files from outsid
 MEMORY = ("--memory", {"action": "store_true", "help": "also the memory of a training step (seconds per network)"})
 RESULTS = ("--results", {"type": Path, "default": Path("results"), "help": "default: %(default)s"})
 OUT = ("--out", {"type": Path, "required": True})
-REPORT_OUT = ("--out", {"type": Path, "default": Path("reports/index.html"), "help": "default: %(default)s"})
+REPORT_OUT = ("--out", {"type": Path, "help": "default: reports/studies/STUDY/index.html"})
 FORCE = ("--force", {"action": "store_true", "help": "replace a file that is there"})
 ABLATION = ("--ablation", {"help": "the page of one ablation"})
 

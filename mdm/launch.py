@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
-import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,17 +11,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 from mdm.config import StudyError
 from mdm.external import check_files
 from mdm.plan import training_gigaflops
-from mdm.study import Study
+from mdm.study import Study, group_members
+from mdm.watch import Outlook, Screen, users
 
-FINISHED = re.compile(r"^Finished jobid: \d+ \(Rule: (\S+)\)|^(\d+) of (\d+) steps")
 FOLDER = Path(".snakemake")
 LOG = FOLDER / "mdm-run.log"
-RECENT_SECONDS = 15  # a status file older than this belongs to a stage that is not running
 
 
 @contextmanager
@@ -46,7 +41,8 @@ def run(study: Study, targets: list[str], cores: str) -> int:
     """Run targets of a study on this machine; the exit status is Snakemake's."""
     started = time.monotonic()
     check_files(study)  # one clear message before anything starts
-    command = [sys.executable, "-m", "snakemake", *targets, "--cores", cores, "--nolock"]
+    # The progress below is read from what Snakemake says of each job, whatever a profile leaves out.
+    command = [sys.executable, "-m", "snakemake", *targets, "--cores", cores, "--nolock", "--quiet", "host"]
     command += ["--config", *study.call.snakemake, "--prioritize", *go_first(study)]
     print(f"study {study.name}: planning (details in {LOG})", flush=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite stop, like Ctrl-C
@@ -55,8 +51,8 @@ def run(study: Study, targets: list[str], cores: str) -> int:
         child = subprocess.Popen(
             command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, pass_fds=[lock]
         )  # fmt: skip
-        status = _watch(child)
-    _conclude(status, time.monotonic() - started)
+        status = _watch(child, Screen(sys.stdout, users(study), Outlook(study, targets, Path("results"))))
+    _conclude(status, time.monotonic() - started, pages(study, targets))
     return status
 
 
@@ -67,9 +63,8 @@ def go_first(study: Study) -> list[str]:
     return [f"results/{ref}/manifest.json" for ref in dict.fromkeys([*base, longest])]
 
 
-def _watch(child: subprocess.Popen[bytes]) -> int:
-    """Show finished rules, and on a terminal also what is training, until Snakemake ends."""
-    screen = Screen(sys.stdout)
+def _watch(child: subprocess.Popen[bytes], screen: Screen) -> int:
+    """Show what happens until Snakemake ends; its exit status."""
     with open(LOG, errors="replace") as log:
         while True:
             try:
@@ -83,49 +78,19 @@ def _watch(child: subprocess.Popen[bytes]) -> int:
                 os.killpg(child.pid, signal.SIGINT)
 
 
-class Screen:
-    """A line for every finished rule; below it, on a terminal, one line that is rewritten."""
-
-    def __init__(self, out: IO[str]) -> None:
-        self._out, self._live = out, out.isatty()
-        self._rule = ""
-
-    def show(self, log: IO[str]) -> None:
-        for line in iter(log.readline, ""):
-            found = FINISHED.match(line)
-            if found and found[1]:
-                self._rule = found[1]
-            elif found:
-                self._clear()
-                print(f"[{found[2]:>3} of {found[3]}] {self._rule}", file=self._out, flush=True)
-        if self._live:
-            self._clear()
-            width = shutil.get_terminal_size().columns - 1
-            print(training_now(Path("results"))[:width], end="", file=self._out, flush=True)
-
-    def _clear(self) -> None:
-        if self._live:
-            print("\r\033[K", end="", file=self._out)
+def pages(study: Study, targets: list[str]) -> list[str]:
+    """The pages that targets make, as a person opens them."""
+    if {"all", "report"} & set(targets):
+        return ["reports/index.html"]
+    groups = group_members(study)
+    names = [name for target in targets for name in groups.get(target, [target])]
+    return [f"reports/ablations/{name}.html" for name in names if name in study.ablations]
 
 
-def training_now(results: Path) -> str:
-    """What is training at this moment: image counts, speed and time left of every running stage."""
-    parts = []
-    for path in sorted(results.glob("train/*/progress/status.json")):
-        if time.time() - path.stat().st_mtime < RECENT_SECONDS and not (path.parents[1] / "final.ckpt").exists():
-            now = json.loads(path.read_text())
-            left = int(now["eta_seconds"])
-            parts.append(
-                f"{path.parents[1].name.rpartition('-')[0]} {now['images']:,}/{now['num_images']:,} "
-                f"{now['images_per_second']:.0f} images/s ETA {left // 60}:{left % 60:02d}"
-            )
-    return " | ".join(parts)
-
-
-def _conclude(status: int, seconds: float) -> None:
+def _conclude(status: int, seconds: float, made: list[str]) -> None:
     took = f"{int(seconds) // 60} min {int(seconds) % 60} s"
     if status == 0:
-        print(f"done in {took}: open reports/index.html", flush=True)
+        print(f"done in {took}" + (f": open {', '.join(made)}" if made else ""), flush=True)
         return
     text = LOG.read_text(errors="replace")
     start = text.find("Error in rule")

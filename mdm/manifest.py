@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -9,13 +10,19 @@ import platform
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
 RECORDED_PACKAGES = ("torch", "numpy", "transformers", "open_clip_torch", "clean-fid", "webdataset", "snakemake")
+
+# The disk is full or broken, a quota is used up, the place is not ours or no folder.
+UNWRITABLE = {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR,
+    errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG,
+}  # fmt: skip
 
 
 class ArtifactError(ValueError):
@@ -26,17 +33,31 @@ class ArtifactError(ValueError):
 def replacing(path: str | Path) -> Iterator[IO[bytes]]:
     """A stream that becomes the file when the block ends well: readers see the old content or all of the new."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     # The pid keeps two jobs that write the same file from tearing each other's temporary.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        if not _concerns(path, error):
+            raise
+        before = "what stood there is unchanged" if os.path.isfile(path) else "nothing was left there"
+        raise ArtifactError(
+            f"{path} cannot be written: {error.strerror}; {before}. Make room or choose another place, and run it again"
+        ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # where the folder itself is the trouble there is no temporary either
+            temporary.unlink(missing_ok=True)
+
+
+def _concerns(path: Path, error: OSError) -> bool:
+    """Whether writing this file failed for a reason that people can mend; other files are another matter."""
+    seen = Path(os.fsdecode(error.filename or path))
+    return error.errno in UNWRITABLE and (seen.parent == path.parent or seen in path.parents)
 
 
 def write_atomic(path: str | Path, content: bytes | str) -> None:
@@ -119,6 +140,9 @@ class Making:
         return manifest
 
 
+SOURCE = (":/mdm", ":/config", ":/workflow")
+
+
 def _git(*arguments: str) -> str | None:
     here = Path(__file__).parent
     done = subprocess.run(["git", "-C", here, *arguments], capture_output=True, text=True, check=False)
@@ -128,7 +152,9 @@ def _git(*arguments: str) -> str | None:
 @cache
 def _source() -> dict[str, Any]:
     try:
-        return {"commit": _git("rev-parse", "HEAD"), "dirty": bool(_git("status", "--porcelain", "-uno"))}
+        # New files count where they can change numbers: a module or a study that no commit holds.
+        changed = [_git("status", "--porcelain", "-uno"), _git("status", "--porcelain", "-uall", "--", *SOURCE)]
+        return {"commit": _git("rev-parse", "HEAD"), "dirty": any(changed)}
     except FileNotFoundError:  # no git on this machine: say so rather than guess
         return {"commit": None, "dirty": None}
 

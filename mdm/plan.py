@@ -83,8 +83,12 @@ class Estimate:
         if (folder / "manifest.json").is_file():
             seconds = json.loads((folder / "manifest.json").read_text())["seconds"]
             return Line(ref, images, seconds, True, "done")
-        seconds = self._train(artifact.recipe) if artifact.kind == "train" else self._sample(artifact.recipe)
-        return Line(ref, images, seconds, False, self._status(folder))
+        return Line(ref, images, self.seconds(ref), False, self._status(folder))
+
+    def seconds(self, ref: str) -> float:
+        """What training or drawing an artifact is expected to take."""
+        artifact = self._study.artifact(ref)
+        return self._train(artifact.recipe) if artifact.kind == "train" else self._sample(artifact.recipe)
 
     def _status(self, folder: Path) -> str:
         progress = folder / "progress" / "status.json"
@@ -129,10 +133,11 @@ def render(study: Study, results: Path) -> str:
     done = sum(line.seconds for _, _, line in rows if line.measured)
     lines.append("")
     lines.append(f"{len({line.ref for *_, line in rows})} artifacts; done: {duration(done)}, to do: {duration(todo)}")
-    lines.append(
-        f"? = not measured yet: {study.config.seconds_per_gigaflop:g} s per GFLOP and device are assumed "
-        "(seconds_per_gigaflop in the study)"
-    )
+    if any(not line.measured for *_, line in rows):
+        lines.append(
+            f"? = not measured yet: {study.config.seconds_per_gigaflop:g} s per GFLOP and device are assumed "
+            "(seconds_per_gigaflop in the study)"
+        )
     return "\n".join(lines)
 
 

@@ -279,8 +279,9 @@ def check_sample(sample: SampleConfig, train: dict[str, Any], where: str) -> Non
             f"{where}: sample.guidance {sample.guidance} needs a condition to guide towards; "
             "write guidance: 1, or train with text or model.classes"
         )
-    if sample.guidance != 1 and train["model"]["classes"] and not train["train"]["condition_dropout"]:
+    unseen = "'no class'" if train["model"]["classes"] else "" if sample.negative_prompt else "the empty caption"
+    if sample.guidance != 1 and unseen and not train["train"]["condition_dropout"]:
         raise StudyError(
-            f"{where}: sample.guidance {sample.guidance} leads away from 'no class', which training with "
+            f"{where}: sample.guidance {sample.guidance} leads away from {unseen}, which training with "
             "condition_dropout 0 never shows; write guidance: 1, or a condition_dropout such as 0.1"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -92,6 +93,8 @@ def _explain(problem: Any, where: str) -> str:
 def read_study(name: str, overrides: dict[str, Any]) -> tuple[Path, dict[str, Any], StudyConfig]:
     """Path, raw content (overrides applied) and validated configuration of a study."""
     path = find_study(name)
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", path.stem):
+        raise StudyError(f"{path}: the file's name names folders too; write letters, digits, '.', '_' and '-' only")
     raw = read_yaml(path)
     for dotted, value in overrides.items():
         assign(raw, dotted, value)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +16,7 @@ from torch import Tensor
 
 from mdm.config import SampleConfig, StudyError, nearest
 from mdm.evaluate.painter import Painter
-from mdm.manifest import ArtifactError
+from mdm.manifest import ArtifactError, write_atomic
 from mdm.recipes import check_sample
 from mdm.study_file import parse
 from mdm.text import encoder
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from mdm.study import Run, Study
 
 GAP = 8  # pixels between pictures
+FORMATS = {".png": "PNG", ".jpg": "JPEG"}
 
 
 class LiveText:
@@ -46,6 +49,12 @@ class Wanted:
     count: int
     seed: int
 
+    def subject(self) -> str:
+        """`"two red circles"`, `class 3`, or both."""
+        parts = [f'"{self.prompt}"'] if self.prompt is not None else []
+        parts += [f"class {self.number}"] if self.number is not None else []
+        return ", ".join(parts) or "without a condition"
+
     def check(self, train: dict[str, Any], run: str) -> None:
         """Refuse what the network of this training recipe cannot use, and ask for what it needs."""
         if self.count < 1:
@@ -62,9 +71,12 @@ class Wanted:
             raise StudyError(f"run '{run}' knows no classes; leave --class {self.number} out")
 
 
-def generate(study: Study, results: Path, run_name: str, wanted: Wanted, out: Path, changes: dict[str, Any]) -> Path:
-    """Write a PNG with one row per picture and one column per level, lowest resolution first."""
+def generate(study: Study, results: Path, run_name: str, wanted: Wanted, out: Path, changes: dict[str, Any]) -> str:
+    """Write a picture with one row per draw and one column per level, lowest resolution first; say what was made."""
+    started = time.monotonic()
     run = _find(study, run_name)
+    if out.suffix.lower() not in FORMATS:
+        raise StudyError(f"--out {out}: write a name that ends with {' or '.join(FORMATS)}")
     train = run.stages[-1].artifact
     if not (results / train / "weights.safetensors").is_file():
         raise ArtifactError(
@@ -81,8 +93,15 @@ def generate(study: Study, results: Path, run_name: str, wanted: Wanted, out: Pa
     text = LiveText(study.recipe(recipe["text"])["encoder"], captions) if recipe["text"] else None
     painter = Painter({**recipe, "sample": sample, "seed": wanted.seed}, results, _device(), text)
     classes = None if wanted.number is None else [wanted.number] * wanted.count
-    _save(painter.paint(range(wanted.count), captions[:1] * wanted.count, classes), out)
-    return out
+    levels = painter.paint(range(wanted.count), captions[:1] * wanted.count, classes)
+    size = _save(levels, out)
+    return "\n".join([
+        f"{wanted.subject()}: {wanted.count} picture{'s' * (wanted.count > 1)}, "
+        f"at {', '.join(map(str, sorted(levels)))} px from left to right",
+        f"run {run.name} of study {study.name} ({train}), seed {wanted.seed}, {sample['sampler']}, "
+        f"{sample['steps']} steps, guidance {sample['guidance']:g}",
+        f"{out} ({size[0]} x {size[1]} px), {time.monotonic() - started:.1f} s; any picture viewer or browser opens it",
+    ])  # fmt: skip
 
 
 def _find(study: Study, name: str) -> Run:
@@ -96,8 +115,8 @@ def _device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _save(levels: dict[int, np.ndarray], out: Path) -> None:
-    """Every level enlarged to the size of the highest (at least 256 px), without smoothing."""
+def _save(levels: dict[int, np.ndarray], out: Path) -> tuple[int, int]:
+    """Every level enlarged to the size of the highest (at least 256 px), without smoothing; the sheet's size."""
     side = max(256, *levels)
     rows, columns = len(next(iter(levels.values()))), len(levels)
     sheet = Image.new("RGB", (columns * (side + GAP) - GAP, rows * (side + GAP) - GAP), "white")
@@ -105,5 +124,7 @@ def _save(levels: dict[int, np.ndarray], out: Path) -> None:
         for row, pixels in enumerate(pictures):
             picture = Image.fromarray(pixels).resize((side, side), Image.Resampling.NEAREST)
             sheet.paste(picture, (column * (side + GAP), row * (side + GAP)))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(out)
+    stream = io.BytesIO()
+    sheet.save(stream, FORMATS[out.suffix.lower()])
+    write_atomic(out, stream.getvalue())
+    return sheet.size

@@ -95,6 +95,8 @@ def _header(path: str | Path) -> dict[str, str]:
             return stream.metadata() or {}
     except FileNotFoundError:
         raise ArtifactError(f"{path} does not exist; the stage that makes it has not finished") from None
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error.strerror or error}") from None
     except SafetensorError as error:
         raise ArtifactError(
             f"{path} is not a complete safetensors file ({error}); delete it and make it again"

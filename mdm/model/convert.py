@@ -131,7 +131,10 @@ def _save_reference(out: Path, state: Mapping[str, Tensor]) -> str:
     """Write what the reference's loader reads, plain tensors under `state_dict`; return their hash."""
     tensors = OrderedDict((name, _alone(tensor)) for name, tensor in state.items())
     with replacing(out) as stream:
-        torch.save({"state_dict": tensors}, stream)
+        try:
+            torch.save({"state_dict": tensors}, stream)
+        except RuntimeError as error:  # closing its archive fails too, and hides what the disk said
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
     if ours := [name for name in state if name.endswith("class_emb.weight")]:
         print(f"{out}: the reference has no classes; its loader will leave out {', '.join(ours)}")
     return state_hash(state)

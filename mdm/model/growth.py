@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from mdm.config import ModelConfig, StudyError
+from mdm.config import ModelConfig, StudyError, nearest
 from mdm.manifest import ArtifactError, refuse_overwriting, sha256_file
 from mdm.model.checkpoints import INNER, grow, inner_state, load_weights, read_meta, save_weights, state_hash
 from mdm.model.convert import OURS, THEIRS, configuration
@@ -21,6 +21,9 @@ def grow_file(path: Path, model: str, out: Path, seed: int = 0, force: bool = Fa
         raise StudyError(f"--out {out}: write a name that ends with {OURS}; `mdm convert` makes other files of it")
     if path.suffix == THEIRS:
         raise StudyError(f"{path} is a file of the reference; make {path.stem}{OURS} of it by `mdm convert` first")
+    if not path.is_file():
+        beside = [p.name for p in path.parent.glob(f"*{OURS}")] if path.parent.is_dir() else []
+        raise StudyError(f"there is no file {path}; " + (nearest(path.name, beside) if beside else "check the path"))
     refuse_overwriting(out, force)
     parent, parent_config, config = load_weights(path), configuration(path, read_meta(path)), named(model)
     added = len(config.levels) - len(parent_config.levels)

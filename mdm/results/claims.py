@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mdm.results.expression import (
     Comparison,
     ExpressionError,
+    Pairing,
     Reference,
     check_expression,
     decide,
@@ -61,7 +62,7 @@ class Verdict:
             ],
             "comparisons": [
                 {"text": c.text, "left": c.left.value, "right": c.right.value, "margin": c.margin.value,
-                 "low": c.margin.low, "high": c.margin.high, "holds": c.holds}
+                 "low": c.margin.low, "high": c.margin.high, "paired": c.paired, "holds": c.holds}
                 for c in self.comparisons
             ],
         }  # fmt: skip
@@ -81,7 +82,7 @@ def judge(name: str, claim: Any, evidence: Evidence) -> Verdict:
         return Verdict(**given, verdict=NOT_RUN, sentence=sentence, missing=missing,
                        numbers={r: q for r, q in found.items() if q})  # fmt: skip
     try:
-        truth, comparisons, numbers = decide(claim.expect, found.__getitem__)
+        truth, comparisons, numbers = decide(claim.expect, found.__getitem__, _pairing(evidence, given["protocol"]))
     except ZeroDivisionError:
         return Verdict(
             **given,
@@ -92,6 +93,19 @@ def judge(name: str, claim: Any, evidence: Evidence) -> Verdict:
     verdict = {True: REPRODUCED, False: NOT_REPRODUCED, None: INCONCLUSIVE}[truth]
     return Verdict(**given, verdict=verdict, sentence=_sentence(verdict, comparisons, numbers),
                    numbers=numbers, comparisons=comparisons)  # fmt: skip
+
+
+def _pairing(evidence: Evidence, protocol: str | None) -> Pairing:
+    """Looks up what two measurements of one metric differ by, picture by picture."""
+
+    def paired(own: Reference, other: Reference) -> Quantity | None:
+        where = [r.protocol or protocol for r in (own, other)]
+        if own.metric != other.metric or where[0] != where[1]:
+            return None
+        found = evidence.difference(own.metric, own.run, other.run, where[0])
+        return found[0] if found and found[1] else None
+
+    return paired
 
 
 def _sentence(verdict: str, comparisons: list[Comparison], numbers: Mapping[Reference, Quantity]) -> str:
@@ -120,7 +134,8 @@ def _comparison_sentence(comparison: Comparison) -> str:
     ]
     return (
         f"{sides[0]} should be {comparison.relation} {sides[1]}; "
-        f"in that direction they differ by {comparison.margin.text(signed=True)}: {word[comparison.holds]}."
+        f"in that direction they differ by {comparison.margin.text(signed=True)}"
+        f"{', picture by picture' if comparison.paired else ''}: {word[comparison.holds]}."
     )
 
 
@@ -132,8 +147,8 @@ def judge_all(study: Any, evidence: Evidence) -> list[Verdict]:
 def write(study: Any, metrics_csv: Path, out: Path) -> list[Verdict]:
     """Write claims.json."""
     from mdm.manifest import write_json
-    from mdm.results.collect import Evidence, read_metrics
+    from mdm.results.collect import read_evidence
 
-    verdicts = judge_all(study, Evidence(study, read_metrics(metrics_csv)))
+    verdicts = judge_all(study, read_evidence(study, metrics_csv))
     write_json(out, {"study": study.name, "digest": study.digest, "claims": [v.as_json() for v in verdicts]})
     return verdicts

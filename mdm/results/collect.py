@@ -15,10 +15,16 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mdm.manifest import ArtifactError, read_json, write_atomic, write_json
 from mdm.results.metrics import EVALUATION, describe, position
-from mdm.results.quantity import Quantity, measured, over_seeds
+from mdm.results.pairs import COLUMNS as PAIR_COLUMNS
+from mdm.results.pairs import Difference, Pairs
+from mdm.results.pairs import collect as collect_pairs
+from mdm.results.quantity import Quantity, difference, measured, over_seeds
 
+DIFFERENCES = "differences.csv"  # stands beside metrics.csv
 LOSS_TAIL = 0.1  # the training loss of a stage is the mean over this last share of its history
 
 
@@ -79,9 +85,18 @@ def digest_of(reference: str) -> str:
     return reference.rpartition("-")[2]
 
 
-def final_validation(history: list[dict[str, Any]]) -> dict[str, float]:
-    """The last held-out loss by resolution, {} when none was measured."""
-    return next((line["validation"] for line in reversed(history) if line.get("validation")), {})
+def final_validation(history: list[dict[str, Any]]) -> dict[str, Quantity]:
+    """The last held-out loss by resolution, {} when none was measured; with an interval if it was drawn repeatedly."""
+    last = next((line for line in reversed(history) if line.get("validation")), {})
+    draws = last.get("validation_draws") or {}
+    return {name: _over_draws(draws.get(name, [loss])) for name, loss in last.get("validation", {}).items()}
+
+
+def _over_draws(values: list[float]) -> Quantity:
+    """Mean of equal measurements with other noise, and its 95 % interval."""
+    from mdm.evaluate.intervals import mean_with_interval
+
+    return measured(values[0], None, None) if len(values) < 2 else measured(*mean_with_interval(np.array(values)))
 
 
 def collect(study: Any, results: Path) -> tuple[list[Row], list[dict[str, Any]]]:
@@ -110,7 +125,7 @@ def _absent(run: Any, artifact: str, what: str, protocol: str) -> dict[str, Any]
 def _stage_rows(
     run: Any, stage: Any, manifest: dict[str, Any], history: list[dict[str, Any]], cost: dict[str, Any]
 ) -> Iterator[Row]:
-    values: dict[str, float | None] = {
+    values: dict[str, float | Quantity | None] = {
         "parameters": manifest.get("parameters"),
         "train_images": cost["images"],
         "train_seconds": cost["seconds"],
@@ -124,7 +139,9 @@ def _stage_rows(
         values[f"validation_loss_{resolution}"] = loss
     for metric, value in values.items():
         if value is not None:
-            yield Row(run.name, stage.name, run.seed, metric, value, None, None, "", **cost)
+            found = value if isinstance(value, Quantity) else measured(value, None, None)
+            ends = (None, None) if found.exact else (found.low, found.high)
+            yield Row(run.name, stage.name, run.seed, metric, found.value, *ends, "", **cost)
 
 
 def _collect_evaluation(
@@ -162,8 +179,10 @@ def _collect_evaluation(
 def write(
     study: Any, results: Path, metrics_csv: Path, missing_json: Path
 ) -> tuple[list[Row], list[dict[str, Any]]]:
-    """Write metrics.csv and missing.json."""
+    """Write metrics.csv, differences.csv beside it, and missing.json."""
     rows, missing = collect(study, results)
+    pairs = [asdict(pair) for pair in collect_pairs(study, results)]
+    write_atomic(metrics_csv.with_name(DIFFERENCES), csv_text(pairs, PAIR_COLUMNS))
     write_atomic(metrics_csv, csv_text([asdict(row) for row in rows], COLUMNS))
     write_json(missing_json, {"study": study.name, "digest": study.digest, "missing": missing})
     return rows, missing
@@ -180,13 +199,29 @@ def csv_text(records: list[dict[str, Any]], columns: tuple[str, ...]) -> str:
 
 def read_metrics(path: Path) -> list[Row]:
     """The rows of a metrics.csv."""
+    return [_row(record) for record in _records(path, COLUMNS)]
+
+
+def read_differences(path: Path) -> list[Difference]:
+    """The rows of a differences.csv."""
+    records = _records(path, PAIR_COLUMNS)
+    ends = ("value", "low", "high")
+    return [Difference(**r | {"seed": int(r["seed"])} | {k: float(r[k]) for k in ends}) for r in records]
+
+
+def _records(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     with Path(path).open(newline="") as stream:
         reader = csv.DictReader(stream)
-        if tuple(reader.fieldnames or ()) != COLUMNS:
+        if tuple(reader.fieldnames or ()) != columns:
             raise ArtifactError(
-                f"{path} has the columns {reader.fieldnames}, expected {list(COLUMNS)}; collect again"
+                f"{path} has the columns {reader.fieldnames}, expected {list(columns)}; collect again"
             )
-        return [_row(record) for record in reader]
+        return list(reader)
+
+
+def read_evidence(study: Any, metrics_csv: Path) -> Evidence:
+    """What was measured, and what could be compared picture by picture."""
+    return Evidence(study, read_metrics(metrics_csv), read_differences(metrics_csv.with_name(DIFFERENCES)))
 
 
 def _row(record: dict[str, str]) -> Row:
@@ -198,8 +233,9 @@ def _row(record: dict[str, str]) -> Row:
 class Evidence:
     """Looks numbers up: one quantity per metric, run and protocol, combined over seeds."""
 
-    def __init__(self, study: Any, rows: list[Row]) -> None:
+    def __init__(self, study: Any, rows: list[Row], differences: list[Difference] | None = None) -> None:
         self.study = study
+        self._pairs = Pairs(differences or [])
         self.rows = rows
         self.runs = {run.name: run for run in reversed(study.runs)}  # the first seed's entry stands for a run
         self.run_names = list(dict.fromkeys(run.name for run in study.runs))
@@ -220,6 +256,16 @@ class Evidence:
         """The number over all seeds that have it, None when there is none."""
         rows = self.rows_of(metric, run, protocol)
         return over_seeds(measured(r.value, r.low, r.high) for r in rows) if rows else None
+
+    def difference(self, metric: str, run: str, against: str, protocol: str | None) -> tuple[Quantity, bool] | None:
+        """run - against, and whether it is paired; pairs count only if they cover the seeds of both runs."""
+        own, other = (self.rows_of(metric, name, protocol) for name in (run, against))
+        if not own or not other:
+            return None
+        parts = self._pairs.by_seed(metric, run, against, protocol or "")
+        if parts.keys() == {r.seed for r in own} == {r.seed for r in other}:
+            return over_seeds(parts.values()), True
+        return difference(*(self.quantity(metric, name, protocol) for name in (run, against))), False
 
     def metrics(self, protocol: str | None, kind: str = EVALUATION, main: bool | None = None) -> list[str]:
         """Names of the metrics of a kind that were measured under a protocol, in the order of columns."""

@@ -65,6 +65,7 @@ class Comparison:
     right: Quantity
     margin: Quantity
     holds: bool | None
+    paired: bool = False
 
     @property
     def text(self) -> str:
@@ -178,28 +179,34 @@ def _known(what: str, name: str, valid: Iterable[str] | None, text: str) -> None
         )
 
 
+# The paired difference of two measurements, None where there is none.
+Pairing = Callable[[Reference, Reference], Quantity | None]
+
+
 def decide(
-    text: str, quantity_of: Callable[[Reference], Quantity]
+    text: str, quantity_of: Callable[[Reference], Quantity], pairing: Pairing = lambda own, other: None
 ) -> tuple[bool | None, list[Comparison], dict[Reference, Quantity]]:
     """Three-valued truth of the expression, each comparison behind it, and the numbers it used."""
     tree = parse(text)
     quantities = {reference: quantity_of(reference) for reference in references(tree)}
     comparisons: list[Comparison] = []
-    return _truth(tree, quantities, comparisons), comparisons, quantities
+    return _truth(tree, quantities, pairing, comparisons), comparisons, quantities
 
 
-def _truth(node: ast.AST, quantities: Mapping[Reference, Quantity], out: list[Comparison]) -> bool | None:
+def _truth(
+    node: ast.AST, quantities: Mapping[Reference, Quantity], pairing: Pairing, out: list[Comparison]
+) -> bool | None:
     """Kleene's logic: undecided parts leave a whole undecided only where they matter."""
     match node:
         case ast.UnaryOp(operand=operand):
-            inner = _truth(operand, quantities, out)
+            inner = _truth(operand, quantities, pairing, out)
             return None if inner is None else not inner
         case ast.BoolOp(op=op, values=values):
-            parts = [_truth(value, quantities, out) for value in values]
+            parts = [_truth(value, quantities, pairing, out) for value in values]
             return conjunction(parts) if isinstance(op, ast.And) else disjunction(parts)
         case ast.Compare(left=left, ops=ops, comparators=rest):
             sides = [left, *rest]
-            made = [_compare(a, op, b, quantities) for a, op, b in zip(sides, ops, rest, strict=False)]
+            made = [_compare(a, op, b, quantities, pairing) for a, op, b in zip(sides, ops, rest, strict=False)]
             out.extend(made)
             return conjunction([c.holds for c in made])
     raise TypeError(f"not a truth value: {ast.dump(node)}")
@@ -216,12 +223,13 @@ def disjunction(parts: list[bool | None]) -> bool | None:
 
 
 def _compare(
-    left: ast.AST, op: ast.cmpop, right: ast.AST, quantities: Mapping[Reference, Quantity]
+    left: ast.AST, op: ast.cmpop, right: ast.AST, quantities: Mapping[Reference, Quantity], pairing: Pairing
 ) -> Comparison:
     a, b = _form(left, quantities), _form(right, quantities)
     small, big = (a, b) if isinstance(op, ast.Lt | ast.LtE) else (b, a)
     form = big.combine(small, big.value - small.value, 1.0, -1.0)
-    margin = propagated(form.value, form.slopes, quantities)
+    pair = _paired(form, quantities, pairing)
+    margin = pair or propagated(form.value, form.slopes, quantities)
     strict = isinstance(op, ast.Lt | ast.Gt)
     holds: bool | None = None
     if margin.low > 0 or (not strict and margin.low == 0):
@@ -229,7 +237,19 @@ def _compare(
     elif margin.high < 0 or (strict and margin.high == 0):
         holds = False
     sides = (propagated(f.value, f.slopes, quantities) for f in (a, b))
-    return Comparison(_source(left), COMPARISONS[type(op)], _source(right), *sides, margin, holds)
+    return Comparison(_source(left), COMPARISONS[type(op)], _source(right), *sides, margin, holds, pair is not None)
+
+
+def _paired(form: Form, quantities: Mapping[Reference, Quantity], pairing: Pairing) -> Quantity | None:
+    """The interval of one measurement minus another (and a number), if their pictures can be paired."""
+    sides = {slope: reference for reference, slope in form.slopes.items() if slope}
+    if set(sides) != {1.0, -1.0} or sum(map(bool, form.slopes.values())) != 2:
+        return None
+    found = pairing(sides[1.0], sides[-1.0])
+    if found is None:
+        return None
+    shift = form.value - (quantities[sides[1.0]].value - quantities[sides[-1.0]].value)
+    return Quantity(form.value, found.low + shift, found.high + shift, found.seeds)
 
 
 def _source(node: ast.AST) -> str:

@@ -41,8 +41,26 @@ def draw(evidence: Evidence, artifacts: Artifacts) -> Figure:
             )
     axis.set_xlabel(describe(pair[0]).heading)
     axis.set_ylabel(describe(pair[1]).heading)
-    axis.legend(loc="best")
+    style.legend_below(drawn, [axis])
     return drawn
+
+
+def summary(evidence: Evidence, artifacts: Artifacts) -> str:
+    """What the points say, in a sentence for each network: the score may peak between the weights."""
+    protocol = evidence.protocol()
+    pair = metric_pair(evidence, protocol)
+    found = points_by_network(evidence, artifacts, protocol, pair) if pair else {}
+    sentences = []
+    for label, points in found.items():
+        best = {side: sorted(points, key=lambda p: getattr(p, side).value) for side in ("x", "y")}
+        values = ", ".join(f"{p.y.text()} at {p.weight:g}" for p in points)
+        unsure = best["y"][-1].y.low <= best["y"][0].y.high
+        sentences.append(
+            f"{label}: {describe(pair[1]).title} {values}; highest at weight {best['y'][-1].weight:g}"
+            f"{' (but the intervals of all overlap)' if unsure else ''}, "
+            f"{describe(pair[0]).title} lowest at {best['x'][0].weight:g}."
+        )
+    return " ".join(sentences)
 
 
 def _errorbar(axis: Axes, xs: list[Quantity], ys: list[Quantity], label: str, look: dict[str, Any]) -> None:

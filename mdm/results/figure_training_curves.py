@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from mdm.results import style
 from mdm.results.collect import Artifacts, Evidence
 from mdm.results.metrics import short
+from mdm.results.quantity import NORMAL_QUANTILE
 
 SMOOTHING = 40  # a noisy training loss is averaged over this share (1/40) of its points
 
@@ -28,6 +30,7 @@ class Line:
     images: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
+    ends: list[tuple[int, float]] = field(default_factory=list)  # last point of a stage, half-width of its 95 %
 
 
 def draw(evidence: Evidence, artifacts: Artifacts) -> Figure:
@@ -48,6 +51,7 @@ def draw(evidence: Evidence, artifacts: Artifacts) -> Figure:
             }
             shown_label = line.label if line.first_seed else "_"
             for axis, x in zip(axes, (line.images, line.seconds), strict=True):
+                _ends(axis, x, line, look["color"])
                 axis.plot(x, line.losses, label=shown_label, alpha=1.0 if line.first_seed else 0.45, **look)
         axes[0].set_ylabel(f"{kind}, {resolution} px")
         axes[0].set_yscale("log")
@@ -58,6 +62,12 @@ def draw(evidence: Evidence, artifacts: Artifacts) -> Figure:
     grid[-1, 1].set_xlabel("training seconds (wall clock)")
     style.legend_below(drawn, grid.flat, names)
     return drawn
+
+
+def _ends(axis: Axes, x: list[float], line: Line, colour: str) -> None:
+    """Bars at the ends of stages: how far such a measurement moves with other noise."""
+    for point, half in line.ends:
+        axis.errorbar(x[point], line.losses[point], yerr=half, fmt="none", ecolor=colour, elinewidth=1.1, capsize=2.5)
 
 
 def _plain_log(axis: Axes) -> None:
@@ -100,6 +110,10 @@ def _run_lines(
                 line.images.append(images + at_images)
                 line.seconds.append(seconds + at_seconds)
                 line.losses.append(loss)
+        draws = history[-1].get("validation_draws", {}) if history and on_validation else {}
+        for resolution, values in draws.items():
+            line = lines[int(resolution)]
+            line.ends.append((len(line.losses) - 1, NORMAL_QUANTILE * statistics.stdev(values)))
         images += stage.num_images
         seconds += history[-1]["seconds"] if history else 0.0
     return list(lines.values())

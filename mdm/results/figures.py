@@ -17,7 +17,7 @@ from mdm.results import (
     gallery,
     style,
 )
-from mdm.results.collect import Artifacts, Evidence, read_metrics
+from mdm.results.collect import Artifacts, Evidence, read_evidence
 from mdm.results.names import figure_names
 
 FIGURES: dict[str, Callable[[Evidence, Artifacts], Figure]] = {
@@ -31,7 +31,7 @@ def write(study: Any, name: str, metrics_csv: Path, results: Path, out: Path) ->
     """Write one figure into a folder and return its files (`samples-RUN` is a PNG only)."""
     if name not in figure_names(study):
         raise ValueError(f"there is no figure {name!r}; the study has {', '.join(figure_names(study))}")
-    evidence, artifacts = Evidence(study, read_metrics(metrics_csv)), Artifacts(results)
+    evidence, artifacts = read_evidence(study, metrics_csv), Artifacts(results)
     if name.startswith("samples-"):
         path = Path(out) / f"{name}.png"
         write_atomic(path, gallery.sheet(evidence, artifacts, name.removeprefix("samples-")))

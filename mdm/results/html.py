@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
+from mdm.config_base import StudyError, nearest
 from mdm.manifest import write_atomic
 from mdm.results import provenance
 from mdm.results.page import Page, Sources, hero
@@ -30,9 +32,21 @@ def environment() -> Environment:
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
+    made.filters["prose"] = prose
     made.filters["trainings"] = provenance.trainings
     made.filters["value"] = lambda x: x.text() if isinstance(x, Quantity) else str(x)
     return made
+
+
+UNITS = re.compile(r"(?<=\d) (?=(?:s|min|h|k|M|G|px|%|pictures)\b|%)")
+HYPHENED = re.compile(r"(?<![\w/.&-])[a-z0-9]+(?:-[a-z0-9]+)+(?![\w/.-]*[/\w])")
+
+
+def prose(text: str) -> Markup:
+    """Words whose line breaks keep a number with its unit and a hyphenated name whole; everything escaped."""
+    tied = UNITS.sub("\u00a0", str(text))
+    # Names hold no characters that escaping changes, so they can be found in the escaped text.
+    return Markup(HYPHENED.sub(r'<span class="whole">\g<0></span>', str(escape(tied))))
 
 
 def render(template: str, context: dict[str, Any]) -> str:
@@ -44,7 +58,7 @@ def render(template: str, context: dict[str, Any]) -> str:
 
 
 def write_report(study: Any, sources: Sources, out: Path) -> None:
-    """Write reports/index.html with as many pictures as fit the page's budget."""
+    """Write the page of a study with as many pictures as fit the page's budget."""
     page = Page(study, sources)
     context = page.report()
     for first_count, other_count in GALLERY_SIZES:
@@ -56,11 +70,9 @@ def write_report(study: Any, sources: Sources, out: Path) -> None:
 
 
 def ablation_page(study: Any, name: str, sources: Sources, out: Path) -> None:
-    """Write reports/ablations/NAME.html."""
+    """Write the page of one ablation."""
     if name not in study.ablations:
-        raise ValueError(
-            f"there is no ablation {name!r}; the study has {', '.join(study.ablations) or 'none'}"
-        )
+        raise StudyError(f"the study '{study.name}' has no ablation '{name}'; {nearest(name, study.ablations)}")
     write_atomic(
         out, render("ablation.html.j2", Page(study, sources).ablation_report(name, COMPARED_PROMPTS))
     )

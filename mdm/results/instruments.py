@@ -64,7 +64,7 @@ def survey(evidence: Evidence, artifacts: Artifacts) -> dict[str, Any]:
     networks, protocol = extractors(evidence, artifacts), evidence.protocol()
     judged = [m for m in evidence.metrics(protocol) if m.startswith("alignment")]
     notes = [*_distances(evidence, protocol), *_captions(evidence, protocol)]
-    notes += _retrieval(artifacts, networks.get("clip"))
+    notes += clip_notes(evidence, artifacts)
     origin = " · ".join(networks.values()) or "nothing has been scored yet"
     tables = [_judge_table(evidence, judged, protocol)] if judged else []
     return {"tables": tables, "notes": notes, "provenance": origin}
@@ -110,6 +110,18 @@ def _captions(evidence: Evidence, protocol: str | None) -> Iterator[str]:
         real = frame(evidence, metric, protocol, ("_real",))
         if real and not metric.startswith("alignment"):
             yield f"{describe(metric).title}: real pictures with their own captions reach {real.text()}."
+
+
+def clip_notes(evidence: Evidence, artifacts: Artifacts) -> list[str]:
+    """How much a CLIP score can mean: how well its model tells captions of real pictures apart."""
+    found = list(_retrieval(artifacts, extractors(evidence, artifacts).get("clip")))
+    if found:
+        found.append(
+            "Where that is far from 100 %, a picture's score does not tell its own caption from similar ones: read it "
+            "as coarse agreement (is it such a scene, are the colours there), and its order of runs only where the "
+            "intervals part."
+        )
+    return found
 
 
 def _retrieval(artifacts: Artifacts, clip: str | None) -> Iterator[str]:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from mdm.study import group_members
+
+
+def home(folder: str | Path, study: Any) -> Path:
+    """Where `results` or `reports` keep what belongs to one study only; artifacts are shared by all."""
+    return Path(folder, "studies", study.name)
 
 
 def sampled_runs(study: Any) -> list[str]:
@@ -37,6 +43,11 @@ def figure_files(study: Any) -> list[str]:
         for name in figure_names(study)
         for extension in (("png",) if name.startswith("samples-") else ("svg", "png"))
     ]
+
+
+def foreign_pages(study: Any, reports: str | Path) -> list[Path]:
+    """Published pages of ablations that another study has and this one has not."""
+    return sorted(page for page in Path(reports, "ablations").glob("*.html") if page.stem not in study.ablations)
 
 
 def figure_module(figure: str) -> str:

@@ -10,10 +10,11 @@ from typing import Any
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from mdm import manifest
 from mdm.manifest import read_json
-from mdm.results import figure_ablation, figures, gallery, instruments, provenance, style, tables
+from mdm.results import figure_ablation, figure_guidance, figures, gallery, instruments, legend, provenance, style, tables
 from mdm.results.claims import VERDICTS, judge_all
-from mdm.results.collect import Artifacts, Evidence, read_metrics
+from mdm.results.collect import Artifacts, read_evidence
 from mdm.results.names import sampled_runs
 from mdm.results.rerun import commands
 from mdm.study import group_members
@@ -23,12 +24,15 @@ CAPTIONS = {
         "Training curves",
         "Loss of each level against training pictures (left) and wall-clock seconds (right), stages of a run "
         "joined; paler lines are further seeds. Losses of a level compare between runs that give it the same "
-        "noise schedule.",
+        "noise schedule. A validation loss is measured on the same few pictures, times and noises for every run and "
+        "hangs on those with much noise: bars at the ends of stages hold 95 % of such measurements with other noises.",
     ),
     "guidance": (
         "Guidance",
-        "Agreement with the caption against the Fréchet distance; each point is one guidance weight (its "
-        "number), bars are 95 % intervals. Up and to the left is better.",
+        "Agreement with the caption against the Fréchet distance, both as our small instruments see them; each "
+        "point is one guidance weight (its number) of one trained network, bars are 95 % intervals. Up and to the "
+        "left is better. More guidance need not mean more agreement: beyond some weight pictures leave what the "
+        "instruments were trained on, and the score may fall again.",
     ),
     "alignment": (
         "Alignment by factor",
@@ -57,6 +61,7 @@ class FigureView:
     title: str
     caption: str
     svg: Markup
+    legend: list[legend.Entry]
     provenance: str
 
 
@@ -75,7 +80,7 @@ class Page:
     def __init__(self, study: Any, sources: Sources) -> None:
         self.study, self.sources = study, sources
         self.artifacts = Artifacts(sources.results)
-        self.evidence = Evidence(study, read_metrics(sources.metrics_csv))
+        self.evidence = read_evidence(study, sources.metrics_csv)
         self.made = provenance.records(study, self.artifacts)
         self.labels = {name: self.evidence.label(name) for name in self.evidence.run_names}
         self.protocol = self.evidence.protocol()
@@ -93,17 +98,26 @@ class Page:
     def figure(self, name: str, words: tuple[str, str], draw: Callable[[], Figure], line: str) -> FigureView:
         """A figure drawn anew, so that it can follow the page's theme."""
         with style.drawing(name):
-            svg = style.themed(style.as_svg(draw()), name, ". ".join(words))
-        return FigureView(name, *words, Markup(svg), line)  # our own SVG: matplotlib escapes its words
+            drawn = draw()
+            entries = legend.taken(drawn)
+            svg = style.themed(style.as_svg(drawn), name, ". ".join(words))
+        return FigureView(name, *words, Markup(svg), entries, line)  # our own SVG: matplotlib escapes its words
 
     def figures(self) -> list[FigureView]:
         """The figures that concern all runs."""
-        return [
-            self.figure(
-                name, words, lambda name=name: figures.draw(name, self.evidence, self.artifacts), self.line()
-            )
-            for name, words in CAPTIONS.items()
-        ]
+        made = []
+        for name, (title, caption) in CAPTIONS.items():
+            words = (title, " ".join([caption, *self._measured_notes(name)]))
+            draw = lambda name=name: figures.draw(name, self.evidence, self.artifacts)  # noqa: E731
+            made.append(self.figure(name, words, draw, self.line()))
+        return made
+
+    def _measured_notes(self, name: str) -> list[str]:
+        """What a caption says of the numbers themselves."""
+        if name != "guidance":
+            return []
+        said = [figure_guidance.summary(self.evidence, self.artifacts)]
+        return [*filter(None, said), *instruments.clip_notes(self.evidence, self.artifacts)]
 
     def galleries(self, first_count: int, other_count: int) -> list[dict[str, Any]]:
         """Pictures of each run; the study's first run shows the most prompts."""
@@ -166,8 +180,16 @@ class Page:
         return {
             "study": self.study, "made": made, "protocol": self.protocol,
             "missing": [m for m in missing if runs is None or m["run"] in runs],
-            "commits": provenance.distinct(r.commit for r in made if r.done),
+            "commits": provenance.distinct([*(r.commit for r in made if r.done), *self._measuring_commits(runs)]),
+            "source": provenance.commit_text(manifest.provenance()["git"]),
         }  # fmt: skip
+
+    def _measuring_commits(self, runs: list[str] | None) -> list[str]:
+        """The source that drew and measured, which may be another than the one that trained."""
+        chosen = [run for run in self.study.runs if runs is None or run.name in runs]
+        refs = [ref for run in chosen for e in run.evaluations for ref in (e.samples, e.features, e.scores)]
+        found = [(self.artifacts.json(ref, "manifest.json") or {}).get("git") for ref in dict.fromkeys(refs)]
+        return [provenance.commit_text(git) for git in found if git]
 
     def report(self) -> dict[str, Any]:
         """The whole report but its galleries."""

@@ -18,13 +18,17 @@ matplotlib.use("Agg")  # no display in a workflow job
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.container import BarContainer, ErrorbarContainer
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 INK, FAINT = "#7a7a7a", "#9d9d9d"
-# Okabe and Ito's palette without black and yellow, which vanish on one of the two grounds.
-PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+# Found by search: the two most alike of six are far apart (0.2 in OKLab) for the three kinds of colour blindness too,
+# on white and on black. The page has a palette of its own for each of its themes (report.css).
+PALETTE = ("#576cff", "#d1bd0e", "#0c467f", "#d6637a", "#8f0401", "#46c8fe")
 MARKERS = ("o", "s", "^", "D", "v", "P")
-LINES = ("-", "--", ":", "-.")
+LINES = ("-", (0, (6, 1.5)), (0, (2, 1)), (0, (6, 1.5, 1, 1.5)), (0, (1, 1)), (0, (9, 1.5, 2, 1.5)))
 PNG_DPI = 160
 PAGE_PIXELS_PER_POINT = 1.45  # size of figures on the page: 9 pt letters become 13 px
 
@@ -59,7 +63,7 @@ def series(index: int) -> dict[str, Any]:
     """Colour, marker and line of the n-th series: different in colour and in shape."""
     turn = index // len(PALETTE)
     return {"color": PALETTE[index % len(PALETTE)], "marker": MARKERS[(index + turn) % len(MARKERS)],
-            "linestyle": LINES[turn % len(LINES)]}  # fmt: skip
+            "linestyle": LINES[index % len(LINES)]}  # fmt: skip
 
 
 def hatch(index: int) -> str:
@@ -68,11 +72,11 @@ def hatch(index: int) -> str:
 
 
 def legend_below(drawn: Figure, axes: Iterable[Axes], order: Sequence[str] = ()) -> None:
-    """One legend under all panels, each name once; names in `order` come first."""
+    """One legend under all panels, each name once; names in `order` come first. The page writes its own instead."""
     handles: dict[str, Any] = {}
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
-            handles.setdefault(label, handle)
+            handles.setdefault(label, _artist(handle))
     drawn.tight_layout(h_pad=1.2, w_pad=1.8)
     columns = max(1, min(len(handles), int(drawn.get_figwidth() / 1.9)))
     labels = sorted(handles, key=lambda label: order.index(label) if label in order else len(order))
@@ -83,6 +87,18 @@ def legend_below(drawn: Figure, axes: Iterable[Axes], order: Sequence[str] = ())
         bbox_to_anchor=(0.5, 0.0),
         ncols=columns,
     )
+
+
+def _artist(handle: Any) -> Any:
+    """What stands for a series in a legend: the line of error bars, the first of its bars, or a line."""
+    if isinstance(handle, ErrorbarContainer):
+        return handle.lines[0]
+    if isinstance(handle, BarContainer):
+        return handle.patches[0]
+    if isinstance(handle, LineCollection):
+        pattern = ":" if handle.get_linestyle()[0][1] else "-"
+        return Line2D([], [], color=handle.get_color()[0], linestyle=pattern, linewidth=handle.get_linewidth()[0])
+    return handle
 
 
 def note(text: str) -> Figure:
@@ -114,11 +130,17 @@ def themed(svg: str, name: str, description: str = "") -> str:
     body = re.sub(r'\bid="', f'id="{prefix}-', body)
     body = re.sub(r'(xlink:href="#|url\(#)', rf"\g<1>{prefix}-", body)
     body = re.sub(r'fill="(#[0-9a-f]{6})"', r'style="fill: \1"', body)  # an attribute cannot hold a variable
-    for variable, colour in (("ink", INK), ("faint", FAINT), *enumerate(PALETTE)):
-        body = re.sub(rf"(?<=: ){colour}", f"var(--figure-{variable}, {colour})", body)
+    body = with_variables(body)
     width = float(re.search(r'<svg[^>]*? width="([\d.]+)pt"', body)[1]) * PAGE_PIXELS_PER_POINT
     label = _attribute(description or name)
     return body.replace("<svg ", f'<svg role="img" aria-label="{label}" style="--natural: {width:.0f}px" ', 1)
+
+
+def with_variables(body: str) -> str:
+    """Colours of this look as the page's variables."""
+    for variable, colour in (("ink", INK), ("faint", FAINT), *enumerate(PALETTE)):
+        body = re.sub(rf"(?<=: ){colour}", f"var(--figure-{variable}, {colour})", body)
+    return body
 
 
 def _attribute(text: str) -> str:

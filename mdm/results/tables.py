@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from mdm.manifest import write_atomic
-from mdm.results.collect import Artifacts, Evidence, read_metrics
+from mdm.results.collect import Artifacts, Evidence, read_evidence
 from mdm.results.instruments import frame_rows
 from mdm.results.literature import literature_table
 from mdm.results.metrics import describe, duration, large, shown
 from mdm.results.names import table_names
-from mdm.results.quantity import Quantity, difference
+from mdm.results.quantity import Quantity
 from mdm.results.render import FORMATS, Cell, Column, Table
 
 SPEEDS = ("images_per_second", "sample_images_per_second", "network_evaluations_per_image")
+UNPAIRED = "not paired"
 NOT_COMPARABLE = (
     "Our rows are another data set and a far smaller scale: they are NOT comparable with the literature."
 )
@@ -38,7 +39,7 @@ def build(study: Any, name: str, evidence: Evidence, results: Path, literature_c
 
 def write(study: Any, metrics_csv: Path, results: Path, literature_csv: Path, out: Path) -> list[str]:
     """Write every table as CSV, Markdown and LaTeX into a folder."""
-    evidence = Evidence(study, read_metrics(metrics_csv))
+    evidence = read_evidence(study, metrics_csv)
     for name in table_names(study):
         table = build(study, name, evidence, results, literature_csv)
         for extension, render in FORMATS.items():
@@ -129,11 +130,12 @@ def change_mark(metric: str, delta: Quantity) -> str:
 
 def delta_cell(evidence: Evidence, metric: str, run: str, against: str, protocol: str | None) -> Cell | None:
     """run - against with its interval and whether that is better."""
-    own, other = (evidence.quantity(metric, name, protocol) for name in (run, against))
-    if own is None or other is None:
+    found = evidence.difference(metric, run, against, protocol)
+    if found is None:
         return None
-    delta = difference(own, other)
-    return Cell(quantity=shown(metric, delta), mark=change_mark(metric, delta), signed=True)
+    delta, paired = found
+    note = "" if paired else UNPAIRED
+    return Cell(quantity=shown(metric, delta), mark=change_mark(metric, delta), signed=True, note=note)
 
 
 def changed_settings(diff: dict[str, Any]) -> dict[str, tuple[str, str]]:
@@ -184,7 +186,11 @@ def ablation_table(evidence: Evidence, group: str, only: str | None = None) -> T
     columns = fixed[1:2] if only else fixed
     for metric in metrics:
         columns += [Column(metric, describe(metric).heading, True), Column(f"{metric}_change", "Δ", True)]
-    caption = f"Under protocol {protocol}. Δ: difference from the run compared with and its 95 % interval."
+    caption = (
+        f"Under protocol {protocol}. Δ: difference from the run compared with and its 95 % interval, from pairs of "
+        "pictures with the same caption and the same noise (where that could not be done: not paired, half-widths "
+        "in quadrature)."
+    )
     notes = ["A change is better or worse when that interval excludes zero, otherwise unclear."]
     title = f"Result of {only}" if only else f"Ablations: {group}"
     return Table(f"ablation-{only or group}", title, caption, columns, rows, notes, classes)

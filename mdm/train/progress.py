@@ -13,6 +13,13 @@ from torch import Tensor
 from mdm.manifest import write_atomic, write_json
 from mdm.sizes import Size
 
+BEAT_SECONDS = 20
+
+
+def clock(seconds: float) -> str:
+    """`4:07` minutes."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
 
 class Progress:
     """Averages losses between ticks; ticks are at fixed image counts, so a resumed log equals an unbroken one."""
@@ -25,6 +32,7 @@ class Progress:
         # Count, loss, loss of each level; on the device, so that no step waits for its own numbers.
         self._sums = torch.zeros(2 + len(resolutions), dtype=torch.float64, device=device)
         self._seconds, self._mark, self._mark_images = 0.0, time.monotonic(), 0
+        self._told = self._mark
         folder.mkdir(parents=True, exist_ok=True)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -54,30 +62,48 @@ class Progress:
     def add(self, images: int, count: int, loss: Tensor, per_level: Tensor) -> bool:
         """Count a batch; true if a tick ends with it."""
         self._sums += torch.cat([torch.ones_like(per_level[:1]), loss.detach().reshape(1), per_level]).double() * count
+        if time.monotonic() - self._told > BEAT_SECONDS:
+            self._beat(images)
         return images // self._tick > (images - count) // self._tick or images >= self._total
 
-    def tick(self, images: int, rate: float, norm: float, validation: dict[str, float] | None) -> None:
-        """Write the line of a finished tick."""
+    def _beat(self, images: int) -> None:
+        """Say between ticks that training goes on; losses stay on the device."""
+        speed, eta = self._pace(images)
+        now = {"images": images, "num_images": self._total, "images_per_second": round(speed, 2), "eta_seconds": eta}
+        write_json(self._status, now)
+        print(f"{images:>9,}/{self._total:,} images  {speed:7.1f} images/s  ETA {clock(eta)}", flush=True)
+        self._told = time.monotonic()
+
+    def _pace(self, images: int) -> tuple[float, float]:
+        """Images per second since the start of this process, and seconds left."""
+        speed = (images - self._mark_images) / max(time.monotonic() - self._mark, 1e-9)
+        return speed, round((self._total - images) / max(speed, 1e-9), 1)
+
+    def tick(self, images: int, rate: float, norm: float, validation: dict[str, list[float]] | None) -> None:
+        """Write the line of a finished tick; of several held-out measurements the first continues the curve."""
         _, loss, *levels = (self._sums / self._sums[0]).tolist()
         names = [str(resolution) for resolution in self.resolutions]
-        speed = (images - self._mark_images) / max(time.monotonic() - self._mark, 1e-9)
+        speed, eta = self._pace(images)
         line: dict[str, Any] = {
             "images": images, "seconds": round(self.seconds, 2), "loss": round(loss, 6),
             "losses": dict(zip(names, (round(x, 6) for x in levels), strict=True)),
             "learning_rate": rate, "gradient_norm": round(norm, 5), "images_per_second": round(speed, 2),
         }  # fmt: skip
         if validation:
-            line["validation"] = {name: round(x, 6) for name, x in validation.items()}
+            draws = {name: [round(x, 6) for x in values] for name, values in validation.items()}
+            line["validation"] = {name: values[0] for name, values in draws.items()}
+            if any(len(values) > 1 for values in draws.values()):
+                line["validation_draws"] = draws
         with self._history.open("a") as stream:
             stream.write(json.dumps(line) + "\n")
         self._sums.zero_()
-        self._tell(line, speed)
+        self._tell(line, speed, eta)
 
-    def _tell(self, line: dict[str, Any], speed: float) -> None:
-        eta = (self._total - line["images"]) / max(speed, 1e-9)
-        write_json(self._status, {**line, "num_images": self._total, "eta_seconds": round(eta, 1)})
+    def _tell(self, line: dict[str, Any], speed: float, eta: float) -> None:
+        self._told = time.monotonic()
+        write_json(self._status, {**line, "num_images": self._total, "eta_seconds": eta})
         levels = " ".join(f"{name}px {value:.4f}" for name, value in line["losses"].items())
         print(
             f"{line['images']:>9,}/{self._total:,} images  {speed:7.1f} images/s  loss {line['loss']:.4f} ({levels})"
-            f"  norm {line['gradient_norm']:.2f}  ETA {int(eta) // 60}:{int(eta) % 60:02d}", flush=True,
+            f"  norm {line['gradient_norm']:.2f}  ETA {clock(eta)}", flush=True,
         )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,31 +20,47 @@ from mdm.train.example import Example, open_embeddings
 from mdm.train.state import TrainingState
 
 NUM_IMAGES = 64
+PAIRINGS = 8  # a single one hangs on the few pictures that happen to get the highest noise
 SEED = 20231023  # one for all runs and seeds, so that their numbers differ by their weights only
 
 
 class Validation:
     """Measures the averaged weights; the loss of a level is comparable between runs that share its schedule."""
 
-    def __init__(self, recipe: dict[str, Any], example: Example, gammas: Tensor) -> None:
+    def __init__(self, recipe: dict[str, Any], example: Example, sizes: tuple[Size, ...], gammas: Tensor) -> None:
         self._every = TrainConfig(**recipe["train"]).validate_images
         self._batch, self._total = TrainConfig(**recipe["train"]).batch_images, recipe["num_images"]
         self._diffusion = DiffusionConfig(**recipe["diffusion"]).model_copy(update={"mixed_ratio": None})
         self._model_config = ModelConfig(**recipe["model"])
-        self._example, self._gammas = example.to(gammas.device), gammas
+        self._example, self._gammas, self._sizes = example.to(gammas.device), gammas, sizes
 
     def due(self, images: int) -> bool:
         """True once per `validate_images`, and at the end of the stage."""
         return images // self._every > (images - self._batch) // self._every or images >= self._total
 
     @torch.no_grad()
-    def measure(self, state: TrainingState) -> dict[str, float]:
-        """Loss of each level, by resolution."""
+    def measure(self, state: TrainingState) -> dict[str, list[float]]:
+        """Loss of each level, by resolution; at the end of the stage also with other pairings of picture and noise."""
+        pairings = PAIRINGS if state.images >= self._total else 1
         state.model.eval()
         with state.ema.applied():
-            _, per_level = training_loss(state.model, self._diffusion, self._gammas, *self._example.inputs())
+            draws = [self._losses(state, pairing) for pairing in range(pairings)]
         state.model.train()
-        return dict(zip(map(str, self._model_config.resolutions), per_level.tolist(), strict=True))
+        return {str(r): [losses[i] for losses in draws] for i, r in enumerate(self._model_config.resolutions)}
+
+    def _losses(self, state: TrainingState, pairing: int) -> list[float]:
+        example = self._paired(pairing) if pairing else self._example
+        return training_loss(state.model, self._diffusion, self._gammas, *example.inputs())[1].tolist()
+
+    def _paired(self, pairing: int) -> Example:
+        """The same pictures and the same times, but each picture at another time and with another noise."""
+        first, count = self._example, len(self._example.times)
+        noises = [
+            noise.normal("validation", SEED, range(count), x.shape[1:], step=pairing, level=size)
+            for x, size in zip(first.noises, self._sizes, strict=True)
+        ]
+        times = first.times.roll(pairing * count // PAIRINGS)
+        return replace(first, noises=[x.to(times.device) for x in noises], times=times)
 
 
 def open_validation(
@@ -64,4 +81,4 @@ def open_validation(
     noises = [noise.normal("validation", SEED, pictures, shape(size), level=size) for size in resolutions]
     images = pyramid(batch.signal(), resolutions)
     example = Example(images, noises, times, batch.text, batch.mask, batch.classes)
-    return Validation(recipe, example, gammas)
+    return Validation(recipe, example, resolutions, gammas)

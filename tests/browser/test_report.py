@@ -102,7 +102,7 @@ def test_all_sections_pictures_and_figures_are_there(chrome: chromium.Browser, r
     broken = "return [...document.images].filter(i => !(i.complete && i.naturalWidth > 0)).map(i => i.alt)"
     assert chrome.run(broken) == []
     assert chrome.run("return document.images.length") > 0 or GIVEN
-    boxes = "return [...document.querySelectorAll('.drawing svg')].map(s => s.getBoundingClientRect().height)"
+    boxes = "return [...document.querySelectorAll('.drawing svg[role]')].map(s => s.getBoundingClientRect().height)"
     assert min(chrome.run(boxes)) > 20
     assert chrome.run("return document.querySelectorAll('figure.block > figcaption .provenance').length") >= 8
 
@@ -116,9 +116,38 @@ def test_nothing_overflows(chrome: chromium.Browser, report: str, size: tuple[in
     assert chrome.run(OVERFLOWING) == []
 
 
+def test_on_a_phone_the_main_table_is_cards_and_nothing_of_it_is_cut(chrome: chromium.Browser, report: str) -> None:
+    show(chrome, report, PHONE)
+    chrome.run("document.querySelectorAll('main details').forEach(d => { d.open = true; })")
+    cut = """return [...document.querySelectorAll('.table .scroll:has(.stack)')]
+      .filter(box => box.scrollWidth > box.clientWidth + 1).map(box => box.ariaLabel)"""
+    assert chrome.run(cut) == []
+    unlabelled = "return [...document.querySelectorAll('.stack tbody td:not([data-label]):not(.none)')].length"
+    assert chrome.run(unlabelled) == 0
+
+
+@pytest.mark.parametrize("size", [PHONE, DESKTOP])
+def test_legends_show_all_their_entries(chrome: chromium.Browser, folder: Path, size: tuple[int, int]) -> None:
+    show(chrome, (folder / "index.html").as_uri(), size)
+    script = """return [...document.querySelectorAll('#figure-alignment .legend li')].map(e => {
+      const box = e.getBoundingClientRect();
+      return [e.textContent.trim(), box.right <= innerWidth && box.width > 30]; })"""
+    shown = dict(chrome.run(script))
+    assert {"base", "no-progressive", "guidance=6", "guessing", "judge on real pictures"} <= set(shown)
+    assert all(shown.values())
+
+
+def test_numbers_keep_their_units_and_names_stay_whole(chrome: chromium.Browser, folder: Path) -> None:
+    show(chrome, (folder / "index.html").as_uri(), PHONE)
+    chrome.run("document.querySelectorAll('main details').forEach(d => { d.open = true; })")
+    broken = "return [...document.querySelectorAll('.whole')].filter(e => e.getClientRects().length > 1).length"
+    assert chrome.run(broken) == 0 and chrome.run("return document.querySelectorAll('.whole').length") > 20
+    assert chrome.run(r"return / \d+ (s|min|px)\b/.test(document.querySelector('.facts').textContent)") is False
+
+
 def test_a_wide_table_scrolls_in_its_own_box(chrome: chromium.Browser, folder: Path) -> None:
     show(chrome, (folder / "index.html").as_uri(), PHONE)
-    script = """const box = document.querySelector('#table-main .scroll'); box.scrollLeft = 50;
+    script = """const box = document.querySelector('#table-provenance .scroll'); box.scrollLeft = 50;
       return [box.scrollWidth > box.clientWidth, box.scrollLeft];"""
     assert chrome.run(script) == [True, 50]
 

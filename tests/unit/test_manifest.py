@@ -23,10 +23,48 @@ def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path, monkeypatch
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(ArtifactError, match=r"x\.json cannot be written: No space left on device; what stood there is"):
         manifest.write_json(path, {"new": True})
     assert json.loads(path.read_text()) == {"old": True}
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_a_place_that_cannot_be_written_is_named_in_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file" / "x.json", tmp_path / ("x" * 300)):
+        with pytest.raises(ArtifactError, match=r"cannot be written: .*; nothing was left there") as caught:
+            manifest.write_json(place, {})
+        assert "\n" not in str(caught.value)
+
+
+def test_trouble_with_another_file_is_not_blamed_on_this_one(tmp_path):
+    (tmp_path / "other" / "folder").mkdir(parents=True)
+    with pytest.raises(IsADirectoryError), manifest.replacing(tmp_path / "own" / "x") as stream:
+        stream.write((tmp_path / "other" / "folder").read_bytes())
+    assert not list((tmp_path / "own").iterdir())
+
+
+def test_new_modules_and_studies_make_the_source_dirty(tmp_path, monkeypatch):
+    import shutil
+    import subprocess
+
+    git = ["git", "-c", "user.name=n", "-c", "user.email=e@example.org", "-C", str(tmp_path)]
+    (tmp_path / "mdm").mkdir()
+    shutil.copy(manifest.__file__, tmp_path / "mdm" / "manifest.py")
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "add", "-A"], check=True)
+    subprocess.run([*git, "commit", "-qm", "first"], check=True)
+    monkeypatch.setattr(manifest, "__file__", str(tmp_path / "mdm" / "manifest.py"))
+
+    def dirty():
+        return manifest._source.__wrapped__()["dirty"]
+
+    assert not dirty()
+    (tmp_path / "notes.txt").write_text("nothing that makes numbers")
+    assert not dirty()
+    (tmp_path / "config" / "studies").mkdir(parents=True)
+    (tmp_path / "config" / "studies" / "mine.yaml").write_text("")
+    assert dirty()
 
 
 def test_json_refuses_nan(tmp_path):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import collections
-from collections.abc import Callable
+import resource
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -246,6 +247,38 @@ def refusals(folder: Path) -> dict[str, tuple[Callable[[], None], str]]:
         "shrinking": (lambda: _shrink(folder, deeper, model, out), "has 2 levels, the network around it only 1"),
         "growing over a file": (lambda: grow_file(own, deeper, plain), "exists already"),
     }
+
+
+@pytest.fixture
+def small_disk() -> Iterator[None]:
+    """No file may grow beyond some bytes, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("verb", ["grow", "to ours", "to theirs"])
+def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, capsys, request, verb: str) -> None:
+    own, deeper = tmp_path / "own.safetensors", model_file(tmp_path, nest(3), "deeper.json")
+    save_weights(own, build(nest(2)).state_dict(), {"model": nest(2).model_dump(mode="json")})
+    out = tmp_path / ("out.pth" if verb == "to theirs" else "out.safetensors")
+    out.write_text("what stood here")
+    arguments = ["grow", str(own), "--model", deeper] if verb == "grow" else ["convert", str(own)]
+    request.getfixturevalue("small_disk")
+    assert cli.main([*arguments, "--out", str(out), "--force"]) == 2
+    said = capsys.readouterr().err
+    assert "cannot be written: File too large; what stood there is unchanged" in said and said.count("\n") == 1
+    assert out.read_text() == "what stood here"
+    assert {p.name for p in tmp_path.iterdir()} == {"own.safetensors", "deeper.json", out.name}
+
+
+def test_growing_a_file_that_is_not_there_names_those_that_are(tmp_path, capsys) -> None:
+    save_weights(tmp_path / "weights.safetensors", build(nest(2)).state_dict())
+    out = str(tmp_path / "out.safetensors")
+    assert cli.main(["grow", str(tmp_path / "wieghts.safetensors"), "--model", "released-256", "--out", out]) == 2
+    said = capsys.readouterr().err
+    assert "there is no file" in said and "did you mean 'weights.safetensors'" in said and "stage" not in said
 
 
 def _shrink(folder: Path, deeper: str, model: str, out: Path) -> None:

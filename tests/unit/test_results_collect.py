@@ -146,3 +146,11 @@ def test_the_names_a_claim_may_use_are_those_that_the_scores_write() -> None:
     }
     assert written <= set(MEASURABLE)
     assert {m for m in MEASURABLE if m.startswith("alignment_") and describe(m).kind == "evaluation"} <= written
+
+
+def test_a_held_out_loss_has_an_interval_where_it_was_drawn_repeatedly():
+    once = [{"validation": {"16": 0.2}}]
+    assert collect.final_validation(once)["16"].exact
+    again = [*once, {"validation": {"16": 0.1}, "validation_draws": {"16": [0.1, 0.12, 0.11, 0.13]}}]
+    found = collect.final_validation(again)["16"]
+    assert found.value == pytest.approx(0.115) and found.low < 0.105 and found.high > 0.125

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import results_fixture as fixture
 
+from mdm.manifest import write_json
 from mdm.results import html
 
 SECTIONS = (
@@ -130,6 +131,23 @@ def test_a_changed_source_is_said(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace('"dirty": false', '"dirty": true'))
     html.write_report(study, sources, tmp_path / "index.html")
     assert "made with uncommitted changes" in (tmp_path / "index.html").read_text()
+
+
+def test_the_page_names_the_source_that_measured_and_the_one_that_wrote_it(tmp_path: Path) -> None:
+    study = fixture.make_study()
+    sources = fixture.write_tree(study, tmp_path)
+    scores = sources.results / study.runs[0].evaluations[0].scores
+    write_json(scores / "manifest.json", {"git": {"commit": "fedcba9876543210", "dirty": True}})
+    html.write_report(study, sources, tmp_path / "index.html")
+    text = (tmp_path / "index.html").read_text()
+    assert "0123456789, fedcba9876 + uncommitted changes" in text and "this page was written at" in text
+
+
+def test_the_guidance_caption_says_what_was_measured(page: str) -> None:
+    caption = page[page.index('id="figure-guidance"') :]
+    caption = caption[: caption.index("</figure>")]
+    assert "highest at weight 6, Fréchet distance (judge) lowest at 4" in caption
+    assert "caption out of 100 in 62" in caption and "coarse agreement" in caption
 
 
 def test_an_empty_study_has_a_page(tmp_path: Path) -> None:

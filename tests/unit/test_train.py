@@ -18,6 +18,7 @@ from mdm.model.checkpoints import load_weights, state_hash
 from mdm.model.ema import Ema
 from mdm.model.execution import Execution
 from mdm.text.cache import embed
+from mdm.train import progress
 from mdm.train.checkpoint import Autosaves, read_checkpoint, write_checkpoint
 from mdm.train.export import export
 from mdm.train.loop import train
@@ -306,3 +307,25 @@ def test_matrices_may_have_a_rate_of_their_own():
     assert half["old.weight"] == pytest.approx(full["old.weight"] / 2) and frozen["old.weight"] == 0
     # An orthogonal 2 x 2 matrix times the rate 0.2, whatever the gradient.
     assert 0.05 < full["new.weight"] < 0.25 and full["new.weight"] == pytest.approx(half["new.weight"])
+
+
+def test_the_end_of_a_stage_is_measured_with_other_noises_too(fresh):
+    folder = fresh["r8"].parent
+    train(fresh["r8"], folder / "final.ckpt", None, NEVER)
+    lines = [json.loads(line) for line in (folder / "progress" / "history.jsonl").read_text().splitlines()]
+    measured = [line for line in lines if "validation" in line]
+    assert [line["images"] for line in measured] == [64, 128]
+    assert "validation_draws" not in measured[0]
+    draws = measured[1]["validation_draws"]["8"]
+    assert len(draws) == len(set(draws)) == 8 and draws[0] == measured[1]["validation"]["8"]
+
+
+def test_long_training_speaks_between_ticks(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "BEAT_SECONDS", -1.0)
+    told = progress.Progress(tmp_path, (8,), 1000, 500, torch.device("cpu"))
+    assert not told.add(4, 4, torch.tensor(1.0), torch.tensor([1.0]))
+    status = json.loads((tmp_path / "status.json").read_text())
+    assert (
+        status["images"] == 4 and status["num_images"] == 1000 and {"eta_seconds", "images_per_second"} <= set(status)
+    )
+    assert "4/1,000 images" in capsys.readouterr().out and not (tmp_path / "history.jsonl").exists()

@@ -18,10 +18,13 @@ def test_the_report_and_its_pages_are_there(finished):
     assert (finished / "reports" / "provenance.zip").stat().st_size > 100_000
     for ablation in ("no-progressive", "guidance"):
         assert (finished / "reports" / "ablations" / f"{ablation}.html").is_file()
+    own = finished / "reports" / "studies" / "quick"
+    for name in ("index.html", "provenance.zip", "ablations/guidance.html"):
+        assert (own / name).read_bytes() == (finished / "reports" / name).read_bytes()
 
 
 def test_metrics_are_tidy(finished):
-    with open(finished / "results" / "metrics.csv", newline="") as stream:
+    with open(finished / "results/studies/quick/metrics.csv", newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert list(rows[0]) == [
         "run", "stage", "seed", "metric", "value", "low", "high", "protocol", "images", "seconds", "digest",
@@ -44,8 +47,8 @@ def test_a_stage_holds_the_proved_weights_of_its_parent(finished):
 
 
 def test_nothing_is_missing_and_claims_have_verdicts(finished):
-    assert json.loads((finished / "results" / "missing.json").read_text())["missing"] == []
-    verdicts = json.loads((finished / "results" / "claims.json").read_text())
+    assert json.loads((finished / "results/studies/quick/missing.json").read_text())["missing"] == []
+    verdicts = json.loads((finished / "results/studies/quick/claims.json").read_text())
     assert "progressive" in json.dumps(verdicts)
 
 
@@ -60,5 +63,5 @@ def test_a_browser_finds_nothing_wrong_with_the_real_report(finished, root):
 
 
 def test_tables_come_in_three_formats(finished):
-    tables = finished / "results" / "tables"
+    tables = finished / "results/studies/quick/tables"
     assert {p.suffix for p in tables.iterdir()} == {".csv", ".md", ".tex"}

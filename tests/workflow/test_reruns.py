@@ -6,7 +6,7 @@ import pytest
 from repository import snakemake
 
 pytestmark = pytest.mark.slow
-REPORT = {"write_report": 1, "write_ablation_report": 2}
+REPORT = {"write_report": 1, "write_ablation_report": 2, "publish": 3}
 
 
 def planned(folder, *arguments):
@@ -61,7 +61,7 @@ def test_the_words_of_an_ablation_rerun_only_the_report(finished, edit, words):
 
 def test_the_code_of_a_figure_reruns_that_figure_and_the_report(finished, edit):
     edit("mdm/results/figure_guidance.py", "import", "import  ")
-    assert planned(finished) == {"draw_figure": 1, "write_report": 1}
+    assert planned(finished) == {"draw_figure": 1, "write_report": 1, "publish": 1}
 
 
 def test_other_slices_retrain_nothing(finished, edit):
@@ -113,6 +113,15 @@ def test_touched_recipes_and_data_train_nothing(finished):
     for path, stat in before.items():
         os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert not {"train_slice", "train_last_slice", "draw_samples"} & set(rules)
+
+
+def test_another_study_leaves_the_results_of_this_one(finished):
+    done = snakemake(finished, "-n", "--config", "study=laptop")
+    outputs = re.findall(r"^    output: (.*)$", done.stdout + done.stderr, re.M)
+    written = {path for line in outputs for path in line.split(", ")}
+    own = {str(path.relative_to(finished)) for path in finished.glob("re[sp]*s/studies/quick/**/*") if path.is_file()}
+    assert done.returncode == 0 and len(own) > 30 and not written & own
+    assert {path for path in written if path.startswith("results/studies/")}
 
 
 def test_named_targets(finished):

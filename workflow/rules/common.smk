@@ -17,8 +17,13 @@ shell.prefix(
 
 STUDY = study.load(config["study"], study.typed(config.get("set")))
 SAME_STUDY = f"--nolock --snakefile {shlex.quote(str(workflow.main_snakefile))} --config {shlex.join(STUDY.call.snakemake)}"
+# What only this study has; artifacts (results/KIND/NAME-DIGEST) are shared by all studies.
+RESULTS = names.home("results", STUDY)
+REPORTS = names.home("reports", STUDY)
 CODE = study_file.ROOT / "mdm" / "results"
-SHARED_CODE = [CODE / f"{name}.py" for name in ("collect", "metrics", "quantity")]
+SHARED_CODE = [
+    CODE / f"{name}.py" for name in ("collect", "metrics", "pairs", "quantity")
+]
 TABLE_CODE = [
     CODE / f"{name}.py" for name in ("tables", "render", "literature", "instruments")
 ]
@@ -39,6 +44,7 @@ wildcard_constraints:
     figure="(?!samples-)[a-z0-9.-]+",
     run="[a-z0-9.=-]+",
     ablation="[a-z0-9.-]+",
+    page="index|ablations/[a-z0-9.-]+",
 
 
 def done(refs):

@@ -3,16 +3,16 @@
 
 rule write_report:
     input:
-        "results/metrics.csv",
-        "results/claims.json",
+        f"{RESULTS}/metrics.csv",
+        f"{RESULTS}/claims.json",
         tables=rules.make_tables.output,
-        figures=expand("results/figures/{file}", file=names.figure_files(STUDY)),
+        figures=expand(f"{RESULTS}/figures/{{file}}", file=names.figure_files(STUDY)),
         study=STUDY.path,
         code=PAGE_CODE,
     output:
-        "reports/index.html",
+        f"{REPORTS}/index.html",
     log:
-        "results/logs/report.log",
+        f"{RESULTS}/logs/report.log",
     params:
         study=study_options,
     shell:
@@ -31,18 +31,36 @@ rule write_ablation_report:
             CODE / "gallery.py",
         ],
     output:
-        "reports/ablations/{ablation}.html",
+        f"{REPORTS}/ablations/{{ablation}}.html",
     log:
-        "results/logs/ablation-{ablation}.log",
+        f"{RESULTS}/logs/ablation-{{ablation}}.log",
     params:
         study=study_options,
     shell:
         "python -m mdm report {params.study} --ablation {wildcards.ablation} --out {output} > {log} 2>&1"
 
 
+# reports/ itself shows the study that ran last. Its name is a parameter: another study publishes its own pages again.
+rule publish:
+    input:
+        f"{REPORTS}/{{page}}.html",
+    output:
+        "reports/{page}.html",
+    log:
+        f"{RESULTS}/logs/publish-{{page}}.log",
+    localrule: True
+    params:
+        study=STUDY.name,
+    shell:
+        "cp {input} {output} 2> {log}"
+
+
 # Snakemake's own report reads its records of the finished run, so it cannot be a rule of that run.
 onsuccess:
-    if os.path.exists("reports/index.html"):
+    if os.path.exists(f"{REPORTS}/index.html"):
         shell(
-            "python -m snakemake {SAME_STUDY} --report reports/provenance.zip > results/logs/provenance.log 2>&1"
+            "python -m snakemake {SAME_STUDY} --report {REPORTS}/provenance.zip > {RESULTS}/logs/provenance.log 2>&1"
+            " && cp {REPORTS}/provenance.zip reports/provenance.zip"
         )
+        for stranger in names.foreign_pages(STUDY, "reports"):
+            os.remove(stranger)

@@ -6,10 +6,11 @@ rule collect_metrics:
         artifacts=done(STUDY.measured()),
         code=SHARED_CODE,
     output:
-        "results/metrics.csv",
-        "results/missing.json",
+        f"{RESULTS}/metrics.csv",
+        f"{RESULTS}/differences.csv",
+        f"{RESULTS}/missing.json",
     log:
-        "results/logs/collect.log",
+        f"{RESULTS}/logs/collect.log",
     params:
         study=study_options,
         digest=STUDY.digest,
@@ -19,17 +20,17 @@ rule collect_metrics:
 
 rule make_tables:
     input:
-        "results/metrics.csv",
+        f"{RESULTS}/metrics.csv",
         literature=study_file.LITERATURE,
         code=[*SHARED_CODE, *TABLE_CODE],
     output:
         expand(
-            "results/tables/{table}.{format}",
+            f"{RESULTS}/tables/{{table}}.{{format}}",
             table=names.table_names(STUDY),
             format=["csv", "md", "tex"],
         ),
     log:
-        "results/logs/tables.log",
+        f"{RESULTS}/logs/tables.log",
     params:
         study=study_options,
         digest=STUDY.digest,
@@ -39,14 +40,14 @@ rule make_tables:
 
 rule draw_figure:
     input:
-        "results/metrics.csv",
+        f"{RESULTS}/metrics.csv",
         code=[*SHARED_CODE, CODE / "style.py"],
         drawing=figure_code,
     output:
-        "results/figures/{figure}.svg",
-        "results/figures/{figure}.png",
+        f"{RESULTS}/figures/{{figure}}.svg",
+        f"{RESULTS}/figures/{{figure}}.png",
     log:
-        "results/logs/figure-{figure}.log",
+        f"{RESULTS}/logs/figure-{{figure}}.log",
     params:
         study=study_options,
         digest=STUDY.digest,
@@ -56,12 +57,12 @@ rule draw_figure:
 
 rule arrange_samples:
     input:
-        "results/metrics.csv",
+        f"{RESULTS}/metrics.csv",
         code=CODE / "gallery.py",
     output:
-        "results/figures/samples-{run}.png",
+        f"{RESULTS}/figures/samples-{{run}}.png",
     log:
-        "results/logs/samples-{run}.log",
+        f"{RESULTS}/logs/samples-{{run}}.log",
     params:
         study=study_options,
         digest=STUDY.digest,
@@ -71,12 +72,12 @@ rule arrange_samples:
 
 rule judge_claims:
     input:
-        "results/metrics.csv",
+        f"{RESULTS}/metrics.csv",
         code=[*SHARED_CODE, CODE / "claims.py", CODE / "expression.py"],
     output:
-        "results/claims.json",
+        f"{RESULTS}/claims.json",
     log:
-        "results/logs/claims.log",
+        f"{RESULTS}/logs/claims.log",
     params:
         study=study_options,
         claims=STUDY.claims_digest,
