@@ -22,6 +22,7 @@ from mdm.train.checkpoint import Autosaves, read_checkpoint, write_checkpoint
 from mdm.train.export import export
 from mdm.train.loop import train
 from mdm.train.optim import make_optimizers, rate_share, set_rates
+from mdm.train.progress import MACHINE_FACTS
 from mdm.train.state import TrainingState
 
 NEVER = 1e9
@@ -83,7 +84,7 @@ def without_time(tensors):
 
 def without_seconds(history):
     lines = [json.loads(line) for line in history.splitlines()]
-    return [{k: v for k, v in line.items() if k not in ("seconds", "images_per_second")} for line in lines]
+    return [{k: v for k, v in line.items() if k not in MACHINE_FACTS} for line in lines]
 
 
 def assert_same(out, unbroken):
