@@ -15,7 +15,7 @@ from mdm.study import Study
 from mdm.train import attempt
 from mdm.units import clock, duration, percent
 
-SILENT_SECONDS = 120  # a training on another machine that told nothing for so long is taken for dead
+SILENT_SECONDS = 600  # another machine that told nothing for so long is taken for dead; compiling takes minutes
 WATCH_SECONDS = 2
 CHECKPOINT = re.compile(r"(?:autosave|slice)-(\d+)\.ckpt$")
 
@@ -77,7 +77,7 @@ class Stage:
         if self._note["ended"] is None:
             return ("running", self._note["slice"]) if self._alive() else ("stopped", "killed; goes on from its save")
         if self._note["how"] == attempt.SLICE_DONE:
-            return "waiting", "for the export of its weights" if self._trained() else "for its next slice"
+            return "waiting", "weights not exported yet" if self._trained() else "between two slices"
         return self._note["how"], self._note["why"]
 
     def _trained(self) -> bool:

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from mdm.manifest import read_json
-from mdm.results import figure_ablation, figures, gallery, instruments, provenance, style, tables
+from mdm.results import figure_ablation, figures, gallery, instruments, previews, provenance, style, tables
 from mdm.results.claims import VERDICTS, judge_all
 from mdm.results.collect import Artifacts, Evidence, read_metrics
 from mdm.results.names import sampled_runs
@@ -181,6 +181,7 @@ class Page:
             "figures": self.figures(), "groups": groups, "commands": commands(self.study, commits),
             "instruments": instruments.survey(self.evidence, self.artifacts),
             "measured": instruments.protocols(self.evidence, self.artifacts),
+            "previews": previews.grids(self.study, self.artifacts),
         }  # fmt: skip
 
     def ablation_report(self, name: str, compare: int) -> dict[str, Any]:

@@ -78,9 +78,9 @@ def test_how_an_attempt_ended(stage, end, state, note):
 def test_a_slice_that_is_done_waits_for_the_next(stage):
     with attempt.attempt(stage / "slice-50.ckpt"):
         (stage / "slice-50.ckpt").write_bytes(b"")
-    assert (told(stage).state, told(stage).images, told(stage).note) == ("waiting", 50, "for its next slice")
+    assert (told(stage).state, told(stage).images, told(stage).note) == ("waiting", 50, "between two slices")
     (stage / "final.ckpt").write_bytes(b"")
-    assert (told(stage).images, told(stage).note) == (100, "for the export of its weights")
+    assert (told(stage).images, told(stage).note) == (100, "weights not exported yet")
     write_json(stage / "manifest.json", {"seconds": 75.0})
     assert (told(stage).state, told(stage).note) == ("finished", "took 75 s")
 

@@ -9,6 +9,7 @@ import time
 
 import pytest
 import torch
+from PIL import Image
 
 from mdm import study
 from mdm.config import TrainConfig
@@ -17,6 +18,7 @@ from mdm.manifest import ArtifactError, digest, write_json
 from mdm.model.checkpoints import load_weights, state_hash
 from mdm.model.ema import Ema
 from mdm.model.execution import Execution
+from mdm.status import of_folder
 from mdm.text.cache import embed
 from mdm.train.checkpoint import Autosaves, read_checkpoint, write_checkpoint
 from mdm.train.export import export
@@ -307,3 +309,34 @@ def test_matrices_may_have_a_rate_of_their_own():
     assert half["old.weight"] == pytest.approx(full["old.weight"] / 2) and frozen["old.weight"] == 0
     # An orthogonal 2 x 2 matrix times the rate 0.2, whatever the gradient.
     assert 0.05 < full["new.weight"] < 0.25 and full["new.weight"] == pytest.approx(half["new.weight"])
+
+
+def test_grids_from_fixed_noise_change_no_weight_and_are_the_same_after_a_restart(fresh, unbroken, tmp_path):
+    folder = fresh["r8"].parent
+    train(fresh["r8"], folder / "final.ckpt", None, NEVER, preview_images=48)
+    assert_same(folder / "final.ckpt", unbroken)
+    samples = folder / "progress" / "samples"
+    whole = {path.name: path.read_bytes() for path in samples.glob("*.png")}
+    assert sorted(whole) == ["000000000048.png", "000000000096.png", "000000000128.png"]
+    with Image.open(samples / "000000000128.png") as grid:
+        assert grid.size == (8 * 8, 8)  # eight captions, one level of 8 px
+    assert len(set(whole.values())) == 3 and len(json.loads((samples / "captions.json").read_text())) == 8
+    costs = [json.loads(line) for line in (samples / "samples.jsonl").read_text().splitlines()]
+    assert [(cost["images"], cost["file"]) for cost in costs] == [(int(name[:12]), name) for name in sorted(whole)]
+    assert all(cost["seconds"] > 0 for cost in costs)
+
+    shutil.rmtree(folder / "progress")
+    (folder / "final.ckpt").unlink()
+    train(fresh["r8"], folder / "slice-64.ckpt", None, NEVER)
+    train(fresh["r8"], folder / "final.ckpt", folder / "slice-64.ckpt", NEVER, preview_images=48)
+    assert {path.name: path.read_bytes() for path in samples.glob("*.png")} == {
+        name: content for name, content in whole.items() if name > "000000000064"
+    }
+
+
+def test_an_attempt_is_noted_with_its_end(fresh, unbroken):
+    folder = fresh["r8"].parent
+    train(fresh["r8"], folder / "final.ckpt", None, NEVER)
+    assert json.loads((folder / "progress" / "attempt.json").read_text())["how"] == "slice done"
+    (found,) = [s for s in of_folder(folder.parents[1]) if s.ref.startswith("train/r8")]
+    assert (found.state, found.images, found.note) == ("waiting", 128, "weights not exported yet")
