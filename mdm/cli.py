@@ -38,12 +38,29 @@ def check(options: argparse.Namespace) -> None:
 
 
 def plan(options: argparse.Namespace) -> None:
-    from mdm import plan
+    from mdm import plan, throughput
 
     study = _study(options)
-    print(plan.render(study, options.results))
-    if options.memory:
-        print(plan.memory(study))
+    calibration = options.calibration or options.results / throughput.FILE
+    speeds = throughput.load(study, calibration, asked_for=options.calibration is not None)
+    found = plan.memories(study) if options.memory else {}
+    print(plan.render(study, options.results, speeds, {ref: one.peak for ref, one in found.items()}))
+    if found:
+        print(plan.memory(study, found))
+
+
+def calibrate(options: argparse.Namespace) -> None:
+    from mdm import throughput
+    from mdm.train.calibrate import calibrate
+
+    calibrate(_study(options), options.out or options.results / throughput.FILE, options.seconds)
+
+
+def status(options: argparse.Namespace) -> None:
+    from mdm import status
+
+    study = _study(options) if options.study else None
+    status.show(study, options.results, options.watch)
 
 
 def schema(options: argparse.Namespace) -> None:
@@ -93,7 +110,7 @@ def train(options: argparse.Namespace) -> None:
     from mdm.train.loop import train
 
     execution = Execution(tuple(options.recompute), options.compile)
-    train(options.recipe, options.out, options.before, options.autosave_seconds, execution)
+    train(options.recipe, options.out, options.before, options.autosave_seconds, execution, options.preview_images)
 
 
 def export(options: argparse.Namespace) -> None:
@@ -206,9 +223,10 @@ def run(options: argparse.Namespace) -> int:
     return launch.run(_study(options), options.targets, options.cores)
 
 
+SET = ("--set", {"default": "{}", "metavar": "JSON", "help": "overrides, e.g. '{\"base.train.batch_images\": 8}'"})
 STUDY_OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("--study", {"default": "laptop", "help": "name in config/studies, or a path (default: %(default)s)"}),
-    ("--set", {"default": "{}", "metavar": "JSON", "help": "overrides, e.g. '{\"base.train.batch_images\": 8}'"}),
+    SET,
 )
 RECIPE: tuple[tuple[str, dict[str, Any]], ...] = (("recipe", {"type": Path, "help": "an artifact's recipe.json"}),)
 FILES = ("--files", {"action": "store_true", "help": "also the files from outside, by their hashes"})
@@ -221,7 +239,22 @@ ABLATION = ("--ablation", {"help": "the page of one ablation"})
 
 VERBS: dict[str, tuple[Verb, str, tuple[tuple[str, dict[str, Any]], ...]]] = {
     "check": (check, "validate a study and every run of it", (*STUDY_OPTIONS, FILES)),
-    "plan": (plan, "list runs, stages, digests, images and estimated time", (*STUDY_OPTIONS, RESULTS, MEMORY)),
+    "plan": (
+        plan, "what a study costs before it is submitted: time, GPU-hours, memory, storage and jobs, and what is done",
+        (*STUDY_OPTIONS, RESULTS, MEMORY,
+         ("--calibration", {"type": Path, "help": "what `mdm calibrate` wrote (default: RESULTS/calibration.json)"})),
+    ),
+    "calibrate": (
+        calibrate, "measure on this machine how fast the networks of a study train and draw",
+        (*STUDY_OPTIONS, RESULTS, ("--out", {"type": Path, "help": "default: RESULTS/calibration.json"}),
+         ("--seconds", {"type": float, "default": 5.0, "help": "for each network; default: %(default)s"})),
+    ),
+    "status": (
+        status, "say where every stage of training is, how fast it goes and when it will end",
+        (("results", {"nargs": "?", "type": Path, "default": Path("results"), "help": "default: %(default)s"}),
+         ("--study", {"help": "the stages of this study, begun or not (default: all that have begun)"}), SET,
+         ("--watch", {"action": "store_true", "help": "again every two seconds, until Ctrl-C"})),
+    ),
     "run": (
         run, "run a study, or some targets of it, on this machine",
         (*STUDY_OPTIONS, ("targets", {"nargs": "*", "default": ["all"], "help": "all, data, report, an ablation, ..."}),
@@ -247,7 +280,9 @@ VERBS: dict[str, tuple[Verb, str, tuple[tuple[str, dict[str, Any]], ...]]] = {
          ("--recompute", {"type": int, "nargs": "+", "default": (), "metavar": "RESOLUTION",
                           "help": "levels that keep no activations: less memory, more time, the same weights"}),
          ("--compile", {"choices": ("none", "blocks", "network"), "default": "none",
-                        "help": "what torch.compile fuses; default: %(default)s"})),
+                        "help": "what torch.compile fuses; default: %(default)s"}),
+         ("--preview-images", {"type": int, "default": 0,
+                               "help": "draw a grid after every so many images; default: never"})),
     ),
     "export": (export, "write the weights of a finished stage", RECIPE),
     "convert": (

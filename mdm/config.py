@@ -306,12 +306,16 @@ class TrainingResources(ResourceConfig):
     compile: Literal["none", "blocks", "network"] = Field(
         default="none", description="what torch.compile fuses; needs a C++ compiler, on a GPU also Triton"
     )
+    preview_images: Count = Field(
+        default=0, description="draw a grid from fixed noise after every so many images (0: never); changes no weight"
+    )
 
     @property
     def options(self) -> str:
         """The same as options of `mdm train`."""
         levels = f"--recompute {' '.join(map(str, self.recompute))}" if self.recompute else ""
-        return f"{levels} --compile {self.compile}".strip()
+        previews = f"--preview-images {self.preview_images}" if self.preview_images else ""
+        return f"{levels} --compile {self.compile} {previews}".strip()
 
 
 class StageConfig(Strict):

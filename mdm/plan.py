@@ -1,167 +1,283 @@
-"""What a study would do and cost, before anything is submitted: runs x stages x images x time."""
+"""What a study would do and cost, before anything is submitted: time, GPU-hours, memory, storage and jobs."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mdm.config import DiffusionConfig, LevelConfig, ModelConfig, TrainConfig
-from mdm.study import Study
+from mdm import throughput
+from mdm.config import DiffusionConfig, ModelConfig, TrainConfig
+from mdm.layers import parameters, step_gigaflops
+from mdm.manifest import read_json
+from mdm.status import saved_images
+from mdm.study import Run, Study
+from mdm.throughput import Throughput, Work, calls
+from mdm.units import duration, percent, size
 
 if TYPE_CHECKING:
     from mdm.train.memory import Memory
 
-TRAINING_FACTOR = 3  # forward, gradients of activations, gradients of weights
-GIGA = 1e9
 CONFIGS = {"model": ModelConfig, "train": TrainConfig, "diffusion": DiffusionConfig}
+# Exported twice (averaged, raw), and in the last checkpoint beside the two moments of every weight.
+BYTES_KEPT = 4 * (2 + 4)
+# While it trains: two autosaves and one being written, and the slice before.
+BYTES_TRAINING = 4 * 4 * 4
+BYTES_PER_PIXEL = 0.5  # of a stored photograph: JPEG of quality 95; drawn scenes are smaller
+MARKS = {
+    "c": "c = calibrated on {source}",
+    "f": "f = from its FLOPs at the speed calibrated on {source}",
+    "?": "? = not measured yet: {assumed:g} s per GFLOP and device are assumed (seconds_per_gigaflop in the study; "
+    "`mdm calibrate` measures it)",
+}
 
 
-def gigaflops(model: ModelConfig) -> float:
-    """Rough cost of one forward pass for one picture or clip (convolutions and attention; within a quarter, tested)."""
-    return sum(_level(level) for level in model.levels) / GIGA
-
-
-def _level(level: LevelConfig) -> float:
-    total = 2 * 9 * 3 * 2 * level.channels[0] * level.frames * level.resolution**2
-    layers_over = (level.attention, level.video.attention if level.video else ())
-    of_pixels, of_frames = (layers or (0,) * len(level.channels) for layers in layers_over)
-    for depth, (width, blocks) in enumerate(zip(level.channels, level.resnets, strict=True)):
-        frames, side = level.grid(depth)
-        pixels = frames * side**2
-        conv = 2 * 9 * width * width * pixels
-        # Down: two convolutions a block. Up: one block more, and its first convolution reads the skip as well.
-        total += conv * (2 * blocks + 3 * (blocks + 1))
-        total += (2 if level.halves == "space" else 2 / 3) * conv * (depth > 0)
-        per_block = of_pixels[depth] * frames * _attention(width, side**2, level.attention_ffn)
-        # Around the attention over frames, one convolution at half the side and one at the full.
-        per_block += of_frames[depth] * (1.25 * conv + (side // 2) ** 2 * _attention(width, frames, ffn=True))
-        total += (2 * blocks + 1) * per_block
-    if level.middle:
-        total += 2 * 2 * conv + _attention(width, pixels, level.attention_ffn)
-    return total
-
-
-def _attention(width: int, pixels: int, ffn: bool) -> float:
-    return 2 * pixels * width * width * (4 + 8 * ffn) + 4 * pixels * pixels * width
-
-
-def training_gigaflops(recipe: dict[str, Any]) -> float:
-    """Rough cost of a whole training stage."""
-    return recipe["num_images"] * TRAINING_FACTOR * gigaflops(ModelConfig(**recipe["model"]))
-
-
-def calls(sample: dict[str, Any]) -> int:
-    """How often the network sees each picture; an interval of guidance saves some of it."""
-    steps = sample["steps"]
-    return (2 * steps - 1 if sample["sampler"] == "heun" else steps) * (1 if sample["guidance"] == 1 else 2)
+def training_gigaflops(recipe: dict[str, Any], tokens: int = 0) -> float:
+    """Cost of a whole training stage."""
+    model, diffusion = ModelConfig(**recipe["model"]), DiffusionConfig(**recipe["diffusion"])
+    return recipe["num_images"] * step_gigaflops(model, diffusion, tokens)
 
 
 @dataclass(frozen=True)
 class Line:
-    """One artifact that costs time."""
+    """One artifact that costs time: all of it, and what is left of it."""
 
     ref: str
     images: int
     seconds: float
-    measured: bool
+    left_seconds: float
+    gpus: int
+    slices: int
+    left_slices: int
+    bytes: int
     status: str
+    mark: str = ""
+    peak_bytes: int | None = None
+
+    @property
+    def measured(self) -> bool:
+        return not self.mark
+
+    @property
+    def gpu_hours(self) -> float:
+        return self.seconds * self.gpus / 3600
 
 
 class Estimate:
-    """Seconds of each artifact: measured where it was made on this disk, else from the study's assumption."""
+    """Cost of each artifact: measured where it was made on this disk, else calibrated, else assumed."""
 
-    def __init__(self, study: Study, results: Path) -> None:
+    def __init__(self, study: Study, results: Path, speeds: Throughput | None = None) -> None:
         self._study, self._results = study, results
+        self._speeds = speeds or Throughput(study.config.seconds_per_gigaflop)
 
     def line(self, ref: str) -> Line:
-        artifact = self._study.artifact(ref)
-        folder = self._results / ref
-        images = artifact.recipe["num_images"]
+        folder, images = self._results / ref, self._study.recipe(ref)["num_images"]
+        gpus, ends = self._gpus(ref), self._job_ends(ref)
+        done = self._done(ref)
         if (folder / "manifest.json").is_file():
-            seconds = json.loads((folder / "manifest.json").read_text())["seconds"]
-            return Line(ref, images, seconds, True, "done")
-        return Line(ref, images, self.seconds(ref), False, self._status(folder))
+            seconds = read_json(folder / "manifest.json")["seconds"]
+            return Line(ref, images, seconds, 0.0, gpus, len(ends), 0, self._bytes(ref), "done")
+        seconds, mark, peak = self._whole(ref)
+        left = seconds * (1 - done / images)
+        status = percent(done / images) if done else "to do"
+        jobs = sum(end > done for end in ends)
+        return Line(ref, images, seconds, left, gpus, len(ends), jobs, self._bytes(ref), status, mark, peak)
 
     def seconds(self, ref: str) -> float:
         """What training or drawing an artifact is expected to take."""
-        artifact = self._study.artifact(ref)
-        return self._train(artifact.recipe) if artifact.kind == "train" else self._sample(artifact.recipe)
+        return self._whole(ref)[0]
 
-    def _status(self, folder: Path) -> str:
-        progress = folder / "progress" / "status.json"
-        if not progress.is_file():
-            return "to do"
-        status = json.loads(progress.read_text())
-        return f"{status['images'] / status['num_images']:.0%}"
+    def _whole(self, ref: str) -> tuple[float, str, int | None]:
+        """Seconds of all of it with the devices its job asks for, how that is known, and memory if known."""
+        recipe, told = self._study.recipe(ref), self._results / ref / "progress" / "status.json"
+        if told.is_file() and (speed := read_json(told).get("images_per_second")):
+            return recipe["num_images"] / speed, "", None  # it has begun: its own speed
+        speed = self._speeds.speed(self._work(ref))
+        times = 1 if ref.startswith("train/") else calls(recipe["sample"])
+        return recipe["num_images"] * times * speed.seconds / max(1, self._gpus(ref)), speed.mark, speed.peak_bytes
 
-    def _train(self, recipe: dict[str, Any]) -> float:
-        return training_gigaflops(recipe) * self._study.config.seconds_per_gigaflop
+    def _work(self, ref: str) -> Work:
+        return (throughput.training if ref.startswith("train/") else throughput.drawing)(self._study, ref)
 
-    def _sample(self, recipe: dict[str, Any]) -> float:
-        model = ModelConfig(**self._study.recipe(recipe["train"])["model"])
+    def _gpus(self, ref: str) -> int:
+        resources = self._study.resources(ref)
+        return resources.nodes * resources.gpus
+
+    def _job_ends(self, ref: str) -> list[int]:
+        """Picture counts at which the jobs of an artifact end."""
+        return self._study.slice_ends(ref) if ref.startswith("train/") else [self._study.recipe(ref)["num_images"]]
+
+    def _done(self, ref: str) -> int:
+        """Pictures that need not be made again."""
+        folder, total = self._results / ref, self._study.recipe(ref)["num_images"]
+        if ref.startswith("train/"):
+            return saved_images(folder, total)
+        return min(total, throughput.DRAWN_TOGETHER * len(list(folder.glob("partial/*/*.npz"))))
+
+    def _bytes(self, ref: str) -> int:
+        """What is kept of it."""
+        recipe = self._study.recipe(ref)
+        if ref.startswith("train/"):
+            return parameters(ModelConfig(**recipe["model"])) * BYTES_KEPT
+        levels = self._study.recipe(recipe["train"])["model"]["levels"]
+        return recipe["num_images"] * sum(3 * level["resolution"] ** 2 for level in levels)
+
+
+def works(run: Run) -> list[tuple[str, str]]:
+    """(what, artifact) of everything in a run that costs time."""
+    return [(stage.name, stage.artifact) for stage in run.stages] + [
+        (f"draw {e.protocol}", e.samples) for e in run.evaluations
+    ]
+
+
+class Plan:
+    """Every run with its lines; what several runs share is counted once."""
+
+    def __init__(self, study: Study, results: Path, speeds: Throughput, peaks: Mapping[str, int] | None = None) -> None:
+        self.study, self._speeds, self._peaks = study, speeds, peaks or {}
+        estimate, self.lines = Estimate(study, results, speeds), {}
+        self.added: dict[tuple[str, int], list[str]] = {}
+        for run in study.runs:
+            fresh = [ref for _, ref in works(run) if ref not in self.lines]
+            self.lines |= {ref: estimate.line(ref) for ref in fresh}
+            self.added[run.name, run.seed] = list(dict.fromkeys(fresh))
+
+    def text(self) -> str:
+        """The plan as text."""
+        return "\n".join(
+            [*self._table(), "", *self._totals(), "", *self._storage(), *self._warnings(), *self._legend()]
+        )
+
+    def _table(self) -> Iterator[str]:
+        yield (
+            f"{'run':<28} {'stage':<18} {'artifact':<44} {'images':>13} {'time':>10} {'GPU-h':>8} {'memory':>9}"
+            f" {'storage':>9} {'jobs':>7}  status"
+        )
+        for run in self.study.runs:
+            for what, ref in works(run):
+                line, name = self.lines[ref], f"{run.name} #{run.seed}"
+                start = f"{name:<28} {what:<18} {ref:<44} {line.images:>13,}"
+                shared = ref not in self.added[run.name, run.seed]
+                yield f"{start} {'':>47}  shared" if shared else f"{start} {self._costs(line)}"
+
+    def _costs(self, line: Line) -> str:
+        time = f"{duration(line.seconds)} {line.mark}".strip()
+        peak = self._peaks.get(line.ref, line.peak_bytes)
+        jobs = f"{line.left_slices}/{line.slices}"
         return (
-            recipe["num_images"] * calls(recipe["sample"]) * gigaflops(model) * self._study.config.seconds_per_gigaflop
+            f"{time:>10} {hours(line.gpu_hours):>8} {'' if peak is None else size(peak):>9} {size(line.bytes):>9}"
+            f" {jobs:>7}  {line.status}"
         )
 
+    def _totals(self) -> Iterator[str]:
+        """A line for each run and ablation: by itself, and what it adds to the runs before."""
+        yield (
+            f"{'together':<28} {'alone: time':>12} {'GPU-h':>8}   {'added: time':>12} {'GPU-h':>8} {'storage':>9}"
+            f" {'jobs':>7}   {'left: time':>12} {'GPU-h':>8}"
+        )
+        for run in self.study.runs:
+            yield self._total(f"{run.name} #{run.seed}", [r for _, r in works(run)], self.added[run.name, run.seed])
+        for ablation in self.study.ablations.values():
+            members = [run for run in self.study.runs if run.name in ablation.runs]
+            if len(members) > 1:
+                alone = [ref for run in members for _, ref in works(run)]
+                added = [ref for run in members for ref in self.added[run.name, run.seed]]
+                yield self._total(f"{ablation.name} ({len(members)} runs)", alone, added)
+        yield self._total("the whole study", list(self.lines), list(self.lines))
 
-def _rows(study: Study, estimate: Estimate) -> Iterator[tuple[str, str, Line]]:
-    """(run, what, line) of everything that costs time, each artifact once."""
-    seen: set[str] = set()
-    for run in study.runs:
-        name = f"{run.name} #{run.seed}"
-        works = [(stage.name, stage.artifact) for stage in run.stages]
-        works += [(f"draw {e.protocol}", e.samples) for e in run.evaluations]
-        for what, ref in works:
-            if ref in seen:
-                yield name, what, Line(ref, estimate.line(ref).images, 0.0, True, "shared")
-            else:
-                yield name, what, estimate.line(ref)
-            seen.add(ref)
+    def _total(self, name: str, alone: Iterable[str], added: Iterable[str]) -> str:
+        everything, new = ([self.lines[ref] for ref in dict.fromkeys(refs)] for refs in (alone, added))
+        jobs = f"{sum(x.left_slices for x in new)}/{sum(x.slices for x in new)}"
+        left = sum(x.left_seconds for x in new), sum(x.left_seconds * x.gpus / 3600 for x in new)
+        return (
+            f"{name:<28} {_cost(everything)}   {_cost(new)} {size(sum(x.bytes for x in new)):>9} {jobs:>7}"
+            f"   {duration(left[0]):>12} {hours(left[1]):>8}"
+        )
+
+    def _storage(self) -> Iterator[str]:
+        """What else needs room."""
+        models = [ModelConfig(**self.study.recipe(ref)["model"]) for ref in self.study.of_kind("train")]
+        largest = max(map(parameters, models))
+        yield f"A stage in training keeps up to {size(largest * BYTES_TRAINING)} more (autosaves and the slice before)."
+        for ref in self.study.of_kind("data", "text"):
+            if said := (self._of_data if ref.startswith("data/") else self._of_text)(self.study.recipe(ref)):
+                yield f"{ref}: {said}"
+
+    def _of_data(self, recipe: dict[str, Any]) -> str:
+        count, side = (recipe["settings"].get(key) for key in ("num_images", "resolution"))
+        return f"about {size(count * side**2 * BYTES_PER_PIXEL)} of pictures" if count and side else ""
+
+    def _of_text(self, recipe: dict[str, Any]) -> str:
+        counts = [self.study.recipe(ref)["settings"].get("num_images") for ref in recipe["data"]]
+        if None in counts:
+            return ""
+        encoder = recipe["encoder"]
+        each = 2 * encoder["channels"] * encoder["settings"]["max_tokens"]
+        return (
+            f"at most {size(sum(counts) * each)} of embeddings (captions of {encoder['settings']['max_tokens']} tokens)"
+        )
+
+    def _warnings(self) -> Iterator[str]:
+        """Jobs that their time limit would end; they go on after it, but waste a place in the queue."""
+        for ref, line in self.lines.items():
+            minutes, each = self.study.resources(ref).minutes, line.seconds / line.slices / 60
+            if line.left_slices and line.gpus and each > minutes:
+                remedy = "write a smaller slice_images or more minutes" if ref.startswith("train/") else "raise minutes"
+                yield f"{ref}: a job takes {duration(60 * each)}, but asks for {duration(60 * minutes)}; {remedy}"
+
+    def _legend(self) -> Iterator[str]:
+        used = {line.mark for line in self.lines.values()} - {""}
+        yield f"{len(self.lines)} artifacts; time: one after another; jobs: still to run / all; storage: what is kept"
+        assumed = self.study.config.seconds_per_gigaflop
+        yield from (text.format(source=self._speeds.source, assumed=assumed) for k, text in MARKS.items() if k in used)
 
 
-def render(study: Study, results: Path) -> str:
+def _cost(lines: list[Line]) -> str:
+    return f"{duration(sum(x.seconds for x in lines)):>12} {hours(sum(x.gpu_hours for x in lines)):>8}"
+
+
+def hours(count: float) -> str:
+    """GPU-hours; nothing where no GPU is asked for."""
+    return f"{count:,.1f}" if 0 < count < 100 else f"{count:,.0f}" if count else ""
+
+
+def render(
+    study: Study, results: Path, speeds: Throughput | None = None, peaks: Mapping[str, int] | None = None
+) -> str:
     """The plan as text."""
-    rows = list(_rows(study, Estimate(study, results)))
-    lines = [f"{'run':<28} {'stage':<18} {'artifact':<44} {'images':>13} {'time':>10}  status"]
-    for run, what, line in rows:
-        time = "" if line.status == "shared" else duration(line.seconds) + ("" if line.measured else " ?")
-        lines.append(f"{run:<28} {what:<18} {line.ref:<44} {line.images:>13,} {time:>10}  {line.status}")
-    todo = sum(line.seconds for _, _, line in rows if not line.measured)
-    done = sum(line.seconds for _, _, line in rows if line.measured)
-    lines.append("")
-    lines.append(f"{len({line.ref for *_, line in rows})} artifacts; done: {duration(done)}, to do: {duration(todo)}")
-    if any(not line.measured for *_, line in rows):
-        lines.append(
-            f"? = not measured yet: {study.config.seconds_per_gigaflop:g} s per GFLOP and device are assumed "
-            "(seconds_per_gigaflop in the study)"
-        )
-    return "\n".join(lines)
+    return Plan(study, results, speeds or Throughput(study.config.seconds_per_gigaflop), peaks).text()
 
 
-def memory(study: Study) -> str:
+def memories(study: Study) -> dict[str, Memory]:
     """What a step of each training takes; networks are simulated, which takes seconds each."""
     from mdm.train.memory import estimate  # torch is loaded only for this
 
+    known: dict[tuple[Any, ...], Memory] = {}
+    found = {}
+    for ref in study.of_kind("train"):
+        recipe, resources = study.recipe(ref), study.resources(ref)
+        parent = study.recipe(recipe["parent"])["model"]["levels"] if recipe["parent"] else []
+        parts = {key: recipe[key] for key in CONFIGS}
+        settings = {"tokens": throughput.tokens(study, recipe["text"]), "inherited": len(parent)}
+        settings |= {"recompute": resources.recompute, "on_gpu": resources.gpus > 0}
+        key = (json.dumps(parts), *settings.values())
+        if key not in known:
+            known[key] = estimate(*(kind(**parts[name]) for name, kind in CONFIGS.items()), **settings)
+        found[ref] = known[key]
+    return found
+
+
+def memory(study: Study, found: Mapping[str, Memory] | None = None) -> str:
+    """Memory of a training step as text."""
     lines = [
         "",
         f"{'memory of a training step':<44} {'batch':>6} {'weights':>9} {'gradients':>9} {'moments':>9} {'average':>9}"
         f" {'peak':>9}  activations by level",
     ]
-    known: dict[tuple[Any, ...], Memory] = {}
-    for ref in study.of_kind("train"):
-        recipe, resources = study.recipe(ref), study.resources(ref)
-        parent = study.recipe(recipe["parent"])["model"]["levels"] if recipe["parent"] else []
-        text = study.recipe(recipe["text"])["encoder"]["settings"] if recipe["text"] else {"max_tokens": 0}
-        parts = {key: recipe[key] for key in CONFIGS}
-        settings = {"tokens": text["max_tokens"], "inherited": len(parent), "recompute": resources.recompute}
-        settings["on_gpu"] = resources.gpus > 0
-        key = (json.dumps(parts), *settings.values())
-        if key not in known:
-            known[key] = estimate(*(kind(**parts[name]) for name, kind in CONFIGS.items()), **settings)
-        lines.append(_memory_line(ref, recipe["train"]["batch_images"], known[key]))
+    for ref, one in (found or memories(study)).items():
+        lines.append(_memory_line(ref, study.recipe(ref)["train"]["batch_images"], one))
     return "\n".join(lines)
 
 
@@ -169,16 +285,3 @@ def _memory_line(ref: str, batch: int, memory: Memory) -> str:
     figures = (memory.parameters, memory.gradients, memory.moments, memory.average, memory.peak)
     levels = ", ".join(f"{r} px {size(kept)}" for r, kept in memory.activations.items())
     return f"{ref:<44} {batch:>6} {' '.join(f'{size(figure):>9}' for figure in figures)}  {levels}"
-
-
-def size(count: int) -> str:
-    """`61 MiB`, `8.6 GiB`."""
-    return f"{count / 2**20:.0f} MiB" if count < 2**30 else f"{count / 2**30:.1f} GiB"
-
-
-def duration(seconds: float) -> str:
-    """`45 s`, `3.2 min`, `5.1 h`, `12 d`."""
-    for limit, unit, name in ((90, 1, "s"), (5400, 60, "min"), (172800, 3600, "h")):
-        if seconds < limit:
-            return f"{seconds / unit:.3g} {name}"
-    return f"{seconds / 86400:.3g} d"

@@ -292,6 +292,12 @@ class Study:
         start = (int(images or total) - 1) // size * size
         return f"slice-{start}.ckpt" if start else None
 
+    def slice_ends(self, ref: str) -> list[int]:
+        """The image counts at which the slices of a stage end."""
+        total = self.recipe(ref)["num_images"]
+        size = self._slices[ref] or total
+        return [*range(size, total, size), total]
+
     def shard_jobs(self, ref: str) -> list[str]:
         """What makes a data set's shards, known before anything is fetched: "00000-00009", first and last shard."""
         from mdm.data import sources

@@ -12,7 +12,9 @@ from matplotlib.figure import Figure
 
 from mdm import manifest
 from mdm.manifest import read_json
-from mdm.results import figure_ablation, figure_guidance, figures, gallery, instruments, legend, provenance, style, tables
+from mdm.results import (
+    figure_ablation, figure_guidance, figures, gallery, instruments, legend, previews, provenance, style, tables,
+)  # fmt: skip
 from mdm.results.claims import VERDICTS, judge_all
 from mdm.results.collect import Artifacts, read_evidence
 from mdm.results.names import sampled_runs
@@ -203,6 +205,7 @@ class Page:
             "figures": self.figures(), "groups": groups, "commands": commands(self.study, commits),
             "instruments": instruments.survey(self.evidence, self.artifacts),
             "measured": instruments.protocols(self.evidence, self.artifacts),
+            "previews": previews.grids(self.study, self.artifacts),
         }  # fmt: skip
 
     def ablation_report(self, name: str, compare: int) -> dict[str, Any]:

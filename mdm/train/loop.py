@@ -15,9 +15,12 @@ from mdm.diffusion.schedule import levels
 from mdm.manifest import ArtifactError, read_recipe
 from mdm.model.execution import PLAIN, Execution
 from mdm.sizes import Size
+from mdm.train.attempt import attempt
 from mdm.train.checkpoint import Autosaves, only_trainer, write_checkpoint
 from mdm.train.example import step_seed, training_examples
+from mdm.train.loggers import open_loggers
 from mdm.train.optim import rate_share, set_rates
+from mdm.train.previews import open_previews
 from mdm.train.start import identity, slice_end, start
 from mdm.train.step import training_step
 from mdm.train.validation import open_validation
@@ -36,14 +39,26 @@ class StopRequest:
 
 
 def train(
-    recipe_path: Path, out: Path, before: Path | None, autosave_seconds: float, execution: Execution = PLAIN
+    recipe_path: Path,
+    out: Path,
+    before: Path | None,
+    autosave_seconds: float,
+    execution: Execution = PLAIN,
+    preview_images: int = 0,
 ) -> None:
     """Train until the image count that `out` stands for, then write it."""
-    with only_trainer(out.parent / "progress"):
-        _train(recipe_path, out, before, autosave_seconds, execution)
+    with only_trainer(out.parent / "progress"), attempt(out):
+        _train(recipe_path, out, before, autosave_seconds, execution, preview_images)
 
 
-def _train(recipe_path: Path, out: Path, before: Path | None, autosave_seconds: float, execution: Execution) -> None:
+def _train(
+    recipe_path: Path,
+    out: Path,
+    before: Path | None,
+    autosave_seconds: float,
+    execution: Execution,
+    preview_images: int,
+) -> None:
     recipe = read_recipe(recipe_path)
     config, diffusion = TrainConfig(**recipe["train"]), DiffusionConfig(**recipe["diffusion"])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -53,15 +68,19 @@ def _train(recipe_path: Path, out: Path, before: Path | None, autosave_seconds: 
     # The newest save of this slice, the slice before, the parent stage's weights, or fresh ones.
     state, progress = start(recipe_path, recipe, out, before, autosaves, device)
     resolutions = progress.resolutions
+    loggers = open_loggers(out.parent / "progress", recipe, state.images)
+    progress.report_to(loggers)
     execution.apply(state.model, device)
     gammas = levels(diffusion, resolutions).to(device)
     examples = training_examples(recipe_path, recipe, resolutions)
     validation = open_validation(recipe_path, recipe, resolutions, gammas)
+    previews = open_previews(recipe_path, recipe, resolutions, preview_images, gammas, loggers)
     meta = identity(recipe_path, recipe)
 
     state.model.train()
     while state.images < end:
-        example = examples.at(state.images).to(device)
+        with progress.waiting():
+            example = examples.at(state.images).to(device)
         share = rate_share(config, state.images, total)
         set_rates(state.optimizers, share)
         torch.manual_seed(step_seed(recipe["seed"], state.images))  # dropout inside the network
@@ -74,6 +93,7 @@ def _train(recipe_path: Path, out: Path, before: Path | None, autosave_seconds: 
         if ticked or due:
             measured = validation.measure(state) if validation and due else None
             progress.tick(state.images, config.learning_rate * share, float(norm), measured)
+        previews.after(state)
         if saving and state.images < end:
             autosaves.save(state.images, {**state.tensors(), **progress.tensors()}, {**meta, "images": state.images})
         if stop.received and state.images < end:

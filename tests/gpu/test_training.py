@@ -1,5 +1,7 @@
 """On a CUDA device: the network computes what it computes on the CPU, and bf16 stays close."""
 
+import time
+
 import pytest
 import torch
 
@@ -10,6 +12,7 @@ from mdm.diffusion.sampler import sample
 from mdm.diffusion.schedule import levels
 from mdm.diffusion.solvers import SOLVERS
 from mdm.model import build
+from mdm.train.waiting import Waiting
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")]
 
@@ -60,3 +63,17 @@ def test_pictures_are_those_of_the_cpu(name, way):
         drawn.append([x.cpu() for x in pictures])
     for cpu, cuda in zip(*drawn, strict=True):
         torch.testing.assert_close(cuda, cpu, rtol=1e-2, atol=1e-2)
+
+
+def test_waiting_is_what_the_device_waits_not_what_the_loop_does():
+    waiting, a = Waiting(torch.device("cuda")), torch.randn(8192, 8192, device="cuda")
+    a @ a
+    torch.cuda.synchronize()
+    with waiting.for_batch():  # nothing to do for the device
+        time.sleep(0.05)
+    assert waiting.seconds() == pytest.approx(0.05, abs=0.02)
+    for _ in range(100):  # seconds of work in its queue
+        a = torch.nn.functional.normalize(a @ a)
+    with waiting.for_batch():
+        time.sleep(0.02)
+    assert waiting.seconds() == pytest.approx(0.05, abs=0.02)

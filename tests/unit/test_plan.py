@@ -1,52 +1,180 @@
-"""The plan's arithmetic against torch's own counter, and what it says of finished work."""
+"""What a study would cost: what is done is subtracted, what is shared is counted once, speeds come from a file."""
+
+import json
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
-from mdm import plan, study
-from mdm.config import ModelConfig
+from mdm import cli, plan, study, throughput
+from mdm.config import StudyError
+from mdm.layers import step_gigaflops
 from mdm.manifest import write_json
-from mdm.model import build
-from mdm.model.presets import PRESETS
-from mdm.sizes import shape
+from mdm.throughput import Throughput
+from mdm.train import calibrate
+
+LONG = {"base.stages.r8.num_images": 512, "base.stages.r8.slice_images": 128}
 
 
-def counted(config):
-    """Operations of one call, by torch's counter on the meta device."""
-    with torch.device("meta"):
-        model = build(config)
-        pictures = [torch.empty(1, *shape(size)) for size in config.resolutions]
-        text = (torch.empty(1, 24, config.text_channels), torch.ones(1, 24)) if config.text_channels else (None, None)
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            model(pictures, torch.zeros(1, dtype=torch.long), *text)
-    return counter.get_total_flops() / 1e9
+def row(text, *words):
+    """The line with all these words."""
+    (found,) = [line for line in text.splitlines() if all(word in line for word in words)]
+    return found
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_the_estimate_is_near_for_the_published_networks(name):
-    config = PRESETS[name]()
-    assert plan.gigaflops(config) == pytest.approx(counted(config), rel=0.25)
-
-
-def test_the_estimate_is_near_for_the_laptop_networks():
-    loaded = study.load("laptop")
-    for ref in (r for r in loaded.artifacts if r.startswith("train/")):
-        config = ModelConfig(**loaded.recipe(ref)["model"])
-        assert plan.gigaflops(config) == pytest.approx(counted(config), rel=0.3), ref
-
-
-def test_the_plan_counts_shared_stages_once_and_knows_what_is_done(tmp_path):
+def test_shared_stages_are_counted_once_and_what_is_done_is_known(tmp_path):
     loaded = study.load("quick")
     before = plan.render(loaded, tmp_path)
     assert before.count("shared") == 6  # three stages in each of two guidance runs
-    first = loaded.runs[0].stages[0].artifact
+    first, second = (stage.artifact for stage in loaded.runs[0].stages[:2])
     write_json(tmp_path / first / "manifest.json", {"seconds": 12.0})
-    second = loaded.runs[0].stages[1].artifact
-    write_json(tmp_path / second / "progress" / "status.json", {"images": 64, "num_images": 256})
-    lines = plan.render(loaded, tmp_path).splitlines()
-    assert any(first in line and "12 s" in line and "done" in line for line in lines)
-    assert any(second in line and "25%" in line for line in lines)
+    (tmp_path / second / "progress").mkdir(parents=True)
+    (tmp_path / second / "progress" / "autosave-000000000064.ckpt").touch()
+    after = plan.render(loaded, tmp_path)
+    assert "12 s" in row(after, first, "base #0") and row(after, first, "base #0").endswith("0/2  done")
+    assert row(after, second, "base #0").endswith("1/1  25%")
+
+
+def test_slices_saves_and_drawn_pictures_are_subtracted(tmp_path):
+    loaded = study.load("quick", LONG)
+    stage, samples = loaded.runs[0].stages[0].artifact, loaded.runs[0].evaluations[0].samples
+    estimate = plan.Estimate(loaded, tmp_path)
+    whole = estimate.line(stage)
+    assert (whole.slices, whole.left_slices, whole.status) == (4, 4, "to do")
+    assert whole.left_seconds == whole.seconds == estimate.seconds(stage)
+    (tmp_path / stage / "progress").mkdir(parents=True)
+    (tmp_path / stage / "slice-256.ckpt").touch()
+    (tmp_path / stage / "progress" / "autosave-000000000320.ckpt").touch()
+    line = estimate.line(stage)
+    assert (line.slices, line.left_slices, line.left_seconds) == (4, 2, whole.seconds * 192 / 512)
+    (tmp_path / samples / "partial" / "0123-32").mkdir(parents=True)
+    (tmp_path / samples / "partial" / "0123-32" / "0000000.npz").touch()
+    assert estimate.line(samples).left_seconds == pytest.approx(estimate.line(samples).seconds * 16 / 48)
+
+
+def test_a_stage_that_has_begun_is_planned_at_its_own_speed(tmp_path):
+    loaded = study.load("quick")
+    ref = loaded.runs[0].stages[0].artifact
+    write_json(tmp_path / ref / "progress" / "status.json", {"images": 64, "images_per_second": 4.0})
+    line = plan.Estimate(loaded, tmp_path).line(ref)
+    assert (line.seconds, line.measured) == (128.0, True)
+
+
+def test_totals_of_runs_ablations_and_the_study(tmp_path):
+    loaded = study.load("quick")
+    made = plan.Plan(loaded, tmp_path, Throughput(0.01))
+    alone = {run.name: {ref for _, ref in plan.works(run)} for run in loaded.runs}
+    assert set(made.added["base", 0]) == alone["base"]
+    assert made.added["guidance=4.0", 0] == [loaded.runs[-1].evaluations[0].samples]
+    assert sorted(ref for refs in made.added.values() for ref in refs) == sorted(made.lines)
+    text, seconds = made.text(), {name: sum(made.lines[r].seconds for r in refs) for name, refs in alone.items()}
+    assert row(text, "guidance=4.0 #0", "1/1   ").split()[2:4] == plan.duration(seconds["guidance=4.0"]).split()
+    assert plan.duration(sum(line.seconds for line in made.lines.values())) in row(text, "the whole study")
+    assert "guidance (2 runs)" in text
+
+
+def test_gpu_hours_storage_and_jobs_of_the_paper_study(tmp_path):
+    loaded = study.load("paper")
+    ref = loaded.runs[0].stages[0].artifact
+    line = plan.Estimate(loaded, tmp_path, Throughput(1e-6)).line(ref)
+    recipe = loaded.recipe(ref)
+    gigaflops = step_gigaflops(plan.ModelConfig(**recipe["model"]), plan.DiffusionConfig(**recipe["diffusion"]), 128)
+    assert line.gpu_hours == pytest.approx(102_400_000 * gigaflops * 1e-6 / 3600)
+    assert (line.slices, line.left_slices) == (20, 20)
+    text = plan.render(loaded, tmp_path)
+    assert "at most 5.72 TiB of embeddings (captions of 128 tokens)" in row(text, "text/flan-t5-xl-cc12m-256-")
+    # Two checkpoints' worth of weights and moments: what is written is what is announced.
+    assert line.bytes == 24 * plan.parameters(plan.ModelConfig(**recipe["model"]))
+
+
+def test_a_job_longer_than_its_time_limit_is_warned_of(tmp_path):
+    loaded = study.load("paper", {"base.stages.r64.slice_images": None})
+    ref = loaded.runs[0].stages[0].artifact
+    line = row(plan.render(loaded, tmp_path), f"{ref}: a job takes")
+    assert "asks for 24 h; write a smaller slice_images or more minutes" in line
+    assert "a job takes" not in plan.render(study.load("paper"), tmp_path)
+
+
+def test_a_plan_needs_no_torch(tmp_path):
+    code = f"import sys; from mdm import cli; cli.main(['plan', '--study', 'paper', '--results', {str(tmp_path)!r}])"
+    done = subprocess.run([sys.executable, "-c", f"{code}; print('torch' in sys.modules)"], capture_output=True,
+                          text=True, check=True)  # fmt: skip
+    assert done.stdout.splitlines()[-1] == "False"
+
+
+def calibration(shapes, kind="cpu"):
+    return {"version": throughput.VERSION, "made": time.strftime("%Y-%m-%d"), "shapes": shapes,
+            "machine": {"kind": kind, "device": "a machine"}}  # fmt: skip
+
+
+def shape(work, seconds, **more):
+    return {work.key: {"kind": work.kind, "precision": work.precision, "seconds_per_image": seconds,
+                       "gigaflops_per_image": work.gigaflops, "peak_bytes": None, **more}}  # fmt: skip
+
+
+def test_speed_is_that_of_the_very_work_else_by_flops_else_assumed():
+    loaded = study.load("quick")
+    first, second = (throughput.training(loaded, stage.artifact) for stage in loaded.runs[0].stages[:2])
+    drawn = throughput.drawing(loaded, loaded.runs[0].evaluations[0].samples)
+    speeds = Throughput(7.0, calibration(shape(first, 0.5, peak_bytes=123)))
+    assert speeds.speed(first) == throughput.Speed(0.5, "c", 123)
+    by_flops = speeds.speed(second)
+    assert (by_flops.seconds, by_flops.mark) == (pytest.approx(0.5 * second.gigaflops / first.gigaflops), "f")
+    assert speeds.speed(drawn) == throughput.Speed(7.0 * drawn.gigaflops, "?")
+
+
+def test_work_is_the_same_where_its_speed_is():
+    loaded = study.load("paper")
+    keys = {run.name: throughput.training(loaded, run.stages[0].artifact).key for run in loaded.runs}
+    assert keys["less-pretraining=25600000"] == keys["base"] != keys["no-progressive"]
+    drawn = {run.name: throughput.drawing(loaded, run.evaluations[0].samples).key for run in loaded.runs}
+    assert drawn["guidance=2.0"] == drawn["guidance=7.5"] != drawn["guidance=1.0"]
+
+
+def test_a_processor_says_nothing_of_gpus():
+    loaded = study.load("paper")
+    work = throughput.training(loaded, loaded.runs[0].stages[0].artifact)
+    assert Throughput(1.0, calibration(shape(work, 9.0))).speed(work).mark == "?"
+    assert Throughput(1.0, calibration(shape(work, 9.0), "cuda")).speed(work).mark == "c"
+
+
+@pytest.mark.slow
+def test_what_calibrate_measures_the_plan_uses(tmp_path, capsys):
+    torch.set_num_threads(1)
+    out = tmp_path / "results" / "calibration.json"
+    arguments = ["--study", "quick", "--results", str(tmp_path / "results")]
+    assert cli.main(["calibrate", *arguments, "--seconds", "0.01"]) == 0
+    said = capsys.readouterr().out
+    found, loaded = json.loads(out.read_text()), study.load("quick")
+    assert found["shapes"].keys() == {work.key for work in calibrate.distinct(loaded)}
+    assert found["matmul_flops_per_second"]["float32"] > 1e9 and found["machine"]["torch"] == torch.__version__
+    for facts in found["shapes"].values():
+        assert facts["flops_per_second"] == pytest.approx(
+            facts["gigaflops_per_image"] * 1e9 / facts["seconds_per_image"]
+        )
+        assert f"{facts['images_per_second']:.2f} images/s" in row(said, facts["kind"], facts["ref"])
+    assert cli.main(["plan", *arguments]) == 0
+    text = capsys.readouterr().out
+    assert " ? " not in text and "c = calibrated on x86_64 processor" in text
+    ref = loaded.runs[0].stages[0].artifact
+    each = found["shapes"][throughput.training(loaded, ref).key]["seconds_per_image"]
+    assert plan.duration(512 * each) in row(text, ref, "base #0")
+
+
+def test_calibrating_a_gpu_study_without_gpu_says_where_to(tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(StudyError, match="run mdm calibrate on one of the nodes"):
+        calibrate.calibrate(study.load("paper"), tmp_path / "x.json", 1.0)
+
+
+def test_a_calibration_that_is_none_says_what_to_do(tmp_path):
+    write_json(tmp_path / "calibration.json", {"version": 0})
+    with pytest.raises(StudyError, match="mdm calibrate --out"):
+        throughput.load(study.load("quick"), tmp_path / "calibration.json")
+    assert cli.main(["plan", "--study", "quick", "--calibration", str(tmp_path / "none.json")]) == 2
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(45, "45 s"), (192, "3.2 min"), (18360, "5.1 h"), (12 * 86400, "12 d")])

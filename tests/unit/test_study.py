@@ -79,7 +79,7 @@ def test_how_a_job_computes_changes_no_digest_but_its_options(write):
     loaded = study.load(write(thrifty))
     assert trainings(loaded) == trainings(study.load(write()))
     options = [loaded.resources(ref).options for ref in trainings(loaded)[:2]]
-    assert options == ["--compile none", "--recompute 8 16 --compile blocks"]
+    assert options == ["--compile none --preview-images 256", "--recompute 8 16 --compile blocks"]
 
 
 def test_a_stage_recomputes_only_levels_it_has(write):

@@ -9,6 +9,7 @@ import time
 
 import pytest
 import torch
+from PIL import Image
 
 from mdm import study
 from mdm.config import TrainConfig
@@ -17,12 +18,14 @@ from mdm.manifest import ArtifactError, digest, write_json
 from mdm.model.checkpoints import load_weights, state_hash
 from mdm.model.ema import Ema
 from mdm.model.execution import Execution
+from mdm.status import of_folder
 from mdm.text.cache import embed
 from mdm.train import progress
 from mdm.train.checkpoint import Autosaves, read_checkpoint, write_checkpoint
 from mdm.train.export import export
 from mdm.train.loop import train
 from mdm.train.optim import make_optimizers, rate_share, set_rates
+from mdm.train.progress import MACHINE_FACTS
 from mdm.train.state import TrainingState
 
 NEVER = 1e9
@@ -84,7 +87,7 @@ def without_time(tensors):
 
 def without_seconds(history):
     lines = [json.loads(line) for line in history.splitlines()]
-    return [{k: v for k, v in line.items() if k not in ("seconds", "images_per_second")} for line in lines]
+    return [{k: v for k, v in line.items() if k not in MACHINE_FACTS} for line in lines]
 
 
 def assert_same(out, unbroken):
@@ -322,10 +325,42 @@ def test_the_end_of_a_stage_is_measured_with_other_noises_too(fresh):
 
 def test_long_training_speaks_between_ticks(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(progress, "BEAT_SECONDS", -1.0)
+    monkeypatch.setattr(progress, "LINE_SECONDS", -1.0)
     told = progress.Progress(tmp_path, (8,), 1000, 500, torch.device("cpu"))
     assert not told.add(4, 4, torch.tensor(1.0), torch.tensor([1.0]))
     status = json.loads((tmp_path / "status.json").read_text())
-    assert (
-        status["images"] == 4 and status["num_images"] == 1000 and {"eta_seconds", "images_per_second"} <= set(status)
-    )
+    assert status["images"] == 4 and status["num_images"] == 1000
+    assert {"eta_seconds", "images_per_second"} <= set(status)
     assert "4/1,000 images" in capsys.readouterr().out and not (tmp_path / "history.jsonl").exists()
+
+
+def test_grids_from_fixed_noise_change_no_weight_and_are_the_same_after_a_restart(fresh, unbroken, tmp_path):
+    folder = fresh["r8"].parent
+    train(fresh["r8"], folder / "final.ckpt", None, NEVER, preview_images=48)
+    assert_same(folder / "final.ckpt", unbroken)
+    samples = folder / "progress" / "samples"
+    whole = {path.name: path.read_bytes() for path in samples.glob("*.png")}
+    assert sorted(whole) == ["000000000048.png", "000000000096.png", "000000000128.png"]
+    with Image.open(samples / "000000000128.png") as grid:
+        assert grid.size == (8 * 8, 8)  # eight captions, one level of 8 px
+    assert len(set(whole.values())) == 3 and len(json.loads((samples / "captions.json").read_text())) == 8
+    costs = [json.loads(line) for line in (samples / "samples.jsonl").read_text().splitlines()]
+    assert [(cost["images"], cost["file"]) for cost in costs] == [(int(name[:12]), name) for name in sorted(whole)]
+    assert all(cost["seconds"] > 0 for cost in costs)
+
+    shutil.rmtree(folder / "progress")
+    (folder / "final.ckpt").unlink()
+    train(fresh["r8"], folder / "slice-64.ckpt", None, NEVER)
+    train(fresh["r8"], folder / "final.ckpt", folder / "slice-64.ckpt", NEVER, preview_images=48)
+    assert {path.name: path.read_bytes() for path in samples.glob("*.png")} == {
+        name: content for name, content in whole.items() if name > "000000000064"
+    }
+
+
+def test_an_attempt_is_noted_with_its_end(fresh):
+    folder = fresh["r8"].parent
+    (folder / "manifest.json").unlink(missing_ok=True)
+    train(fresh["r8"], folder / "final.ckpt", None, NEVER)
+    assert json.loads((folder / "progress" / "attempt.json").read_text())["how"] == "slice done"
+    (found,) = [s for s in of_folder(folder.parents[1]) if s.ref.startswith("train/r8")]
+    assert (found.state, found.images, found.note) == ("waiting", 128, "weights not exported yet")

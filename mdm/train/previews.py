@@ -1,0 +1,118 @@
+"""Pictures drawn while training, always from the same noise and captions: what learns can be watched.
+
+They change no weight, belong to no recipe and lie in the stage's progress folder, beside its log.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mdm.config import DiffusionConfig, SampleConfig, TrainConfig
+from mdm.data.classes import class_label
+from mdm.data.loader import Batch, Loader
+from mdm.data.sources import png
+from mdm.diffusion.sampler import sample
+from mdm.evaluate.painter import to_bytes
+from mdm.manifest import results_root, write_atomic, write_json
+from mdm.sizes import Size
+from mdm.text.cache import Embeddings
+from mdm.train.example import open_embeddings
+from mdm.train.loggers import Logger
+from mdm.train.state import TrainingState
+
+COUNT, SEED = 8, 0
+STEPS, GUIDANCE = 25, 2.0
+LARGEST_CELL = 256  # pixels; higher levels are averaged down, lower ones enlarged
+
+
+class Previews:
+    """Draws a grid after every so many images: a column for each caption, a row for each level, highest first."""
+
+    def __init__(
+        self,
+        folder: Path,
+        recipe: dict[str, Any],
+        every: int,
+        sizes: tuple[Size, ...],
+        gammas: Tensor,
+        loggers: Sequence[Logger],
+    ) -> None:
+        self._folder, self._every, self._sizes, self._gammas = folder, every, sizes, gammas
+        self._diffusion, train = DiffusionConfig(**recipe["diffusion"]), TrainConfig(**recipe["train"])
+        self._step, self._total = train.batch_images, recipe["num_images"]
+        conditional = bool(recipe["text"] or recipe["model"]["classes"])
+        self._settings = SampleConfig(steps=STEPS, guidance=GUIDANCE if conditional else 1.0, precision=train.precision)
+        self._loggers, self._prompt = loggers, {}
+
+    def prepare(self, batch: Batch, embeddings: Embeddings | None, none_class: int | None) -> None:
+        """What is drawn: the captions and classes of a batch; guidance leads away from none."""
+        empty = embeddings.lookup([""]) if embeddings else (None, None)
+        no_class = None if none_class is None else torch.tensor([none_class])
+        parts = {
+            "text": batch.text, "mask": batch.mask, "negative_text": empty[0], "negative_mask": empty[1],
+            "labels": batch.classes, "negative_labels": no_class,
+        }  # fmt: skip
+        self._prompt = {k: None if part is None else part.to(self._gammas.device) for k, part in parts.items()}
+        write_json(self._folder / "captions.json", list(batch.captions))
+
+    def after(self, state: TrainingState) -> None:
+        """Draw with the averaged weights, if it is time to."""
+        images = state.images
+        if not self._every or (images // self._every == (images - self._step) // self._every and images < self._total):
+            return
+        start, path = time.monotonic(), self._folder / f"{images:012d}.png"
+        pixels = self.grid(state)
+        write_atomic(path, png(pixels).data)
+        for logger in self._loggers:
+            logger.picture(images, pixels)
+        line = {"images": images, "seconds": round(time.monotonic() - start, 3), "file": path.name}
+        with (self._folder / "samples.jsonl").open("a") as stream:
+            stream.write(json.dumps(line) + "\n")
+        print(f"{images:>9,} images: drew {path} in {line['seconds']:.1f} s", flush=True)
+
+    def grid(self, state: TrainingState) -> np.ndarray:
+        """A function of the weights alone, uint8 [H, W, 3]."""
+        state.model.eval()
+        with state.ema.applied():
+            drawn = sample(
+                state.model, self._gammas, self._settings, self._diffusion, self._sizes,
+                image_ids=range(COUNT), seed=SEED, **self._prompt,
+            )  # fmt: skip
+        state.model.train()
+        side = min(LARGEST_CELL, drawn[0].shape[-1])
+        return np.concatenate([np.concatenate([_cell(p, side) for p in to_bytes(level)], axis=1) for level in drawn])
+
+
+def _cell(pixels: np.ndarray, side: int) -> np.ndarray:
+    method = Image.Resampling.NEAREST if len(pixels) <= side else Image.Resampling.BOX
+    return np.asarray(Image.fromarray(pixels).resize((side, side), method))
+
+
+def open_previews(
+    recipe_path: Path,
+    recipe: dict[str, Any],
+    sizes: tuple[Size, ...],
+    every: int,
+    gammas: Tensor,
+    loggers: Sequence[Logger],
+) -> Previews:
+    """The previews of a stage, none when `every` is 0; of held-out captions if the recipe names such."""
+    previews = Previews(recipe_path.parent / "progress" / "samples", recipe, every, sizes, gammas, loggers)
+    if every:
+        part = "validation" if recipe["validation"] else "data"
+        text = recipe["validation_text"] if recipe["validation"] else recipe["text"]
+        root, label = results_root(recipe_path), class_label(recipe)
+        embeddings = open_embeddings(root, text)
+        loader = Loader(root / recipe[part], embeddings, COUNT, SEED, sizes[-1], class_label=label)
+        previews.prepare(loader.batch(0), embeddings, label.none if label else None)
+        loader.close()
+    return previews

@@ -1,0 +1,131 @@
+"""`mdm status`: what it says while a training runs, after kill -9, and from another machine."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from mdm import cli, status, study
+from mdm.manifest import ArtifactError, write_json
+from mdm.train import attempt
+
+RECIPE = {"num_images": 100, "model": {"levels": [{}]}}
+TRAINER = """
+import sys, time
+from pathlib import Path
+import torch
+from mdm.train.attempt import attempt
+from mdm.train.checkpoint import only_trainer
+from mdm.train.progress import Progress
+out = Path(sys.argv[1])
+with only_trainer(out.parent / "progress"), attempt(out):
+    progress = Progress(out.parent / "progress", (64,), 100, 10, torch.device("cpu"))
+    time.sleep(0.1)
+    progress.add(10, 10, torch.tensor(0.5), torch.tensor([0.5]))
+    progress.tick(10, 0.0, 1.0, None)
+    time.sleep(float(sys.argv[2]))
+    raise {"done": SystemExit(0), "stopped": SystemExit(143), "failed": ValueError("loss is NaN")}[sys.argv[3]]
+"""
+
+
+@pytest.fixture
+def stage(tmp_path):
+    folder = tmp_path / "train" / "r64-0123456789ab"
+    write_json(folder / "recipe.json", RECIPE)
+    return folder
+
+
+def trainer(folder, seconds, end="stopped"):
+    """A process that trains nothing but says so as a training does; it has told of its first tick."""
+    command = [sys.executable, "-c", TRAINER, folder / "final.ckpt", str(seconds), end]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert "images/s" in child.stdout.readline(), child.stderr.read()
+    return child
+
+
+def told(folder):
+    (found,) = status.of_folder(folder.parents[1])
+    return found
+
+
+def test_a_running_stage_and_then_kill_9(stage):
+    assert told(stage).state == "waiting"
+    child = trainer(stage, 600)
+    try:
+        now = told(stage)
+        assert (now.state, now.images, now.loss, now.note) == ("running", 10, 0.5, "final")
+        assert now.left_seconds == pytest.approx(90 / now.images_per_second - now.silent_seconds)
+        assert told(stage).state == "running"  # looking takes no lock from the trainer
+    finally:
+        child.kill()
+        child.communicate()
+    (stage / "progress" / "autosave-000000000008.ckpt").write_bytes(b"")
+    now = told(stage)
+    assert (now.state, now.images, now.note) == ("stopped", 8, "killed; goes on from its save")
+    assert now.left_seconds == pytest.approx(92 / now.images_per_second)
+
+
+@pytest.mark.parametrize(
+    ("end", "state", "note"), [("stopped", "stopped", "exit status 143"), ("failed", "failed", "loss is NaN")]
+)
+def test_how_an_attempt_ended(stage, end, state, note):
+    trainer(stage, 0, end).communicate()
+    assert (told(stage).state, told(stage).note) == (state, note)
+
+
+def test_a_slice_that_is_done_waits_for_the_next(stage):
+    with attempt.attempt(stage / "slice-50.ckpt"):
+        (stage / "slice-50.ckpt").write_bytes(b"")
+    assert (told(stage).state, told(stage).images, told(stage).note) == ("waiting", 50, "between two slices")
+    (stage / "final.ckpt").write_bytes(b"")
+    assert (told(stage).images, told(stage).note) == (100, "weights not exported yet")
+    write_json(stage / "manifest.json", {"seconds": 75.0})
+    assert (told(stage).state, told(stage).note) == ("finished", "took 75 s")
+
+
+def test_another_machine_is_believed_while_it_tells(stage):
+    progress = stage / "progress"
+    note = {"pid": 1, "machine": "another", "slice": "final", "begun": 0, "ended": None}
+    write_json(progress / attempt.FILE, note)
+    write_json(progress / "status.json", {"images": 10, "images_per_second": 2.0, "loss": 0.5})
+    assert told(stage).state == "running"
+    for path in progress.iterdir():
+        os.utime(path, (0, time.time() - status.SILENT_SECONDS - 1))
+    assert told(stage).state == "stopped"
+
+
+def test_a_study_lists_its_stages_with_slices_and_runs(tmp_path, capsys):
+    loaded = study.load("quick")
+    first, second = (stage.artifact for stage in loaded.runs[0].stages[:2])
+    with attempt.attempt(tmp_path / first / "slice-256.ckpt"):
+        (tmp_path / first / "slice-256.ckpt").write_bytes(b"")
+    found = {s.ref: s for s in status.of_study(loaded, tmp_path)}
+    assert list(found) == loaded.of_kind("train")
+    assert (found[first].slices, found[first].runs, found[first].images) == ("1/2", "base +2", 256)
+    assert (found[second].slices, found[second].state) == ("0/1", "waiting")
+    assert cli.main(["status", str(tmp_path), "--study", "quick"]) == 0
+    out = capsys.readouterr().out
+    assert "256/512    50%     1/2" in out and "4 stages: 4 waiting" in out
+
+
+def test_a_folder_without_training_says_what_to_write(tmp_path, capsys):
+    with pytest.raises(ArtifactError, match="mdm status results"):
+        list(status.of_folder(tmp_path))
+    assert cli.main(["status", str(tmp_path / "nothing")]) == 2
+
+
+def test_the_end_is_a_time_of_day_or_a_date():
+    running = status.StageStatus("train/x", "", "running", 1, 2, "", 1.0, 0.5, 3.0, 7200.0, "final")
+    now = time.mktime((2026, 1, 5, 10, 0, 0, 0, 0, 0))
+    assert "in 2 h, at 12:00 (final)" in status.table([running], now)
+    days = status.StageStatus("train/x", "", "running", 1, 2, "", 1.0, 0.5, 3.0, 2 * 86400.0, "final")
+    assert "in 2 d, at Wed 07 Jan 10:00" in status.table([days], now)
+
+
+def test_status_is_quick_because_it_needs_no_torch(tmp_path):
+    write_json(tmp_path / "train" / "r64-0123456789ab" / "recipe.json", RECIPE)
+    code = f"import sys; from mdm import cli; cli.main(['status', {str(tmp_path)!r}]); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
