@@ -32,6 +32,7 @@ SOURCES = {
     "folder": "mdm.data.source_folder",
     "cc12m": "mdm.data.download",
     "captioned-urls": "mdm.data.download",
+    "drawings": "mdm.data.source_drawings",
 }
 
 
