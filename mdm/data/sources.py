@@ -33,6 +33,7 @@ SOURCES = {
     "cc12m": "mdm.data.download",
     "captioned-urls": "mdm.data.download",
     "drawings": "mdm.data.source_drawings",
+    "cifar10": "mdm.data.source_cifar10",
 }
 
 

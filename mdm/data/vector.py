@@ -24,7 +24,7 @@ def draw(svg: str, side: int) -> np.ndarray | str:
     except ValueError:  # what the renderer raises for everything that is wrong with a drawing
         return BROKEN
     with Image.open(io.BytesIO(data)) as opened:
-        pixels = np.asarray(opened.convert("RGB"))
+        pixels = np.asarray(opened.convert("RGB"))[:side, :side]  # the renderer rounds a side up by one at times
     return _centred(pixels, side) if np.ptp(pixels) else BLANK
 
 

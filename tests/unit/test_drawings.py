@@ -74,6 +74,13 @@ def test_a_drawing_fills_the_square_and_keeps_its_proportions():
     assert (wide[16:48] == (255, 0, 0)).all() and (wide[:15] == 255).all() and (wide[49:] == 255).all()
 
 
+@pytest.mark.parametrize(("width", "height"), [(700, 701), (1, 1.004), (30, 1000), (255.9, 256.1)])
+def test_odd_proportions_fit(width, height):
+    svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}"><path d="M0 0h900v900z"/></svg>'
+    for side in (32, 63, 64, 100):
+        assert draw(svg, side).shape == (side, side, 3)
+
+
 def test_drawings_are_drawn_and_not_enlarged():
     svg = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"><path fill="#000" d="M0 0L1 1H0z"/></svg>'
     large = draw(svg, 1024)
