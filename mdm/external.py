@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mdm.config import StudyError
+from mdm.data import sources
 from mdm.manifest import sha256_file
 from mdm.study import Study
 
@@ -29,6 +30,11 @@ def external_files(study: Study) -> Iterator[ExternalFile]:
             listed = artifact.handling["index"]
             if "://" not in listed:
                 yield ExternalFile(Path(listed), recipe["settings"]["sha256"], f"data set {artifact.name}")
+        elif artifact.kind == "data":
+            source, settings = sources.reopen(recipe, f"data set {artifact.name}", artifact.handling)
+            if hasattr(source, "outside"):
+                for path, sha256 in source.outside(settings):
+                    yield ExternalFile(path, sha256, f"data set {artifact.name}")
         elif artifact.kind == "text" and "path" in recipe["encoder"]["settings"]:
             yield from _encoder(recipe["encoder"]["settings"], f"text encoder {artifact.name}")
         elif artifact.kind == "features":

@@ -37,5 +37,12 @@ def test_a_missing_a_wrong_and_an_unpinned_file_are_told_apart(tmp_path):
 def test_the_paper_study_lists_everything_it_lacks():
     with pytest.raises(StudyError) as refused:
         check_files(study.load("paper"))
-    for name in ("cc12m.tsv", "coco-val2014.tsv", "flan-t5-xl", "inception-2015-12-05.pt", "clip-vit-b-16"):
+    for name in (
+        "cc12m.tsv",
+        "data/coco/val2014.zip",
+        "annotations_trainval2014.zip",
+        "flan-t5-xl",
+        "inception-2015-12-05.pt",
+        "clip-vit-b-16",
+    ):
         assert name in str(refused.value)
