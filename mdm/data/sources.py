@@ -38,6 +38,8 @@ SOURCES = {
     "drawings": "mdm.data.source_drawings",
     "cifar10": "mdm.data.source_cifar10",
     "coco": "mdm.data.source_coco",
+    "imagenet": "mdm.data.source_imagenet",
+    "ffhq": "mdm.data.source_ffhq",
 }
 
 
