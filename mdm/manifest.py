@@ -15,7 +15,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
-RECORDED_PACKAGES = ("torch", "numpy", "transformers", "open_clip_torch", "clean-fid", "webdataset", "snakemake")
+RECORDED_PACKAGES = (
+    "torch", "numpy", "transformers", "open_clip_torch", "clean-fid", "webdataset", "snakemake", "pillow", "resvg_py",
+)  # fmt: skip
 
 
 class ArtifactError(ValueError):

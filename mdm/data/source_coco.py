@@ -170,11 +170,18 @@ def _opened(settings: CocoSettings) -> Iterator[_Files]:
     if path.is_dir():
         yield _Files(lambda name: _read_file(path / name), lambda name: f"{zlib.crc32(_read_file(path / name)):08x}")
         return
+    if not path.is_file():
+        raise ArtifactError(f"there is no {path}; correct `images` of the coco source")
     with zipfile.ZipFile(path) as opened:
-        yield _Files(
-            lambda name: opened.read(f"{settings.name}/{name}"),
-            lambda name: f"{opened.getinfo(f'{settings.name}/{name}').CRC:08x}",
-        )
+        places = {entry.filename.removeprefix(f"{settings.name}/"): entry for entry in opened.infolist()}
+        yield _Files(lambda name: opened.read(_entry(places, name, path)),
+                     lambda name: f"{_entry(places, name, path).CRC:08x}")  # fmt: skip
+
+
+def _entry(places: dict[str, zipfile.ZipInfo], name: str, path: Path) -> zipfile.ZipInfo:
+    if name not in places:
+        raise ArtifactError(f"{path} holds no picture {name}; its captions belong to another part or edition")
+    return places[name]
 
 
 def _read_file(path: Path) -> bytes:

@@ -164,6 +164,14 @@ def test_missing_and_other_files_are_told(files):
         list(coco.index(settings(files)))
 
 
+def test_captions_of_pictures_that_are_not_there_are_told(files, monkeypatch):
+    with zipfile.ZipFile(files / "val2014.zip", "w") as opened:
+        opened.writestr("val2014/other.jpg", b"")
+    monkeypatch.setitem(coco.SHA256_OF, "val2014.zip", sha256_file(files / "val2014.zip"))
+    with pytest.raises(ArtifactError, match=r"holds no picture COCO_val2014_000000000007\.jpg"):
+        list(coco.index(settings(files)))
+
+
 def test_instances_are_no_captions(files):
     path = files / "instances.json"
     path.write_text(json.dumps({"images": [], "annotations": [{"id": 1, "image_id": 42, "bbox": []}]}))
