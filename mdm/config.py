@@ -422,13 +422,19 @@ class InstrumentConfig(Strict):
 
 
 class ProtocolConfig(Strict):
-    """One way of measuring, hashed into the result's path."""
+    """One way of measuring, hashed into the result's path: named (`standard`), or written out."""
 
-    description: str
-    prompts: Name = Field(description="data set whose captions are drawn")
-    reference: Name = Field(description="data set of real pictures")
-    num_images: Positive
-    num_reference: Positive
+    description: str = Field(default="", description="default: that of the standard")
+    standard: Name | None = Field(
+        default=None,
+        description="coco-30k-one, coco-30k-drawn-all, ... (mdm/evaluate/standard_protocols.py), instead of prompts, "
+        "reference, numbers and resolution",
+    )
+    files: dict[str, str] = Field(default={}, description="of a standard: where its files lie (images, annotations)")
+    prompts: Name | None = Field(default=None, description="data set whose captions are drawn")
+    reference: Name | None = Field(default=None, description="data set of real pictures")
+    num_images: Positive | None = Field(default=None, description="pictures drawn")
+    num_reference: Positive | None = Field(default=None, description="real pictures")
     resolution: Positive | None = Field(default=None, description="measure at this side (default: the run's highest)")
     seed: Count = 0
     judge: Name | None = None
@@ -436,6 +442,21 @@ class ProtocolConfig(Strict):
     inception: WeightsConfig | None = None
     settings: dict[str, Any] = Field(default={})
     resources: ResourceConfig = ResourceConfig()
+
+    @model_validator(mode="after")
+    def _is_named_or_written_out(self) -> ProtocolConfig:
+        needed = ("prompts", "reference", "num_images", "num_reference")
+        given = [key for key in (*needed, "resolution") if getattr(self, key) is not None]
+        if self.standard and given:
+            raise ValueError(
+                f"{', '.join(given)}: standard {self.standard} says so already; leave out one or the other"
+            )
+        missing = [key for key in ("description", *needed) if not getattr(self, key)]
+        if not self.standard and missing:
+            raise ValueError(f"{', '.join(missing)}: missing; write them, or name a `standard`")
+        if self.files and not self.standard:
+            raise ValueError("files has no effect without standard; leave it out")
+        return self
 
 
 class ClaimConfig(Strict):

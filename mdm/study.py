@@ -345,5 +345,8 @@ def typed(value: Any) -> Any:
 def load(name: str, overrides: dict[str, Any] | None = None) -> Study:
     """Read, merge and validate a whole study: every run, before anything is planned or made."""
     overrides = overrides or {}
+    from mdm.evaluate import standard_protocols  # names of evaluation sets are a plug-in of that room, free of torch
+
     path, raw, config = read_study(name, overrides)
+    config = standard_protocols.expand(config, path.name)
     return Study(path, raw, config, Call(name, overrides))

@@ -7,7 +7,8 @@ The same bytes and settings give the same result, byte for byte (with the Pillow
 - The first frame of an animation; turned as its EXIF orientation says.
 - Colours are sRGB: an embedded profile is converted (perceptual intent), one that cannot be read is ignored.
 - Sixteen bits become eight by rounding; what is transparent shows white; grey becomes three equal channels.
-- Scaled by the policy `resize` until the shorter side is `resolution`, never up, and cut by the policy `crop`.
+- Scaled by the policy `resize` until the shorter side is `resolution`, never up (but for sources that say so), and cut
+  by the policy `crop`.
 
 Bytes are hostile until proved otherwise: only FORMATS are tried, and sizes are checked before pixels are decoded.
 """
@@ -19,7 +20,7 @@ import io
 import struct
 import unicodedata
 import zlib
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -43,6 +44,8 @@ JOINER = "\u200d"  # holds emoji together
 
 class PictureSettings(Strict):
     """What becomes of each picture before it is stored; part of the data set's recipe."""
+
+    enlarges: ClassVar[bool] = False  # whether a source's small pictures are enlarged; otherwise they fail
 
     resolution: Positive = Field(description="length of the stored picture's shorter side; smaller pictures fail")
     resize: Literal["area", "bicubic", "lanczos"] = Field(
@@ -117,7 +120,7 @@ def _refusal(size: tuple[int, int], settings: PictureSettings) -> str | None:
     short, long = sorted(size)
     if short * long > settings.max_pixels:
         return _too_large(settings)
-    if short < settings.resolution:
+    if short < settings.resolution and not settings.enlarges:
         return f"smaller than {settings.resolution} px"
     if settings.max_aspect is not None and long > settings.max_aspect * short:
         return f"more elongated than {settings.max_aspect:g} to 1"

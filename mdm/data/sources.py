@@ -6,6 +6,9 @@ A source module has
     Settings                              a Strict model with at least num_images and resolution
     index(settings) -> Iterator[Row]      what there is, exactly num_images rows, without fetching pictures
     pictures(rows, settings) -> Iterator[(key, Picture | str)]    of one shard: the pictures, or why not
+and may have
+    describe(settings) -> str             the rule in words, for the protocols that use the data set
+    outside(settings) -> Iterator[(Path, sha256 | None)]          files of the user that must be there
 
 Fields of Settings with `exclude=True` do not determine the content (timeouts, where a list of known hash lies, how
 many failures are acceptable). They stay out of the recipe, hence out of its digest, and reach jobs by handling.json.
@@ -32,6 +35,11 @@ SOURCES = {
     "folder": "mdm.data.source_folder",
     "cc12m": "mdm.data.download",
     "captioned-urls": "mdm.data.download",
+    "drawings": "mdm.data.source_drawings",
+    "cifar10": "mdm.data.source_cifar10",
+    "coco": "mdm.data.source_coco",
+    "imagenet": "mdm.data.source_imagenet",
+    "ffhq": "mdm.data.source_ffhq",
 }
 
 
@@ -113,6 +121,12 @@ def reopen(recipe: dict[str, Any], where: str, how: dict[str, Any] | None = None
             f"version {source.VERSION}; make the recipe again from the study, or check out the commit of then"
         )
     return source, parse(source.Settings, {**settings, **(how or {})}, f"{where} with handling.json")
+
+
+def rule(recipe_path: str | Path) -> str | None:
+    """What the source of a data set says about the choice of its pictures and captions, if it does."""
+    found = job(recipe_path)
+    return found.source.describe(found.settings) if hasattr(found.source, "describe") else None
 
 
 def shard_names(recipe: dict[str, Any]) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
+from mdm.data.sources import rule
 from mdm.evaluate.extractors import Extractor, load_extractors
 from mdm.evaluate.labels import encode
 from mdm.evaluate.pictures import PictureSet, open_pictures
@@ -63,10 +64,13 @@ def describe(recipe: Mapping[str, Any], root: Path) -> dict[str, Any]:
     """Where the pictures came from and who read them: all that a score needs to know beside the features."""
     source = read_json(root / recipe["images"] / "recipe.json")
     judge = recipe["extractors"].get("judge")
+    data = root / (source["prompts"] if source["kind"] == "samples" else recipe["images"])
     return {
         "images": recipe["images"],
         "prompts": source["prompts"] if source["kind"] == "samples" else None,
         "num_images": recipe["num_images"],
+        "rule": rule(data / "recipe.json"),
+        "index_sha256": read_json(data / "manifest.json").get("index_sha256"),
         "extractors": recipe["extractors"],
         "judge_on_real": read_json(root / judge / "judge.json")["metrics"] if judge else [],
     }

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mdm.config import StudyError
 from mdm.evaluate.weights import verified
+
+if TYPE_CHECKING:
+    import torch
 
 WIDTH = 2048
 SIDE = 299
-CLEANFID_FILE = "inception-2015-12-05.pt"  # the only file name that clean-fid looks for in a folder
 
 
 class InceptionFeatures:
@@ -35,10 +36,16 @@ class InceptionFeatures:
 def load_inception(weights: Mapping[str, Any], device: str = "cpu") -> InceptionFeatures:
     """Load {"path", "sha256"}; a missing or different file is an error before torch is imported."""
     path = verified(weights["path"], weights["sha256"], "inception")
-    from cleanfid.inception_torchscript import InceptionV3W
+    import torch
     from cleanfid.resize import build_resizer
 
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / CLEANFID_FILE).symlink_to(path.resolve())
-        network = InceptionV3W(folder, download=False, resize_inside=False)
-    return InceptionFeatures(network.to(device).eval(), build_resizer("clean"), device)
+    script = torch.jit.load(path, map_location=device).eval()
+    # clean-fid's file has the layers at the top; the copy that a package holds wraps it once more.
+    whole = script if hasattr(script, "layers") else getattr(script, "net", None)
+    if not hasattr(whole, "layers"):
+        raise StudyError(f"inception: {path} is no TorchScript of the Inception network: it has no layers")
+
+    def features(pictures: torch.Tensor) -> torch.Tensor:
+        return whole.layers.forward((pictures - 128) / 128).view(len(pictures), WIDTH)
+
+    return InceptionFeatures(features, build_resizer("clean"), device)

@@ -29,6 +29,10 @@ class Protocol:
     num_reference: int
     resolution: int
     extractors: tuple[str, ...]
+    # The words of the two data sets' own rules, where they have such, and the hashes of their lists of ids.
+    prompts_rule: str | None = None
+    reference_rule: str | None = None
+    index_sha256: tuple[str | None, str | None] = (None, None)
 
     @classmethod
     def between(cls, generated: Mapping[str, Any], reference: Mapping[str, Any]) -> Protocol:
@@ -50,17 +54,26 @@ class Protocol:
         return cls(
             generated["images"], generated["prompts"], generated["num_images"], reference["images"],
             reference["num_images"], generated["resolution"], tuple(sorted(generated["extractors"])),
+            # Features that were made before these were noted do not have them.
+            generated.get("rule"), reference.get("rule"),
+            (generated.get("index_sha256"), reference.get("index_sha256")),
         )  # fmt: skip
 
     def describe(self) -> str:
         """One line for tables and logs."""
         drawn = f"for the first captions of {self.prompts}" if self.prompts else f"of {self.images}"
+        real = f"the first {self.num_reference} real pictures of {self.reference}{_said(self.reference_rule)}"
         rules = "; ".join(RESIZE_RULES[name] for name in self.extractors)
         return (
-            f"{self.num_images} pictures {drawn}, against the first {self.num_reference} real pictures of "
-            f"{self.reference}, both area-averaged to {self.resolution} px ({rules})"
+            f"{self.num_images} pictures {drawn}{_said(self.prompts_rule)}, against {real}, "
+            f"both area-averaged to {self.resolution} px ({rules})"
         )
 
     def as_json(self) -> dict[str, Any]:
         """For scores.json."""
-        return {**asdict(self), "extractors": list(self.extractors), "description": self.describe()}
+        listed = {"extractors": list(self.extractors), "index_sha256": list(self.index_sha256)}
+        return {**asdict(self), **listed, "description": self.describe()}
+
+
+def _said(rule: str | None) -> str:
+    return f" [{rule}]" if rule else ""

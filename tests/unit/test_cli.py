@@ -5,9 +5,9 @@ import pytest
 from mdm import cli
 
 FROZEN = {
-    "check", "plan", "calibrate", "status", "run", "schema", "index", "shard", "manifest", "data", "embed", "train",
-    "export", "convert", "grow", "judge", "clip", "sample", "generate", "features", "score", "collect", "tables",
-    "figure", "claims", "report",
+    "check", "weights", "plan", "calibrate", "status", "run", "schema", "index", "shard", "manifest", "data", "embed",
+    "train", "export", "convert", "grow", "judge", "clip", "sample", "generate", "features", "score", "collect",
+    "tables", "figure", "claims", "report",
 }  # fmt: skip
 
 

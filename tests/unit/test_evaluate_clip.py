@@ -149,3 +149,21 @@ def test_inception_is_cleanfids_own_path(tmp_path: Path) -> None:
     resized = np.stack([build_resizer("clean")(picture) for picture in pixels]).transpose(0, 3, 1, 2)
     with torch.inference_mode():
         np.testing.assert_allclose(features, theirs(torch.from_numpy(resized.copy())), rtol=1e-6)
+
+
+def test_inception_may_be_wrapped_once(tmp_path: Path) -> None:
+    class Wrapped(torch.nn.Module):
+        def __init__(self, net: torch.nn.Module) -> None:
+            super().__init__()
+            self.net = net
+
+    torch.manual_seed(0)
+    network, pixels = Inceptionish(), random_pictures(2, 24)
+    found = []
+    for name, module in {"plain": network, "wrapped": Wrapped(network)}.items():
+        torch.jit.script(module).save(str(tmp_path / name))
+        found.append(load_inception({"path": tmp_path / name, "sha256": sha256_file(tmp_path / name)})(pixels))
+    np.testing.assert_array_equal(*found)
+    torch.jit.script(torch.nn.Identity()).save(str(tmp_path / "other"))
+    with pytest.raises(StudyError, match="it has no layers"):
+        load_inception({"path": tmp_path / "other", "sha256": sha256_file(tmp_path / "other")})

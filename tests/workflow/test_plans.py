@@ -27,6 +27,14 @@ def test_plain_snakemake_plans_the_laptop_study(fresh):
     assert "zero-shot-r64" in done.stdout + done.stderr
 
 
+def test_the_workstation_study_plans_all_three_stages(fresh):
+    done = snakemake(fresh, "-n", "--config", "study=workstation")
+    text = done.stdout + done.stderr
+    assert done.returncode == 0, text
+    assert "results/train/r1024" in text and "results/data/drawings-1024" in text
+    assert not (fresh / "results" / "train").exists() and not (fresh / "data").exists()
+
+
 def test_a_wrong_study_is_one_message_and_no_traceback_of_ours(fresh):
     path = fresh / "config" / "studies" / "typo.yaml"
     path.write_text((fresh / "config/studies/quick.yaml").read_text().replace("batch_images: 16", "batch_imges: 16"))

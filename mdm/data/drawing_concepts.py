@@ -1,0 +1,77 @@
+"""What an emoji shows, whoever drew it: one name of the concept for all sets, so that a split can go by concept.
+
+Sets name things differently: `direct-hit` and `bullseye`, `man-farmer-dark` and `man-farmer-dark-skin-tone`,
+`aubergine` and `eggplant`. The names of one set, Noto's, are the words of Unicode's CLDR; with its older names and
+the names of the characters themselves they make a dictionary. What the dictionary does not know has no place on
+either side of a split and is left out. The concept of a drawing depends on nothing but its own name, so data sets of
+other sets of drawings agree about it.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mdm.manifest import ArtifactError
+
+TONE_AT_END = re.compile(r"-(light|medium-light|medium|medium-dark|dark)(-skin-tone)?$")
+TONED_CODE = re.compile(r"1f3f[b-f]")
+
+
+def squash(name: str) -> str:
+    """A name as one word: letters and digits only."""
+    return "".join(character for character in name.lower() if character.isalnum())
+
+
+@dataclass(frozen=True)
+class Concept:
+    """The thing an emoji shows, and the skin tones of this drawing of it."""
+
+    name: str
+    tones: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """As in a caption: `man farmer, medium-dark skin tone`."""
+        shown = self.name.replace("-", " ")
+        return f"{shown}, {' and '.join(self.tones)} skin tone" if self.tones else shown
+
+
+class Dictionary:
+    """All names that emoji sets use for a concept."""
+
+    def __init__(self, icons: Mapping[str, Any], characters: Mapping[str, str]) -> None:
+        """From the reference set's icons.json and chars.json (code points -> name)."""
+        plain = {code: name for code, name in characters.items() if not TONED_CODE.search(code) or "-" not in code}
+        if not plain:
+            raise ArtifactError("the set of drawings that names all concepts lists no characters")
+        self._names = {squash(name): name for name in plain.values()}
+        older = [(name, alias["parent"]) for name, alias in icons.get("aliases", {}).items()]
+        older += [(character, name) for code, name in plain.items() if (character := _character_name(code))]
+        for name, current in older:
+            if squash(current) in self._names:
+                self._names.setdefault(squash(name), self._names[squash(current)])
+
+    def concept(self, name: str) -> Concept | None:
+        """What a drawing of this name shows; None if no dictionary entry says so."""
+        tones: list[str] = []
+        while squash(name) not in self._names:
+            found = TONE_AT_END.search(name)
+            if found is None:
+                return None
+            tones.insert(0, found[1])
+            name = name[: found.start()]
+        return Concept(self._names[squash(name)], tuple(tones))
+
+    def of_title(self, title: str, is_flag: bool = False) -> str:
+        """The concept of a drawing that is no emoji: an emoji's where it has the same name, else the title itself."""
+        plain = squash(re.sub(r"\(.*?\)", "", title)) or squash(title)  # variants: `crawfish (b and w)`
+        return self._names.get(f"flag{plain}" if is_flag else plain, plain)
+
+
+def _character_name(code: str) -> str | None:
+    """Unicode's own name of a single character, which never changes."""
+    return None if "-" in code else unicodedata.name(chr(int(code, 16)), None)

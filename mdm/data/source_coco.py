@@ -1,0 +1,221 @@
+"""COCO, the editions of 2014 and 2017: photographs with about five captions each, from the user's copy of its files.
+
+Which captions of which pictures are taken is a rule over the ids in COCO's own annotations, never over the order of
+files, so the same settings always name the same pictures and captions; index.tsv records their ids. The archives are
+proved by their hashes when the index is written; after that every picture by the checksum that the index noted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from mdm.config import SHA256, Count, Positive
+from mdm.data.packages import member
+from mdm.data.preprocess import PictureSettings, prepare
+from mdm.data.sources import Picture, Row
+from mdm.manifest import ArtifactError, sha256_file
+
+VERSION = 1
+LICENCE = "captions CC-BY-4.0; each picture keeps the licence that COCO lists for it"
+HOST = "http://images.cocodataset.org"
+# As published by the TensorFlow data sets (url_checksums/coco.txt).
+SHA256_OF = {
+    "train2014.zip": "ede4087e640bddba550e090eae701092534b554b42b05ac33f0300b984b31775",
+    "val2014.zip": "fe9be816052049c34717e077d9e34aa60814a55679f804cd043e3cbee3b9fde0",
+    "train2017.zip": "69a8bb58ea5f8f99d24875f21416de2e9ded3178e903f1f7603e283b9e06d929",
+    "val2017.zip": "4f7e2ccb2866ec5041993c9cf2a952bbed69647b115d0f74da7ce8f4bef82f05",
+    "annotations_trainval2014.zip": "031296bbc80c45a1d1f76bf9a90ead27e94e99ec629208449507a4917a3bf009",
+    "annotations_trainval2017.zip": "113a836d90195ee1f884e704da6304dfaaecff1f023f49b6ca93c4aaae470268",
+}
+
+
+class CocoSettings(PictureSettings):
+    """Which captions of which pictures, and where the files lie."""
+
+    enlarges: ClassVar[bool] = True  # a few pictures are small, and an evaluation set must not lose them
+
+    edition: Literal[2014, 2017]
+    part: Literal["train", "val"]
+    num_images: Positive = Field(description="pairs of a picture and a caption")
+    captions: Literal["first", "one", "drawn"] = Field(
+        description="first: each picture once, its caption of lowest id; one: each picture once, one of its captions "
+        "drawn; drawn: captions drawn among all, so that pictures may come again"
+    )
+    seed: Count | None = Field(
+        default=None, description="of what is drawn, and of the order of the pictures (none: ascending ids)"
+    )
+    captions_sha256: Annotated[str, Field(pattern=SHA256)] | None = Field(
+        default=None,
+        description="of a captions_{part}{edition}.json; not needed for COCO's own zip, whose hash is known",
+    )
+    images: str = Field(exclude=True, description="COCO's zip of the part, or the folder of its pictures")
+    annotations: str = Field(exclude=True, description="annotations_trainval{edition}.zip, or its captions JSON")
+
+    @model_validator(mode="after")
+    def _drawing_needs_a_seed(self) -> Self:
+        if self.captions != "first" and self.seed is None:
+            raise ValueError(f"captions: {self.captions} needs a seed")
+        return self
+
+    @property
+    def name(self) -> str:
+        """`val2014`."""
+        return f"{self.part}{self.edition}"
+
+
+Settings = CocoSettings
+
+
+def describe(settings: CocoSettings) -> str:
+    """The rule in words, for a protocol."""
+    order = "ascending ids" if settings.seed is None else f"seed {settings.seed}"
+    what = {
+        "first": f"{settings.num_images} pictures with the first caption of each",
+        "one": f"{settings.num_images} pictures with one drawn caption of each",
+        "drawn": f"{settings.num_images} captions drawn among all",
+    }[settings.captions]
+    cut = "centre-cropped" if settings.crop == "centre" else "uncropped"
+    return f"{what}, of COCO {settings.name} ({order}), {cut}, {settings.resize} to {settings.resolution} px"
+
+
+def outside(settings: CocoSettings) -> Iterator[tuple[Path, str | None]]:
+    """Files that must be there, with their hashes."""
+    yield Path(settings.annotations), _annotations_sha256(settings)
+    if not Path(settings.images).is_dir():
+        yield Path(settings.images), SHA256_OF[f"{settings.name}.zip"]
+
+
+def index(settings: CocoSettings) -> Iterator[Row]:
+    """The captions of the rule, with the ids of caption and picture, the picture's licence and its checksum."""
+    for path, sha256 in outside(settings):
+        _prove(path, sha256, settings)
+    known = _annotated(settings)
+    licences = {entry["id"]: entry["name"] for entry in known.get("licenses", [])}
+    images = {entry["id"]: entry for entry in known["images"]}
+    with _opened(settings) as files:
+        for number, pair in enumerate(islice(_pairs(known["annotations"], settings), settings.num_images)):
+            image = images[pair.image]
+            columns = {
+                "image_id": str(pair.image), "caption_id": str(pair.id), "file": image["file_name"],
+                "licence": licences.get(image.get("license"), LICENCE), "crc32": files.checksum(image["file_name"]),
+            }  # fmt: skip
+            yield Row(f"{number:08d}", pair.caption, {}, columns)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One caption and the picture it was written for."""
+
+    id: int
+    image: int
+    caption: str
+
+
+def _pairs(annotations: list[dict[str, Any]], settings: CocoSettings) -> Iterator[Pair]:
+    """Every pair that the rule admits, in its order."""
+    pairs = sorted((Pair(a["id"], a["image_id"], a["caption"]) for a in annotations), key=lambda pair: pair.id)
+    if settings.captions == "drawn":
+        yield from sorted(pairs, key=lambda pair: _drawn(settings, "caption", pair.id))
+        return
+    by_image: dict[int, list[Pair]] = {}
+    for pair in pairs:
+        by_image.setdefault(pair.image, []).append(pair)
+    for image in sorted(by_image, key=lambda id: (b"" if settings.seed is None else _drawn(settings, "image", id), id)):
+        if settings.captions == "first":
+            yield by_image[image][0]
+        else:
+            yield min(by_image[image], key=lambda pair: _drawn(settings, "caption", pair.id))
+
+
+def _drawn(settings: CocoSettings, what: str, id: int) -> bytes:
+    """A random place that depends on seed and id alone: the same in every language and version of a library."""
+    return hashlib.sha256(f"{settings.seed}:{what}:{id}".encode()).digest()
+
+
+def pictures(rows: list[Row], settings: CocoSettings) -> Iterator[tuple[str, Picture | str]]:
+    """Read, cut and scale the pictures of a shard."""
+    with _opened(settings) as files:
+        for row in rows:
+            data = files.read(row.columns["file"])
+            if f"{zlib.crc32(data):08x}" != row.columns["crc32"]:
+                raise ArtifactError(
+                    f"{row.columns['file']} in {settings.images} was changed since the index was written; delete the "
+                    "data set's folder and start over"
+                )
+            yield row.key, prepare(data, settings)
+
+
+@dataclass(frozen=True)
+class _Files:
+    """The pictures of one part, in a zip or in a folder."""
+
+    read: Callable[[str], bytes]
+    checksum: Callable[[str], str]
+
+
+@contextmanager
+def _opened(settings: CocoSettings) -> Iterator[_Files]:
+    path = Path(settings.images)
+    if path.is_dir():
+        yield _Files(lambda name: _read_file(path / name), lambda name: f"{zlib.crc32(_read_file(path / name)):08x}")
+        return
+    if not path.is_file():
+        raise ArtifactError(f"there is no {path}; correct `images` of the coco source")
+    with zipfile.ZipFile(path) as opened:
+        places = {entry.filename.removeprefix(f"{settings.name}/"): entry for entry in opened.infolist()}
+        yield _Files(lambda name: opened.read(_entry(places, name, path)),
+                     lambda name: f"{_entry(places, name, path).CRC:08x}")  # fmt: skip
+
+
+def _entry(places: dict[str, zipfile.ZipInfo], name: str, path: Path) -> zipfile.ZipInfo:
+    if name not in places:
+        raise ArtifactError(f"{path} holds no picture {name}; its captions belong to another part or edition")
+    return places[name]
+
+
+def _read_file(path: Path) -> bytes:
+    if not path.is_file():
+        raise ArtifactError(f"there is no picture {path}; name the folder that holds COCO's own files in `images`")
+    return path.read_bytes()
+
+
+def _annotated(settings: CocoSettings) -> dict[str, Any]:
+    """COCO's captions file."""
+    path, name = Path(settings.annotations), f"captions_{settings.name}.json"
+    content = member(path, f"annotations/{name}") if path.suffix == ".zip" else path.read_bytes()
+    found = json.loads(content)
+    if not {"images", "annotations"} <= found.keys() or not found["annotations"][0].keys() >= {"caption", "image_id"}:
+        raise ArtifactError(f"{path} holds no captions; name COCO's {name}, or the zip it comes in")
+    return found
+
+
+def _annotations_sha256(settings: CocoSettings) -> str | None:
+    if settings.captions_sha256:
+        return settings.captions_sha256
+    is_zip = Path(settings.annotations).suffix == ".zip"
+    return SHA256_OF[f"annotations_trainval{settings.edition}.zip"] if is_zip else None
+
+
+def _prove(path: Path, sha256: str | None, settings: CocoSettings) -> None:
+    if not path.is_file():
+        folder = "annotations" if path == Path(settings.annotations) else "zips"
+        name = f"annotations_trainval{settings.edition}.zip" if folder == "annotations" else f"{settings.name}.zip"
+        raise ArtifactError(
+            f"there is no {path}; get it with `curl -o {path} {HOST}/{folder}/{name}`, or correct its path"
+        )
+    seen = sha256_file(path)
+    if sha256 is None:
+        raise ArtifactError(f"{path} is not COCO's own zip; if you trust this copy write captions_sha256: {seen}")
+    if seen != sha256:
+        raise ArtifactError(f"{path} has sha256 {seen}, it should be {sha256}; it is another file, or damaged")

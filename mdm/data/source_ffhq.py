@@ -1,0 +1,90 @@
+"""FFHQ: 70,000 aligned portraits from the user's folder, proved picture by picture where its metadata are given."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from mdm.config import Positive
+from mdm.data.preprocess import PictureSettings, prepare
+from mdm.data.sources import Picture, Row
+from mdm.manifest import ArtifactError
+
+VERSION = 1
+LICENCE = "the set CC-BY-NC-SA-4.0; each picture keeps its own licence"
+TRAINING = 60_000  # the authors' split: the first so many train, the others validate
+METADATA = "ffhq-dataset-v2.json"
+
+
+class FfhqSettings(PictureSettings):
+    """Which portraits, and where they lie."""
+
+    split: Literal["all", "train", "validation"] = Field(
+        default="all", description="the authors': numbers below 60,000"
+    )
+    num_images: Positive = Field(description="portraits taken, by ascending number")
+    caption: str = Field(default="a photo of a face", description="the caption of every picture: FFHQ has none")
+    path: str = Field(exclude=True, description="folder images1024x1024 (with folders 00000, 01000, ... or without)")
+    proved: bool = Field(default=False, description="every portrait's hash and licence, from `metadata`")
+    metadata: str | None = Field(default=None, exclude=True, description=f"{METADATA}, for proved: true")
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> Self:
+        if self.proved != (self.metadata is not None):
+            raise ValueError(f"proved: true and `metadata`, the path of {METADATA}, go together; write both or neither")
+        if self.resolution > 1024:
+            raise ValueError(f"resolution {self.resolution}: the portraits have 1024 px; write at most that")
+        return self
+
+
+Settings = FfhqSettings
+
+
+def index(settings: FfhqSettings) -> Iterator[Row]:
+    """One row per portrait, by its number."""
+    known = _metadata(settings)
+    for place, (number, file) in enumerate(islice(_chosen(settings), settings.num_images)):
+        entry = known.get(str(number), {})
+        columns = {
+            "number": str(number), "file": file, "md5": entry.get("image", {}).get("file_md5", ""),
+            "licence": entry.get("metadata", {}).get("license", LICENCE),
+        }  # fmt: skip
+        yield Row(f"{place:06d}", settings.caption, {}, columns)
+
+
+def _metadata(settings: FfhqSettings) -> dict[str, Any]:
+    if settings.metadata is None:
+        return {}
+    if not Path(settings.metadata).is_file():
+        raise ArtifactError(f"there is no {settings.metadata}; correct `metadata` of the ffhq source")
+    return json.loads(Path(settings.metadata).read_text())
+
+
+def _chosen(settings: FfhqSettings) -> Iterator[tuple[int, str]]:
+    """(number, file inside the folder) of one side of the split."""
+    folder = Path(settings.path)
+    if not folder.is_dir():
+        raise ArtifactError(
+            f"there is no folder {folder}. FFHQ is fetched by the script of its repository NVlabs/ffhq-dataset "
+            "(images1024x1024, 90 GB); name that folder in `path`"
+        )
+    files = {int(file.stem): str(file.relative_to(folder)) for file in folder.rglob("*.png") if file.stem.isdecimal()}
+    for number in sorted(files):
+        if settings.split == "all" or (number < TRAINING) == (settings.split == "train"):
+            yield number, files[number]
+
+
+def pictures(rows: list[Row], settings: FfhqSettings) -> Iterator[tuple[str, Picture | str]]:
+    """Read, prove and scale the portraits of a shard."""
+    for row in rows:
+        path = Path(settings.path) / row.columns["file"]
+        data = path.read_bytes()
+        if row.columns["md5"] not in ("", hashlib.md5(data, usedforsecurity=False).hexdigest()):
+            raise ArtifactError(f"{path} is not the portrait of {METADATA}: its md5 is another; fetch it again")
+        yield row.key, prepare(data, settings)

@@ -1,0 +1,102 @@
+"""Protocols that a study can name: zero-shot evaluations on COCO, each one of those that papers call FID-30K.
+
+A name stands for a rule over COCO's ids (which captions are drawn, which real pictures they are compared with, how
+pictures are cut and scaled). The rule becomes two data sets of the study, so it is hashed into the path of every
+result, and their index.tsv lists the ids. Another rule is another name here, never a change of one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mdm.config import DataConfig, ProtocolConfig, StudyConfig, StudyError, nearest
+
+SHARD_IMAGES = 5000
+SEED = 30000  # of all drawn sets: drawn once, by the rule of mdm/data/source_coco.py
+PICTURES = {("val", 2014): 40504, ("val", 2017): 5000}
+
+
+@dataclass(frozen=True)
+class Standard:
+    """One evaluation set: captions on one side, real pictures on the other."""
+
+    description: str
+    captions: Literal["first", "one", "drawn"]
+    against: Literal["own", "all"]  # the pictures of these captions, or every picture of the part
+    num_images: int = 30000
+    edition: int = 2014
+    seed: int | None = SEED
+    resize: Literal["area", "bicubic", "lanczos"] = "bicubic"
+    resolution: int = 256
+
+    @property
+    def num_reference(self) -> int:
+        """Real pictures on the other side."""
+        return PICTURES["val", self.edition] if self.against == "all" else self.num_images
+
+    def prompts(self) -> dict[str, Any]:
+        """Settings of the data set whose captions are drawn."""
+        return {
+            "edition": self.edition, "part": "val", "captions": self.captions, "seed": self.seed,
+            "num_images": self.num_images, "resolution": self.resolution, "resize": self.resize,
+        }  # fmt: skip
+
+    def reference(self) -> dict[str, Any]:
+        """Settings of the data set of real pictures."""
+        if self.against == "own":
+            return self.prompts()
+        return {**self.prompts(), "captions": "first", "seed": None, "num_images": self.num_reference}
+
+
+OWN, ALL = "against these pictures", "against all 40,504 pictures"
+STANDARDS = {
+    "coco-30k-first": Standard(f"30,000 pictures of val2014, the first caption of each, {OWN}", "first", "own"),
+    "coco-30k-one": Standard(f"30,000 pictures of val2014, one drawn caption of each, {OWN}", "one", "own"),
+    "coco-30k-one-area": Standard(
+        f"30,000 pictures of val2014, one drawn caption of each, {OWN}, scaled by area", "one", "own", resize="area"
+    ),
+    "coco-30k-one-all": Standard(f"30,000 pictures of val2014, one drawn caption of each, {ALL}", "one", "all"),
+    "coco-30k-drawn": Standard(
+        "30,000 captions drawn among all of val2014, against the pictures they were written for", "drawn", "own"
+    ),
+    "coco-30k-drawn-all": Standard(f"30,000 captions drawn among all of val2014, {ALL}", "drawn", "all"),
+    "coco-5k-first": Standard(
+        "all 5,000 pictures of val2017, the first caption of each, against these pictures",
+        "first",
+        "own",
+        5000,
+        2017,
+        None,
+    ),
+}
+
+
+def expand(config: StudyConfig, where: str) -> StudyConfig:
+    """The study with every named protocol written out: two data sets and the numbers of pictures."""
+    data, protocols = dict(config.data), dict(config.protocols)
+    for name, entry in config.protocols.items():
+        if entry.standard is not None:
+            protocols[name] = _written_out(entry, data, f"{where}: protocols.{name}")
+    return config.model_copy(update={"data": data, "protocols": protocols})
+
+
+def _written_out(entry: ProtocolConfig, data: dict[str, DataConfig], where: str) -> ProtocolConfig:
+    if entry.standard not in STANDARDS:
+        raise StudyError(f"{where}.standard: there is no '{entry.standard}'; {nearest(str(entry.standard), STANDARDS)}")
+    standard, name = STANDARDS[entry.standard], entry.standard
+    real = name if standard.against == "own" else f"coco-all-{standard.resize}-{standard.resolution}"
+    for key, settings in ((name, standard.prompts()), (real, standard.reference())):
+        wanted = DataConfig(source="coco", settings={**settings, **entry.files}, shard_images=SHARD_IMAGES)
+        if data.setdefault(key, wanted) != wanted:
+            raise StudyError(
+                f"{where}: '{key}' is the name of a data set of standard {name}, and the study has another of that "
+                "name (or names other files for it); rename it, or write the same files"
+            )
+    return entry.model_copy(
+        update={
+            "prompts": name, "reference": real, "num_images": standard.num_images,
+            "num_reference": standard.num_reference, "resolution": standard.resolution,
+            "description": entry.description or standard.description,
+        }
+    )  # fmt: skip
