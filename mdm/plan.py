@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
 TRAINING_FACTOR = 3  # forward, gradients of activations, gradients of weights
 GIGA = 1e9
+MEMORY_ASSUMPTIONS = (
+    "assumed: one device takes the whole batch, captions of max_tokens positions, the precision and recompute of each\n"
+    "stage; with GPUs, the layers a GPU would use, run here without content: not compared with a real GPU yet.\n"
+    "not counted: what the libraries take for themselves, and free room between tensors."
+)
 CONFIGS = {"model": ModelConfig, "train": TrainConfig, "diffusion": DiffusionConfig}
 
 
@@ -157,7 +162,7 @@ def memory(study: Study) -> str:
         if key not in known:
             known[key] = estimate(*(kind(**parts[name]) for name, kind in CONFIGS.items()), **settings)
         lines.append(_memory_line(ref, recipe["train"]["batch_images"], known[key]))
-    return "\n".join(lines)
+    return "\n".join([*lines, MEMORY_ASSUMPTIONS])
 
 
 def _memory_line(ref: str, batch: int, memory: Memory) -> str:

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from mdm.model.processor import on_cpu
+
 # Below that the 30 small operations of the way back cost more than they save.
 FUSED_NUMBERS = 2**17
 # In channels_last PyTorch gathers pictures below so many pixels value by value, which takes long for narrow groups.
@@ -25,7 +27,7 @@ class GroupNorm(nn.GroupNorm):
             return _Fused.apply(x, self.weight, self.bias, scale, shift, self.num_groups, self.eps, silu)
         if x.dtype != self.weight.dtype:
             x = self._in_half(x)
-        elif torch.is_grad_enabled() or x.device.type != "cpu":
+        elif torch.is_grad_enabled() or not on_cpu(x):
             x = super().forward(x)
         else:
             x, _, _ = _normalised(x, self.weight, self.bias, self.num_groups, self.eps)
@@ -44,8 +46,7 @@ class GroupNorm(nn.GroupNorm):
 
 def _worthwhile(x: Tensor) -> bool:
     """PyTorch's own way back is up to 13 times as slow in channels_last, which CPU convolutions want."""
-    on_cpu = x.device.type == "cpu" and x.dtype == torch.float32
-    return on_cpu and x.numel() >= FUSED_NUMBERS and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    return on_cpu(x) and x.dtype == torch.float32 and x.numel() >= FUSED_NUMBERS and torch.is_grad_enabled()
 
 
 class _Fused(torch.autograd.Function):

@@ -8,7 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mdm.config import LevelConfig, ModelConfig
+from mdm.config import LevelConfig, ModelConfig, nearest
 from mdm.model.attention import TextLayer, zeroed
 from mdm.model.blocks import DownChain, MicroConditioning, UpChain, frequencies, sinusoids
 from mdm.model.normalise import GroupNorm
@@ -127,18 +127,26 @@ class UNet(nn.Module):
         A higher level may hold fewer rows than a lower one: they are the first of the batch. So clips and single
         pictures train together: the pictures are further rows of the picture levels.
         """
-        rows = [len(picture) for picture in pictures]
-        if len(rows) != len(self.config.levels):
-            raise ValueError(f"the network has {len(self.config.levels)} levels, but {len(rows)} pictures were given")
-        if rows != sorted(rows) or rows[-1] != len(times):
-            raise ValueError(
-                f"{len(times)} times for batches of {rows} pictures (highest resolution first); "
-                "the lowest needs one per time, and no higher level more than a lower one"
-            )
+        self._check_rows([len(picture) for picture in pictures], len(times))
         for picture, size in zip(pictures, self.sizes, strict=True):
             check_frames(picture, size)
         self._check_sides(pictures)
+        self._check_micros(micros or {})
         return self.denoise(pictures, times, self.encode(text, mask, labels), micros, None)[0]
+
+    def _check_rows(self, rows: list[int], times: int) -> None:
+        if len(rows) != len(self.config.levels):
+            raise ValueError(f"the network has {len(self.config.levels)} levels, but {len(rows)} pictures were given")
+        if rows != sorted(rows) or rows[-1] != times:
+            raise ValueError(
+                f"{times} times for batches of {rows} pictures (highest resolution first); "
+                "the lowest needs one per time, and no higher level more than a lower one"
+            )
+
+    def _check_micros(self, micros: dict[str, Tensor]) -> None:
+        known = {name for level in self.config.levels for name in level.micro_conditioning}
+        for name in micros.keys() - known:
+            raise ValueError(f"no level is told '{name}' (micro_conditioning); {nearest(name, known)}")
 
     def _check_sides(self, pictures: list[Tensor]) -> None:
         """Pictures need not be square, but every level must halve without remainder down to the next."""

@@ -17,6 +17,7 @@ from mdm.model import attention, build, execution, normalise
 from mdm.model.attention import PointwiseConv, attend
 from mdm.model.blocks import EnlargingConv
 from mdm.model.normalise import GroupNorm
+from mdm.model.processor import as_on
 
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
 
@@ -174,6 +175,14 @@ def nest(dropout):
 def test_recomputed_activations_change_nothing(levels_twice):
     kept, again = step_of(nest(0.3)), step_of(nest(0.3), recompute=levels_twice)
     assert all(torch.equal(a, b) for a, b in zip(kept, again, strict=True))
+
+
+def test_the_ways_of_the_cpu_are_those_of_a_gpu(monkeypatch):
+    monkeypatch.setattr(normalise, "FUSED_NUMBERS", 0)
+    own = torch.cat([part.flatten() for part in step_of(nest(0.0))])
+    with as_on(gpu=True):
+        plain = torch.cat([part.flatten() for part in step_of(nest(0.0))])
+    assert 0 < (own - plain).norm() <= 1e-6 * plain.norm()
 
 
 def test_recompute_names_the_levels_that_there_are():
