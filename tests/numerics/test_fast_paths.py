@@ -71,6 +71,15 @@ def test_normalisation_keeps_nothing_but_its_input(monkeypatch):
     assert large == {x.data_ptr()}
 
 
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_normalisation_of_large_pictures_is_exact(layout, training):
+    torch.manual_seed(0)
+    x = (torch.randn(1, 32, 512, 256) * 2 + 1).contiguous(memory_format=layout).requires_grad_(training)
+    with torch.set_grad_enabled(training):
+        assert_near([GroupNorm(32, 32)(x)], [F.group_norm(x.double(), 32)], 1e-6)
+
+
 def test_normalisation_leaves_its_input_alone():
     x = torch.randn(2, 32, 4, 4)
     before = x.clone()
