@@ -84,34 +84,34 @@ class UNet(nn.Module):
             "attention_ffn": level.attention_ffn,
             "text_channels": text_channels,
         }
-        depth = len(level.channels)
-        attention = level.attention or (0,) * depth
+        attention = level.attention or (0,) * len(level.channels)
+        inside = [{"attention": layers, **over_time(level, i), **shared} for i, layers in enumerate(attention)]
         self.down_blocks, self.mid_blocks, self.up_blocks = (nn.ModuleList() for _ in range(3))
-        x, skips = level.channels[0], [level.channels[0]]
-        for i, channels in enumerate(level.channels):
-            last = i == depth - 1
-            widths = [x] + [channels] * (level.resnets[i] - 1)
-            self.down_blocks.append(
-                DownChain(
-                    widths, channels, attention=attention[i], resample=None if last else level.halves,
-                    **over_time(level, i), **shared,
-                )
-            )  # fmt: skip
-            skips += [channels] * (level.resnets[i] + (not last))
-            x = channels
+        skips = self._build_down(level, inside)
+        x = level.channels[-1]
         if level.middle:
             self.mid_blocks.extend(DownChain([x], x, attention=layers, **shared) for layers in (1, 0))
+        self._build_up(level, inside, skips)
+
+    def _build_down(self, level: LevelConfig, inside: list[dict[str, Any]]) -> list[int]:
+        """The way down, with settings for each inner resolution; the widths of what it keeps."""
+        skips = [level.channels[0]]
+        for i, channels in enumerate(level.channels):
+            last = i == len(level.channels) - 1
+            widths = [skips[-1]] + [channels] * (level.resnets[i] - 1)
+            self.down_blocks.append(DownChain(widths, channels, resample=None if last else level.halves, **inside[i]))
+            skips += [channels] * (level.resnets[i] + (not last))
+        return skips
+
+    def _build_up(self, level: LevelConfig, inside: list[dict[str, Any]], skips: list[int]) -> None:
+        """The way up, which takes what the way down kept, last first."""
+        x = level.channels[-1]
         for i, channels in reversed(list(enumerate(level.channels))):
             widths = []
             for _ in range(level.resnets[i] + 1):
                 widths.append(x + skips.pop())
                 x = channels
-            self.up_blocks.append(
-                UpChain(
-                    widths, channels, attention=attention[i], resample=level.halves if i else None,
-                    **over_time(level, i), **shared,
-                )
-            )  # fmt: skip
+            self.up_blocks.append(UpChain(widths, channels, resample=level.halves if i else None, **inside[i]))
 
     def forward(
         self,
