@@ -50,5 +50,5 @@ def test_predictions_and_gradients(name: str, dtype: torch.dtype) -> None:
         golden = torch.from_numpy(STORED[f"{name}.{level}"]).to(dtype)
         assert (ours - golden).abs().max() <= TOLERANCE[dtype] * golden.abs().max()
     norms = np.array([float(p.grad.norm()) for _, p in sorted(network.named_parameters())])
-    share = TOLERANCE[dtype]
-    np.testing.assert_allclose(norms, STORED[f"{name}.gradients"], rtol=share, atol=share * norms.max())
+    # The sinusoids of times and micros are float32 whatever the network is.
+    np.testing.assert_allclose(norms, STORED[f"{name}.gradients"], rtol=1e-5, atol=1e-6 * norms.max())
