@@ -26,6 +26,7 @@ twice the batch, without gradients. Text features are [batch, tokens, text_chann
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shlex
@@ -66,7 +67,8 @@ class Program:
         self.parameters = self._ask({"ask": "prepare", "case": case})["parameters"]
 
     def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
-        print(json.dumps(question), file=self._child.stdin, flush=True)
+        with contextlib.suppress(BrokenPipeError):  # it has ended: then there is no answer to read either
+            print(json.dumps(question), file=self._child.stdin, flush=True)
         answer = self._child.stdout.readline()
         if not answer:
             raise SystemExit(f"{shlex.join(self._child.args)} ended without an answer to {question['ask']!r}")
@@ -180,13 +182,13 @@ def training(case: dict[str, Any], config: Any, network: Any, device: Any) -> St
     from mdm.diffusion.schedule import levels
     from mdm.model.ema import Ema
     from mdm.train.example import Example
-    from mdm.train.optim import make_optimizer
+    from mdm.train.optim import make_optimizers
     from mdm.train.state import TrainingState
     from mdm.train.step import training_step
 
     batch, resolutions, diffusion = case["batch"], config.resolutions, DiffusionConfig()
     train = TrainConfig(batch_images=batch, learning_rate=5e-5, ema_halflife_images=1e6, precision=case["precision"])
-    state = TrainingState(network.train(), Ema(network, 1e6), make_optimizer(network, train, set()))
+    state = TrainingState(network.train(), Ema(network, 1e6), make_optimizers(network, train, set()))
     gammas, images = levels(diffusion, resolutions).to(device), torch.randn(batch, 3, resolutions[0], resolutions[0])
     text, mask = torch.randn(batch, case["tokens"], config.text_channels), torch.ones(batch, case["tokens"])
 
@@ -194,7 +196,7 @@ def training(case: dict[str, Any], config: Any, network: Any, device: Any) -> St
         pictures = range(state.images, state.images + batch)
         noises = noise.training_noises(diffusion, 0, pictures, resolutions)
         times = noise.training_times(diffusion, 0, pictures)
-        example = Example(pyramid(images, resolutions), noises, times, text, mask).to(device)
+        example = Example(pyramid(images, resolutions), noises, times, text, mask, None).to(device)
         training_step(state, train, diffusion, gammas, example)
 
     return step

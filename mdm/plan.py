@@ -20,6 +20,11 @@ from mdm.units import duration, percent, size
 if TYPE_CHECKING:
     from mdm.train.memory import Memory
 
+MEMORY_ASSUMPTIONS = (
+    "assumed: one device takes the whole batch, captions of max_tokens positions, the precision and recompute of each\n"
+    "stage; with GPUs, the layers a GPU would use, run here without content: not compared with a real GPU yet.\n"
+    "not counted: what the libraries take for themselves, and free room between tensors."
+)
 CONFIGS = {"model": ModelConfig, "train": TrainConfig, "diffusion": DiffusionConfig}
 # Exported twice (averaged, raw), and in the last checkpoint beside the two moments of every weight.
 BYTES_KEPT = 4 * (2 + 4)
@@ -278,7 +283,7 @@ def memory(study: Study, found: Mapping[str, Memory] | None = None) -> str:
     ]
     for ref, one in (found or memories(study)).items():
         lines.append(_memory_line(ref, study.recipe(ref)["train"]["batch_images"], one))
-    return "\n".join(lines)
+    return "\n".join([*lines, MEMORY_ASSUMPTIONS])
 
 
 def _memory_line(ref: str, batch: int, memory: Memory) -> str:

@@ -44,7 +44,7 @@ def level_shares(config: DiffusionConfig, count: int) -> list[float]:
 
 def level_rows(config: DiffusionConfig, count: int, batch: int) -> list[int]:
     """How many pictures of the batch each level sees (always the first ones)."""
-    # The nudge keeps 15/22 of 44 pictures (7:8:7) from becoming 29 by rounding, as in the released code.
+    # The nudge keeps 3/11 of 55 pictures (3:8) from becoming 14 by rounding, which the released code allows.
     rows = [int(share * batch + 1e-9) for share in level_shares(config, count)]
     if not rows[0]:
         enough = math.ceil(1 / level_shares(config, count)[0])

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mdm.config import StudyError
 from mdm.model.normalise import GroupNorm
+from mdm.model.processor import on_cpu
 
 HEADS = 8
 ATTENTION_GROUPS = 32  # the released model uses 32 here whatever the residual blocks use
@@ -40,7 +41,7 @@ def _join_heads(heads: Tensor) -> Tensor:
 
 def attend(query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None = None) -> Tensor:
     """Softmax attention of heads [B,heads,S,C/heads] over the keys that keep, bool [B,1,1,S_k], allows."""
-    if query.device.type != "cpu" or query.shape[2] * key.shape[2] > FEW_SCORES or torch.compiler.is_compiling():
+    if not on_cpu(query) or query.shape[2] * key.shape[2] > FEW_SCORES:
         return F.scaled_dot_product_attention(query, key, value, attn_mask=keep)
     # Keys in the rows: over a short last dimension PyTorch's softmax takes 20 times as long, and products with few
     # columns take 3 times as long as those with few rows.

@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mdm.model.attention import PixelAttention, PointwiseConv, per_frame, zeroed
 from mdm.model.normalise import GroupNorm
+from mdm.model.processor import on_cpu
 from mdm.model.video import FrameAttention, FrameConv
 
 
@@ -168,7 +169,7 @@ class EnlargingConv(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         # Each enlarged pixel sees but 2x2 different ones: 4 products instead of 9, worth the preparation of the
         # weights where there are many pixels. By picture, not by batch: a picture must not depend on its company.
-        if x.device.type == "cpu" and x[0, 0].numel() >= x.shape[1] and not torch.compiler.is_compiling():
+        if on_cpu(x) and x[0, 0].numel() >= x.shape[1]:
             return F.conv_transpose2d(x, self._folded(), self.bias, stride=2, padding=1)
         return super().forward(F.interpolate(x, scale_factor=2, mode="nearest"))
 

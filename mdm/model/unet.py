@@ -8,7 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mdm.config import LevelConfig, ModelConfig
+from mdm.config import LevelConfig, ModelConfig, nearest
 from mdm.model.attention import TextLayer, zeroed
 from mdm.model.blocks import DownChain, MicroConditioning, UpChain, frequencies, sinusoids
 from mdm.model.normalise import GroupNorm
@@ -84,34 +84,34 @@ class UNet(nn.Module):
             "attention_ffn": level.attention_ffn,
             "text_channels": text_channels,
         }
-        depth = len(level.channels)
-        attention = level.attention or (0,) * depth
+        attention = level.attention or (0,) * len(level.channels)
+        inside = [{"attention": layers, **over_time(level, i), **shared} for i, layers in enumerate(attention)]
         self.down_blocks, self.mid_blocks, self.up_blocks = (nn.ModuleList() for _ in range(3))
-        x, skips = level.channels[0], [level.channels[0]]
-        for i, channels in enumerate(level.channels):
-            last = i == depth - 1
-            widths = [x] + [channels] * (level.resnets[i] - 1)
-            self.down_blocks.append(
-                DownChain(
-                    widths, channels, attention=attention[i], resample=None if last else level.halves,
-                    **over_time(level, i), **shared,
-                )
-            )  # fmt: skip
-            skips += [channels] * (level.resnets[i] + (not last))
-            x = channels
+        skips = self._build_down(level, inside)
+        x = level.channels[-1]
         if level.middle:
             self.mid_blocks.extend(DownChain([x], x, attention=layers, **shared) for layers in (1, 0))
+        self._build_up(level, inside, skips)
+
+    def _build_down(self, level: LevelConfig, inside: list[dict[str, Any]]) -> list[int]:
+        """The way down, with settings for each inner resolution; the widths of what it keeps."""
+        skips = [level.channels[0]]
+        for i, channels in enumerate(level.channels):
+            last = i == len(level.channels) - 1
+            widths = [skips[-1]] + [channels] * (level.resnets[i] - 1)
+            self.down_blocks.append(DownChain(widths, channels, resample=None if last else level.halves, **inside[i]))
+            skips += [channels] * (level.resnets[i] + (not last))
+        return skips
+
+    def _build_up(self, level: LevelConfig, inside: list[dict[str, Any]], skips: list[int]) -> None:
+        """The way up, which takes what the way down kept, last first."""
+        x = level.channels[-1]
         for i, channels in reversed(list(enumerate(level.channels))):
             widths = []
             for _ in range(level.resnets[i] + 1):
                 widths.append(x + skips.pop())
                 x = channels
-            self.up_blocks.append(
-                UpChain(
-                    widths, channels, attention=attention[i], resample=level.halves if i else None,
-                    **over_time(level, i), **shared,
-                )
-            )  # fmt: skip
+            self.up_blocks.append(UpChain(widths, channels, resample=level.halves if i else None, **inside[i]))
 
     def forward(
         self,
@@ -127,18 +127,26 @@ class UNet(nn.Module):
         A higher level may hold fewer rows than a lower one: they are the first of the batch. So clips and single
         pictures train together: the pictures are further rows of the picture levels.
         """
-        rows = [len(picture) for picture in pictures]
-        if len(rows) != len(self.config.levels):
-            raise ValueError(f"the network has {len(self.config.levels)} levels, but {len(rows)} pictures were given")
-        if rows != sorted(rows) or rows[-1] != len(times):
-            raise ValueError(
-                f"{len(times)} times for batches of {rows} pictures (highest resolution first); "
-                "the lowest needs one per time, and no higher level more than a lower one"
-            )
+        self._check_rows([len(picture) for picture in pictures], len(times))
         for picture, size in zip(pictures, self.sizes, strict=True):
             check_frames(picture, size)
         self._check_sides(pictures)
+        self._check_micros(micros or {})
         return self.denoise(pictures, times, self.encode(text, mask, labels), micros, None)[0]
+
+    def _check_rows(self, rows: list[int], times: int) -> None:
+        if len(rows) != len(self.config.levels):
+            raise ValueError(f"the network has {len(self.config.levels)} levels, but {len(rows)} pictures were given")
+        if rows != sorted(rows) or rows[-1] != times:
+            raise ValueError(
+                f"{times} times for batches of {rows} pictures (highest resolution first); "
+                "the lowest needs one per time, and no higher level more than a lower one"
+            )
+
+    def _check_micros(self, micros: dict[str, Tensor]) -> None:
+        known = {name for level in self.config.levels for name in level.micro_conditioning}
+        for name in micros.keys() - known:
+            raise ValueError(f"no level is told '{name}' (micro_conditioning); {nearest(name, known)}")
 
     def _check_sides(self, pictures: list[Tensor]) -> None:
         """Pictures need not be square, but every level must halve without remainder down to the next."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +16,10 @@ from torch.utils._pytree import tree_leaves
 
 from mdm.config import DiffusionConfig, ModelConfig, TrainConfig
 from mdm.diffusion.loss import training_loss
-from mdm.model import build, execution, normalise
+from mdm.model import build, execution
 from mdm.model.checkpoints import INNER
 from mdm.model.ema import Ema
+from mdm.model.processor import as_on
 from mdm.model.unet import UNet
 from mdm.sizes import Size, shape
 from mdm.train.example import Example
@@ -87,7 +87,7 @@ def estimate(
     """
     network = _without_content(model)
     execution.recompute(network, recompute)
-    with _algorithms(on_gpu), FakeTensorMode(), Ledger() as ledger:
+    with as_on(gpu=on_gpu), FakeTensorMode(), Ledger() as ledger:
         _give_storage(network)
         parameters = ledger.alive.total()
         prefix = INNER * (len(model.levels) - inherited)
@@ -106,17 +106,6 @@ def estimate(
 def _without_content(model: ModelConfig) -> UNet:
     with torch.device("meta"):
         return build(model).to(memory_format=torch.channels_last).train()
-
-
-@contextmanager
-def _algorithms(on_gpu: bool) -> Iterator[None]:
-    """The simulated device is always a CPU; a GPU does not take the CPU's own way through a normalisation."""
-    kept = normalise.FUSED_NUMBERS
-    normalise.FUSED_NUMBERS = 2**62 if on_gpu else kept
-    try:
-        yield
-    finally:
-        normalise.FUSED_NUMBERS = kept
 
 
 def _give_storage(network: nn.Module) -> None:

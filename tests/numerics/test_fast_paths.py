@@ -17,6 +17,7 @@ from mdm.model import attention, build, execution, normalise
 from mdm.model.attention import PointwiseConv, attend
 from mdm.model.blocks import EnlargingConv
 from mdm.model.normalise import GroupNorm
+from mdm.model.processor import as_on
 
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
 
@@ -68,6 +69,15 @@ def test_normalisation_keeps_nothing_but_its_input(monkeypatch):
         GroupNorm(8, 32)(x, *modulation, silu=True)
     large = {t.data_ptr() for t in kept if t.numel() >= x.numel()}
     assert large == {x.data_ptr()}
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_normalisation_of_large_pictures_is_exact(layout, training):
+    torch.manual_seed(0)
+    x = (torch.randn(1, 32, 512, 256) * 2 + 1).contiguous(memory_format=layout).requires_grad_(training)
+    with torch.set_grad_enabled(training):
+        assert_near([GroupNorm(32, 32)(x)], [F.group_norm(x.double(), 32)], 1e-6)
 
 
 def test_normalisation_leaves_its_input_alone():
@@ -174,6 +184,14 @@ def nest(dropout):
 def test_recomputed_activations_change_nothing(levels_twice):
     kept, again = step_of(nest(0.3)), step_of(nest(0.3), recompute=levels_twice)
     assert all(torch.equal(a, b) for a, b in zip(kept, again, strict=True))
+
+
+def test_the_ways_of_the_cpu_are_those_of_a_gpu(monkeypatch):
+    monkeypatch.setattr(normalise, "FUSED_NUMBERS", 0)
+    own = torch.cat([part.flatten() for part in step_of(nest(0.0))])
+    with as_on(gpu=True):
+        plain = torch.cat([part.flatten() for part in step_of(nest(0.0))])
+    assert 0 < (own - plain).norm() <= 1e-6 * plain.norm()
 
 
 def test_recompute_names_the_levels_that_there_are():

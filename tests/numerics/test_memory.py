@@ -5,10 +5,12 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from mdm import plan, study
-from mdm.config import DiffusionConfig, LevelConfig, ModelConfig, TrainConfig
+from mdm.config import DiffusionConfig, LevelConfig, ModelConfig, TrainConfig, VideoConfig
 from mdm.diffusion.schedule import levels
 from mdm.model import build, execution
 from mdm.model.ema import Ema
+from mdm.model.presets import paper_video, released_1024
+from mdm.sizes import Clip, shape
 from mdm.train.example import Example
 from mdm.train.memory import estimate
 from mdm.train.optim import make_optimizers
@@ -19,12 +21,16 @@ TOKENS = 16
 INNER = LevelConfig(resolution=16, channels=(64, 128), resnets=(1, 1), attention=(0, 1), middle=True)
 WIDE = LevelConfig(resolution=8, channels=(256, 384), resnets=(1, 1), attention=(0, 1), middle=True)
 OUTER = LevelConfig(resolution=64, channels=(32, 64, 64), resnets=(1, 1, 1))
+MOVING = VideoConfig(frames=4, attention=(1, 1, 0), rotary=True)
+CLIPS = LevelConfig(resolution=16, channels=(32, 32, 64), resnets=(1, 1, 1), video=MOVING)
 CASES = {
     "mostly weights": ((WIDE,), {"batch_images": 2}, {}),
     "mostly activations": ((INNER, OUTER), {"batch_images": 8}, {}),
     "recomputed": ((INNER, OUTER), {"batch_images": 8}, {"recompute": (64,)}),
     "bf16": ((INNER, OUTER), {"batch_images": 8, "precision": "bf16"}, {}),
     "mixed batch": ((INNER, OUTER), {"batch_images": 8}, {"diffusion": DiffusionConfig(mixed_ratio=(1, 1))}),
+    "clips": ((INNER, CLIPS), {"batch_images": 8}, {}),
+    "recomputed clips": ((INNER, CLIPS), {"batch_images": 8}, {"recompute": (Clip(4, 16),)}),
     "frozen": ((INNER, OUTER), {"batch_images": 4, "inner_rate": 0.0}, {"inherited": 1}),
 }
 
@@ -42,7 +48,7 @@ def measured(model, train, diffusion, rest):
     execution.recompute(network, rest.get("recompute", ()))
     inherited = {n for n, _ in network.named_parameters() if rest.get("inherited") and n.startswith("inner_unet.")}
     state = TrainingState(network, Ema(network, 1000), make_optimizers(network, train, inherited))
-    clean, noises = ([torch.randn(train.batch_images, 3, r, r) for r in model.resolutions] for _ in range(2))
+    clean, noises = ([torch.randn(train.batch_images, *shape(size)) for size in model.resolutions] for _ in range(2))
     text = torch.randn(train.batch_images, TOKENS, 64), torch.ones(train.batch_images, TOKENS)
     example = Example(clean, noises, torch.arange(train.batch_images), *text, None)
     gammas = levels(diffusion, model.resolutions)
@@ -89,7 +95,31 @@ def test_frozen_levels_have_neither_gradients_nor_moments():
     assert memory.moments == pytest.approx(2 * memory.gradients, rel=1e-2)
 
 
+def test_clips_are_levels_like_others():
+    model, train, diffusion, _ = settings("clips")
+    kept, again = (estimate(model, train, diffusion, tokens=TOKENS, recompute=r) for r in ((), (Clip(4, 16),)))
+    assert list(kept.activations) == [Clip(4, 16), 16]
+    assert again.activations[Clip(4, 16)] < kept.activations[Clip(4, 16)] / 2
+
+
+def test_a_gpu_keeps_the_enlarged_pictures():
+    """The CPU folds the enlargement into the convolution behind it, a GPU takes PyTorch's layers."""
+    model, train, diffusion, _ = settings("mostly activations")
+    cpu, gpu = (estimate(model, train, diffusion, tokens=TOKENS, on_gpu=on_gpu) for on_gpu in (False, True))
+    enlarged = 8 * 4 * (64 * 32**2 + 64 * 64**2)  # batch, bytes, two convolutions of the outer level
+    assert gpu.activations[64] >= cpu.activations[64] + 0.9 * enlarged
+
+
+@pytest.mark.parametrize("preset", [released_1024, paper_video])
+def test_networks_of_full_size_take_no_memory_to_estimate(preset):
+    train = TrainConfig(batch_images=1, learning_rate=1e-4, ema_halflife_images=1000)
+    memory = estimate(preset(), train, DiffusionConfig(), tokens=128, recompute=(64,))
+    assert memory.parameters > 4 * 470e6
+    assert memory.peak > memory.parameters + memory.moments + memory.average + memory.gradients
+
+
 def test_the_plan_lists_every_training():
     loaded = study.load("quick")
     lines = plan.memory(loaded).splitlines()
     assert all(any(line.startswith(ref) and "8 px" in line for line in lines) for ref in loaded.of_kind("train"))
+    assert any(line.startswith("assumed: one device takes the whole batch") for line in lines)

@@ -11,6 +11,7 @@ from mdm.config import LevelConfig, ModelConfig
 from mdm.model import build
 from mdm.model.checkpoints import inner_state, state_hash
 from mdm.model.presets import PRESETS
+from mdm.model.unet import Condition
 
 GOLDEN = Path(__file__).parents[1] / "numerics" / "golden"
 
@@ -144,6 +145,23 @@ def test_micro_conditioning() -> None:
     given = network(pictures, times, *some_text(), micros={"scale": torch.tensor([8.0, 99.0, 3.0])})[0]
     torch.testing.assert_close(given[:2], default[:2])  # 99 is cut to the default of 8
     assert (given[2] - default[2]).abs().max() > 1e-3
+    with pytest.raises(ValueError, match=r"no level is told 'scales' \(micro_conditioning\).*scale"):
+        network(pictures, times, *some_text(), micros={"scales": torch.ones(3)})
+
+
+def test_every_level_is_told_the_same_micros_and_caps_them_by_its_own_default() -> None:
+    config = ModelConfig(levels=(innermost(), level(16, micro_conditioning={"scale": 16, "sharpness": 0})))
+    network, (pictures, times) = awake(build(config)), inputs(config)
+
+    def told(**micros: float) -> list[torch.Tensor]:
+        return network(pictures, times, micros={name: torch.full((3,), value) for name, value in micros.items()})
+
+    between, default, sharp = told(scale=12.0), told(), told(sharpness=0.3)
+    assert not torch.allclose(between[0], default[0], atol=1e-4), "12 is below the outer default of 16"
+    assert not torch.allclose(sharp[0], default[0], atol=1e-4)
+    inside = network.inner_unet
+    lone = [inside.embed(times, {"scale": torch.full((3,), value)}, Condition()) for value in (12.0, 8.0)]
+    assert torch.equal(*lone), "and above the inner one of 8"
 
 
 def test_normalised_input_ignores_the_scale_of_the_picture() -> None:

@@ -1,0 +1,75 @@
+"""The benchmark of the network: our side of its protocol, and what it makes of two sides."""
+
+import argparse
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from mdm.config import LevelConfig, ModelConfig
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "model.py"
+OPTIONS = argparse.Namespace(recompute=(), compile="none", rounds=3, repeat=2, alone=False)
+# Answers as the protocol says, always the same.
+OTHER = """
+import json, sys
+for line in sys.stdin:
+    question = json.loads(line)
+    known = {"parameters": 5} if question["ask"] == "prepare" else {"seconds": [4.0] * question["repeat"]}
+    print(json.dumps(known), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    spec = importlib.util.spec_from_file_location("benchmark_of_the_model", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def case(step: str) -> dict:
+    shared = {"channels": (32, 32), "resnets": (1, 1)}
+    inner = LevelConfig(resolution=4, attention=(0, 1), middle=True, **shared)
+    model = ModelConfig(levels=(inner, LevelConfig(resolution=8, **shared)), text_channels=16)
+    return {
+        "name": "tiny", "step": step, "batch": 2, "tokens": 3, "precision": "float32", "device": "cpu", "threads": 1,
+        "model": json.loads(model.model_dump_json()),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("step", ["train", "denoise"])
+def test_our_side_of_the_protocol(benchmark, step) -> None:
+    take, answer, facts = benchmark.prepared(case(step), OPTIONS)
+    timed = benchmark.timed(take, 2, "cpu", facts)
+    assert answer["parameters"] > 100_000
+    assert len(timed["seconds"]) == len(timed["cpu_seconds"]) == 2
+    assert min(timed["seconds"]) > 0 and timed["peak_bytes"] > 0
+
+
+def test_only_ratios_within_a_round_count(benchmark) -> None:
+    seconds = [(1.0, 2.0), (30.0, 40.0), (2.0, 8.0)]
+    rounds = [{"ours": {"seconds": [a]}, "theirs": {"seconds": [b]}} for a, b in seconds]
+    assert benchmark.ratio(rounds, "seconds") == "0.500 (0.250 to 0.750)"
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_two_programs_in_alternating_rounds(benchmark, alone) -> None:
+    options = argparse.Namespace(**{**vars(OPTIONS), "alone": alone})
+    other = [sys.executable, "-c", OTHER]
+    rounds = benchmark.measure(case("train"), {"ours": other, "theirs": other}, options)
+    assert [list(answers) for answers in rounds] == [["ours", "theirs"], ["theirs", "ours"], ["ours", "theirs"]]
+    assert rounds[0]["theirs"] == {"seconds": [4.0, 4.0], "parameters": 5}
+
+
+def test_another_network_is_no_comparison(benchmark) -> None:
+    ours = {"seconds": [1.0], "peak_bytes": 1, "parameters": 5}
+    with pytest.raises(SystemExit, match=r"tiny: not the same network, the parameters are \[5, 6\]"):
+        benchmark.report(case("train"), [{"ours": ours, "theirs": {**ours, "parameters": 6}}])
+
+
+def test_a_program_that_dies_is_named(benchmark) -> None:
+    with pytest.raises(SystemExit, match="ended without an answer to 'prepare'"):
+        benchmark.Program([sys.executable, "-c", "pass"], case("train"))
