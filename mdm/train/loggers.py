@@ -16,6 +16,7 @@ import numpy as np
 from mdm.config import StudyError, nearest
 
 VARIABLE = "MDM_LOGGERS"
+NO_HOST = "undisclosed"
 
 
 class Logger(Protocol):
@@ -57,7 +58,9 @@ class WeightsAndBiases:
 
         name, project = folder.parent.name, os.environ.get("WANDB_PROJECT", "mdm")
         # Neither host name nor command line nor console leave the machine.
-        quiet = wandb.Settings(x_disable_meta=True, x_disable_machine_info=True, console="off", silent=True)
+        quiet = wandb.Settings(
+            x_disable_meta=True, x_disable_machine_info=True, host=NO_HOST, console="off", silent=True
+        )  # fmt: skip
         try:
             self._run = wandb.init(
                 project=project, id=name, name=name, resume="allow", dir=folder, config=recipe, settings=quiet

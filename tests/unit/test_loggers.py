@@ -103,7 +103,7 @@ def test_wandb_writes_a_run_that_can_be_sent_later(folder, monkeypatch, tmp_path
     for data in wandb_records(Path(path).read_bytes()):
         record = wandb_internal_pb2.Record.FromString(data)
         name = record.run.run_id or name
-        assert not record.run.host and not record.environment.host and not record.environment.args
+        assert record.run.host in ("", loggers.NO_HOST) and not record.environment.host and not record.environment.args
         losses += [i.value_json for i in record.history.item if (i.key or "/".join(i.nested_key)) == "loss"]
     assert name == "r64-0123456789ab"
     assert [float(value) for value in losses] == [8.0, 16.0]
