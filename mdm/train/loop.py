@@ -6,6 +6,7 @@ import math
 import signal
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -15,6 +16,8 @@ from mdm.diffusion.schedule import levels
 from mdm.manifest import ArtifactError, read_recipe
 from mdm.model.execution import PLAIN, Execution
 from mdm.sizes import Size
+from mdm.train import slurm
+from mdm.train.attempts import Attempts
 from mdm.train.checkpoint import Autosaves, only_trainer, write_checkpoint
 from mdm.train.example import step_seed, training_examples
 from mdm.train.optim import rate_share, set_rates
@@ -36,14 +39,22 @@ class StopRequest:
 
 
 def train(
-    recipe_path: Path, out: Path, before: Path | None, autosave_seconds: float, execution: Execution = PLAIN
+    recipe_path: Path,
+    out: Path,
+    before: Path | None,
+    autosave_seconds: float,
+    execution: Execution = PLAIN,
+    attempt: int = 1,
 ) -> None:
     """Train until the image count that `out` stands for, then write it."""
-    with only_trainer(out.parent / "progress"):
-        _train(recipe_path, out, before, autosave_seconds, execution)
+    attempts = Attempts(out.parent / "progress")
+    with only_trainer(out.parent / "progress"), attempts.errors(attempt):
+        _train(recipe_path, out, before, autosave_seconds, execution, attempts)
 
 
-def _train(recipe_path: Path, out: Path, before: Path | None, autosave_seconds: float, execution: Execution) -> None:
+def _train(
+    recipe_path: Path, out: Path, before: Path | None, autosave_seconds: float, execution: Execution, attempts: Attempts
+) -> None:
     recipe = read_recipe(recipe_path)
     config, diffusion = TrainConfig(**recipe["train"]), DiffusionConfig(**recipe["diffusion"])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -58,6 +69,8 @@ def _train(recipe_path: Path, out: Path, before: Path | None, autosave_seconds: 
     examples = training_examples(recipe_path, recipe, resolutions)
     validation = open_validation(recipe_path, recipe, resolutions, gammas)
     meta = identity(recipe_path, recipe)
+    begun = state.images
+    attempts.begin(begun, end)
 
     state.model.train()
     while state.images < end:
@@ -77,11 +90,21 @@ def _train(recipe_path: Path, out: Path, before: Path | None, autosave_seconds: 
         if saving and state.images < end:
             autosaves.save(state.images, {**state.tensors(), **progress.tensors()}, {**meta, "images": state.images})
         if stop.received and state.images < end:
-            print(f"stopped by signal {stop.received}; saved at {state.images:,} images", flush=True)
-            raise SystemExit(128 + stop.received)
+            leave(stop.received, state.images, state.images - begun, attempts)
 
     write_checkpoint(out, {**state.tensors(), **progress.tensors()}, {**meta, "images": end})
     autosaves.clear()
+    attempts.end(end, "the slice is finished")
+
+
+def leave(number: int, images: int, gained: int, attempts: Attempts) -> NoReturn:
+    """End after a signal, with everything saved; a job that SLURM warned goes back into its queue."""
+    why = f"stopped by signal {number}"
+    if number == signal.SIGTERM:
+        why += f"; {slurm.run_again(gained)}"
+    attempts.end(images, why)
+    print(f"{why}; saved at {images:,} images", flush=True)
+    raise SystemExit(128 + number)
 
 
 def refuse_nonfinite(norm: Tensor, losses: list[float], images: int, resolutions: tuple[Size, ...]) -> None:
