@@ -29,9 +29,8 @@ class Attempts:
     def begin(self, images: int, until: int) -> None:
         """This process takes up training at `images`."""
         job = {"job": int(os.environ["SLURM_JOB_ID"])} if "SLURM_JOB_ID" in os.environ else {}
-        self._write(
-            {"begin": images, "until": until, **job, "node": os.environ.get("SLURMD_NODENAME", socket.gethostname())}
-        )
+        nodes = os.environ.get("SLURM_STEP_NODELIST", socket.gethostname())
+        self._write({"begin": images, "until": until, **job, "node": nodes, "process": os.getpid()})
 
     def end(self, images: int, why: str) -> None:
         """This process leaves at `images`, all of them saved."""

@@ -12,7 +12,7 @@ from repository import ROOT, copy_repository, snakemake
 
 from mdm import study
 
-STUDY = Path(__file__).with_name("cluster.yaml")
+STUDY = "tests/slurm/cluster.yaml"
 # Status by squeue (no accounting database here), asked for often so that a short test stays short.
 QUICKLY = [
     "--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "1",
@@ -39,7 +39,7 @@ def story(tmp_path_factory):
     folder = copy_repository(tmp_path_factory.mktemp("cluster"))
     step = folder / "mdm" / "train" / "step.py"
     step.write_text(step.read_text().replace('still computes.\n    """\n', f'still computes.\n    """{BUG}'))
-    runs = {run.name: run.stages[0].artifact for run in study.load(str(STUDY)).runs if run.name != "base"}
+    runs = {run.name: run.stages[0].artifact for run in study.load(str(ROOT / STUDY)).runs if run.name != "base"}
     stages = {name: Stage(folder / "results" / artifact) for name, artifact in runs.items()}
     asked = ["--config", f"study={STUDY}"]
     recipes = [f"results/{artifact}/recipe.json" for artifact in runs.values()]

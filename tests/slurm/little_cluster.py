@@ -1,6 +1,5 @@
 """A little cluster of real SLURM daemons on loopback, and what happens to the jobs of a training there."""
 
-import json
 import os
 import signal
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 from repository import ROOT
 
 from mdm.model.checkpoints import load_weights, state_hash
+from mdm.train.attempts import Attempts
 
 NODES = 4
 
@@ -32,7 +32,7 @@ class Cluster:
     def __init__(self, folder):
         self._environment = {
             **os.environ, "MINI_SLURM_DIR": str(folder), "MINI_SLURM_NODES": str(NODES), "MINI_SLURM_GPUS": "2",
-            "MINI_SLURM_PORT": str(20000 + os.getpid() % 600 * 20), "MINI_SLURM_SILENT": "10",
+            "MINI_SLURM_PORT": str(10000 + os.getpid() % 400 * 20), "MINI_SLURM_SILENT": "10",
         }  # fmt: skip
         self.environment = {**self._environment, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
 
@@ -58,41 +58,28 @@ class Stage:
         return self.process.poll() is None
 
     def attempts(self):
-        path = self.folder / "progress" / "attempts.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return Attempts(self.folder / "progress").lines()
 
     def begun(self, times):
-        """Wait until training has begun so many times, and hold it there; the job and the node that it runs on."""
+        """Wait until training has begun so many times, and hold it there; job, node and process."""
 
         def last():
             begins = [line for line in self.attempts() if "begin" in line]
             return begins[times - 1] if len(begins) >= times else None
 
         line = until(f"start {times} of {self.folder.name}", last, self.going_on)
-        os.kill(self.trainer(), signal.SIGSTOP)
-        return str(line["job"]), line["node"]
-
-    def trainer(self):
-        """The process that trains."""
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                words = (folder / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if f"results/train/{self.folder.name}/recipe.json".encode() in words:
-                return int(folder.name)
-        raise AssertionError(f"nothing trains {self.folder.name}")
+        os.kill(line["process"], signal.SIGSTOP)
+        return str(line["job"]), line["node"], line["process"]
 
 
 def warned_requeued_killed(cluster, stage):
     """SLURM looks at time limits twice a minute; it warns when five minutes are left, as slurm/profile.yaml asks."""
-    cluster.run("scontrol", "update", f"jobid={stage.begun(1)[0]}", "timelimit=5")
-    trainer = stage.trainer()
+    job, _, trainer = stage.begun(1)
+    cluster.run("scontrol", "update", f"jobid={job}", "timelimit=5")
     until("a warning", lambda: signal.SIGTERM in pending(trainer), stage.going_on)
     os.kill(trainer, signal.SIGCONT)
     cluster.run("scontrol", "requeue", stage.begun(2)[0])
-    stage.begun(3)
-    os.kill(stage.trainer(), signal.SIGKILL)
+    os.kill(stage.begun(3)[2], signal.SIGKILL)
 
 
 def preempted_crashed_cancelled(cluster, stage):
