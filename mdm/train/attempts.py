@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch.distributed import DistError
 
 from mdm.manifest import ArtifactError
+from mdm.train import slurm
 
 # A broken GPU or a lost connection: another try, likely on another machine, may end well. Other errors come again.
 OF_THE_MACHINE = (torch.AcceleratorError, DistError)
@@ -23,18 +25,30 @@ OF_THE_MACHINE = (torch.AcceleratorError, DistError)
 class Attempts:
     """The journal of a stage: begins, ends and errors in the order they happened."""
 
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / "attempts.jsonl"
+    def __init__(self, folder: Path, speaks: bool = True) -> None:
+        """Of several processes that train together one speaks; errors are recorded by each."""
+        self._path, self._speaks, self._begun = folder / "attempts.jsonl", speaks, 0
 
     def begin(self, images: int, until: int) -> None:
         """This process takes up training at `images`."""
+        self._begun = images
         job = {"job": int(os.environ["SLURM_JOB_ID"])} if "SLURM_JOB_ID" in os.environ else {}
         nodes = os.environ.get("SLURM_STEP_NODELIST", socket.gethostname())
-        self._write({"begin": images, "until": until, **job, "node": nodes, "process": os.getpid()})
+        self._tell({"begin": images, "until": until, **job, "node": nodes, "process": os.getpid()})
 
-    def end(self, images: int, why: str) -> None:
-        """This process leaves at `images`, all of them saved."""
-        self._write({"end": images, "why": why})
+    def finish(self, images: int) -> None:
+        """The slice is done and written."""
+        self._tell({"end": images, "why": "the slice is finished"})
+
+    def stop(self, number: int, images: int) -> NoReturn:
+        """End after a signal, with everything saved; a job that SLURM warned goes back into its queue."""
+        if self._speaks:
+            why = f"stopped by signal {number}"
+            if number == signal.SIGTERM:
+                why += f"; {slurm.run_again(images - self._begun)}"
+            self._tell({"end": images, "why": why})
+            print(f"{why}; saved at {images:,} images", flush=True)
+        raise SystemExit(128 + number)
 
     @contextmanager
     def errors(self, attempt: int) -> Iterator[None]:
@@ -54,6 +68,10 @@ class Attempts:
         if not self._path.exists():
             return []
         return [line for text in self._path.read_text().splitlines() if (line := _whole(text)) is not None]
+
+    def _tell(self, line: dict[str, Any]) -> None:
+        if self._speaks:
+            self._write(line)
 
     def _write(self, line: dict[str, Any]) -> None:
         text = json.dumps({"at": datetime.now(UTC).isoformat(timespec="seconds"), **line}) + "\n"

@@ -6,7 +6,6 @@ import math
 import signal
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -16,7 +15,6 @@ from mdm.diffusion.schedule import levels
 from mdm.manifest import ArtifactError, read_recipe
 from mdm.model.execution import PLAIN, Execution
 from mdm.sizes import Size
-from mdm.train import slurm
 from mdm.train.attempts import Attempts
 from mdm.train.checkpoint import Autosaves, only_trainer, write_checkpoint
 from mdm.train.example import step_seed, training_examples
@@ -69,8 +67,7 @@ def _train(
     examples = training_examples(recipe_path, recipe, resolutions)
     validation = open_validation(recipe_path, recipe, resolutions, gammas)
     meta = identity(recipe_path, recipe)
-    begun = state.images
-    attempts.begin(begun, end)
+    attempts.begin(state.images, end)
 
     state.model.train()
     while state.images < end:
@@ -90,21 +87,11 @@ def _train(
         if saving and state.images < end:
             autosaves.save(state.images, {**state.tensors(), **progress.tensors()}, {**meta, "images": state.images})
         if stop.received and state.images < end:
-            leave(stop.received, state.images, state.images - begun, attempts)
+            attempts.stop(stop.received, state.images)
 
     write_checkpoint(out, {**state.tensors(), **progress.tensors()}, {**meta, "images": end})
     autosaves.clear()
-    attempts.end(end, "the slice is finished")
-
-
-def leave(number: int, images: int, gained: int, attempts: Attempts) -> NoReturn:
-    """End after a signal, with everything saved; a job that SLURM warned goes back into its queue."""
-    why = f"stopped by signal {number}"
-    if number == signal.SIGTERM:
-        why += f"; {slurm.run_again(gained)}"
-    attempts.end(images, why)
-    print(f"{why}; saved at {images:,} images", flush=True)
-    raise SystemExit(128 + number)
+    attempts.finish(end)
 
 
 def refuse_nonfinite(norm: Tensor, losses: list[float], images: int, resolutions: tuple[Size, ...]) -> None:
