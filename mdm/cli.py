@@ -120,7 +120,20 @@ def train(options: argparse.Namespace) -> None:
     from mdm.train.loop import train
 
     execution = Execution(tuple(options.recompute), options.compile)
-    train(options.recipe, options.out, options.before, options.autosave_seconds, execution, options.preview_images)
+    train(
+        options.recipe, options.out, options.before, options.autosave_seconds, execution, options.preview_images,
+        options.attempt,
+    )  # fmt: skip
+
+
+def spread(options: argparse.Namespace) -> int:
+    from mdm.cluster import processes, spread
+
+    arguments = ["--threads", str(options.cpus), *options.command]
+    if processes(options.nodes, options.gpus) == 1:
+        return main(arguments)
+    command = spread(arguments, options.nodes, options.gpus, options.cpus, os.environ)
+    os.execvp(command[0], command)
 
 
 def export(options: argparse.Namespace) -> None:
@@ -297,7 +310,15 @@ VERBS: dict[str, tuple[Verb, str, tuple[tuple[str, dict[str, Any]], ...]]] = {
          ("--compile", {"choices": ("none", "blocks", "network"), "default": "none",
                         "help": "what torch.compile fuses; default: %(default)s"}),
          ("--preview-images", {"type": int, "default": 0,
-                               "help": "draw a grid after every so many images; default: never"})),
+                               "help": "draw a grid after every so many images; default: never"}),
+         ("--attempt", {"type": int, "default": 1,
+                        "help": "Snakemake's count of tries; from 2 on, what ended with an error is not tried again"})),
+    ),
+    "spread": (
+        spread, "run a verb in one process for each GPU of a job",
+        (("--nodes", {"type": int, "default": 1}), ("--gpus", {"type": int, "default": 0, "help": "of each node"}),
+         ("--cpus", {"type": int, "default": 1, "help": "and threads of each process"}),
+         ("command", {"nargs": argparse.REMAINDER, "help": "e.g. train results/.../recipe.json --out ..."})),
     ),
     "export": (export, "write the weights of a finished stage", RECIPE),
     "convert": (

@@ -290,16 +290,18 @@ class TrainConfig(Strict):
 class ResourceConfig(Strict):
     """What a cluster job of this stage asks for. Not part of any digest."""
 
-    nodes: Literal[1] = Field(default=1, description="more than one is not built yet")
-    gpus: Annotated[int, Field(ge=0, le=1)] = Field(default=0, description="more than one is not built yet")
-    cpus: Positive = 1
-    minutes: Positive = 60
-    memory_mb: Positive = 4000
+    nodes: Positive = Field(default=1, le=1, description="only training spreads over more")
+    gpus: Count = Field(default=0, le=1, description="only training uses more")
+    cpus: Positive = Field(default=1, description="processors of each process; there is one for each GPU")
+    minutes: Positive = Field(default=60, description="time limit of a job; a training of many jobs: see slice_images")
+    memory_mb: Positive = Field(default=4000, description="main memory of each node")
 
 
 class TrainingResources(ResourceConfig):
     """What a training job asks for, and how it uses it: memory against time, with the same weights up to rounding."""
 
+    nodes: Positive = Field(default=1, description="machines; more than one needs SLURM")
+    gpus: Count = Field(default=0, description="GPUs of each node; one process trains on each")
     recompute: tuple[Positive, ...] = Field(
         default=(), description="levels that compute their activations again on the way back instead of keeping them"
     )

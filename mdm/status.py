@@ -12,7 +12,7 @@ from typing import Any
 
 from mdm.manifest import ArtifactError, read_json
 from mdm.study import Study
-from mdm.train import attempt
+from mdm.train.journal import FINISHED, LOCK, Journal, holds, machine
 from mdm.units import clock, duration, percent
 
 SILENT_SECONDS = 600  # another machine that told nothing for so long is taken for dead; compiling takes minutes
@@ -52,7 +52,8 @@ class Stage:
         self._folder, self._ref, self._total = results / ref, ref, num_images
         self._ends, self._runs = slice_ends, runs
         self._told = _json(self._folder / "progress" / "status.json")
-        self._note = _json(self._folder / "progress" / attempt.FILE)
+        self._journal = Journal(self._folder / "progress")
+        self._note = (self._journal.lines() or [{}])[-1]
 
     def status(self) -> StageStatus:
         state, note = self._state()
@@ -74,25 +75,28 @@ class Stage:
             return "finished", f"took {duration(read_json(self._folder / 'manifest.json')['seconds'])}"
         if not self._note:
             return "waiting", ""
-        if self._note["ended"] is None:
-            return ("running", self._note["slice"]) if self._alive() else ("stopped", "killed; goes on from its save")
-        if self._note["how"] == attempt.SLICE_DONE:
+        if "begin" in self._note:
+            until = f"until {self._note['until']:,}"
+            return ("running", until) if self._alive() else ("stopped", "killed; goes on from its save")
+        if "error" in self._note:
+            return "failed", self._note["error"].splitlines()[0]
+        if self._note["why"] == FINISHED:
             return "waiting", "weights not exported yet" if self._trained() else "between two slices"
-        return self._note["how"], self._note["why"]
+        return "stopped", self._note["why"]
 
     def _trained(self) -> bool:
         return (self._folder / "final.ckpt").is_file()
 
     def _alive(self) -> bool:
         """On this machine the kernel knows; of others only what they wrote last."""
-        here = attempt.machine()
+        here = machine()
         if here is not None and self._note["machine"] == here:
-            return attempt.holds(self._note["pid"], self._folder / "progress" / "lock")
+            return holds(self._note["process"], self._folder / "progress" / LOCK)
         return self._silent() < SILENT_SECONDS
 
     def _silent(self) -> float:
         """Seconds since the training last wrote something about itself."""
-        files = [self._folder / "progress" / name for name in ("status.json", attempt.FILE)]
+        files = [self._folder / "progress" / "status.json", self._journal.path]
         return max(0.0, time.time() - max(f.stat().st_mtime for f in files if f.exists()))
 
     def _slices(self, images: int) -> str:

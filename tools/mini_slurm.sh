@@ -8,6 +8,8 @@
 #   mini_slurm.sh status           sinfo + squeue
 #   mini_slurm.sh env              print `export PATH=... SLURM_CONF=...` for eval
 #   mini_slurm.sh run CMD...       start, run CMD with that environment, always stop
+#   mini_slurm.sh crash NODE       what a power cut does to a node: kill -9 of its slurmd and of all that runs there
+#   mini_slurm.sh boot NODE        start the slurmd of a crashed node again
 #
 # Settings (environment):
 #   MINI_SLURM_DIR    state folder                          (default ./.mini_slurm)
@@ -17,6 +19,7 @@
 #   MINI_SLURM_MEM    memory (MB) that each node claims     (default 64000)
 #   MINI_SLURM_PORT   first TCP port, loopback only         (default 17000)
 #   MINI_SLURM_WAIT   seconds to wait for readiness         (default 40)
+#   MINI_SLURM_SILENT seconds without a word from a node until it counts as down (default 60)
 set -euo pipefail
 DIR=${MINI_SLURM_DIR:-$PWD/.mini_slurm}
 NODES=${MINI_SLURM_NODES:-2}
@@ -25,6 +28,8 @@ CPUS=${MINI_SLURM_CPUS:-16}
 MEM=${MINI_SLURM_MEM:-64000}
 PORT=${MINI_SLURM_PORT:-17000}
 WAIT=${MINI_SLURM_WAIT:-40}
+SILENT=${MINI_SLURM_SILENT:-60}
+export MINI_SLURM_DIR=$DIR # jobs inherit it: the sign by which stop and crash know the processes of this cluster
 HOST=$(hostname -s)
 export SLURM_CONF="$DIR/slurm.conf"
 export PATH="$PATH:/usr/sbin:/sbin"
@@ -99,8 +104,8 @@ SlurmdParameters=config_overrides
 SchedulerType=sched/backfill
 SchedulerParameters=bf_interval=1,sched_interval=1,batch_sched_delay=0,sched_min_interval=0,requeue_delay=1
 MessageTimeout=30
-SlurmdTimeout=60
-KillWait=5
+SlurmdTimeout=$SILENT
+KillWait=20
 UnkillableStepTimeout=60
 OverTimeLimit=0
 MinJobAge=3600
@@ -158,16 +163,33 @@ cmd_stop() {
     local f
     for f in "$DIR"/run/slurmd.*.pid; do [ -e "$f" ] && stop_one "$f" slurmd; done
     stop_one "$DIR/run/slurmctld.pid" slurmctld
-    # job processes that outlived their step (proctrack/linuxproc loses orphans): by pid, and only
-    # those whose environment names this cluster and a job of it
-    local p env
-    for p in /proc/[0-9]*; do
-        env=$(tr '\0' '\n' 2>/dev/null <"$p/environ") || continue
-        if grep -qxF "SLURM_CONF=$SLURM_CONF" <<<"$env" && grep -q '^SLURM_JOB_ID=' <<<"$env"; then
-            kill -KILL "${p#/proc/}" 2>/dev/null && say "killed left-over job process ${p#/proc/}" || true
-        fi
+    # job processes that outlived their step (proctrack/linuxproc loses orphans)
+    local pid
+    for pid in $(job_processes "SLURM_JOB_ID="); do
+        kill -KILL "$pid" 2>/dev/null && say "killed left-over job process $pid" || true
     done
     say "stopped"
+}
+
+job_processes() { # job_processes TEXT: ids of processes of this cluster whose environment has TEXT
+    { grep -lzxF "MINI_SLURM_DIR=$DIR" /proc/[0-9]*/environ 2>/dev/null || true; } |
+        { xargs -r grep -lz "^$1" 2>/dev/null || true; } | cut -d/ -f3
+}
+
+cmd_crash() {
+    local pid parent
+    kill -KILL "$(cat "$DIR/run/slurmd.$1.pid")"
+    rm -f "$DIR/run/slurmd.$1.pid"
+    for pid in $(job_processes "SLURMD_NODENAME=$1\$"); do
+        parent=$(sed -n 's/^PPid:\t//p' "/proc/$pid/status" 2>/dev/null || true)
+        if [ -n "$parent" ] && grep -q '^slurmstepd' "/proc/$parent/comm" 2>/dev/null; then kill -KILL "$parent" || true; fi
+        kill -KILL "$pid" 2>/dev/null || true
+    done
+    say "$1 has crashed"
+}
+
+cmd_boot() {
+    slurmd -N "$1" >>"$DIR/log/slurmd.$1.out" 2>&1 </dev/null
 }
 
 case "${1:-}" in
@@ -175,8 +197,10 @@ case "${1:-}" in
     start) cmd_start ;;
     stop) cmd_stop ;;
     restart) cmd_stop; cmd_start ;;
+    crash) cmd_crash "$2" ;;
+    boot) cmd_boot "$2" ;;
     status) sinfo -N -o '%N %T %c %m %G'; squeue ;;
     env) echo "export SLURM_CONF='$SLURM_CONF' PATH='$DIR/bin':\"\$PATH\"" ;;
     run) shift; cmd_start; trap cmd_stop EXIT; PATH="$DIR/bin:$PATH" "$@" ;;
-    *) sed -n '2,20p' "$0"; exit 2 ;;
+    *) sed -n '2,23p' "$0"; exit 2 ;;
 esac

@@ -15,7 +15,7 @@ from mdm.diffusion.schedule import levels
 from mdm.manifest import ArtifactError, read_recipe
 from mdm.model.execution import PLAIN, Execution
 from mdm.sizes import Size
-from mdm.train.attempt import attempt
+from mdm.train.attempts import Attempts
 from mdm.train.checkpoint import Autosaves, only_trainer, write_checkpoint
 from mdm.train.example import step_seed, training_examples
 from mdm.train.loggers import open_loggers
@@ -45,10 +45,12 @@ def train(
     autosave_seconds: float,
     execution: Execution = PLAIN,
     preview_images: int = 0,
+    attempt: int = 1,
 ) -> None:
     """Train until the image count that `out` stands for, then write it."""
-    with only_trainer(out.parent / "progress"), attempt(out):
-        _train(recipe_path, out, before, autosave_seconds, execution, preview_images)
+    attempts = Attempts(out.parent / "progress")
+    with only_trainer(out.parent / "progress"), attempts.errors(attempt):
+        _train(recipe_path, out, before, autosave_seconds, execution, preview_images, attempts)
 
 
 def _train(
@@ -58,6 +60,7 @@ def _train(
     autosave_seconds: float,
     execution: Execution,
     preview_images: int,
+    attempts: Attempts,
 ) -> None:
     recipe = read_recipe(recipe_path)
     config, diffusion = TrainConfig(**recipe["train"]), DiffusionConfig(**recipe["diffusion"])
@@ -76,6 +79,7 @@ def _train(
     validation = open_validation(recipe_path, recipe, resolutions, gammas)
     previews = open_previews(recipe_path, recipe, resolutions, preview_images, gammas, loggers)
     meta = identity(recipe_path, recipe)
+    attempts.begin(state.images, end)
 
     state.model.train()
     while state.images < end:
@@ -97,11 +101,11 @@ def _train(
         if saving and state.images < end:
             autosaves.save(state.images, {**state.tensors(), **progress.tensors()}, {**meta, "images": state.images})
         if stop.received and state.images < end:
-            print(f"stopped by signal {stop.received}; saved at {state.images:,} images", flush=True)
-            raise SystemExit(128 + stop.received)
+            attempts.stop(stop.received, state.images)
 
     write_checkpoint(out, {**state.tensors(), **progress.tensors()}, {**meta, "images": end})
     autosaves.clear()
+    attempts.finish(end)
 
 
 def refuse_nonfinite(norm: Tensor, losses: list[float], images: int, resolutions: tuple[Size, ...]) -> None:

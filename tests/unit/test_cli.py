@@ -6,7 +6,7 @@ from mdm import cli
 
 FROZEN = {
     "check", "weights", "plan", "calibrate", "status", "run", "schema", "index", "shard", "manifest", "data", "embed",
-    "train", "export", "convert", "grow", "judge", "clip", "sample", "generate", "features", "score", "collect",
+    "train", "spread", "export", "convert", "grow", "judge", "clip", "sample", "generate", "features", "score", "collect",
     "tables", "figure", "claims", "report",
 }  # fmt: skip
 

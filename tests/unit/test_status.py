@@ -9,24 +9,28 @@ import pytest
 
 from mdm import cli, status, study
 from mdm.manifest import ArtifactError, write_json
-from mdm.train import attempt
+from mdm.train.journal import FILE, FINISHED, Journal
 
 RECIPE = {"num_images": 100, "model": {"levels": [{}]}}
 TRAINER = """
 import sys, time
 from pathlib import Path
 import torch
-from mdm.train.attempt import attempt
+from mdm.train.attempts import Attempts
 from mdm.train.checkpoint import only_trainer
 from mdm.train.progress import Progress
 out = Path(sys.argv[1])
-with only_trainer(out.parent / "progress"), attempt(out):
+attempts = Attempts(out.parent / "progress")
+with only_trainer(out.parent / "progress"), attempts.errors(1):
+    attempts.begin(0, 100)
     progress = Progress(out.parent / "progress", (64,), 100, 10, torch.device("cpu"))
     time.sleep(0.1)
     progress.add(10, 10, torch.tensor(0.5), torch.tensor([0.5]))
     progress.tick(10, 0.0, 1.0, None)
     time.sleep(float(sys.argv[2]))
-    raise {"done": SystemExit(0), "stopped": SystemExit(143), "failed": ValueError("loss is NaN")}[sys.argv[3]]
+    if sys.argv[3] == "failed":
+        raise ValueError("loss is NaN")
+    attempts.stop(15, 10)
 """
 
 
@@ -55,7 +59,7 @@ def test_a_running_stage_and_then_kill_9(stage):
     child = trainer(stage, 600)
     try:
         now = told(stage)
-        assert (now.state, now.images, now.loss, now.note) == ("running", 10, 0.5, "final")
+        assert (now.state, now.images, now.loss, now.note) == ("running", 10, 0.5, "until 100")
         assert now.left_seconds == pytest.approx(90 / now.images_per_second - now.silent_seconds)
         assert told(stage).state == "running"  # looking takes no lock from the trainer
     finally:
@@ -68,7 +72,11 @@ def test_a_running_stage_and_then_kill_9(stage):
 
 
 @pytest.mark.parametrize(
-    ("end", "state", "note"), [("stopped", "stopped", "exit status 143"), ("failed", "failed", "loss is NaN")]
+    ("end", "state", "note"),
+    [
+        ("stopped", "stopped", "stopped by signal 15; not a job of SLURM"),
+        ("failed", "failed", "ValueError: loss is NaN"),
+    ],
 )
 def test_how_an_attempt_ended(stage, end, state, note):
     trainer(stage, 0, end).communicate()
@@ -76,8 +84,8 @@ def test_how_an_attempt_ended(stage, end, state, note):
 
 
 def test_a_slice_that_is_done_waits_for_the_next(stage):
-    with attempt.attempt(stage / "slice-50.ckpt"):
-        (stage / "slice-50.ckpt").write_bytes(b"")
+    Journal(stage / "progress").end(50, FINISHED)
+    (stage / "slice-50.ckpt").write_bytes(b"")
     assert (told(stage).state, told(stage).images, told(stage).note) == ("waiting", 50, "between two slices")
     (stage / "final.ckpt").write_bytes(b"")
     assert (told(stage).images, told(stage).note) == (100, "weights not exported yet")
@@ -87,8 +95,8 @@ def test_a_slice_that_is_done_waits_for_the_next(stage):
 
 def test_another_machine_is_believed_while_it_tells(stage):
     progress = stage / "progress"
-    note = {"pid": 1, "machine": "another", "slice": "final", "begun": 0, "ended": None}
-    write_json(progress / attempt.FILE, note)
+    Journal(progress).write({"begin": 0, "until": 100, "machine": "another", "process": 1})
+    assert (progress / FILE).is_file()
     write_json(progress / "status.json", {"images": 10, "images_per_second": 2.0, "loss": 0.5})
     assert told(stage).state == "running"
     for path in progress.iterdir():
@@ -99,8 +107,8 @@ def test_another_machine_is_believed_while_it_tells(stage):
 def test_a_study_lists_its_stages_with_slices_and_runs(tmp_path, capsys):
     loaded = study.load("quick")
     first, second = (stage.artifact for stage in loaded.runs[0].stages[:2])
-    with attempt.attempt(tmp_path / first / "slice-256.ckpt"):
-        (tmp_path / first / "slice-256.ckpt").write_bytes(b"")
+    Journal(tmp_path / first / "progress").end(256, FINISHED)
+    (tmp_path / first / "slice-256.ckpt").write_bytes(b"")
     found = {s.ref: s for s in status.of_study(loaded, tmp_path)}
     assert list(found) == loaded.of_kind("train")
     assert (found[first].slices, found[first].runs, found[first].images) == ("1/2", "base +2", 256)

@@ -23,6 +23,7 @@ from mdm.text.cache import embed
 from mdm.train import progress
 from mdm.train.checkpoint import Autosaves, read_checkpoint, write_checkpoint
 from mdm.train.export import export
+from mdm.train.journal import FINISHED, Journal
 from mdm.train.loop import train
 from mdm.train.optim import make_optimizers, rate_share, set_rates
 from mdm.train.progress import MACHINE_FACTS
@@ -361,6 +362,6 @@ def test_an_attempt_is_noted_with_its_end(fresh):
     folder = fresh["r8"].parent
     (folder / "manifest.json").unlink(missing_ok=True)
     train(fresh["r8"], folder / "final.ckpt", None, NEVER)
-    assert json.loads((folder / "progress" / "attempt.json").read_text())["how"] == "slice done"
+    assert Journal(folder / "progress").lines()[-1]["why"] == FINISHED
     (found,) = [s for s in of_folder(folder.parents[1]) if s.ref.startswith("train/r8")]
     assert (found.state, found.images, found.note) == ("waiting", 128, "weights not exported yet")

@@ -17,8 +17,21 @@ def test_the_slurm_profile_plans_the_paper_study(fresh):
     text = done.stdout + done.stderr
     assert done.returncode == 0, text
     assert "train_last_slice" in text and "r1024" in text
-    assert "slurm_partition=gpu" in text and "gpu=1" in text and "runtime=1440" in text
+    assert "slurm_partition=gpu" in text and "gres=gpu:1" in text and "runtime=1440" in text
+    assert "mpi=" not in text
     assert not (fresh / "results" / "train").exists()
+
+
+def test_nodes_and_gpus_of_the_study_reach_slurm(fresh):
+    path = fresh / "config" / "studies" / "large.yaml"
+    text = (fresh / "config/studies/quick.yaml").read_text()
+    shape = "resources: {nodes: 2, gpus: 8, cpus: 6, minutes: 90, memory_mb: 300000}"
+    path.write_text(text.replace("slice_images: 256}", f"slice_images: 256, {shape}}}", 1))
+    done = snakemake(fresh, "--profile", "slurm", "all", "-n", "--config", "study=large")
+    assert done.returncode == 0, done.stderr
+    text = done.stdout + done.stderr
+    assert "mem_mb=300000" in text and "runtime=90, nodes=2, gpus_of_node=8, cpus_per_task=6, gres=gpu:8" in text
+    assert "mpi=srun, tasks=16, tasks_per_gpu=0" in text
 
 
 def test_plain_snakemake_plans_the_laptop_study(fresh):

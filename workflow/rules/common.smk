@@ -7,7 +7,7 @@ from functools import partial
 # Works from a clone whether or not the package is installed, and whatever directory is the working one.
 sys.path.insert(0, os.path.abspath(f"{workflow.current_basedir}/../.."))
 
-from mdm import study, study_file
+from mdm import cluster, study, study_file
 from mdm.results import names
 
 # Jobs use the interpreter that runs Snakemake, also when its environment is not activated.
@@ -82,6 +82,15 @@ def slice_before(wildcards):
 
 def resource(kind, key, wildcards):
     return getattr(STUDY.resources(f"{kind}/{wildcards.name}-{wildcards.digest}"), key)
+
+
+def asked(key, wildcards):
+    folder = f"train/{wildcards.name}-{wildcards.digest}"
+    return cluster.asks(STUDY.resources(folder))[key]
+
+
+def how(wildcards, attempt):
+    return f"{resource('train', 'options', wildcards)} --attempt {attempt}"
 
 
 def study_options(wildcards):

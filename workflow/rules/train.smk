@@ -18,13 +18,20 @@ rule train_slice:
     resources:
         runtime=partial(resource, "train", "minutes"),
         nodes=partial(resource, "train", "nodes"),
-        gpu=partial(resource, "train", "gpus"),
+        gpus_of_node=partial(resource, "train", "gpus"),
         cpus_per_task=partial(resource, "train", "cpus"),
         mem_mb=partial(resource, "train", "memory_mb"),
+        gres=partial(asked, "gres"),
+        mpi=partial(asked, "mpi"),
+        tasks=partial(asked, "tasks"),
+        tasks_per_gpu=partial(asked, "tasks_per_gpu"),
         # A resource, not a parameter: those that change would train anew.
-        how=partial(resource, "train", "options"),
+        how=how,
+    # One process for each GPU: `spread` starts them by srun; a single one it becomes itself.
     shell:
-        "exec python -m mdm --threads {resources.cpus_per_task} train {input.recipe} --out {output} --before {input.before} {resources.how} > {log} 2>&1"
+        "exec python -m mdm spread --nodes {resources.nodes} --gpus {resources.gpus_of_node} --cpus {resources.cpus_per_task}"
+        " train {input.recipe} --out {output} --before {input.before} {resources.how}"
+        " > {log} 2>&1"
 
 
 # The last slice is kept: a finished stage can be continued or inspected.

@@ -1,0 +1,60 @@
+"""One attempt at a slice: what goes into the journal, and whether a failed one is worth another."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+from torch.distributed import DistError
+
+from mdm.manifest import ArtifactError
+from mdm.train import slurm
+from mdm.train.journal import FINISHED, Journal
+
+# A broken GPU or a lost connection: another try, likely on another machine, may end well. Other errors come again.
+OF_THE_MACHINE = (torch.AcceleratorError, DistError)
+
+
+class Attempts:
+    """Of several processes that train together one speaks; errors are recorded by each."""
+
+    def __init__(self, folder: Path, speaks: bool = True) -> None:
+        self._journal, self._speaks, self._begun = Journal(folder), speaks, 0
+        self.lines = self._journal.lines
+
+    def begin(self, images: int, until: int) -> None:
+        """This process takes up training at `images`."""
+        self._begun = images
+        if self._speaks:
+            self._journal.begin(images, until)
+
+    def finish(self, images: int) -> None:
+        """The slice is done and written."""
+        if self._speaks:
+            self._journal.end(images, FINISHED)
+
+    def stop(self, number: int, images: int) -> NoReturn:
+        """End after a signal, with everything saved; a job that SLURM warned goes back into its queue."""
+        if self._speaks:
+            why = f"stopped by signal {number}"
+            if number == signal.SIGTERM:
+                why += f"; {slurm.run_again(images - self._begun)}"
+            self._journal.end(images, why)
+            print(f"{why}; saved at {images:,} images", flush=True)
+        raise SystemExit(128 + number)
+
+    @contextmanager
+    def errors(self, attempt: int) -> Iterator[None]:
+        """Record an error; an error of our own is not tried again by Snakemake's next attempt (2, 3, ...)."""
+        last = self.lines()[-1:]
+        if attempt > 1 and last and last[0].get("comes_again"):
+            raise ArtifactError(f"not tried again, the attempt before ended with an error: {last[0]['error']}")
+        try:
+            yield
+        except Exception as error:
+            self._journal.error(error, comes_again=not isinstance(error, OF_THE_MACHINE))
+            raise

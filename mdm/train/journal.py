@@ -1,0 +1,79 @@
+"""Every start of a stage's training and how it ended: one JSON line each, which no later attempt rewrites. No torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+FILE, LOCK = "attempts.jsonl", "lock"
+FINISHED = "the slice is finished"
+
+
+class Journal:
+    """Begins, ends and errors of a stage, in the order in which they happened."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / FILE
+
+    def lines(self) -> list[dict[str, Any]]:
+        """What is recorded; a power cut or a full disk can leave part of a line, which counts as none."""
+        if not self.path.exists():
+            return []
+        return [line for text in self.path.read_text().splitlines() if (line := _whole(text)) is not None]
+
+    def begin(self, images: int, until: int) -> None:
+        """This process takes up training at `images`."""
+        job = {"job": int(os.environ["SLURM_JOB_ID"])} if "SLURM_JOB_ID" in os.environ else {}
+        nodes = os.environ.get("SLURM_STEP_NODELIST", socket.gethostname())
+        where = {"node": nodes, "machine": machine(), "process": os.getpid()}
+        self.write({"begin": images, "until": until, **job, **where})
+
+    def end(self, images: int, why: str) -> None:
+        self.write({"end": images, "why": why})
+
+    def error(self, error: BaseException, comes_again: bool) -> None:
+        """An exception; whether another attempt would meet it too."""
+        self.write({"error": f"{type(error).__name__}: {error}", "comes_again": comes_again})
+
+    def write(self, line: dict[str, Any]) -> None:
+        text = json.dumps({"at": datetime.now(UTC).isoformat(timespec="seconds"), **line}) + "\n"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a+b") as stream:
+            size = stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, size - 1))
+            torn = stream.read() not in (b"", b"\n")
+            # One write of a short line: a kill does not tear it, nor does another process.
+            stream.write((b"\n" if torn else b"") + text.encode())
+
+
+def _whole(text: str) -> dict[str, Any] | None:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return None
+
+
+def machine() -> str | None:
+    """Names this running machine (or container), whatever its host name; None where that cannot be told."""
+    try:
+        names = Path("/proc/sys/kernel/random/boot_id").read_text(), os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return None
+    return hashlib.sha256("".join(names).encode()).hexdigest()[:12]
+
+
+def holds(pid: int, lock: Path) -> bool:
+    """Whether a process of this machine holds the lock file. Only looks: trying the lock could stop a trainer."""
+    if not lock.exists():
+        return False
+    inode = str(lock.stat().st_ino)
+    for line in Path("/proc/locks").read_text().splitlines():
+        words = line.split()  # 1: FLOCK ADVISORY WRITE 4242 08:01:131090 0 EOF
+        if words[1] == "FLOCK" and words[4] == str(pid) and words[5].rpartition(":")[2] == inode:
+            return True
+    return False

@@ -1,0 +1,74 @@
+"""One Snakemake sends a training stage to the little cluster many times, while something happens to each job."""
+
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from little_cluster import Cluster, Stage, live_through, trained
+from repository import ROOT, copy_repository, snakemake
+
+from mdm import study
+
+STUDY = "tests/slurm/cluster.yaml"
+# Status by squeue (no accounting database here), asked for often so that a short test stays short.
+QUICKLY = [
+    "--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "1",
+    "--seconds-between-status-checks", "1", "--latency-wait", "20", "--retries", "1",
+]  # fmt: skip
+BUG = '\n    if config.validate_images == 100005:\n        raise RuntimeError("a real bug")\n'
+
+
+@dataclass
+class Story:
+    """What happened: stages by the name of their run, what Snakemake said, and how it ended."""
+
+    folder: Path
+    stages: dict[str, Stage]
+    output: str
+    returncode: int
+
+
+@pytest.fixture(scope="session")
+def story(tmp_path_factory):
+    """One Snakemake that sends every run to the cluster at once, while something happens to each of their jobs."""
+    if not shutil.which("slurmctld"):
+        pytest.skip("slurmctld is not installed: tools/mini_slurm.sh install")
+    folder = copy_repository(tmp_path_factory.mktemp("cluster"))
+    step = folder / "mdm" / "train" / "step.py"
+    step.write_text(step.read_text().replace('still computes.\n    """\n', f'still computes.\n    """{BUG}'))
+    runs = {run.name: run.stages[0].artifact for run in study.load(str(ROOT / STUDY)).runs if run.name != "base"}
+    stages = {name: Stage(folder / "results" / artifact) for name, artifact in runs.items()}
+    asked = ["--config", f"study={STUDY}"]
+    recipes = [f"results/{artifact}/recipe.json" for artifact in runs.values()]
+    prepared = snakemake(folder, "data", *recipes, "--cores", "2", "--quiet", "all", *asked)
+    assert prepared.returncode == 0, prepared.stdout + prepared.stderr
+    targets = [f"results/{artifact}/final.ckpt" for artifact in runs.values()]
+    command = [sys.executable, "-m", "snakemake", *targets, "--profile", "slurm", "--keep-going", *QUICKLY, *asked]
+    cluster = Cluster(folder / ".slurm")
+    cluster.tool("start")
+    try:
+        with open(folder / "out.log", "w") as out:
+            process = subprocess.Popen(command, cwd=folder, env=cluster.environment, stdout=out, stderr=out)
+            try:
+                returncode = live_through(process, cluster, stages)
+            finally:
+                process.kill()
+    finally:
+        cluster.tool("stop")
+    return Story(folder, stages, (folder / "out.log").read_text(), returncode)
+
+
+@pytest.fixture(scope="session")
+def alone(story, tmp_path_factory):
+    """What a process that is left alone makes of the same training: weights, average, optimiser, everything."""
+    results = tmp_path_factory.mktemp("alone") / "results"
+    shutil.copytree(story.folder / "results", results, ignore=shutil.ignore_patterns("progress", "*.ckpt"))
+    stage = results / "train" / story.stages["unlucky"].folder.name
+    subprocess.run(
+        [sys.executable, "-m", "mdm", "--threads", "1", "train", stage / "recipe.json", "--out", stage / "final.ckpt"],
+        cwd=ROOT, check=True, timeout=300,
+    )  # fmt: skip
+    return trained(stage)

@@ -1,0 +1,119 @@
+"""A little cluster of real SLURM daemons on loopback, and what happens to the jobs of a training there."""
+
+import os
+import signal
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from repository import ROOT
+
+from mdm.model.checkpoints import load_weights, state_hash
+from mdm.train.attempts import Attempts
+
+NODES = 4
+
+
+def until(what, condition, going_on, seconds=400):
+    """The first true value of a condition, awaited while something goes on."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and going_on():
+        if found := condition():
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"waited in vain for {what}")
+
+
+class Cluster:
+    """Commands of a cluster that lives in a folder."""
+
+    def __init__(self, folder):
+        self._environment = {
+            **os.environ, "MINI_SLURM_DIR": str(folder), "MINI_SLURM_NODES": str(NODES), "MINI_SLURM_GPUS": "2",
+            "MINI_SLURM_PORT": str(10000 + os.getpid() % 400 * 20), "MINI_SLURM_SILENT": "10",
+        }  # fmt: skip
+        self.environment = {**self._environment, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
+
+    def tool(self, *arguments):
+        done = subprocess.run(
+            [ROOT / "tools" / "mini_slurm.sh", *arguments],
+            env=self._environment, capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def run(self, *command):
+        return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60, check=True)
+
+
+@dataclass
+class Stage:
+    """One stage's folder while jobs work in it."""
+
+    folder: Path
+    process: subprocess.Popen | None = None  # the Snakemake that has it made
+
+    def going_on(self):
+        return self.process.poll() is None
+
+    def attempts(self):
+        return Attempts(self.folder / "progress").lines()
+
+    def begun(self, times):
+        """Wait until training has begun so many times, and hold it there; job, node and process."""
+
+        def last():
+            begins = [line for line in self.attempts() if "begin" in line]
+            return begins[times - 1] if len(begins) >= times else None
+
+        line = until(f"start {times} of {self.folder.name}", last, self.going_on)
+        os.kill(line["process"], signal.SIGSTOP)
+        return str(line["job"]), line["node"], line["process"]
+
+
+def warned_requeued_killed(cluster, stage):
+    """SLURM looks at time limits twice a minute; it warns when five minutes are left, as slurm/profile.yaml asks."""
+    job, _, trainer = stage.begun(1)
+    cluster.run("scontrol", "update", f"jobid={job}", "timelimit=5")
+    until("a warning", lambda: signal.SIGTERM in pending(trainer), stage.going_on)
+    os.kill(trainer, signal.SIGCONT)
+    cluster.run("scontrol", "requeue", stage.begun(2)[0])
+    os.kill(stage.begun(3)[2], signal.SIGKILL)
+
+
+def preempted_crashed_cancelled(cluster, stage):
+    node = stage.begun(1)[1]
+    cluster.run("sbatch", "-p", "urgent", "-w", node, "--exclusive", "-o", "/dev/null", "--wrap", "sleep 1")
+    cluster.tool("crash", stage.begun(2)[1])
+    cluster.run("scancel", stage.begun(3)[0])
+
+
+def pending(process):
+    """Signals sent to a process and not yet delivered."""
+    for line in Path(f"/proc/{process}/status").read_text().splitlines():
+        if line.startswith("ShdPnd:"):
+            bits = int(line.split()[1], 16)
+            return {number for number in range(1, 65) if bits >> (number - 1) & 1}
+    return set()
+
+
+EVENTS = {"unlucky": warned_requeued_killed, "displaced": preempted_crashed_cancelled}
+
+
+def live_through(process, cluster, stages):
+    """Let everything happen at once; Snakemake's exit status."""
+    with ThreadPoolExecutor(len(EVENTS)) as events:
+        happening = []
+        for name, happen in EVENTS.items():
+            stages[name].process = process
+            happening.append(events.submit(happen, cluster, stages[name]))
+        for event in happening:
+            event.result()
+    return process.wait(timeout=300)
+
+
+def trained(stage):
+    """The hash of all that a finished stage's checkpoint holds, but for the seconds it took."""
+    tensors = load_weights(stage / "final.ckpt")
+    return state_hash({name: tensor for name, tensor in tensors.items() if name != "progress.seconds"})
