@@ -26,7 +26,7 @@ def test_nodes_and_gpus_of_the_study_reach_slurm(fresh):
     path = fresh / "config" / "studies" / "large.yaml"
     text = (fresh / "config/studies/quick.yaml").read_text()
     shape = "resources: {nodes: 2, gpus: 8, cpus: 6, minutes: 90, memory_mb: 300000}"
-    path.write_text(text.replace("slice_images: 256}", f"slice_images: 256, {shape}}}", 1))
+    path.write_text(text.replace("resources: {preview_images: 256}", shape, 1))
     done = snakemake(fresh, "--profile", "slurm", "all", "-n", "--config", "study=large")
     assert done.returncode == 0, done.stderr
     text = done.stdout + done.stderr
