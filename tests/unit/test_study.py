@@ -254,6 +254,13 @@ WRONG = {
         lambda raw: raw["base"]["stages"]["r16"].update(diffusion={"mixed_ratio": [1, 19]}),
         "base.stages.r16", "a batch of 16 for the highest level", "larger train.batch_images",
     ),
+    # Where two of the released configurations have theirs, and nothing reads them.
+    "a mixed ratio outside of diffusion": (
+        lambda raw: raw["base"].update(mixed_ratio=[2, 1]), "base", "mixed_ratio",
+    ),
+    "level weights outside of diffusion": (
+        lambda raw: raw.update(multi_res_weights="16:4:1"), "multi_res_weights", "valid",
+    ),
     "noise for a sampler without": (
         lambda raw: raw["base"]["sample"].update(sampler="dpm++", eta=0.5), "base.sample", "eta 0.5 has no effect",
     ),
