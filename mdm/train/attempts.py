@@ -29,12 +29,13 @@ class Attempts:
         """Of several processes that train together one speaks; errors are recorded by each."""
         self._path, self._speaks, self._begun = folder / "attempts.jsonl", speaks, 0
 
-    def begin(self, images: int, until: int) -> None:
-        """This process takes up training at `images`."""
+    def begin(self, images: int, until: int, processes: int = 1) -> None:
+        """Training is taken up at `images`."""
         self._begun = images
         job = {"job": int(os.environ["SLURM_JOB_ID"])} if "SLURM_JOB_ID" in os.environ else {}
         nodes = os.environ.get("SLURM_STEP_NODELIST", socket.gethostname())
-        self._tell({"begin": images, "until": until, **job, "node": nodes, "process": os.getpid()})
+        place = {"node": nodes, "processes": processes, "pid": os.getpid()}
+        self._tell({"begin": images, "until": until, **job, **place})
 
     def finish(self, images: int) -> None:
         """The slice is done and written."""
