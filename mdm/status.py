@@ -91,7 +91,7 @@ class Stage:
         """On this machine the kernel knows; of others only what they wrote last."""
         here = machine()
         if here is not None and self._note["machine"] == here:
-            return holds(self._note["process"], self._folder / "progress" / LOCK)
+            return holds(self._note["pid"], self._folder / "progress" / LOCK)
         return self._silent() < SILENT_SECONDS
 
     def _silent(self) -> float:

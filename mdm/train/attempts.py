@@ -26,11 +26,11 @@ class Attempts:
         self._journal, self._speaks, self._begun = Journal(folder), speaks, 0
         self.lines = self._journal.lines
 
-    def begin(self, images: int, until: int) -> None:
-        """This process takes up training at `images`."""
+    def begin(self, images: int, until: int, processes: int = 1) -> None:
+        """Training is taken up at `images`."""
         self._begun = images
         if self._speaks:
-            self._journal.begin(images, until)
+            self._journal.begin(images, until, processes)
 
     def finish(self, images: int) -> None:
         """The slice is done and written."""

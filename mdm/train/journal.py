@@ -26,11 +26,11 @@ class Journal:
             return []
         return [line for text in self.path.read_text().splitlines() if (line := _whole(text)) is not None]
 
-    def begin(self, images: int, until: int) -> None:
-        """This process takes up training at `images`."""
+    def begin(self, images: int, until: int, processes: int) -> None:
+        """Training is taken up at `images`, told by one of its processes."""
         job = {"job": int(os.environ["SLURM_JOB_ID"])} if "SLURM_JOB_ID" in os.environ else {}
         nodes = os.environ.get("SLURM_STEP_NODELIST", socket.gethostname())
-        where = {"node": nodes, "machine": machine(), "process": os.getpid()}
+        where = {"node": nodes, "machine": machine(), "processes": processes, "pid": os.getpid()}
         self.write({"begin": images, "until": until, **job, **where})
 
     def end(self, images: int, why: str) -> None:

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -63,12 +64,15 @@ def story(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def alone(story, tmp_path_factory):
-    """What a process that is left alone makes of the same training: weights, average, optimiser, everything."""
+    """What one process that is left alone makes of the same training: a function of the run's name."""
     results = tmp_path_factory.mktemp("alone") / "results"
     shutil.copytree(story.folder / "results", results, ignore=shutil.ignore_patterns("progress", "*.ckpt"))
-    stage = results / "train" / story.stages["unlucky"].folder.name
-    subprocess.run(
-        [sys.executable, "-m", "mdm", "--threads", "1", "train", stage / "recipe.json", "--out", stage / "final.ckpt"],
-        cwd=ROOT, check=True, timeout=300,
-    )  # fmt: skip
-    return trained(stage)
+
+    @cache
+    def train(name):
+        stage = results / "train" / story.stages[name].folder.name
+        words = ["train", stage / "recipe.json", "--out", stage / "final.ckpt"]
+        subprocess.run([sys.executable, "-m", "mdm", "--threads", "1", *words], cwd=ROOT, check=True, timeout=300)
+        return trained(stage)
+
+    return train

@@ -3,6 +3,8 @@
 import pytest
 from little_cluster import trained
 
+from mdm.model.checkpoints import state_hash
+
 pytestmark = pytest.mark.slow
 TRAINED = ("unlucky", "displaced")
 
@@ -18,7 +20,7 @@ def kinds(stage):
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_the_weights_are_those_of_a_training_left_alone(story, alone, name):
-    assert trained(story.stages[name].folder) == alone
+    assert state_hash(trained(story.stages[name].folder)) == state_hash(alone("unlucky"))
 
 
 @pytest.mark.parametrize("name", TRAINED)

@@ -95,7 +95,7 @@ def test_a_slice_that_is_done_waits_for_the_next(stage):
 
 def test_another_machine_is_believed_while_it_tells(stage):
     progress = stage / "progress"
-    Journal(progress).write({"begin": 0, "until": 100, "machine": "another", "process": 1})
+    Journal(progress).write({"begin": 0, "until": 100, "machine": "another", "processes": 1, "pid": 1})
     assert (progress / FILE).is_file()
     write_json(progress / "status.json", {"images": 10, "images_per_second": 2.0, "loss": 0.5})
     assert told(stage).state == "running"
