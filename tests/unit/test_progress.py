@@ -37,7 +37,7 @@ def test_a_tick_says_everything(tmp_path, now, capsys):
     progress = Progress(tmp_path, (64, 16), 40, 8, CPU)
     assert not step(progress, now, 4)
     assert step(progress, now, 8, loss=4.0)
-    progress.tick(8, 1e-3, 0.5, {"64": 0.25})
+    progress.tick(8, 1e-3, 0.5, {"64": [0.25]})
     (line,) = lines(tmp_path)
     memory = line.pop("memory_mib")
     assert line == {
@@ -116,7 +116,7 @@ def test_waiting_counts_the_fetching_alone():
 
 
 def test_numbers_by_path():
-    line = {"images": 4, "loss": 1.0, "losses": {"64": 2.0, "16": None}, "validation": {"64": 3.0}}
+    line = {"images": 4, "loss": 1.0, "losses": {"64": 2.0, "16": None}, "validation": {"64": [3.0]}}
     assert flat(line) == {"loss": 1.0, "losses/64": 2.0, "validation/64": 3.0}
 
 
