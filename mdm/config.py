@@ -51,14 +51,6 @@ class DataConfig(Strict):
     shards_per_job: Positive = Field(default=1, description="shards that one job makes; changes no result")
 
 
-class EncoderConfig(Strict):
-    """The frozen text encoder."""
-
-    name: str = Field(default="tiny-t5", description="tiny-t5 (embedded, fixed seed) or t5 (a local folder)")
-    settings: dict[str, Any] = Field(default={}, description="settings of that encoder")
-    channels: Positive = Field(description="width of its features")
-
-
 class VideoConfig(Strict):
     """What makes a level one of clips instead of pictures (spec A.10). The innermost level shows pictures."""
 
@@ -295,6 +287,15 @@ class ResourceConfig(Strict):
     cpus: Positive = 1
     minutes: Positive = 60
     memory_mb: Positive = 4000
+
+
+class EncoderConfig(Strict):
+    """The frozen text encoder."""
+
+    name: str = Field(default="tiny-t5", description="tiny-t5 (embedded, fixed seed) or t5 (a local folder)")
+    settings: dict[str, Any] = Field(default={}, description="settings of that encoder")
+    channels: Positive = Field(description="width of its features")
+    resources: ResourceConfig = Field(default=ResourceConfig(), description="of the job that embeds the captions")
 
 
 class StageConfig(Strict):

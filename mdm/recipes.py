@@ -55,6 +55,8 @@ class Shelf:
         self._config = config
         self._where = where
         self.artifacts: dict[str, Artifact] = {}
+        #: which encoder makes each text artifact
+        self.encoders: dict[str, str] = {}
 
     def _put(self, kind: str, name: str, handling: dict[str, Any] | None = None, **recipe: Any) -> str:
         artifact = Artifact(kind, name, {"kind": kind, "version": RECIPE_VERSION, **recipe}, handling or {})
@@ -87,7 +89,9 @@ class Shelf:
             "version": ENCODER_VERSION,
         }  # fmt: skip
         extra = {"captions": [also]} if also else {}
-        return self._put("text", f"{encoder}-{data}", encoder=described, data=[self.data(data, asked_by)], **extra)
+        ref = self._put("text", f"{encoder}-{data}", encoder=described, data=[self.data(data, asked_by)], **extra)
+        self.encoders[ref] = encoder
+        return ref
 
     def _encoder_settings(self, name: str, entry: EncoderConfig) -> dict[str, Any]:
         """Checked, with every default written out; the width must be what the networks are told."""

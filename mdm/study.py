@@ -272,6 +272,9 @@ class Study:
         return json.dumps(self.recipe(ref), indent=2, ensure_ascii=False)
 
     def resources(self, ref: str) -> ResourceConfig:
+        """What the job that makes an artifact asks for."""
+        if ref in self._shelf.encoders:
+            return self.config.text[self._shelf.encoders[ref]].resources
         return self._resources.get(ref, ResourceConfig())
 
     def parents(self, ref: str) -> list[str]:

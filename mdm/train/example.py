@@ -118,4 +118,4 @@ def decoding_threads() -> int:
 
 def open_embeddings(root: Path, text: str | None) -> Embeddings | None:
     """The embedded captions of a text artifact; none for an unconditional model."""
-    return Embeddings(root / text / "embeddings.safetensors") if text else None
+    return Embeddings(root / text) if text else None

@@ -93,8 +93,8 @@ def test_bad_requests_are_refused(folder):
 def test_text_comes_with_the_pictures(folder, tmp_path):
     small = encoder.load({"name": "tiny-t5", "settings": {"channels": 8, "layers": 1, "heads": 2}})
     pictures = Pictures(folder)
-    cache.write(tmp_path / "e.safetensors", [pictures.caption(k) for k in range(20)], small)
-    embeddings = cache.Embeddings(tmp_path / "e.safetensors")
+    cache.write(tmp_path, [pictures.caption(k) for k in range(20)], small)
+    embeddings = cache.Embeddings(tmp_path)
     batch = Loader(folder, embeddings, 4, 0, 16).batch(0)
     features, mask = embeddings.lookup(batch.captions)
     assert torch.equal(batch.text, features) and torch.equal(batch.mask, mask) and batch.text.shape[2] == 8
