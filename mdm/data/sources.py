@@ -7,6 +7,9 @@ A source module has
     index(settings) -> Iterator[Row]      what there is, exactly num_images rows, without fetching pictures
     pictures(rows, settings) -> Iterator[(key, Picture | str)]    of one shard: the pictures, or why not
 
+A source that cannot know before its pictures are there which of them are the same says
+    DUPLICATES_IN_MANIFEST = True         and has the setting `duplicates`: none, files or looks
+
 Fields of Settings with `exclude=True` do not determine the content (timeouts, where a list of known hash lies, how
 many failures are acceptable). They stay out of the recipe, hence out of its digest, and reach jobs by handling.json.
 """
@@ -32,6 +35,8 @@ SOURCES = {
     "folder": "mdm.data.source_folder",
     "cc12m": "mdm.data.download",
     "captioned-urls": "mdm.data.download",
+    "clip-folder": "mdm.data.source_clip_folder",
+    "captioned-clips": "mdm.data.source_clip_list",
 }
 
 
@@ -93,6 +98,11 @@ class Job:
     source: Source
     settings: Any
     handling: dict[str, Any]
+
+    @property
+    def duplicates(self) -> str:
+        """Which duplicates the manifest leaves out: none, files or looks."""
+        return self.settings.duplicates if getattr(self.source, "DUPLICATES_IN_MANIFEST", False) else "none"
 
 
 def job(recipe_path: str | Path) -> Job:

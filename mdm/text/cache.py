@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mdm.data.duplicates import repeated
 from mdm.data.index import iterate_index
 from mdm.manifest import ArtifactError, Making, canonical, read_json, sha256_file, write_json
 from mdm.text.shard import Mapped, Shard, write_arrays, write_shard
@@ -94,10 +95,7 @@ def _first_places(captions: Iterable[str]) -> np.ndarray:
     hashes = bytearray()
     for caption in captions:
         hashes += _hash(caption)[:16]
-    halves = np.frombuffer(hashes, dtype="<u8").reshape(-1, 2)
-    order = np.lexsort((halves[:, 1], halves[:, 0]))  # stable: of equal captions the first comes first
-    again = (halves[order[1:]] == halves[order[:-1]]).all(axis=1)
-    return np.sort(order[np.append(True, ~again)])
+    return np.flatnonzero(~repeated(np.frombuffer(hashes, dtype="<u8").reshape(-1, 2)))
 
 
 def _hash(caption: str) -> bytes:
