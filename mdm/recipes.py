@@ -178,8 +178,7 @@ class Shelf:
                 f"{self._where}: {place}: stills {stage.stills} have no place: every row of the batch goes through a "
                 "level of clips; write a diffusion.mixed_ratio whose last entries, those of pictures, are not zero"
             )
-        if "frames" in self._pick("data", stage.stills, place).settings:
-            raise StudyError(f"{self._where}: {place}: stills are pictures, and data.{stage.stills} has clips")
+        self.check_pictures(stage.stills, f"{place}.stills")
         largest = max(size for size in stage.sizes if not isinstance(size, Clip))
         self.check_resolution(stage.stills, largest, place)
 
@@ -191,6 +190,11 @@ class Shelf:
                 f"{self._where}: {place}: works at {resolution} px, but data.{data} is stored at {stored} px; "
                 f"write a multiple of {resolution} there"
             )
+
+    def check_pictures(self, data: str, place: str) -> None:
+        """Some uses need pictures and cannot take clips."""
+        if "frames" in self._pick("data", data, place).settings:
+            raise StudyError(f"{self._where}: {place}: data.{data} has clips; name a data set of pictures")
 
     def check_count(self, data: str, wanted: int, place: str) -> None:
         """A protocol cannot use more pictures than a data set has."""

@@ -219,6 +219,7 @@ class Study:
         samples = self._shelf.samples(run, last.artifact, name)
         features = self._shelf.features(f"{name}-{last.name}", samples, protocol.num_images, top, protocol)
         place = f"protocols.{name}"
+        self._shelf.check_pictures(protocol.reference, f"{place}.reference")
         self._shelf.check_resolution(protocol.reference, top, f"{place}.reference")
         self._shelf.check_count(protocol.prompts, protocol.num_images, f"{place}.num_images")
         self._shelf.check_count(protocol.reference, protocol.num_reference, f"{place}.num_reference")

@@ -7,6 +7,7 @@ both give equal pixels (tested). Everything else goes to Pillow.
 from __future__ import annotations
 
 import io
+import threading
 from functools import cache
 from types import ModuleType
 from typing import Literal
@@ -21,6 +22,7 @@ Policy = Literal["exact", "dct"]
 JPEG_START, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 DCT_STEPS = (8, 4, 2)
 LARGEST_SUM = 16  # 16 x 16 x 255 fits into 16 bits
+_THREAD = threading.local()
 
 
 class BadPicture(ArtifactError):
@@ -48,17 +50,17 @@ def _flags(step: int) -> int:
     return size | cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 
 
-def decode(data: bytes, step: int = 1) -> np.ndarray:
+def decode(data: bytes | memoryview, step: int = 1) -> np.ndarray:
     """RGB pixels; a JPEG decoded at 1/step of its size (1, 2, 4, 8), anything else at its full size."""
     # OpenCV fills the missing part of a truncated JPEG with grey and says nothing; Pillow refuses it.
-    if data.startswith(JPEG_START) and data.endswith(JPEG_END):
+    if data[:3] == JPEG_START and data[-2:] == JPEG_END:
         found = _opencv().imdecode(np.frombuffer(data, np.uint8), _flags(step))
         if found is not None:
             return found
     return _decode_any(data)  # which also says what is wrong with a damaged JPEG
 
 
-def _decode_any(data: bytes) -> np.ndarray:
+def _decode_any(data: bytes | memoryview) -> np.ndarray:
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -71,7 +73,7 @@ def _decode_any(data: bytes) -> np.ndarray:
 
 
 def decode_square(
-    data: bytes, stored: int, resolution: int, policy: Policy = "exact", shift: float | None = None
+    data: bytes | memoryview, stored: int, resolution: int, policy: Policy = "exact", shift: float | None = None
 ) -> np.ndarray:
     """A stored picture averaged down to [resolution, resolution, 3]; `stored` is the length of its shorter side.
 
@@ -87,7 +89,9 @@ def decode_square(
     return shrink(pixels if shift is None else _square(pixels, shift), resolution)
 
 
-def decode_clip(data: bytes, stored: int, frames: int, resolution: int, policy: Policy = "exact") -> np.ndarray:
+def decode_clip(
+    data: bytes | memoryview, stored: int, frames: int, resolution: int, policy: Policy = "exact"
+) -> np.ndarray:
     """A stored strip of frames as [frames, resolution, resolution, 3], each frame averaged down."""
     step = _dct_step(stored, resolution, policy)
     pixels = decode(data, step)
@@ -100,7 +104,9 @@ def decode_clip(data: bytes, stored: int, frames: int, resolution: int, policy: 
 
 
 def _dct_step(stored: int, resolution: int, policy: Policy) -> int:
-    return next((s for s in DCT_STEPS if policy == "dct" and stored % (s * resolution) == 0), 1)
+    if policy == "exact":
+        return 1
+    return next((step for step in DCT_STEPS if stored % (step * resolution) == 0), 1)
 
 
 def _wrong_size(pixels: np.ndarray, wanted: str) -> BadPicture:
@@ -146,14 +152,26 @@ def _means(pixels: np.ndarray, step: int) -> np.ndarray:
 def _sums(pixels: np.ndarray, step: int) -> np.ndarray:
     """The same for a power of two: neighbouring rows are added, then columns, and every step-th sum is divided."""
     cv2, (height, width, channels) = _opencv(), pixels.shape
+    halved, spare, kept = _room(pixels.shape, step)
     sums = pixels
-    while len(sums) > height // step:
-        sums = np.add(sums[0::2], sums[1::2], dtype=np.uint16)
+    for room in halved:
+        sums = np.add(sums[0::2], sums[1::2], out=room, dtype=np.uint16)
     distance = channels
     while distance < channels * step:
         # Each row is added to itself, shifted; what runs over its end is in no sum that is kept.
-        flat, added = sums.reshape(-1), np.empty_like(sums)
-        np.add(flat[:-distance], flat[distance:], out=added.reshape(-1)[:-distance])
-        sums, distance = added, 2 * distance
-    kept = cv2.resize(sums, (width // step, height // step), interpolation=cv2.INTER_NEAREST)
+        flat = sums.reshape(-1)
+        np.add(flat[:-distance], flat[distance:], out=spare.reshape(-1)[:-distance])
+        sums, spare, distance = spare, sums, 2 * distance
+    cv2.resize(sums, (width // step, height // step), dst=kept, interpolation=cv2.INTER_NEAREST)
     return cv2.convertScaleAbs(kept, alpha=1 / step**2)
+
+
+def _room(shape: tuple[int, ...], step: int) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+    """Memory of this thread for the sums of one picture, always the same: it stays in the processor's cache."""
+    found = _THREAD.__dict__.get((shape, step))
+    if found is None:
+        height, width, channels = shape
+        halved = [np.empty((height >> k, width, channels), np.uint16) for k in range(1, step.bit_length())]
+        kept = np.empty((height // step, width // step, channels), np.uint16)
+        found = _THREAD.__dict__[(shape, step)] = (halved, np.empty_like(halved[-1]), kept)
+    return found

@@ -11,7 +11,7 @@ back to the start) takes its place, everywhere alike.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -186,17 +186,16 @@ class Loader:
 
     def _usable(self, wanted: int, shift: float) -> tuple[int, np.ndarray, str]:
         """The sample, or the first usable one after it in its shard: its number, pixels [H, W, 3] and caption."""
-        for number in self._candidates(wanted):
+        number, others = wanted, None
+        while number is not None:
             if number not in self.skipped:
                 try:
                     return number, *self._sample(number, shift)
                 except BadPicture as error:
                     self._skip(number, error)
+            others = others or iter(self.pictures.others(wanted))
+            number = next(others, None)
         raise ArtifactError(f"no picture of a whole shard can be used; the first: {self.skipped[wanted]}")
-
-    def _candidates(self, wanted: int) -> Iterator[int]:
-        yield wanted
-        yield from self.pictures.others(wanted)
 
     def _skip(self, number: int, error: BadPicture) -> None:
         with self._lock:

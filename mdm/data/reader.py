@@ -37,19 +37,25 @@ class _Shard:
             extension: np.array([file.get(extension, (0, -1)) for file in files], dtype=np.int64)
             for extension in dict.fromkeys(name for file in files for name in file if name != "key")
         }
-        pictures = [self.places[name] for name in PICTURES if name in self.places]
-        self._pictures = np.max(pictures, axis=0) if pictures else np.tile((0, -1), (len(files), 1))
+        self._spans = self._spans_of_samples(len(files))
         self._descriptor = os.open(path, os.O_RDONLY)
 
-    def sample(self, row: int) -> tuple[bytes, str]:
-        """The picture (empty if there is none) and the caption of a sample, in one read."""
-        (start, size), (text_start, text_size) = self._pictures[row].tolist(), self.places["txt"][row].tolist()
-        if size < 0:
-            return b"", self.read(row, ("txt",))["txt"].decode()
-        first, end = min(start, text_start), max(start + size, text_start + text_size)
-        data = self._bytes(first, end - first)
-        start, text_start = start - first, text_start - first
-        return data[start : start + size], data[text_start : text_start + text_size].decode()
+    def _spans_of_samples(self, count: int) -> np.ndarray:
+        """What one read of a sample takes: where it begins, its size, and in it picture and caption, int64 [n, 6]."""
+        none = np.tile((0, -1), (count, 1))
+        start, size = np.max([none, *(self.places[name] for name in PICTURES if name in self.places)], axis=0).T
+        text, length = self.places.get("txt", none).T
+        start = np.where(size < 0, text, start)  # no picture: nothing is read in its place
+        size = np.maximum(size, 0)
+        first, end = np.minimum(start, text), np.maximum(start + size, text + length)
+        ends = (start + size - first, text + length - first)
+        return np.stack([first, end - first, start - first, ends[0], text - first, ends[1]], axis=1)
+
+    def sample(self, row: int) -> tuple[memoryview, str]:
+        """The picture (empty if there is none) and the caption of a sample, in one read and without a copy."""
+        first, size, start, end, text, text_end = self._spans[row].tolist()
+        data = self._bytes(first, size)
+        return memoryview(data)[start:end], data[text:text_end].decode()
 
     def read(self, row: int, extensions: Iterable[str]) -> dict[str, bytes]:
         """These files of a sample, those that it has, in one read."""
@@ -134,7 +140,9 @@ class Pictures:
         frames = (self.frames,) if self.frames else ()
         return (*frames, resolution, resolution, 3)
 
-    def _decoded(self, number: int, data: bytes, resolution: int, policy: Policy, shift: float) -> np.ndarray:
+    def _decoded(
+        self, number: int, data: bytes | memoryview, resolution: int, policy: Policy, shift: float
+    ) -> np.ndarray:
         try:
             if self.frames:
                 return decode_clip(data, self.resolution, self.frames, resolution, policy)

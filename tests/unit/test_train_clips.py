@@ -122,12 +122,18 @@ def test_a_joint_batch_has_clips_first_and_is_a_function_of_the_image_counter(wr
     [
         ({"base.stages.c8.data": "scenes"}, r"level 4x8 needs clips of 4 frames.*data\.scenes has pictures"),
         ({"data.films.settings.frames": 6}, r"data\.films has clips of 6 frames"),
-        ({"base.stages.c8.stills": "films"}, r"stills are pictures, and data\.films has clips"),
+        ({"base.stages.c8.stills": "films"}, r"c8\.stills: data\.films has clips; name a data set of pictures"),
         ({"base.stages.c8.diffusion": {}}, "stills scenes have no place"),
         ({"base.stages.c8.diffusion.mixed_ratio": [1, 0]}, "stills scenes have no place"),
         ({"base.stages.r8.stills": "scenes"}, "no effect without a level of clips"),
         ({"base.stages.c8.resolutions": ["8x4x"]}, "resolutions"),
         ({"data.scenes.settings.resolution": 12}, "stored at 12 px"),
+        (
+            {"base.stages": {"r8": {"resolutions": [8], "num_images": 12}},
+             "protocols": {"p": {"description": "", "prompts": "films", "reference": "films", "num_images": 2,
+                                 "num_reference": 2}}},
+            r"protocols\.p\.reference: data\.films has clips; name a data set of pictures",
+        ),
         (
             {"protocols": {"p": {"description": "", "prompts": "scenes", "reference": "scenes", "num_images": 2,
                                  "num_reference": 2}}},
