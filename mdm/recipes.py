@@ -26,6 +26,7 @@ from mdm.config import (
     nearest,
 )
 from mdm.manifest import digest
+from mdm.sizes import Clip, Size, as_clip, parse_size
 from mdm.study_file import parse
 from mdm.text import ENCODER_VERSION
 
@@ -55,6 +56,8 @@ class Shelf:
         self._config = config
         self._where = where
         self.artifacts: dict[str, Artifact] = {}
+        #: which encoder makes each text artifact
+        self.encoders: dict[str, str] = {}
 
     def _put(self, kind: str, name: str, handling: dict[str, Any] | None = None, **recipe: Any) -> str:
         artifact = Artifact(kind, name, {"kind": kind, "version": RECIPE_VERSION, **recipe}, handling or {})
@@ -87,7 +90,9 @@ class Shelf:
             "version": ENCODER_VERSION,
         }  # fmt: skip
         extra = {"captions": [also]} if also else {}
-        return self._put("text", f"{encoder}-{data}", encoder=described, data=[self.data(data, asked_by)], **extra)
+        ref = self._put("text", f"{encoder}-{data}", encoder=described, data=[self.data(data, asked_by)], **extra)
+        self.encoders[ref] = encoder
+        return ref
 
     def _encoder_settings(self, name: str, entry: EncoderConfig) -> dict[str, Any]:
         """Checked, with every default written out; the width must be what the networks are told."""
@@ -133,7 +138,13 @@ class Shelf:
         inherited = len(self.artifacts[parent].recipe["model"]["levels"]) if parent else 0
         settings = stage_settings(run, stage, inherited, f"{self._where}: {place}")
         for name_of_data in filter(None, (data, validation)):
-            self.check_resolution(name_of_data, max(stage.resolutions), place)
+            self.check_resolution(name_of_data, as_clip(stage.sizes[-1]).resolution, place)
+            self._check_frames(name_of_data, stage.sizes[-1], place)
+        if stage.stills:
+            self._check_stills(stage, settings["diffusion"]["mixed_ratio"], place)
+        stills = {"stills": self.data(stage.stills, place)} if stage.stills else {}
+        if stage.stills and run.text:
+            stills["stills_text"] = self.text(run.text, stage.stills, place)
         return self._put(
             "train", name, seed=seed, model=model.model_dump(mode="json"), **settings,
             num_images=stage.num_images, start_from=stage.start_from, parent=parent,
@@ -142,7 +153,34 @@ class Shelf:
             text=self.text(run.text, data, place) if run.text else None,
             validation=self.data(validation, place) if validation else None,
             validation_text=self.text(run.text, validation, place) if run.text and validation else None,
+            **stills,
         )  # fmt: skip
+
+    def _check_frames(self, data: str, size: Size, place: str) -> None:
+        """Levels of clips need clips, of a multiple of their frames."""
+        if not isinstance(size, Clip):
+            return
+        there = self._pick("data", data, place).settings.get("frames")
+        if there is None or there % size.frames:
+            has = f"has clips of {there} frames" if there else "has pictures"
+            raise StudyError(
+                f"{self._where}: {place}: the level {size} needs clips of {size.frames} frames, or of a multiple, and "
+                f"data.{data} {has}; name a data set of a source of clips, with frames: {size.frames}"
+            )
+
+    def _check_stills(self, stage: StageConfig, mixed_ratio: list[float] | None, place: str) -> None:
+        """Stills are the rows of a batch that no level of clips sees."""
+        clips = [size for size in stage.sizes if isinstance(size, Clip)]
+        if not clips:
+            raise StudyError(f"{self._where}: {place}: stills {stage.stills} have no effect without a level of clips")
+        if not mixed_ratio or not sum(mixed_ratio[len(clips) :]):
+            raise StudyError(
+                f"{self._where}: {place}: stills {stage.stills} have no place: every row of the batch goes through a "
+                "level of clips; write a diffusion.mixed_ratio whose last entries, those of pictures, are not zero"
+            )
+        self.check_pictures(stage.stills, f"{place}.stills")
+        largest = max(size for size in stage.sizes if not isinstance(size, Clip))
+        self.check_resolution(stage.stills, largest, place)
 
     def check_resolution(self, data: str, resolution: int, place: str) -> None:
         """A data set must be stored at a multiple of the resolution it is used at."""
@@ -152,6 +190,11 @@ class Shelf:
                 f"{self._where}: {place}: works at {resolution} px, but data.{data} is stored at {stored} px; "
                 f"write a multiple of {resolution} there"
             )
+
+    def check_pictures(self, data: str, place: str) -> None:
+        """Some uses need pictures and cannot take clips."""
+        if "frames" in self._pick("data", data, place).settings:
+            raise StudyError(f"{self._where}: {place}: data.{data} has clips; name a data set of pictures")
 
     def check_count(self, data: str, wanted: int, place: str) -> None:
         """A protocol cannot use more pictures than a data set has."""
@@ -203,17 +246,16 @@ class Shelf:
 def stage_model(network: NetworkConfig, stage: StageConfig, text_channels: int | None, where: str) -> ModelConfig:
     """The part of the network that a stage trains: its levels only."""
     levels = []
-    for position, resolution in enumerate(sorted(stage.resolutions)):
-        if resolution not in network.levels:
-            raise StudyError(
-                f"{where}: no level {resolution} in model.levels; {nearest(str(resolution), map(str, network.levels))}"
-            )
-        if "video" in network.levels[resolution]:
-            raise StudyError(
-                f"{where}: model.levels.{resolution}.video: no data source of a study has clips; remove it "
-                "(networks of clips are built from Python: mdm/model/presets.py)"
-            )
-        levels.append({"resolution": resolution, "middle": position == 0, **network.levels[resolution]})
+    known = {parse_size(name): settings for name, settings in network.levels.items()}
+    for position, size in enumerate(stage.sizes):
+        if size not in known:
+            raise StudyError(f"{where}: no level {size} in model.levels; {nearest(str(size), map(str, known))}")
+        settings = known[size]
+        if isinstance(size, Clip):
+            settings = {**settings, "video": {**settings.get("video", {}), "frames": size.frames}}
+        elif "video" in settings:
+            raise StudyError(f"{where}: model.levels.{size}.video: name the level FRAMESx{size}, for example 16x{size}")
+        levels.append({"resolution": as_clip(size).resolution, "middle": position == 0, **settings})
     shared = network.model_dump(exclude={"levels"})
     return parse(ModelConfig, {**shared, "levels": levels, "text_channels": text_channels}, f"{where}: model")
 
@@ -262,7 +304,7 @@ def stage_settings(run: RunConfig, stage: StageConfig, inherited: int, where: st
             raise StudyError(
                 f"{where}: {key} {images} is not a multiple of batch_images {train.batch_images}; write {multiple}"
             )
-    diffusion = diffusion.effective(stage.resolutions)
+    diffusion = diffusion.effective(stage.sizes)
     return {"train": train.model_dump(mode="json"), "diffusion": diffusion.model_dump(mode="json")}
 
 

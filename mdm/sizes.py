@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 
@@ -17,6 +18,22 @@ class Clip(NamedTuple):
 
 
 Size = int | Clip
+
+
+def parse_size(name: int | str) -> Size:
+    """64 or 16x64, as a study writes it."""
+    frames, times, resolution = str(name).partition("x")
+    return Clip(int(frames), int(resolution)) if times else int(frames)
+
+
+def in_order(sizes: Iterable[Size]) -> tuple[Size, ...]:
+    """Innermost level first: pictures before clips, small before large."""
+    return tuple(sorted(sizes, key=as_clip))
+
+
+def listed(sizes: Iterable[Size]) -> str:
+    """As a study writes them: [64, 16x64]."""
+    return f"[{', '.join(map(str, sizes))}]"
 
 
 def as_clip(size: Size) -> Clip:

@@ -20,6 +20,7 @@ import yaml
 from mdm.config import ResourceConfig, RunConfig, StudyConfig, StudyError, nearest
 from mdm.manifest import digest
 from mdm.recipes import Artifact, Shelf
+from mdm.sizes import Clip, Size, listed
 from mdm.study_file import assign, parse, read_study
 
 RESERVED_TARGETS = ("all", "data", "report", "base", "score")
@@ -31,7 +32,7 @@ class Stage:
 
     name: str
     artifact: str
-    resolutions: tuple[int, ...]
+    resolutions: tuple[Size, ...]
     num_images: int
 
 
@@ -146,7 +147,7 @@ class Study:
         seeds, protocols = self.config.seeds, list(self.protocols)
         variants = [Variant("base", "base", None, None, {}, seeds, protocols)]
         for name, entry in self.config.ablations.items():
-            shared = (entry.seeds or seeds, entry.protocols or protocols)
+            shared = (entry.seeds or seeds, protocols if entry.protocols is None else entry.protocols)
             if not entry.sweep:
                 variants.append(Variant(name, entry.title, name, None, entry.set, *shared))
             for path, values in entry.sweep.items():
@@ -190,11 +191,11 @@ class Study:
         stages: list[Stage] = []
         for name, entry in run.stages.items():
             parent = stages[-1] if stages else None
-            resolutions = tuple(sorted(entry.resolutions))
+            resolutions = entry.sizes
             if parent and resolutions[: len(parent.resolutions)] != parent.resolutions:
                 raise StudyError(
-                    f"{self.name}.yaml: {place}.stages.{name}: resolutions {list(resolutions)} do not continue "
-                    f"{list(parent.resolutions)} of stage '{parent.name}'; a stage keeps the levels before it"
+                    f"{self.name}.yaml: {place}.stages.{name}: resolutions {listed(resolutions)} do not continue "
+                    f"{listed(parent.resolutions)} of stage '{parent.name}'; a stage keeps the levels before it"
                 )
             ref = self._shelf.train(run, name, seed, parent.artifact if parent else None, place)
             self._slices.setdefault(ref, entry.slice_images)
@@ -204,6 +205,11 @@ class Study:
 
     def _evaluation(self, run: RunConfig, last: Stage, name: str) -> Evaluation:
         protocol = self.protocols[name]
+        if isinstance(last.resolutions[-1], Clip):
+            raise StudyError(
+                f"{self.path.name}: protocols.{name}: stage '{last.name}' ends with clips of {last.resolutions[-1]}, "
+                "and protocols measure pictures; write protocols: [] for that ablation"
+            )
         top = protocol.resolution or max(last.resolutions)
         if max(last.resolutions) % top:
             raise StudyError(
@@ -213,6 +219,7 @@ class Study:
         samples = self._shelf.samples(run, last.artifact, name)
         features = self._shelf.features(f"{name}-{last.name}", samples, protocol.num_images, top, protocol)
         place = f"protocols.{name}"
+        self._shelf.check_pictures(protocol.reference, f"{place}.reference")
         self._shelf.check_resolution(protocol.reference, top, f"{place}.reference")
         self._shelf.check_count(protocol.prompts, protocol.num_images, f"{place}.num_images")
         self._shelf.check_count(protocol.reference, protocol.num_reference, f"{place}.num_reference")
@@ -272,6 +279,9 @@ class Study:
         return json.dumps(self.recipe(ref), indent=2, ensure_ascii=False)
 
     def resources(self, ref: str) -> ResourceConfig:
+        """What the job that makes an artifact asks for."""
+        if ref in self._shelf.encoders:
+            return self.config.text[self._shelf.encoders[ref]].resources
         return self._resources.get(ref, ResourceConfig())
 
     def parents(self, ref: str) -> list[str]:

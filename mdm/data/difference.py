@@ -77,32 +77,36 @@ def _differing(a: dict[str, Any], b: dict[str, Any], missing: Any = None) -> dic
 
 def _compare_shards(found: Difference, a: dict[str, Any], folder_a: Path, b: dict[str, Any], folder_b: Path) -> None:
     """Sample by sample where both sides have the records; else the names of the shards that differ."""
-    known = {shard["sha256"] for shard in a["shards"]} & {shard["sha256"] for shard in b["shards"]}
-    mine, yours = _unshared(a, known), _unshared(b, known)
+    known = {_identity(shard) for shard in a["shards"]} & {_identity(shard) for shard in b["shards"]}
+    mine, yours = (
+        {shard["file"]: shard for shard in side["shards"] if _identity(shard) not in known} for side in (a, b)
+    )
     found.shards = sorted({*mine, *yours})
     sides = [(folder_a, mine), (folder_b, yours)]
     if not all((folder / name).with_suffix(".json").is_file() for folder, names in sides for name in names):
         return
-    here, there = (dict(_hashes(folder, names)) for folder, names in sides)
+    here, there = (dict(_hashes(folder, shards)) for folder, shards in sides)
     found.only_first = sorted(here.keys() - there.keys())
     found.only_second = sorted(there.keys() - here.keys())
     both = sorted(here.keys() & there.keys())
     found.changed = [(key, here[key], there[key]) for key in both if here[key] != there[key]]
 
 
-def _unshared(manifest: dict[str, Any], known: set[str]) -> dict[str, str]:
-    """File names and hashes of the shards that the other side does not have."""
-    return {shard["file"]: shard["sha256"] for shard in manifest["shards"] if shard["sha256"] not in known}
+def _identity(shard: dict[str, Any]) -> tuple[str, tuple[int, ...]]:
+    """The tar, and which of its rows are left out as duplicates."""
+    return shard["sha256"], tuple(shard.get("left_out", ()))
 
 
-def _hashes(folder: Path, shards: dict[str, str]) -> Iterator[tuple[str, str]]:
+def _hashes(folder: Path, shards: dict[str, dict[str, Any]]) -> Iterator[tuple[str, str]]:
     """(key, hash of the picture) of every sample in these shards."""
-    for name, sha256 in shards.items():
+    for name, shard in shards.items():
         path = (folder / name).with_suffix(".json")
-        record = read_json(path)
-        if record["sha256"] != sha256:
+        record, gone = read_json(path), set(shard.get("left_out", ()))
+        if record["sha256"] != shard["sha256"]:
             raise ArtifactError(f"{path} is not of the shard that the manifest lists; run `mdm manifest` again")
-        yield from zip((place["key"] for place in record["files"]), record["hashes"], strict=True)
+        for row, (place, sha256) in enumerate(zip(record["files"], record["hashes"], strict=True)):
+            if row not in gone:
+                yield place["key"], sha256
 
 
 def render(found: Difference) -> str:

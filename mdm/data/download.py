@@ -26,19 +26,21 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from mdm.config import SHA256, Count, Positive, Probability, Strict
+from mdm.config import SHA256, Count, Positive, Probability
 from mdm.data import fetch_img2dataset, fetch_many
+from mdm.data.preprocess import PictureSettings, clean_caption
 from mdm.data.sources import Picture, Row
 from mdm.manifest import ArtifactError, sha256_file
 
-VERSION = 2
+VERSION = 3
+DUPLICATES_IN_MANIFEST = True  # what is the same is known when everything is there
 LICENCE = "each picture keeps its owner's licence; only the list of addresses is shared"
 LIST_SECONDS = 60
 Seconds = Annotated[float, Field(ge=0)]
 
 
-class AddressSettings(Strict):
-    """Which list, which part of it, and how many failures are acceptable."""
+class AddressSettings(PictureSettings):
+    """Which list, which part of it, what becomes of each picture, and how many failures are acceptable."""
 
     index: str = Field(exclude=True, description="path or URL of a .tsv or .csv with columns url and caption")
     sha256: Annotated[str, Field(pattern=SHA256)] | None = Field(
@@ -48,10 +50,18 @@ class AddressSettings(Strict):
         default=None,
         description="names of the columns of a list without a header line; CC12M: [url, caption]",
     )
+    url_column: str = Field(default="url", description="column of the addresses")
+    caption_column: str = Field(default="caption", description="column of the captions")
     part: Literal["all", "train", "validation"] = "all"
     validation_every: Positive = Field(default=1000, description="one address in so many belongs to validation")
     num_images: Positive = Field(description="addresses taken, from the top of that part of the list")
-    resolution: Positive = Field(description="side of the stored square (centre crop); smaller pictures fail")
+    stored: Literal["png", "jpg"] = Field(default="jpg", description="file format of the pictures in the shards")
+    clean_captions: bool = Field(
+        default=False, description="resolve HTML entities, drop control characters, compose Unicode (NFC)"
+    )
+    duplicates: Literal["none", "files", "looks"] = Field(
+        default="none", description="which to leave out: equal pictures, or also those that look alike"
+    )
     fetcher: Literal["own", "img2dataset"] = Field(
         default="own", description="img2dataset only for lists you trust: it obeys no limit but retries and timeout"
     )
@@ -80,7 +90,8 @@ class AddressSettings(Strict):
 
     @model_validator(mode="after")
     def _img2dataset_has_no_limits(self) -> AddressSettings:
-        limits = {"max_bytes", "max_pixels", "allowed_networks", "backoff_seconds", "per_host", "host_pause_seconds"}
+        limits = {"max_bytes", "allowed_networks", "backoff_seconds", "per_host", "host_pause_seconds"}
+        limits |= PictureSettings.model_fields.keys() - {"resolution"}
         defaults = {name: type(self).model_fields[name].default for name in sorted(limits)}
         ignored = [name for name, default in defaults.items() if getattr(self, name) != default]
         if self.fetcher == "img2dataset" and ignored:
@@ -97,7 +108,8 @@ def index(settings: AddressSettings) -> Iterator[Row]:
         path = _list_file(settings, Path(folder))
         chosen = (pair for pair in _pairs(path, settings) if _belongs(pair[0], settings))
         for number, (url, caption) in enumerate(itertools.islice(chosen, settings.num_images)):
-            yield Row(f"{number:09d}", caption, {}, {"url": url})
+            text = clean_caption(caption) if settings.clean_captions else caption
+            yield Row(f"{number:09d}", text, {}, {"url": url})
 
 
 def _list_file(settings: AddressSettings, folder: Path) -> Path:
@@ -119,15 +131,16 @@ def _pairs(path: Path, settings: AddressSettings) -> Iterator[tuple[str, str]]:
         tabs = path.suffix == ".tsv"
         quoting = csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL
         rows = csv.DictReader(stream, settings.columns, delimiter="\t" if tabs else ",", quoting=quoting)
-        if not {"url", "caption"} <= set(rows.fieldnames or ()):
+        url, caption = settings.url_column, settings.caption_column
+        if not {url, caption} <= set(rows.fieldnames or ()):
             raise ArtifactError(
-                f"{path} needs columns url and caption, it has {rows.fieldnames}; a list without a "
-                "header line needs `columns`, e.g. [url, caption]"
+                f"{path} needs columns {url} and {caption}, it has {rows.fieldnames}; a list without a "
+                f"header line needs `columns`, e.g. [{url}, {caption}]"
             )
         for row in rows:
-            if row["url"] is None or row["caption"] is None:
+            if row[url] is None or row[caption] is None:
                 raise ArtifactError(f"{path}, line {rows.line_num} has too few columns: {row}; correct the list")
-            yield row["url"], row["caption"]
+            yield row[url], row[caption]
 
 
 def _belongs(url: str, settings: AddressSettings) -> bool:

@@ -7,18 +7,28 @@ looks like one that was kept.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
-from itertools import pairwise
+import itertools
+import math
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 HASH_BITS = 64
+LOOK_DISTANCE = 4
+MOST_SPARE_BANDS = 3
 
 
-def repeated(values: Iterable[Hashable]) -> list[bool]:
-    """Whether each value was there before."""
-    seen: set[Hashable] = set()
-    return [value in seen or seen.add(value) is not None for value in values]
+def as_keys(hashes: Iterable[str]) -> np.ndarray:
+    """SHA-256 in hex as 128 bits of it, uint64 [n, 2]."""
+    return np.frombuffer(b"".join(bytes.fromhex(text[:32]) for text in hashes), dtype="<u8").reshape(-1, 2)
+
+
+def repeated(keys: np.ndarray) -> np.ndarray:
+    """Whether each of uint64 [n, 2] was there before, bool [n]."""
+    order = np.lexsort((keys[:, 1], keys[:, 0]))  # stable: of equal keys the first comes first
+    again = np.zeros(len(keys), dtype=bool)
+    again[order[1:]] = (keys[order[1:]] == keys[order[:-1]]).all(axis=1)
+    return again
 
 
 def look(pixels: np.ndarray) -> int:
@@ -30,20 +40,46 @@ def look(pixels: np.ndarray) -> int:
     return int.from_bytes(np.packbits(values[:, :-1] < values[:, 1:]).tobytes(), "big")
 
 
-def look_alikes(looks: Sequence[int], distance: int) -> list[bool]:
-    """Whether each hash differs in at most `distance` bits from an earlier one that was kept.
+def look_alikes(looks: np.ndarray, distance: int) -> np.ndarray:
+    """Whether each of uint64 [n] differs in at most `distance` bits from an earlier one that was kept, bool [n]."""
+    _, firsts = np.unique(looks, return_index=True)
+    firsts.sort()  # an equal hash that comes later is never kept: whatever decides the first decides it
+    gone = np.ones(len(looks), dtype=bool)
+    gone[firsts] = False
+    pairs = list(_near(looks[firsts], distance))
+    if pairs:
+        earlier, later = np.concatenate(pairs, axis=1)
+        order = np.argsort(later, kind="stable")
+        for a, b in zip(firsts[earlier[order]].tolist(), firsts[later[order]].tolist(), strict=True):
+            gone[b] |= not gone[a]
+    return gone
 
-    Hashes are filed under each of distance + 1 bands of their bits: two that differ in at most `distance` bits agree
-    in at least one band, so only those filed together are compared, and none is missed.
+
+def _near(values: np.ndarray, distance: int) -> Iterator[np.ndarray]:
+    """Places of all pairs of different hashes that differ in at most `distance` bits, [2, k], earlier first.
+
+    Cut into distance + e bands, two such hashes agree in at least e of them: for each choice of e bands, only hashes
+    that agree there are compared, and no pair is missed. More bands mean more choices, each with fewer to compare.
     """
-    edges = [band * HASH_BITS // (distance + 1) for band in range(distance + 2)]
-    filed: dict[tuple[int, int], list[int]] = {}
-    found = []
-    for value in looks:
-        places = [(a, value >> a & ((1 << b - a) - 1)) for a, b in pairwise(edges)]
-        near = any((value ^ other).bit_count() <= distance for place in places for other in filed.get(place, ()))
-        found.append(near)
-        if not near:
-            for place in places:
-                filed.setdefault(place, []).append(value)
-    return found
+    enough = math.log2(max(len(values), 2))  # bits that tell most hashes apart
+    spare = next((e for e in range(1, MOST_SPARE_BANDS) if HASH_BITS * e / (distance + e) >= enough), MOST_SPARE_BANDS)
+    bands = distance + spare
+    edges = [band * HASH_BITS // bands for band in range(bands + 1)]
+    masks = [(1 << b) - (1 << a) for a, b in itertools.pairwise(edges)]
+    for chosen in itertools.combinations(masks, spare):
+        yield from _near_where(values, np.uint64(sum(chosen)), distance)
+
+
+def _near_where(values: np.ndarray, mask: np.uint64, distance: int) -> Iterator[np.ndarray]:
+    """Those of the pairs that agree in the bits of the mask."""
+    order = np.argsort(values & mask, kind="stable")
+    masked = values[order] & mask
+    starts, step = np.arange(len(values) - 1), 1
+    while len(starts):
+        starts = starts[masked[starts] == masked[starts + step]]
+        a, b = order[starts], order[starts + step]  # ascending: the order is stable
+        near = np.bitwise_count(values[a] ^ values[b]) <= distance
+        if near.any():
+            yield np.stack([a[near], b[near]])
+        step += 1
+        starts = starts[starts + step < len(values)]

@@ -1,4 +1,4 @@
-"""Why an address gave no picture: a closed vocabulary, so that histograms of two data sets can be compared."""
+"""Why an address or a file gave no picture: a closed vocabulary, so that histograms can be compared."""
 
 from __future__ import annotations
 
@@ -29,8 +29,14 @@ class Failure(StrEnum):
     TOO_LARGE = "too large"
     TOO_MANY_PIXELS = "too many pixels"
     TOO_SMALL = "too small"
+    TOO_ELONGATED = "too elongated"
+    UNKNOWN_COLOURS = "unknown colours"
     NOT_A_PICTURE = "not a picture"
     BROKEN_PICTURE = "broken picture"
+    WRONG_SIZE = "wrong size"
+    NOT_A_CLIP = "not a clip"
+    TOO_SHORT = "too short"
+    TOO_LONG = "too long"
     NO_ANSWER = "no answer"
     OTHER = "other"
 

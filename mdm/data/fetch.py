@@ -42,11 +42,12 @@ class FetchError(Exception):
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may take, and which networks it may reach beside the public ones."""
+    """What one request may take, which networks it may reach beside the public ones, and what it may bring."""
 
     seconds: float
     max_bytes: int
     allowed: Sequence[Network] = ()
+    types: tuple[str, ...] = ("image/",)
 
 
 def fetch(url: str, limits: Limits) -> bytes:
@@ -91,9 +92,9 @@ def _ask(url: str, limits: Limits, deadline: float) -> bytes | str:
         connection = http.client.HTTPConnection(host, port)
         connection.default_port = PORTS[parts.scheme]
         connection.sock = _Timed(line, deadline)  # type: ignore[assignment]
-        connection.request(
-            "GET", _target(parts), headers={"User-Agent": AGENT, "Accept": "image/*", "Connection": "close"}
-        )
+        accept = ", ".join(f"{kind}*" for kind in limits.types)
+        headers = {"User-Agent": AGENT, "Accept": accept, "Connection": "close"}
+        connection.request("GET", _target(parts), headers=headers)
         response = connection.getresponse()
         if response.status in REDIRECTS and (there := response.getheader("Location")):
             return there
@@ -132,7 +133,7 @@ def _judge_headers(response: http.client.HTTPResponse, limits: Limits) -> None:
         raise FetchError(Failure.OPTED_OUT)
     kind = response.getheader("Content-Type", "").split(";")[0].strip().lower()
     packed = response.getheader("Content-Encoding", "identity").strip().lower() not in ("", "identity")
-    if packed or not (kind.startswith("image/") or kind in UNKNOWN_TYPES):
+    if packed or not (kind.startswith(limits.types) or kind in UNKNOWN_TYPES):
         raise FetchError(Failure.WRONG_TYPE)
     if (response.length or 0) > limits.max_bytes:
         raise FetchError(Failure.TOO_LARGE)

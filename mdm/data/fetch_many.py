@@ -9,11 +9,11 @@ from ipaddress import ip_network
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from mdm.data.clips import ClipSettings, prepare_as
 from mdm.data.failures import TRANSIENT
 from mdm.data.fetch import FetchError, Limits, fetch
 from mdm.data.host_queue import HostQueue, Task
 from mdm.data.sources import Picture, Row
-from mdm.data.square import square_jpeg
 
 if TYPE_CHECKING:
     from mdm.data.download import AddressSettings
@@ -69,7 +69,8 @@ def _run(work: HostQueue[Row], results: queue.Queue[Result], settings: AddressSe
     """One thread, until there is nothing left; an error of this program ends the whole shard."""
     try:
         networks = [ip_network(network) for network in settings.allowed_networks]
-        limits = Limits(settings.timeout_seconds, settings.max_bytes, networks)
+        types = ("video/", "image/") if isinstance(settings, ClipSettings) else ("image/",)
+        limits = Limits(settings.timeout_seconds, settings.max_bytes, networks, types)
         while (task := work.take()) is not None:
             _one(task, work, results, settings, limits)
         results.put(None)
@@ -82,7 +83,7 @@ def _one(
 ) -> None:
     row, again = task.item, None
     try:
-        outcome = square_jpeg(fetch(row.columns["url"], limits), settings.resolution, settings.max_pixels)
+        outcome = prepare_as(fetch(row.columns["url"], limits), settings)
     except FetchError as error:
         outcome = error.failure
         if error.failure in TRANSIENT and task.attempt < settings.retries:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -61,6 +61,11 @@ def _line(*fields: str) -> bytes:
 
 def read_index(folder: str | Path, start: int = 0, stop: int | None = None) -> list[Row]:
     """Rows of a data folder's index.tsv, or some of them; only the part asked for is read."""
+    return list(iterate_index(folder, start, stop))
+
+
+def iterate_index(folder: str | Path, start: int = 0, stop: int | None = None) -> Iterator[Row]:
+    """The same one after the other, so that memory stays flat."""
     path = Path(folder) / "index.tsv"
     if not path.is_file():
         raise ArtifactError(f"{path} does not exist; run `python -m mdm index` on this data set first")
@@ -68,7 +73,8 @@ def read_index(folder: str | Path, start: int = 0, stop: int | None = None) -> l
         names = stream.readline().decode().removesuffix("\n").split("\t")
         skip = _seek(stream, path, start) if start else 0
         lines = itertools.islice(stream, skip, None if stop is None else max(stop - start, 0) + skip)
-        return [_row(names, line) for line in lines]
+        for line in lines:
+            yield _row(names, line)
 
 
 def _seek(stream: IO[bytes], path: Path, start: int) -> int:

@@ -3,14 +3,15 @@
 Not on the number of ranks or of decoding threads, not on where a run was interrupted. Pictures are never mirrored:
 in scenes, and in many captions, left is not right.
 
-A picture that cannot be used is never silently lost: it is counted in `skipped`, told once, and the next usable
-sample of its shard (in the manifest's order, from the end back to the start) takes its place, everywhere alike.
+A picture that cannot be used is never silently lost: it is counted in `skipped`, told once, noted in a log that the
+manifest of a training stage sums up, and the next usable sample of its shard (in the manifest's order, from the end
+back to the start) takes its place, everywhere alike.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from mdm.data.classes import ClassLabel
 from mdm.data.decode import BadPicture, Policy
 from mdm.data.order import Order, draws
 from mdm.data.reader import Pictures
+from mdm.data.skipped import SkippedLog
 from mdm.manifest import ArtifactError
 
 if TYPE_CHECKING:
@@ -35,7 +37,8 @@ CACHE_BYTES = 4 * 2**30
 class Batch:
     """Samples by number: ids [B], images uint8 [B, 3, H, W], text [B, S, D], mask [B, S], classes [B] (or None).
 
-    Images lie in memory as they were decoded, channels last.
+    Images lie in memory as they were decoded, channels last. Clips are [B, T, 3, H, W]. In a joint batch `stills` are
+    pictures [b, 3, H, W] without a clip; everything but `images` then counts clips and stills, clips first.
     """
 
     ids: torch.Tensor
@@ -44,10 +47,20 @@ class Batch:
     mask: torch.Tensor | None
     classes: torch.Tensor | None
     captions: tuple[str, ...]
+    stills: torch.Tensor | None = None
 
     def signal(self) -> torch.Tensor:
         """The images as networks see them, float32 [B, 3, H, W] from -1 to 1, one channel after the other."""
-        return self.images.to(torch.float32, memory_format=torch.contiguous_format) / 127.5 - 1
+        return signal(self.images)
+
+    def still_signal(self) -> torch.Tensor | None:
+        """The same of the stills."""
+        return None if self.stills is None else signal(self.stills)
+
+
+def signal(images: torch.Tensor) -> torch.Tensor:
+    """Bytes as networks see them: float32 from -1 to 1."""
+    return images.to(torch.float32, memory_format=torch.contiguous_format) / 127.5 - 1
 
 
 class Loader:
@@ -68,6 +81,7 @@ class Loader:
         prefetch: bool = False,
         policy: Policy = "exact",
         cache_bytes: int = CACHE_BYTES,
+        skipped_log: SkippedLog | None = None,
     ) -> None:
         self.pictures = Pictures(data_dir)
         if batch_images < 1 or batch_images % world:
@@ -85,6 +99,7 @@ class Loader:
         self._order = Order(self.pictures.shard_samples, seed)
         #: why a picture was not used, by its number
         self.skipped: dict[int, str] = {}
+        self._skipped_log = skipped_log
         self._expected: set[int] = set()
         self._captions: dict[int, str] = {}
         self._classes: dict[int, int] = {}
@@ -98,7 +113,7 @@ class Loader:
 
     def _room(self, cache_bytes: int) -> np.ndarray | None:
         """Memory for the whole set at the resolution asked for, or None if that is over the budget."""
-        shape = (len(self.pictures), self._resolution, self._resolution, 3)
+        shape = (len(self.pictures), *self.pictures.shape(self._resolution))
         fits = np.prod(shape, dtype=np.int64) <= cache_bytes and not self.pictures.whole
         return np.empty(shape, dtype=np.uint8) if fits else None
 
@@ -160,34 +175,36 @@ class Loader:
             list(self._decoders.map(fill, range(self._workers)))
         text, mask = self._embeddings.lookup(captions) if self._embeddings is not None else (None, None)
         classes = torch.tensor([self._class(number) for number in ids.tolist()]) if self._class_label else None
-        return Batch(torch.from_numpy(ids), images.permute(0, 3, 1, 2), text, mask, classes, tuple(captions))
+        return Batch(torch.from_numpy(ids), images.movedim(-1, -3), text, mask, classes, tuple(captions))
 
     def _buffer(self, count: int) -> torch.Tensor:
-        """Memory for decoded pictures, uint8 [count, H, W, 3]."""
-        shape = (count, self._resolution, self._resolution, 3)
+        """Memory for decoded pictures, uint8 [count, H, W, 3], or clips."""
+        shape = (count, *self.pictures.shape(self._resolution))
         if self._pinned:
             return torch.empty(shape, dtype=torch.uint8, pin_memory=True)
         return torch.from_numpy(np.empty(shape, dtype=np.uint8))  # NumPy asks for large pages: fewer faults
 
     def _usable(self, wanted: int, shift: float) -> tuple[int, np.ndarray, str]:
         """The sample, or the first usable one after it in its shard: its number, pixels [H, W, 3] and caption."""
-        for number in self._candidates(wanted):
+        number, others = wanted, None
+        while number is not None:
             if number not in self.skipped:
                 try:
                     return number, *self._sample(number, shift)
                 except BadPicture as error:
-                    self._skip(number, str(error))
+                    self._skip(number, error)
+            others = others or iter(self.pictures.others(wanted))
+            number = next(others, None)
         raise ArtifactError(f"no picture of a whole shard can be used; the first: {self.skipped[wanted]}")
 
-    def _candidates(self, wanted: int) -> Iterator[int]:
-        yield wanted
-        yield from self.pictures.others(wanted)
-
-    def _skip(self, number: int, reason: str) -> None:
+    def _skip(self, number: int, error: BadPicture) -> None:
         with self._lock:
-            if number not in self.skipped:
-                self.skipped[number] = reason
-                print(f"warning: {reason}. It is left out; the next one of its shard is taken instead", flush=True)
+            if number in self.skipped:
+                return
+            self.skipped[number] = str(error)
+            print(f"warning: {error}. It is left out; the next one of its shard is taken instead", flush=True)
+            if self._skipped_log is not None:
+                self._skipped_log.add(number, self.pictures.key(number), error.reason, str(error))
 
     def _sample(self, number: int, shift: float) -> tuple[np.ndarray, str]:
         if number in self._captions:  # written last, so the pixels are there

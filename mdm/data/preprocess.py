@@ -1,6 +1,6 @@
 """From the bytes of any picture file to the picture that a shard stores, or the reason why there is none.
 
-    prepare(data, settings) -> Picture | str
+    prepare(data, settings) -> Picture | Failure
 
 The same bytes and settings give the same result, byte for byte (with the Pillow of the lock file). What is decided:
 
@@ -26,6 +26,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from mdm.config import Positive, Strict
+from mdm.data.failures import Failure
 from mdm.data.sources import Picture
 
 if TYPE_CHECKING:
@@ -73,27 +74,48 @@ class PictureSettings(Strict):
         return self
 
 
-def prepare(data: bytes, settings: PictureSettings) -> Picture | str:
+def prepare(data: bytes, settings: PictureSettings) -> Picture | Failure:
     """The picture as it is stored, or the reason why this file gives none."""
     found = pixels(data, settings)
-    return found if isinstance(found, str) else encode(found, settings)
+    return found if isinstance(found, Failure) else encode(found, settings)
 
 
-def pixels(data: bytes, settings: PictureSettings) -> np.ndarray | str:
+def pixels(data: bytes, settings: PictureSettings) -> np.ndarray | Failure:
     """The prepared picture as uint8 [H, W, 3], or the reason why this file gives none."""
+    loaded = _loaded(data, settings)
+    if isinstance(loaded, Failure):
+        return loaded
+    return finished(loaded, settings)
+
+
+def finished(picture: Image, settings: PictureSettings) -> np.ndarray | Failure:
+    """A decoded picture turned, coloured, cut and scaled: uint8 [H, W, 3]."""
+    turn = _orientation(picture)  # after loading: TIFFs then are turned already, and say so
+    coloured = _srgb(picture, picture.info.get("icc_profile"))
+    return coloured if isinstance(coloured, Failure) else np.asarray(_scaled(_turned(coloured, turn), settings))
+
+
+def _loaded(data: bytes, settings: PictureSettings) -> Image | Failure:
+    """The decoded file; its size is judged before a pixel is decoded."""
     from PIL import Image, UnidentifiedImageError
 
-    if not data:
-        return "empty file"
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
-            return _refusal(opened.size, settings) or _prepared(opened, settings)
+        opened = Image.open(io.BytesIO(data), formats=FORMATS)
+        if (refused := refusal(opened.size, settings)) is not None:
+            return refused
+        if settings.decode == "dct":
+            wanted, short = DCT_MARGIN * settings.resolution, min(opened.size)
+            opened.draft(None, tuple(wanted * side // short for side in opened.size))  # does nothing but to JPEGs
+        opened.load()
     except UnidentifiedImageError:
-        return "not a picture"
+        return Failure.NOT_A_PICTURE
     except Image.DecompressionBombError:
-        return _too_large(settings)
-    except DAMAGED:
-        return "damaged picture"
+        return Failure.TOO_MANY_PIXELS
+    except MemoryError:
+        raise
+    except Exception:  # decoders of damaged files raise whatever comes: struct.error, IndexError, SyntaxError, ...
+        return Failure.BROKEN_PICTURE
+    return opened
 
 
 def encode(picture: np.ndarray, settings: PictureSettings) -> Picture:
@@ -115,31 +137,15 @@ def clean_caption(text: str) -> str:
     return " ".join("".join(c for c in visible if unicodedata.category(c) != "Cf" or c == JOINER).split())
 
 
-def _refusal(size: tuple[int, int], settings: PictureSettings) -> str | None:
+def refusal(size: tuple[int, int], settings: PictureSettings) -> Failure | None:
     """Why a picture of this size is not wanted."""
     short, long = sorted(size)
     if short * long > settings.max_pixels:
-        return _too_large(settings)
+        return Failure.TOO_MANY_PIXELS
     if short < settings.resolution and not settings.enlarges:
-        return f"smaller than {settings.resolution} px"
-    if settings.max_aspect is not None and long > settings.max_aspect * short:
-        return f"more elongated than {settings.max_aspect:g} to 1"
-    return None
-
-
-def _too_large(settings: PictureSettings) -> str:
-    return f"more than {settings.max_pixels:,} pixels"
-
-
-def _prepared(opened: Image, settings: PictureSettings) -> np.ndarray | str:
-    if settings.decode == "dct":
-        short = min(opened.size)
-        wanted = DCT_MARGIN * settings.resolution
-        opened.draft(None, tuple(wanted * side // short for side in opened.size))  # JPEG only; others stay as they are
-    opened.load()
-    turn = _orientation(opened)  # after loading: TIFFs then are turned already, and say so
-    coloured = _srgb(opened, opened.info.get("icc_profile"))
-    return coloured if isinstance(coloured, str) else np.asarray(_scaled(_turned(coloured, turn), settings))
+        return Failure.TOO_SMALL
+    elongated = settings.max_aspect is not None and long > settings.max_aspect * short
+    return Failure.TOO_ELONGATED if elongated else None
 
 
 def _orientation(opened: Image) -> int:
@@ -160,23 +166,24 @@ def _turned(picture: Image, orientation: int) -> Image:
     return picture.transpose(turns[orientation]) if orientation in turns else picture
 
 
-def _srgb(picture: Image, profile: bytes | None) -> Image | str:
-    """Mode RGB in sRGB, transparent parts on white, or the reason why these colours cannot be read."""
+def _srgb(picture: Image, profile: bytes | None) -> Image | Failure:
+    """Mode RGB in sRGB, transparent parts on white."""
     from PIL import Image
 
-    if picture.mode == "F" or (picture.mode == "I" and not _fits_sixteen_bits(picture)):
-        return "more than 16 bits per channel"
-    if picture.mode == "LAB":
-        return "colours of mode LAB"
+    if picture.mode in ("F", "LAB") or (picture.mode == "I" and not _fits_sixteen_bits(picture)):
+        return Failure.UNKNOWN_COLOURS
     if picture.mode.startswith("I"):
         values = np.asarray(picture).astype(np.uint32)
         picture = Image.fromarray(((values + 128) // 257).astype(np.uint8))
-    if picture.has_transparency_data:
+    try:
+        if not picture.has_transparency_data:
+            return _converted(picture, profile)
         layers = picture.convert("RGBA")
         shown = Image.new("RGB", picture.size, "white")
         shown.paste(_converted(layers.convert("RGB"), profile), mask=layers.getchannel("A"))
         return shown
-    return _converted(picture, profile)
+    except ValueError:  # Pillow knows no way from this mode to RGB
+        return Failure.UNKNOWN_COLOURS
 
 
 def _fits_sixteen_bits(picture: Image) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from mdm.data.decode import BadPicture, Policy, decode_square, shrink
+from mdm.data.decode import BadPicture, Policy, decode_clip, decode_square, shrink
 from mdm.manifest import ArtifactError, read_json
 
 __all__ = ["BadPicture", "Pictures", "shrink"]
@@ -29,14 +29,33 @@ OPEN_SAMPLES = 4 * 65_536
 class _Shard:
     """One open tar and where its files lie; closed when the last reader lets go of it."""
 
-    def __init__(self, path: Path, record: dict[str, Any]) -> None:
-        files = record["files"]
+    def __init__(self, path: Path, record: dict[str, Any], left_out: Iterable[int] = ()) -> None:
+        gone = set(left_out)
+        files = [file for row, file in enumerate(record["files"]) if row not in gone]
         self.path, self.keys = path, np.array([file["key"] for file in files])
         self.places = {
             extension: np.array([file.get(extension, (0, -1)) for file in files], dtype=np.int64)
             for extension in dict.fromkeys(name for file in files for name in file if name != "key")
         }
+        self._spans = self._spans_of_samples(len(files))
         self._descriptor = os.open(path, os.O_RDONLY)
+
+    def _spans_of_samples(self, count: int) -> np.ndarray:
+        """What one read of a sample takes: where it begins, its size, and in it picture and caption, int64 [n, 6]."""
+        none = np.tile((0, -1), (count, 1))
+        start, size = np.max([none, *(self.places[name] for name in PICTURES if name in self.places)], axis=0).T
+        text, length = self.places.get("txt", none).T
+        start = np.where(size < 0, text, start)  # no picture: nothing is read in its place
+        size = np.maximum(size, 0)
+        first, end = np.minimum(start, text), np.maximum(start + size, text + length)
+        ends = (start + size - first, text + length - first)
+        return np.stack([first, end - first, start - first, ends[0], text - first, ends[1]], axis=1)
+
+    def sample(self, row: int) -> tuple[memoryview, str]:
+        """The picture (empty if there is none) and the caption of a sample, in one read and without a copy."""
+        first, size, start, end, text, text_end = self._spans[row].tolist()
+        data = self._bytes(first, size)
+        return memoryview(data)[start:end], data[text:text_end].decode()
 
     def read(self, row: int, extensions: Iterable[str]) -> dict[str, bytes]:
         """These files of a sample, those that it has, in one read."""
@@ -46,10 +65,14 @@ class _Shard:
             return {}
         first = min(offset for offset, _ in places.values())
         size = max(offset + length for offset, length in places.values()) - first
+        data = self._bytes(first, size)
+        return {name: data[offset - first : offset - first + length] for name, (offset, length) in places.items()}
+
+    def _bytes(self, first: int, size: int) -> bytes:
         data = os.pread(self._descriptor, size, first)
         if len(data) != size:
             raise ArtifactError(f"{self.path} is shorter than its record; make the data set again")
-        return {name: data[offset - first : offset - first + length] for name, (offset, length) in places.items()}
+        return data
 
     def expect(self) -> None:
         """Ask the system to read the whole file ahead, in one sweep."""
@@ -70,6 +93,8 @@ class Pictures:
         if missing:
             raise ArtifactError(f"{self.folder}/manifest.json lacks {', '.join(missing)}; make the data set again")
         self.resolution: int = self.manifest["resolution"]
+        #: frames of each sample in a set of clips, None in a set of pictures
+        self.frames: int | None = self.manifest.get("frames")
         #: whether pictures are stored whole (`crop: none`), so that a square can be cut where one likes
         self.whole = self.manifest.get("recipe", {}).get("settings", {}).get("crop") == "none"
         #: samples of each shard, in the order of their numbers
@@ -94,24 +119,37 @@ class Pictures:
         return json.loads(self._read(number, ("json",))["json"])["labels"]
 
     def image(self, number: int, resolution: int | None = None, policy: Policy = "exact") -> np.ndarray:
-        """A picture (its square in the middle) as uint8 [H, W, 3], averaged down to `resolution` if one is given."""
-        return self._decoded(number, self._read(number, PICTURES), resolution or self.resolution, policy, 0.5)
+        """A picture (its square in the middle) as uint8 [H, W, 3], averaged down to `resolution` if one is given.
+
+        A clip is uint8 [T, H, W, 3].
+        """
+        files = self._read(number, PICTURES)
+        data = next((files[name] for name in PICTURES if name in files), b"")
+        return self._decoded(number, data, resolution or self.resolution, policy, 0.5)
 
     def sample(
         self, number: int, resolution: int, policy: Policy = "exact", shift: float = 0.5
     ) -> tuple[np.ndarray, str]:
-        """A picture and its caption, from one read; of a picture stored whole, the square at `shift` (0 to 1)."""
-        files = self._read(number, (*PICTURES, "txt"))
-        return self._decoded(number, files, resolution, policy, shift), files["txt"].decode()
+        """A picture or clip and its caption, from one read; of a picture stored whole, the square at `shift` (0..1)."""
+        shard, row = self._place(number)
+        data, caption = shard.sample(row)
+        return self._decoded(number, data, resolution, policy, shift), caption
+
+    def shape(self, resolution: int) -> tuple[int, ...]:
+        """Of one sample, channels last."""
+        frames = (self.frames,) if self.frames else ()
+        return (*frames, resolution, resolution, 3)
 
     def _decoded(
-        self, number: int, files: dict[str, bytes], resolution: int, policy: Policy, shift: float
+        self, number: int, data: bytes | memoryview, resolution: int, policy: Policy, shift: float
     ) -> np.ndarray:
-        data = next((files[name] for name in PICTURES if name in files), b"")
         try:
+            if self.frames:
+                return decode_clip(data, self.resolution, self.frames, resolution, policy)
             return decode_square(data, self.resolution, resolution, policy, shift if self.whole else None)
         except BadPicture as error:
-            raise BadPicture(f"{self.folder}: picture {self.key(number)}: {error}; make the data set again") from None
+            where = f"{self.folder}: picture {self.key(number)}"
+            raise BadPicture(f"{where}: {error}; make the data set again", error.reason) from None
 
     def others(self, number: int) -> Iterable[int]:
         """The other samples of the same shard: those that follow, then those before."""
@@ -158,7 +196,7 @@ class Pictures:
             raise ArtifactError(
                 f"{path.with_suffix('.json')} is not the shard that the manifest lists; run `mdm manifest` again"
             )
-        return _Shard(path, record)
+        return _Shard(path, record, listed.get("left_out", ()))
 
     def close(self) -> None:
         """Give the file descriptors back."""

@@ -2,7 +2,9 @@
 
 Tars are byte for byte reproducible: sorted keys, fixed headers. Beside each stands {shard}.json with its hash,
 its failures by reason and by key, the hash of every picture, and where in the tar every file lies, so that readers
-need not scan the tar. While a shard is made its results are kept in {shard}.partial (mdm/data/journal.py).
+need not scan the tar. Duplicates are known when all shards are there: they stay in the tars, and the manifest lists
+their rows as `left_out`, which no reader shows. While a shard is made its results are kept in {shard}.partial
+(mdm/data/journal.py).
 """
 
 from __future__ import annotations
@@ -12,15 +14,19 @@ import io
 import json
 import tarfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
 from mdm.data import sources
+from mdm.data.clips import ClipSettings
+from mdm.data.decode import decode
+from mdm.data.duplicates import look
 from mdm.data.failures import Failure
 from mdm.data.index import index_data, read_index
 from mdm.data.journal import Journal, Stored
+from mdm.data.left_out import left_out
 from mdm.data.sources import Picture, Row
 from mdm.manifest import ArtifactError, Making, canonical, read_json, replacing, sha256_file, write_atomic
 
@@ -53,7 +59,7 @@ def write_shard(recipe_path: str | Path, shard: int) -> Path:
             journal.add(key, outcome)
         outcomes = {row.key: journal.outcomes.get(row.key, str(Failure.NO_ANSWER)) for row in rows}
         _check_success(outcomes, job.settings, f"{folder}, shard {shard}")
-        record = {"identity": identity, **_write_tar(path, rows, outcomes, journal, job.source.LICENCE)}
+        record = {"identity": identity, **_write_tar(path, rows, outcomes, journal, job)}
         write_atomic(path.with_suffix(".json"), json.dumps(record) + "\n")
         journal.remove()
     return path
@@ -69,23 +75,34 @@ def _is_whole(path: Path, identity: str) -> bool:
 
 
 def _write_tar(
-    path: Path, rows: list[Row], outcomes: dict[str, Stored | str], journal: Journal, licence: str
+    path: Path, rows: list[Row], outcomes: dict[str, Stored | str], journal: Journal, job: sources.Job
 ) -> dict[str, Any]:
     """The tar, streamed from the journal, and the record that stands beside it."""
     found = [(row, stored) for row in rows if isinstance(stored := outcomes[row.key], Stored)]
     failed = {key: outcome for key, outcome in outcomes.items() if isinstance(outcome, str)}
+    looks: list[str] = []
+
+    def pictures() -> Iterator[tuple[Row, Picture]]:
+        for row, stored in found:
+            picture = Picture(stored.extension, journal.read(stored))
+            if job.duplicates == "looks":
+                looks.append(f"{look(decode(picture.data)):016x}")
+            yield row, picture
+
     with replacing(path) as stream:
         hashing = _Hashing(stream)
-        files = pack(hashing, ((row, Picture(stored.extension, journal.read(stored))) for row, stored in found))
+        files = pack(hashing, pictures())
+    licences = Counter(row.columns.get("licence", job.source.LICENCE) for row, _ in found)
     return {
         "samples": len(found),
         "rows": len(rows),
         "failures": dict(Counter(failed.values()).most_common()),
-        "licences": dict(Counter(row.columns.get("licence", licence) for row, _ in found).most_common()),
+        "licences": dict(licences.most_common()),
         "sha256": hashing.sha256.hexdigest(),
         "bytes": hashing.size,
         "files": files,
         "hashes": [stored.sha256 for _, stored in found],
+        **({"looks": looks} if job.duplicates == "looks" else {}),
         "failed": failed,
     }
 
@@ -146,29 +163,48 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> int:
 def write_manifest(recipe_path: str | Path) -> dict[str, Any]:
     """Check every shard against its record and write manifest.json: what a training run trusts."""
     making, job = Making(recipe_path), sources.job(recipe_path)
-    recipe, folder = making.recipe, making.folder
+    folder, names = making.folder, sources.shard_names(making.recipe)
     shards, failures, licences = [], Counter[str](), Counter[str]()
-    for number, name in enumerate(sources.shard_names(recipe)):
-        record = _check_shard(folder / "shards" / f"{name}.tar", f"python -m mdm shard {recipe_path} --shard {number}")
-        failures.update(record["failures"])
-        licences.update(record["licences"])
-        shards.append({"file": f"shards/{name}.tar", **{key: record[key] for key in ("sha256", "samples", "bytes")}})
+
+    def records() -> Iterator[dict[str, Any]]:
+        for number, name in enumerate(names):
+            again = f"python -m mdm shard {recipe_path} --shard {number}"
+            record = _check_shard(folder / "shards" / f"{name}.tar", again)
+            failures.update(record["failures"])
+            licences.update(record["licences"])
+            shards.append(
+                {"file": f"shards/{name}.tar", **{key: record[key] for key in ("sha256", "samples", "bytes")}}
+            )
+            yield record
+
+    rows, duplicates = left_out(records(), job.duplicates)
+    for shard, gone in zip(shards, rows, strict=True):
+        if gone:
+            shard |= {"samples": shard["samples"] - len(gone), "left_out": gone}
     samples, asked = sum(shard["samples"] for shard in shards), job.settings.num_images
     facts = {
-        "source": recipe["source"],
+        "source": making.recipe["source"],
         "licence": job.source.LICENCE,
         "licences": dict(licences.most_common()),
         "resolution": job.settings.resolution,
+        **({"frames": job.settings.frames} if isinstance(job.settings, ClipSettings) else {}),
         "samples": samples,
         "fetched": asked,
-        "fetched_fraction": round(samples / asked, 6),
+        "fetched_fraction": round((samples + sum(duplicates.values())) / asked, 6),
         "failures": dict(failures.most_common()),
-        "digest": hashlib.sha256(" ".join(shard["sha256"] for shard in shards).encode()).hexdigest(),
+        **({"duplicates": duplicates} if job.duplicates != "none" else {}),
+        "digest": _digest(shards),
         "index_sha256": sha256_file(folder / "index.tsv"),
         "handling": job.handling,
         "shards": shards,
     }
     return making.finish(facts)
+
+
+def _digest(shards: list[dict[str, Any]]) -> str:
+    """What identifies the samples: the tars, and which of their rows are left out."""
+    parts = [" ".join([shard["sha256"], *map(str, shard.get("left_out", []))]) for shard in shards]
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
 
 def _check_shard(path: Path, again: str) -> dict[str, Any]:

@@ -13,14 +13,14 @@ import numpy as np
 from pydantic import Field
 
 from mdm.config import Positive
-from mdm.data.duplicates import look, look_alikes, repeated
+from mdm.data.duplicates import LOOK_DISTANCE, as_keys, look, look_alikes, repeated
+from mdm.data.failures import Failure
 from mdm.data.preprocess import PictureSettings, clean_caption, pixels, prepare
 from mdm.data.sources import Picture, Row
 from mdm.manifest import ArtifactError, sha256_file
 
 VERSION = 2
 LICENCE = "as the folder's owner says"
-LOOK_DISTANCE = 4  # of 64 bits
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
@@ -64,16 +64,15 @@ def _without_duplicates(hashes: dict[str, str], folder: Path, settings: FolderSe
     """The files to keep; of several that are the same, the first by name."""
     if settings.duplicates == "none":
         return list(hashes)
-    files = [file for file, again in zip(hashes, repeated(hashes.values()), strict=True) if not again]
+    files = [file for file, again in zip(hashes, repeated(as_keys(hashes.values())), strict=True) if not again]
     if settings.duplicates == "files":
         return files
-    looks = {file: look(found) for file in files if not isinstance(found := _pixels(folder / file, settings), str)}
-    alike = dict(zip(looks, look_alikes(list(looks.values()), LOOK_DISTANCE), strict=True))
-    return [file for file in files if not alike.get(file, False)]  # what cannot be read is reported with its shard
-
-
-def _pixels(path: Path, settings: FolderSettings) -> np.ndarray | str:
-    return pixels(path.read_bytes(), settings)
+    prepared = ((file, pixels((folder / file).read_bytes(), settings)) for file in files)
+    looks = {file: look(found) for file, found in prepared if not isinstance(found, Failure)}
+    alike = look_alikes(np.array(list(looks.values()), dtype=np.uint64), LOOK_DISTANCE)
+    # What cannot be read is reported with its shard.
+    gone = {file for file, again in zip(looks, alike.tolist(), strict=True) if again}
+    return [file for file in files if file not in gone]
 
 
 def _from_table(path: Path) -> dict[str, tuple[str, dict[str, int]]]:

@@ -10,6 +10,9 @@ and may have
     describe(settings) -> str             the rule in words, for the protocols that use the data set
     outside(settings) -> Iterator[(Path, sha256 | None)]          files of the user that must be there
 
+A source that cannot know before its pictures are there which of them are the same says
+    DUPLICATES_IN_MANIFEST = True         and has the setting `duplicates`: none, files or looks
+
 Fields of Settings with `exclude=True` do not determine the content (timeouts, where a list of known hash lies, how
 many failures are acceptable). They stay out of the recipe, hence out of its digest, and reach jobs by handling.json.
 """
@@ -40,6 +43,8 @@ SOURCES = {
     "coco": "mdm.data.source_coco",
     "imagenet": "mdm.data.source_imagenet",
     "ffhq": "mdm.data.source_ffhq",
+    "clip-folder": "mdm.data.source_clip_folder",
+    "captioned-clips": "mdm.data.source_clip_list",
 }
 
 
@@ -101,6 +106,11 @@ class Job:
     source: Source
     settings: Any
     handling: dict[str, Any]
+
+    @property
+    def duplicates(self) -> str:
+        """Which duplicates the manifest leaves out: none, files or looks."""
+        return self.settings.duplicates if getattr(self.source, "DUPLICATES_IN_MANIFEST", False) else "none"
 
 
 def job(recipe_path: str | Path) -> Job:

@@ -49,7 +49,7 @@ class Painter:
         self.resolutions = config.resolutions
         self._gammas = schedule.levels(self._diffusion, self.resolutions).to(device)
         if embeddings is None and recipe["text"]:
-            embeddings = Embeddings(root / recipe["text"] / "embeddings.safetensors")
+            embeddings = Embeddings(root / recipe["text"])
         self._embeddings = embeddings
         weights = load_weights(train / WEIGHTS)
         self.weights_hash = state_hash(weights)

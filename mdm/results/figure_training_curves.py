@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from mdm.results import style
 from mdm.results.collect import Artifacts, Evidence
 from mdm.results.metrics import short
 from mdm.results.quantity import NORMAL_QUANTILE
+from mdm.sizes import Size, in_order, parse_size
 
 SMOOTHING = 40  # a noisy training loss is averaged over this share (1/40) of its points
 
@@ -25,7 +26,7 @@ class Line:
     """The loss of one run and seed at one resolution along all its stages."""
 
     label: str
-    resolution: int
+    resolution: Size
     first_seed: bool
     images: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
@@ -38,7 +39,7 @@ def draw(evidence: Evidence, artifacts: Artifacts) -> Figure:
     lines, kind = training(evidence, artifacts)
     if not lines:
         return style.note("Nothing to draw yet: no stage has been trained.")
-    resolutions = sorted({line.resolution for line in lines})
+    resolutions = in_order({line.resolution for line in lines})
     drawn, grid = plt.subplots(
         len(resolutions), 2, figsize=(8.4, 0.9 + 2.1 * len(resolutions)), sharey="row", squeeze=False
     )
@@ -95,14 +96,14 @@ def training(evidence: Evidence, artifacts: Artifacts) -> tuple[list[Line], str]
 def _run_lines(
     run: Any, first_seed: bool, histories: dict[str, list[Any]], on_validation: bool
 ) -> list[Line]:
-    lines: dict[int, Line] = {}
+    lines: dict[Size, Line] = {}
     images, seconds = 0.0, 0.0
     for stage in run.stages:
         history = histories[stage.artifact]
         points = (
             _validation(history)
             if on_validation
-            else _smoothed(history, sorted(stage.resolutions, reverse=True))
+            else _smoothed(history, stage.resolutions[::-1])
         )
         for at_images, at_seconds, losses in points:
             for resolution, loss in losses.items():
@@ -112,22 +113,22 @@ def _run_lines(
                 line.losses.append(loss)
         draws = history[-1].get("validation_draws", {}) if history and on_validation else {}
         for resolution, values in draws.items():
-            line = lines[int(resolution)]
+            line = lines[parse_size(resolution)]
             line.ends.append((len(line.losses) - 1, NORMAL_QUANTILE * statistics.stdev(values)))
         images += stage.num_images
         seconds += history[-1]["seconds"] if history else 0.0
     return list(lines.values())
 
 
-def _validation(history: list[dict[str, Any]]) -> Iterator[tuple[float, float, dict[int, float]]]:
+def _validation(history: list[dict[str, Any]]) -> Iterator[tuple[float, float, dict[Size, float]]]:
     for line in history:
         if line.get("validation"):
-            yield line["images"], line["seconds"], {int(r): v for r, v in line["validation"].items()}
+            yield line["images"], line["seconds"], {parse_size(r): v for r, v in line["validation"].items()}
 
 
 def _smoothed(
-    history: list[dict[str, Any]], resolutions: list[int]
-) -> Iterator[tuple[float, float, dict[int, float]]]:
+    history: list[dict[str, Any]], resolutions: Sequence[Size]
+) -> Iterator[tuple[float, float, dict[Size, float]]]:
     """Running means of the per-level training losses; levels stand highest first."""
     window = max(1, len(history) // SMOOTHING)
     for end in range(window, len(history) + 1, window):
@@ -141,6 +142,6 @@ def _smoothed(
         yield part[-1]["images"], part[-1]["seconds"], means
 
 
-def _of_level(losses: Any, level: int, resolution: int) -> float | None:
+def _of_level(losses: Any, level: int, resolution: Size) -> float | None:
     """A level's loss from {"64": x} or from a list, highest resolution first."""
     return losses.get(str(resolution)) if isinstance(losses, dict) else losses[level]

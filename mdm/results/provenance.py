@@ -43,7 +43,7 @@ def _record(run: Any, stage: Any, artifacts: Artifacts) -> StageRecord:
     recipe = made.get("recipe")  # a manifest may hold the recipe or leave it to recipe.json
     recipe = recipe if isinstance(recipe, dict) else artifacts.json(stage.artifact, "recipe.json") or {}
     return StageRecord(
-        run.name, run.seed, stage.name, stage.artifact, " → ".join(map(str, sorted(stage.resolutions))),
+        run.name, run.seed, stage.name, stage.artifact, " → ".join(map(str, stage.resolutions)),
         stage.num_images, manifest is not None, made.get("seconds"), str(made.get("device", "—")),
         commit_text(made.get("git") or {}), recipe.get("data") or "—", recipe.get("parent") or "—",
     )  # fmt: skip

@@ -25,9 +25,17 @@ NEIGHBOUR_BIAS = 5.0
 class Encoder:
     """Captions to features [B, S, D], zero where mask [B, S] is zero."""
 
-    def __init__(self, model: torch.nn.Module, tokenize: Callable[[str], list[int]], device: str) -> None:
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        tokenize: Callable[[str], list[int]],
+        device: str,
+        stored: torch.dtype = torch.float16,
+    ) -> None:
         self.model = model.eval().requires_grad_(False).to(device)
         self.channels: int = model.config.d_model
+        #: how a cache holds the features
+        self.stored = stored
         self._tokenize, self._device = tokenize, device
 
     @torch.no_grad()
@@ -114,7 +122,10 @@ def _pretrained(settings: T5Settings, device: str) -> Encoder:
     from transformers import T5EncoderModel
 
     folder = _checked_folder(settings)
-    model, report = T5EncoderModel.from_pretrained(folder, local_files_only=True, output_loading_info=True)
+    model, report = T5EncoderModel.from_pretrained(
+        folder, local_files_only=True, output_loading_info=True, use_safetensors=True,
+        dtype=torch.bfloat16 if settings.precision == "bf16" else torch.float32,
+    )  # fmt: skip
     # The input embedding is stored once, as `shared`; its second name is not a missing tensor.
     missing = [key for key in report["missing_keys"] if key != "encoder.embed_tokens.weight"]
     if missing or report["mismatched_keys"]:
@@ -123,7 +134,7 @@ def _pretrained(settings: T5Settings, device: str) -> Encoder:
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.enable_truncation(settings.max_tokens)
-    return Encoder(model, lambda text: tokenizer.encode(text).ids, device)
+    return Encoder(model, lambda text: tokenizer.encode(text).ids, device, getattr(torch, settings.stored))
 
 
 def _checked_folder(settings: T5Settings) -> Path:
@@ -139,6 +150,12 @@ def _checked_folder(settings: T5Settings) -> Path:
             )
     if not weights:
         raise StudyError("encoder 't5': sha256 must name the weights (*.safetensors)")
+    # Files that the library would read beside or instead of those.
+    unnamed = [name for name in names if name.endswith((".safetensors", ".index.json")) and name not in settings.sha256]
+    if unnamed:
+        raise StudyError(
+            f"{folder} also has {', '.join(sorted(unnamed))}; name them in sha256, or take them out of the folder"
+        )
     for name, expected in settings.sha256.items():
         if name not in names:
             raise ArtifactError(f"{folder} has no {name}; it has {', '.join(sorted(names))}")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,15 @@ from torch import Tensor
 from mdm.config import DiffusionConfig, TrainConfig
 from mdm.data.classes import class_label
 from mdm.data.loader import Batch, Loader
+from mdm.data.skipped import SkippedLog
 from mdm.diffusion import noise
 from mdm.diffusion.loss import pyramid
 from mdm.manifest import results_root
-from mdm.sizes import Size
+from mdm.sizes import Size, as_clip
 from mdm.text.cache import Embeddings
+from mdm.train.joint import JointLoader, PaddedEmbeddings, clip_rows, padded_alike
+
+Lookup = Embeddings | PaddedEmbeddings
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,11 @@ class Examples:
     """Batches of one stage by image counter."""
 
     def __init__(
-        self, loader: Loader, embeddings: Embeddings | None, recipe: dict[str, Any], resolutions: tuple[Size, ...]
+        self,
+        loader: Loader | JointLoader,
+        embeddings: Lookup | None,
+        recipe: dict[str, Any],
+        resolutions: tuple[Size, ...],
     ) -> None:
         self._loader, self._resolutions, self._seed = loader, resolutions, recipe["seed"]
         self._diffusion = DiffusionConfig(**recipe["diffusion"])
@@ -80,7 +89,7 @@ class Examples:
         batch = self._loader.batch(images_seen)
         pictures = self._loader.images(images_seen)
         return Example(
-            pyramid(batch.signal(), self._resolutions),
+            pyramid(batch.signal(), self._resolutions, batch.still_signal()),
             noise.training_noises(self._diffusion, self._seed, pictures, self._resolutions),
             noise.training_times(self._diffusion, self._seed, pictures),
             *self._condition(batch, pictures),
@@ -104,14 +113,37 @@ class Examples:
 
 
 def training_examples(recipe_path: Path, recipe: dict[str, Any], resolutions: tuple[Size, ...]) -> Examples:
-    """The examples of a training stage."""
-    root, config = results_root(recipe_path), TrainConfig(**recipe["train"])
+    """The examples of a training stage; joint batches where it has `stills`."""
+    root, batch_images = results_root(recipe_path), recipe["train"]["batch_images"]
     embeddings = open_embeddings(root, recipe["text"])
-    loader = Loader(
-        root / recipe["data"], embeddings, config.batch_images, recipe["seed"], resolutions[0],
-        class_label=class_label(recipe), prefetch=True, workers=decoding_threads(), policy=config.decode,
-    )  # fmt: skip
+    open_loader = partial(_loader, recipe_path, recipe)
+    side = as_clip(resolutions[0]).resolution
+    if not recipe.get("stills"):
+        return Examples(open_loader("data", embeddings, batch_images, side), embeddings, recipe, resolutions)
+    still_embeddings = open_embeddings(root, recipe.get("stills_text"))
+    if embeddings and still_embeddings:
+        embeddings, still_embeddings = padded_alike(embeddings, still_embeddings)
+    clips, largest = clip_rows(recipe, resolutions), max(r for r in resolutions if isinstance(r, int))
+    loader = JointLoader(
+        open_loader("data", embeddings, clips, side),
+        open_loader("stills", still_embeddings, batch_images - clips, largest),
+        batch_images,
+        clips,
+    )
     return Examples(loader, embeddings, recipe, resolutions)
+
+
+def _loader(
+    recipe_path: Path, recipe: dict[str, Any], key: str, embeddings: Lookup | None, batch_images: int, side: int
+) -> Loader:
+    """Batches of one of the recipe's data sets, "data" or "stills"."""
+    role = {"data": "training", "stills": "stills"}[key]
+    return Loader(
+        results_root(recipe_path) / recipe[key], embeddings, batch_images, recipe["seed"], side,
+        class_label=class_label(recipe), prefetch=True, workers=decoding_threads(),
+        policy=TrainConfig(**recipe["train"]).decode,
+        skipped_log=SkippedLog(recipe_path.parent / "progress", role),
+    )  # fmt: skip
 
 
 def decoding_threads() -> int:
@@ -121,4 +153,4 @@ def decoding_threads() -> int:
 
 def open_embeddings(root: Path, text: str | None) -> Embeddings | None:
     """The embedded captions of a text artifact; none for an unconditional model."""
-    return Embeddings(root / text / "embeddings.safetensors") if text else None
+    return Embeddings(root / text) if text else None

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from mdm.config import ModelConfig
+from mdm.data.skipped import skipped
 from mdm.manifest import Making, read_json, results_root, write_atomic, write_json
 from mdm.model.checkpoints import save_weights, state_hash
 from mdm.train.checkpoint import read_checkpoint
 from mdm.train.start import WEIGHTS, identity
 from mdm.train.state import under
+
+ROLES = ("training", "stills", "validation")  # of the data sets that a stage reads
 
 
 def export(recipe_path: Path) -> None:
@@ -28,7 +31,9 @@ def export(recipe_path: Path) -> None:
     write_atomic(folder / "history.jsonl", history)
     hashes = {WEIGHTS[kind]: state_hash(state) for kind, state in states.items()}
     last = json.loads(history.splitlines()[-1])
-    making.finish({**_lineage(recipe_path, recipe), "weights": hashes, **_cost(last, states)}, _device())
+    left_out = {role: skipped(folder / "progress", role) for role in ROLES}
+    facts = {**_lineage(recipe_path, recipe), "weights": hashes, "skipped": left_out, **_cost(last, states)}
+    making.finish(facts, _device())
 
 
 def _lineage(recipe_path: Path, recipe: dict[str, Any]) -> dict[str, Any]:
@@ -37,9 +42,9 @@ def _lineage(recipe_path: Path, recipe: dict[str, Any]) -> dict[str, Any]:
     if recipe["parent"]:
         parent = read_json(results_root(recipe_path) / recipe["parent"] / "manifest.json")
         parent_hash = parent["weights"][WEIGHTS[recipe["start_from"]]]
-    resolutions = ModelConfig(**recipe["model"]).resolutions
+    resolutions = [r if isinstance(r, int) else str(r) for r in ModelConfig(**recipe["model"]).resolutions]
     return {
-        "resolutions": list(resolutions), "images": recipe["num_images"], "parent": recipe["parent"],
+        "resolutions": resolutions, "images": recipe["num_images"], "parent": recipe["parent"],
         "parent_hash": parent_hash,
         **{f"{key}_digest": value for key, value in identity(recipe_path, recipe).items() if key != "recipe"},
     }  # fmt: skip

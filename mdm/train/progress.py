@@ -38,9 +38,6 @@ class Mark:
     waited: float
 
 
-BEAT_SECONDS = 20
-
-
 class Progress:
     """Averages losses between ticks; ticks are at fixed image counts, so a resumed log equals an unbroken one."""
 

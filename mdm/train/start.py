@@ -58,6 +58,10 @@ def identity(recipe_path: Path, recipe: dict[str, Any]) -> dict[str, Any]:
     """What a checkpoint belongs to: its stage, and the very bytes of data and text it was trained on."""
     root = results_root(recipe_path)
     found = {"recipe": recipe_path.parent.name, "data": read_json(root / recipe["data"] / "manifest.json")["digest"]}
+    if recipe.get("stills"):
+        found["stills"] = read_json(root / recipe["stills"] / "manifest.json")["digest"]
+    if recipe.get("stills_text"):
+        found["stills_text"] = read_json(root / recipe["stills_text"] / "manifest.json")["sha256"]
     if recipe["text"]:
         found["text"] = read_json(root / recipe["text"] / "manifest.json")["sha256"]
     return found

@@ -12,10 +12,11 @@ from torch import Tensor
 from mdm.config import DiffusionConfig, ModelConfig, TrainConfig
 from mdm.data.classes import class_label
 from mdm.data.loader import Loader
+from mdm.data.skipped import SkippedLog
 from mdm.diffusion import noise
 from mdm.diffusion.loss import pyramid, training_loss
 from mdm.manifest import results_root
-from mdm.sizes import Size, shape
+from mdm.sizes import Size, as_clip, shape
 from mdm.train.example import Example, open_embeddings
 from mdm.train.state import TrainingState
 
@@ -71,10 +72,12 @@ def open_validation(
         return None
     root, diffusion = results_root(recipe_path), DiffusionConfig(**recipe["diffusion"])
     embeddings = open_embeddings(root, recipe["validation_text"])
-    label = class_label(recipe)
-    batch = Loader(root / recipe["validation"], embeddings, NUM_IMAGES, SEED, resolutions[0], class_label=label).batch(
-        0
-    )
+    loader = Loader(
+        root / recipe["validation"], embeddings, NUM_IMAGES, SEED, as_clip(resolutions[0]).resolution,
+        class_label=class_label(recipe),
+        skipped_log=SkippedLog(recipe_path.parent / "progress", "validation"),
+    )  # fmt: skip
+    batch = loader.batch(0)
     pictures = range(len(batch.images))
     # Evenly spread instead of drawn: 64 random times would make the number depend on their luck.
     times = noise.spread_times(diffusion, len(batch.images))

@@ -55,6 +55,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def good(self, rest, _):
         self.answer(jpeg(40, (sum(rest.encode()) * 37 % 256, 30, 30)))
 
+    def any(self, rest, _):
+        self.answer(self.server.files[rest])
+
+    def film(self, rest, _):
+        self.answer(self.server.files[rest], "video/mp4")
+
     def untyped(self, *_):
         self.answer(jpeg(40), None)
 
@@ -125,7 +131,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 class PictureServer(http.server.ThreadingHTTPServer):
-    """`asked` counts requests by path; `healed` ends the troubles of busy addresses."""
+    """`asked` counts requests by path; `healed` ends the troubles of the busy; `files` are what /any-NAME gives."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -134,6 +140,7 @@ class PictureServer(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.lock, self.asked = threading.Lock(), Counter()
         self.delay, self.healed, self.ended = 0.0, False, False
+        self.files = {}
 
     @property
     def base(self):

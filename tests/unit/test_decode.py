@@ -1,6 +1,7 @@
 """Decoding of stored pictures: the same pixels whichever decoder, exact means, and damage is noticed."""
 
 import io
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -38,12 +39,22 @@ def test_grey_jpegs_and_pngs():
         np.testing.assert_array_equal(decode(data), by_pillow(data))
 
 
-@pytest.mark.parametrize("step", [2, 3, 4, 5, 6, 7, 8, 12, 16])
+@pytest.mark.parametrize("step", [2, 3, 4, 5, 6, 7, 8, 12, 16, 32])
 def test_means_are_exact_with_halves_to_even(step):
     rng = np.random.default_rng(step)
     for values in (rng.integers(0, 256, (8 * step, 8 * step, 3)), rng.integers(0, 2, (8 * step, 8 * step, 3)) * 255):
         blocks = values.reshape(8, step, 8, step, 3).astype(np.float64).mean(axis=(1, 3))
         np.testing.assert_array_equal(shrink(values.astype(np.uint8), 8), np.rint(blocks))
+
+
+def test_threads_do_not_share_the_memory_of_sums():
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 256, (64, 64, 3)).astype(np.uint8) for _ in range(200)]
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda picture: shrink(picture, 16), pictures))
+    for picture, mean in zip(pictures, found, strict=True):
+        np.testing.assert_array_equal(mean, shrink(picture, 16))
+    assert not np.shares_memory(found[0], found[1])
 
 
 def test_damage_is_noticed():

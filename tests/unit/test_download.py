@@ -1,5 +1,6 @@
 """Fetching data sets from lists of addresses, against a real server on this machine."""
 
+import io
 import json
 import os
 import random
@@ -10,13 +11,18 @@ import sys
 import tarfile
 import time
 
+import numpy as np
 import pytest
 from picture_server import jpeg, serving
+from PIL import Image
+from test_preprocess import saved, smooth
 from test_shards import make_recipe
 
 from mdm import study
 from mdm.config import StudyError
 from mdm.data import sources
+from mdm.data.loader import Loader
+from mdm.data.preprocess import PictureSettings, pixels
 from mdm.data.reader import Pictures
 from mdm.data.shards import index_data, read_index, write_manifest, write_shard, write_shards
 from mdm.data.sources import Picture
@@ -113,7 +119,7 @@ def test_a_source_that_forgets_rows_is_noticed(tmp_path, monkeypatch):
 
 
 def test_an_error_of_the_program_ends_the_shard(server, tmp_path, monkeypatch):
-    monkeypatch.setattr("mdm.data.fetch_many.square_jpeg", lambda *_: 1 / 0)
+    monkeypatch.setattr("mdm.data.fetch_many.prepare_as", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_shard(indexed(tmp_path, server.base, NAMES), 0)
 
@@ -189,6 +195,71 @@ def test_settings_that_img2dataset_ignores_are_refused(tmp_path):
         sources.resolve("cc12m", {**listed, "allowed_networks": ["ten"]}, "here")
 
 
+def test_settings_of_pictures_are_refused_too(tmp_path):
+    listed = write_list(tmp_path, "http://localhost", NAMES)
+    with pytest.raises(StudyError, match="img2dataset does not obey resize, stored"):
+        sources.resolve("cc12m", {**listed, "fetcher": "img2dataset", "resize": "area", "stored": "png"}, "here")
+    with pytest.raises(StudyError, match="max_pixels"):
+        sources.resolve("cc12m", {**listed, "max_pixels": 10**9}, "here")
+
+
+def test_fetched_pictures_are_prepared_like_those_of_a_folder(server, tmp_path):
+    names = ["any-turned", "any-clear", "any-cmyk", "any-sixteen", "any-grey", "any-wide", "any-profile"]
+    rng = np.random.default_rng(1)
+    noise = Image.fromarray(rng.integers(0, 256, (40, 48, 3), dtype=np.uint8))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    server.files = {
+        "turned": saved(noise, "JPEG", exif=turned, quality=95), "clear": saved(noise.convert("RGBA"), "PNG"),
+        "cmyk": saved(noise.convert("CMYK"), "JPEG"), "grey": saved(noise.convert("L"), "WEBP", lossless=True),
+        "sixteen": saved(Image.fromarray(rng.integers(0, 65536, (40, 40), dtype=np.uint16)), "PNG"),
+        "wide": saved(Image.new("RGB", (400, 40)), "PNG"),
+        "profile": saved(noise, "JPEG", icc_profile=other_profile()),
+    }  # fmt: skip
+    wanted = {"resize": "area", "crop": "none", "stored": "png", "max_aspect": 3.0}
+    path = indexed(tmp_path, server.base, names, min_success=0.5, clean_captions=True, **wanted)
+    write_shard(path, 0)
+    assert write_manifest(path)["failures"] == {"too elongated": 1}
+    pictures, settings = Pictures(path.parent), PictureSettings(resolution=32, **wanted)
+    for number, name in enumerate(name for name in names if name != "any-wide"):
+        whole = pixels(server.files[name.removeprefix("any-")], settings)
+        stored = pictures._read(number, ("png",))["png"]
+        np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(stored))), whole)
+
+
+def other_profile():
+    from PIL import ImageCms
+
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("XYZ")).tobytes()
+
+
+@pytest.mark.parametrize(("rule", "kept"), [("none", "0123456789"), ("files", "01245789"), ("looks", "0124579")])
+def test_duplicates_across_shards(server, tmp_path, rule, kept):
+    """The first by (shard, row) stays, whoever made its shard first."""
+    different = [smooth(64, 64, seed) for seed in range(7)]
+    server.files = {str(k): saved(different[k]) for k in range(3)}
+    server.files |= {"3": saved(different[1]), "4": saved(different[3]), "5": saved(different[4])}
+    server.files |= {"6": saved(different[0]), "7": saved(different[5]), "9": saved(different[6])}
+    server.files["8"] = saved(different[2].resize((80, 80)), "JPEG", quality=80)
+    digests = []
+    for order in ([0, 1, 2], [2, 0, 1]):
+        folder = tmp_path / f"first{order[0]}"
+        folder.mkdir()
+        path = indexed(folder, server.base, [f"any-{k}" for k in range(10)], 4, duplicates=rule)
+        for shard in order:
+            write_shard(path, shard)
+        manifest = write_manifest(path)
+        digests.append(manifest["digest"])
+    pictures = Pictures(path.parent)
+    assert digests[0] == digests[1]
+    assert "".join(pictures.caption(number)[-2] for number in range(len(pictures))) == kept
+    assert sum(pictures.shard_samples) == manifest["samples"] == len(kept) and manifest["fetched_fraction"] == 1
+    expected = {"files": {"files": 2}, "looks": {"files": 2, "looks": 1}}
+    assert manifest.get("duplicates") == expected.get(rule)
+    ids = Loader(path.parent, None, len(kept), 0, 32).batch(0)
+    assert sorted(caption[-2] for caption in ids.captions) == list(kept)
+
+
 def test_the_list_itself_may_come_from_an_address(tmp_path):
     settings = write_list(tmp_path, "http://localhost", NAMES, header=False)
     settings["index"] = (tmp_path / "list.tsv").as_uri()
@@ -227,4 +298,4 @@ def test_bad_lists_are_refused(tmp_path):
 
 def test_recipes_are_plain_json(tmp_path):
     path = make_recipe(tmp_path, "cc12m", **write_list(tmp_path, "http://localhost", NAMES))
-    assert read_json(path)["settings"]["version"] == 2
+    assert read_json(path)["settings"]["version"] == 3

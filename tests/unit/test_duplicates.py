@@ -1,5 +1,6 @@
 """Duplicates are found whatever the order of comparison; looks survive what files of one picture differ in."""
 
+import hashlib
 import io
 
 import numpy as np
@@ -9,19 +10,20 @@ from test_preprocess import saved, smooth
 from test_shards import make_data
 
 from mdm.config import StudyError
-from mdm.data.duplicates import look, look_alikes, repeated
+from mdm.data.duplicates import LOOK_DISTANCE, as_keys, look, look_alikes, repeated
 from mdm.data.reader import Pictures
-from mdm.data.source_folder import LOOK_DISTANCE
 
 
 def test_repeated():
-    assert repeated(["a", "b", "a", "c", "b"]) == [False, False, True, False, True]
+    hashes = [hashlib.sha256(text.encode()).hexdigest() for text in "abacb"]
+    assert repeated(as_keys(hashes)).tolist() == [False, False, True, False, True]
+    assert repeated(as_keys([])).tolist() == []
 
 
 @pytest.mark.parametrize("distance", [0, 1, 3, 6, 12])
 def test_look_alikes_equal_the_comparison_of_all(distance):
     rng = np.random.default_rng(distance)
-    looks = [int(value) for value in rng.integers(0, 2**63, 40)]
+    looks = [int(value) for value in rng.integers(0, 2**64, 40, dtype=np.uint64)]
     for _ in range(160):
         flipped = rng.choice(64, rng.integers(0, 2 * distance + 2), replace=False).tolist()
         looks.append(looks[int(rng.integers(len(looks)))] ^ sum(1 << bit for bit in flipped))
@@ -29,7 +31,20 @@ def test_look_alikes_equal_the_comparison_of_all(distance):
     for value in looks:
         expected.append(any((value ^ other).bit_count() <= distance for other in kept))
         kept += [] if expected[-1] else [value]
-    assert look_alikes(looks, distance) == expected and any(expected)
+    assert look_alikes(np.array(looks, dtype=np.uint64), distance).tolist() == expected and any(expected)
+
+
+def test_look_alikes_of_a_large_set_with_crowds():
+    """Of 200,000 looks, some nearly flat: those that were planted are found, the others are not."""
+    rng = np.random.default_rng(0)
+    looks = rng.integers(0, 2**64, 200_000, dtype=np.uint64)
+    looks[1000:3000] &= rng.integers(0, 2**8, 2000, dtype=np.uint64)  # share 56 bits
+    originals = rng.choice(np.arange(5000, 100_000), 500, replace=False)
+    copies = rng.choice(np.arange(100_000, 200_000), 500, replace=False)
+    looks[copies] = looks[originals] ^ np.uint64(0b1000_0100_0000_0001) ^ np.uint64(1 << 60)
+    gone = look_alikes(looks, 4)
+    assert gone[copies].all() and not gone[originals].any()
+    assert gone.sum() - gone[1000:3000].sum() == 500 and gone[1000:3000].sum() > 1900
 
 
 def test_looks_survive_scaling_and_compression():

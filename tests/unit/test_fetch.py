@@ -14,7 +14,6 @@ from mdm.data.fetch import FetchError, Limits, fetch
 from mdm.data.fetch_img2dataset import reason
 from mdm.data.host_queue import HostQueue
 from mdm.data.public_address import may_contact
-from mdm.data.square import square_jpeg
 
 HERE = [ipaddress.ip_network("127.0.0.1/32")]
 
@@ -133,46 +132,6 @@ def test_reasons_of_the_other_fetcher_use_the_same_words():
     assert reason("HTTP Error 404: Not Found") == "http 404" and of_status(502) == "http 5xx"
     assert reason("<urlopen error timed out>") == "timeout" and reason("image too small") == "too small"
     assert reason("Image decoding error") == "not a picture" and reason("what?") == "other"
-
-
-def encoded(picture, **options):
-    import io
-
-    stream = io.BytesIO()
-    picture.save(stream, **options)
-    return stream.getvalue()
-
-
-def test_pictures_are_cut_the_same_way_each_time():
-    import io
-
-    from PIL import Image
-
-    wide = Image.new("RGB", (90, 40), "red")
-    wide.paste("blue", (0, 0, 20, 40))
-    first = square_jpeg(encoded(wide, format="PNG"), 32, 10**6)
-    assert first == square_jpeg(encoded(wide, format="PNG"), 32, 10**6)
-    cut = Image.open(io.BytesIO(first.data))
-    assert cut.size == (32, 32) and cut.getpixel((1, 16))[0] > 240  # the blue margin is outside the centre
-    turned = Image.Exif()
-    turned[0x0112] = 3
-    upside = Image.new("RGB", (40, 40), "red")
-    upside.paste("blue", (0, 0, 40, 20))
-    data = square_jpeg(encoded(upside, format="JPEG", exif=turned), 32, 10**6).data
-    assert Image.open(io.BytesIO(data)).getpixel((16, 2))[0] > 200  # what was below is above
-    clear = square_jpeg(encoded(Image.new("RGBA", (40, 40), (255, 0, 0, 0)), format="PNG"), 32, 10**6)
-    assert min(Image.open(io.BytesIO(clear.data)).getpixel((5, 5))) > 250
-
-
-@pytest.mark.parametrize(
-    ("data", "failure"),
-    [
-        (b"", "not a picture"), (b"<svg/>", "not a picture"), (jpeg(400)[:900], "broken picture"),
-        (jpeg(31), "too small"), (jpeg(500), "too many pixels"),
-    ],
-)  # fmt: skip
-def test_pictures_that_cannot_be_used(data, failure):
-    assert square_jpeg(data, 32, 200_000) == failure
 
 
 def test_a_host_has_so_many_lanes_and_others_do_not_wait():

@@ -11,6 +11,7 @@ from test_shards import make_data
 
 from mdm.data.loader import Loader
 from mdm.data.reader import Pictures, shrink
+from mdm.data.skipped import SkippedLog, skipped
 from mdm.manifest import ArtifactError
 from mdm.text import cache, encoder
 
@@ -93,8 +94,8 @@ def test_bad_requests_are_refused(folder):
 def test_text_comes_with_the_pictures(folder, tmp_path):
     small = encoder.load({"name": "tiny-t5", "settings": {"channels": 8, "layers": 1, "heads": 2}})
     pictures = Pictures(folder)
-    cache.write(tmp_path / "e.safetensors", [pictures.caption(k) for k in range(20)], small)
-    embeddings = cache.Embeddings(tmp_path / "e.safetensors")
+    cache.write(tmp_path, [pictures.caption(k) for k in range(20)], small)
+    embeddings = cache.Embeddings(tmp_path)
     batch = Loader(folder, embeddings, 4, 0, 16).batch(0)
     features, mask = embeddings.lookup(batch.captions)
     assert torch.equal(batch.text, features) and torch.equal(batch.mask, mask) and batch.text.shape[2] == 8
@@ -168,6 +169,18 @@ def test_bad_pictures_are_counted_and_replaced_by_the_rule(folder, tmp_path, cap
     halves = [loader(copy, batch=20, rank=rank, world=2).batch(0).ids.tolist() for rank in range(2)]
     assert halves[0] + halves[1] == expected
     np.testing.assert_array_equal(found.images[expected.index(5)].permute(1, 2, 0), Pictures(folder).image(5))
+
+
+def test_bad_pictures_are_noted_over_restarts_and_kills(folder, tmp_path):
+    copy, notes = damaged_copy(folder, tmp_path / "copy", {3: 5, 15: 8}), tmp_path / "notes"
+    for start in (0, 20):
+        loader(copy, batch=20, skipped_log=SkippedLog(notes, "training")).batch(start)
+        with (notes / "skipped-training-0.jsonl").open("a") as stream:
+            stream.write('{"number": 7, "rea')  # a kill in the middle of a line
+    loader(copy, batch=20, rank=1, world=2, skipped_log=SkippedLog(notes, "training", rank=1)).batch(0)
+    expected = {"samples": 2, "reasons": {"not a picture": 2}, "keys": ["00000003", "00000015"]}
+    assert skipped(notes, "training") == expected
+    assert skipped(notes, "validation") == {"samples": 0, "reasons": {}, "keys": []}
 
 
 def test_a_shard_without_any_usable_picture_is_an_error(folder, tmp_path):

@@ -342,9 +342,16 @@ def test_tensors_that_are_no_clips_are_refused() -> None:
             network([wrong, pictures[1]], times, *some_text(2))
 
 
-def test_a_study_cannot_ask_for_clips() -> None:
+def test_a_study_names_levels_of_clips_by_frames_and_side() -> None:
     from mdm.config import NetworkConfig, StageConfig
 
-    network = NetworkConfig(levels={8: {"channels": [32], "resnets": [1], "video": {"frames": 4}}})
-    with pytest.raises(StudyError, match=r"levels.8.video: no data source of a study has clips"):
-        stage_model(network, StageConfig(resolutions=(8,), num_images=8), None, "study")
+    film = {"channels": [32, 32, 32], "resnets": [1, 1, 1], "video": {"attention": [1, 1, 0]}}
+    small = {"channels": [32], "resnets": [1], "attention": [1]}
+    network = NetworkConfig(levels={"4x8": film, 8: small})
+    found = stage_model(network, StageConfig(resolutions=("4x8", 8), num_images=8), None, "study")
+    assert found.resolutions == (Clip(4, 8), 8) and found.levels[1].video.attention == (1, 1, 0)
+    wrong = NetworkConfig(levels={8: {**small, "video": {"frames": 4}}})
+    with pytest.raises(StudyError, match=r"levels\.8\.video: name the level FRAMESx8, for example 16x8"):
+        stage_model(wrong, StageConfig(resolutions=(8,), num_images=8), None, "study")
+    with pytest.raises(StudyError, match=r"no level 16x8 in model\.levels"):
+        stage_model(network, StageConfig(resolutions=(8, "16x8"), num_images=8), None, "study")

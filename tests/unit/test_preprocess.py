@@ -95,8 +95,8 @@ def test_more_bits_are_a_reason():
     deep = Image.fromarray(np.full((16, 16), 70000, dtype=np.int32))
     floating = Image.fromarray(np.full((16, 16), 0.5, dtype=np.float32))
     for picture in (deep, floating):
-        assert prepared(saved(picture, "TIFF")) == "more than 16 bits per channel"
-    assert prepared(saved(Image.new("LAB", (16, 16)), "TIFF")) == "colours of mode LAB"
+        assert prepared(saved(picture, "TIFF")) == "unknown colours"
+    assert prepared(saved(Image.new("LAB", (16, 16)), "TIFF")) == "unknown colours"
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
@@ -142,13 +142,13 @@ def swap_red_and_green(profile):
 def test_bytes_that_are_no_picture_are_reasons():
     good = saved(smooth(64, 64), "JPEG", quality=95)
     whole_png = saved(smooth(64, 64))
-    assert prepared(b"") == "empty file"
+    assert prepared(b"") == "not a picture"
     assert prepared(b"<html>not found</html>") == "not a picture"
     assert prepared(b"\x00" * 1000) == "not a picture"
     assert prepared(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n") == "not a picture"
     for whole in (good, whole_png):
         for share in (0.3, 0.6, 0.9):
-            assert prepared(whole[: int(len(whole) * share)]) == "damaged picture"
+            assert prepared(whole[: int(len(whole) * share)]) == "broken picture"
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -164,14 +164,14 @@ def test_random_damage_never_raises():
 
 
 def test_bombs_are_refused_before_decoding():
-    assert prepared(raw_png(60_000, 60_000, 8, 2, b"")) == "more than 64,000,000 pixels"
-    assert prepared(raw_png(9_000, 9_000, 8, 2, b"")) == "more than 64,000,000 pixels"
-    assert prepared(saved(smooth(64, 64)), max_pixels=4000) == "more than 4,000 pixels"
+    assert prepared(raw_png(60_000, 60_000, 8, 2, b"")) == "too many pixels"
+    assert prepared(raw_png(9_000, 9_000, 8, 2, b"")) == "too many pixels"
+    assert prepared(saved(smooth(64, 64)), max_pixels=4000) == "too many pixels"
 
 
 def test_filters_by_size_and_aspect():
-    assert prepared(saved(smooth(64, 15))) == "smaller than 16 px"
-    assert prepared(saved(smooth(64, 20)), max_aspect=3) == "more elongated than 3 to 1"
+    assert prepared(saved(smooth(64, 15))) == "too small"
+    assert prepared(saved(smooth(64, 20)), max_aspect=3) == "too elongated"
     assert prepared(saved(smooth(60, 20)), max_aspect=3).shape == (16, 16, 3)
 
 

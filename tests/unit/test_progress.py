@@ -116,7 +116,7 @@ def test_waiting_counts_the_fetching_alone():
 
 
 def test_numbers_by_path():
-    line = {"images": 4, "loss": 1.0, "losses": {"64": 2.0, "16": None}, "validation": {"64": [3.0]}}
+    line = {"images": 4, "loss": 1.0, "losses": {"64": 2.0, "16": None}, "validation": {"64": 3.0}}
     assert flat(line) == {"loss": 1.0, "losses/64": 2.0, "validation/64": 3.0}
 
 

@@ -179,7 +179,7 @@ def test_folder_source_refuses_what_does_not_fit(tmp_path):
     folder = folder_of_pictures(tmp_path / "mine")
     with pytest.raises(ArtifactError, match="num_images is 5"):
         make_data(tmp_path, source="folder", path=str(folder), num_images=5)
-    with pytest.raises(ArtifactError, match=r"only 0 of 3 .*smaller than 64 px"):
+    with pytest.raises(ArtifactError, match=r"only 0 of 3 .*too small"):
         make_data(tmp_path, source="folder", path=str(folder), num_images=3, resolution=64)
     with pytest.raises(ArtifactError, match="no folder"):
         make_data(tmp_path, source="folder", path=str(tmp_path / "none"), num_images=3)

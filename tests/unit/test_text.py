@@ -7,6 +7,7 @@ from mdm.config import StudyError
 from mdm.data.scenes import vocabulary
 from mdm.manifest import ArtifactError, digest, sha256_file, write_atomic, write_json
 from mdm.text import ENCODER_VERSION, cache, encoder
+from mdm.text.settings import T5Settings
 from mdm.text.words import EOS, SPARE_IDS, WordTokenizer
 
 TINY = {"name": "tiny-t5", "settings": {"channels": 32, "layers": 2, "heads": 4, "seed": 0, "max_tokens": 16}}
@@ -137,6 +138,26 @@ def test_missing_tensors_are_an_error(tmp_path):
         encoder.load(t5_spec(tmp_path))
 
 
+def test_weights_that_the_study_does_not_name_are_refused(tmp_path):
+    spec = real_t5(tmp_path)
+    (tmp_path / "model-00001-of-00002.safetensors").write_bytes(b"")
+    (tmp_path / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(StudyError, match=r"also has model-00001.*model\.safetensors\.index\.json"):
+        encoder.load(spec)
+
+
+def test_large_encoders_may_compute_and_store_otherwise(tmp_path):
+    spec = real_t5(tmp_path)
+    exact = encoder.load(spec).encode(["a red"])[0]
+    spec["settings"] |= {"precision": "bf16", "stored": "bfloat16"}
+    coarse = encoder.load(spec)
+    assert coarse.stored == torch.bfloat16 and next(coarse.model.parameters()).dtype == torch.bfloat16
+    torch.testing.assert_close(coarse.encode(["a red"])[0], exact, atol=0.1, rtol=0.05)
+    assert T5Settings(**spec["settings"]).model_dump() == spec["settings"]
+    plain = {key: value for key, value in spec["settings"].items() if key not in ("precision", "stored")}
+    assert T5Settings(**plain).model_dump() == plain, "a recipe without these choices must keep its digest"
+
+
 def test_wrong_or_missing_files_are_errors(tmp_path):
     spec = real_t5(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{}")
@@ -153,30 +174,27 @@ def test_wrong_or_missing_files_are_errors(tmp_path):
 
 
 def test_cache_returns_what_the_encoder_gave(tiny, tmp_path):
-    path = tmp_path / "e.safetensors"
-    assert cache.write(path, [*CAPTIONS, CAPTIONS[0], 'say "ü"'], tiny) == {
-        "captions": 4,
-        "tokens": 19,
-        "channels": 32,
-    }
-    embeddings = cache.Embeddings(path)
+    counts = cache.write(tmp_path, [*CAPTIONS, CAPTIONS[0], 'say "ü"'], tiny)
+    assert {k: counts[k] for k in ("captions", "tokens", "channels")} == {"captions": 4, "tokens": 19, "channels": 32}
+    embeddings = cache.Embeddings(tmp_path)
     features, mask = embeddings.lookup(CAPTIONS)
     wanted, wanted_mask = tiny.encode(CAPTIONS)
     torch.testing.assert_close(features, wanted, atol=2e-3, rtol=2e-3)
-    assert torch.equal(mask, wanted_mask) and features.dtype == torch.float32
+    assert torch.equal(mask, wanted_mask) and features.dtype == torch.float32 and len(embeddings) == 4
     assert embeddings.lookup([""])[0].shape == (1, 9, 32) and 'say "ü"' in embeddings
 
 
 def test_cache_is_reproducible(tiny, tmp_path):
-    cache.write(tmp_path / "a", CAPTIONS, tiny)
-    cache.write(tmp_path / "b", reversed(CAPTIONS), tiny)
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    for name, captions in (("a", CAPTIONS), ("b", CAPTIONS[::-1])):
+        cache.write(tmp_path / name, captions, tiny)
+    for file in ("lookup.safetensors", "shards/00000.safetensors"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
 
 def test_a_missing_caption_is_named(tiny, tmp_path):
-    cache.write(tmp_path / "e", CAPTIONS, tiny)
+    cache.write(tmp_path, CAPTIONS, tiny)
     with pytest.raises(ArtifactError, match="not 'a purple cow'"):
-        cache.Embeddings(tmp_path / "e").lookup(["a purple cow"])
+        cache.Embeddings(tmp_path).lookup(["a purple cow"])
     with pytest.raises(ArtifactError, match="mdm embed"):
         cache.Embeddings(tmp_path / "nothing")
 
@@ -188,6 +206,7 @@ def test_embed_reads_the_data_sets(tmp_path):
     path = tmp_path / "text" / f"t-{digest(recipe)}" / "recipe.json"
     write_json(path, recipe)
     manifest = cache.embed(path)
-    assert manifest["captions"] == 4 and manifest["sha256"] == sha256_file(path.with_name(cache.FILE))
-    embeddings = cache.Embeddings(path.with_name(cache.FILE))
+    assert manifest["captions"] == 4 and len(manifest["sha256"]) == 64
+    assert [shard["sha256"] for shard in manifest["shards"]] == [sha256_file(path.parent / "shards/00000.safetensors")]
+    embeddings = cache.Embeddings(path.parent)
     assert all(text in embeddings for text in ("a one thing", "a two thing", "negative", ""))

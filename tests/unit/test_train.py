@@ -111,6 +111,22 @@ def test_recomputing_activations_trains_the_same_weights(fresh, unbroken):
     assert_same(out, unbroken)
 
 
+def test_pictures_that_could_not_be_used_are_in_the_manifest(fresh):
+    recipe = json.loads(fresh["r8"].read_text())
+    root = fresh["r8"].parents[2]
+    for name, number in (("data", 5), ("validation", 2)):
+        record = json.loads((root / recipe[name] / "shards/00000.json").read_text())
+        offset, size = record["files"][number]["png"]
+        with (root / recipe[name] / "shards/00000.tar").open("r+b") as tar:
+            tar.seek(offset)
+            tar.write(bytes(size))
+    train(fresh["r8"], fresh["r8"].parent / "final.ckpt", None, NEVER)
+    export(fresh["r8"])
+    found = json.loads((fresh["r8"].parent / "manifest.json").read_text())["skipped"]
+    assert found["training"] == {"samples": 1, "reasons": {"not a picture": 1}, "keys": ["00000005"]}
+    assert found["validation"]["keys"] == ["00000002"]
+
+
 def start(recipe, autosave_seconds):
     out = recipe.parent / "final.ckpt"
     command = [sys.executable, "-m", "mdm", "--threads", "1", "train", str(recipe), "--out", str(out),

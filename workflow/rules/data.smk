@@ -78,11 +78,16 @@ rule embed_text:
         recipe=ancient("results/text/{name}-{digest}/recipe.json"),
         data=ancient(partial(parents, "text")),
     output:
-        "results/text/{name}-{digest}/embeddings.safetensors",
+        "results/text/{name}-{digest}/lookup.safetensors",
         "results/text/{name}-{digest}/manifest.json",
     log:
         "results/text/{name}-{digest}/logs/embed.log",
     benchmark:
         "results/text/{name}-{digest}/logs/embed.benchmark.tsv"
+    resources:
+        runtime=partial(resource, "text", "minutes"),
+        gpu=partial(resource, "text", "gpus"),
+        cpus_per_task=partial(resource, "text", "cpus"),
+        mem_mb=partial(resource, "text", "memory_mb"),
     shell:
-        "python -m mdm --threads {threads} embed {input.recipe} > {log} 2>&1"
+        "exec python -m mdm --threads {resources.cpus_per_task} embed {input.recipe} > {log} 2>&1"

@@ -1,0 +1,89 @@
+"""From the bytes of a film to the clip that a shard stores: a strip of frames, one below the other, in one picture.
+
+A strip is a PNG or JPEG of `resolution` x (frames * `resolution`) pixels: every tool can look at it, and a clip is
+read and decoded like any picture. The same bytes and settings give the same strip.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from mdm.data.clip_frames import BROKEN, Film, open_film, picked
+from mdm.data.failures import Failure
+from mdm.data.preprocess import PictureSettings, encode, finished, prepare, refusal
+from mdm.data.sources import Picture
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+JPEG_BLOCK = 16  # of colours at half the resolution
+LARGEST_SIDE = 65_500  # of a JPEG
+
+
+class ClipSettings(PictureSettings):
+    """What becomes of each film: which frames are taken, and what becomes of each of them."""
+
+    frames: Annotated[int, Field(gt=1)] = Field(description="frames of a clip: 4, 16, 64 for levels of clips")
+    frames_per_second: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="taken from the middle of the film; default: spread evenly over all of it"
+    )
+    crop: Literal["centre"] = Field(default="centre", description="the square in the middle of each frame")
+    decode: Literal["full"] = Field(default="full", description="frames are decoded at their full size")
+
+    @model_validator(mode="after")
+    def _frames_stay_apart(self) -> Self:
+        if self.stored == "jpg" and self.resolution % JPEG_BLOCK:
+            raise ValueError(
+                f"in a JPEG, neighbouring frames of {self.resolution} px would share blocks of {JPEG_BLOCK} pixels; "
+                f"write stored: png, or a resolution that is a multiple of {JPEG_BLOCK}"
+            )
+        if self.stored == "jpg" and self.frames * self.resolution > LARGEST_SIDE:
+            raise ValueError(
+                f"{self.frames} frames of {self.resolution} px make a strip longer than a JPEG can be "
+                f"({LARGEST_SIDE:,}); write stored: png"
+            )
+        return self
+
+
+def prepare_as(data: bytes, settings: PictureSettings) -> Picture | Failure:
+    """A picture, or the strip of a clip, as these settings ask."""
+    return prepare_clip(data, settings) if isinstance(settings, ClipSettings) else prepare(data, settings)
+
+
+def prepare_clip(data: bytes, settings: ClipSettings) -> Picture | Failure:
+    """The strip as it is stored, or the reason why this file gives none."""
+    found = clip(data, settings)
+    return found if isinstance(found, Failure) else encode(found.reshape(-1, *found.shape[2:]), settings)
+
+
+def clip(data: bytes, settings: ClipSettings) -> np.ndarray | Failure:
+    """The prepared frames as uint8 [T, R, R, 3], or the reason why there are none."""
+    frames = _frames(data, settings)
+    if isinstance(frames, Failure):
+        return frames
+    found: list[Any] = []
+    for frame in frames:
+        pixels = finished(frame, settings)
+        if isinstance(pixels, Failure):
+            return pixels
+        found.append(pixels)
+    return np.stack(found)
+
+
+def _frames(data: bytes, settings: ClipSettings) -> list[Image] | Failure:
+    """The frames that are shown, decoded."""
+    try:
+        film: Film | Failure = open_film(data)
+        if isinstance(film, Failure):
+            return film
+        if (refused := refusal(film.size, settings)) is not None:
+            return refused
+        numbers = picked(film.times(), settings.frames, settings.frames_per_second)
+        return numbers if isinstance(numbers, Failure) else list(film.frames(numbers))
+    except MemoryError:
+        raise
+    except BROKEN:
+        return Failure.BROKEN_PICTURE

@@ -1,0 +1,68 @@
+"""Joint batches: clips first, then pictures without a clip, which the levels of clips never see (spec A.10)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from mdm.config import DiffusionConfig
+from mdm.data.loader import Batch, Loader
+from mdm.diffusion.loss import level_rows
+from mdm.sizes import Clip, Size
+from mdm.text.cache import Embeddings
+
+
+class PaddedEmbeddings:
+    """Two caches look up features of the same length, so that their captions fit into one batch."""
+
+    def __init__(self, inner: Embeddings, tokens: int) -> None:
+        self._inner, self.tokens = inner, tokens
+
+    def lookup(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Features [B, S, D] and mask [B, S] with S = tokens."""
+        features, mask = self._inner.lookup(captions)
+        more = self.tokens - mask.shape[1]
+        return pad(features, (0, 0, 0, more)), pad(mask, (0, more))
+
+
+def padded_alike(first: Embeddings, second: Embeddings) -> tuple[PaddedEmbeddings, PaddedEmbeddings]:
+    """Both, padded to the longer one's captions."""
+    tokens = max(first.tokens, second.tokens)
+    return PaddedEmbeddings(first, tokens), PaddedEmbeddings(second, tokens)
+
+
+def clip_rows(recipe: dict[str, Any], sizes: Sequence[Size]) -> int:
+    """How many rows of a batch are clips: those that the lowest level of clips sees."""
+    rows = level_rows(DiffusionConfig(**recipe["diffusion"]), len(sizes), recipe["train"]["batch_images"])
+    return max(n for n, size in zip(rows, sizes, strict=True) if isinstance(size, Clip))
+
+
+class JointLoader:
+    """Batches of a loader of clips and one of pictures; both advance by their share of every batch."""
+
+    def __init__(self, clips: Loader, stills: Loader, batch_images: int, clip_images: int) -> None:
+        self._clips, self._stills = clips, stills
+        self._batch, self._clip_images = batch_images, clip_images
+
+    def images(self, images_seen: int) -> list[int]:
+        """Which images of the endless run this rank reads: its clips, then its stills."""
+        share = self._clip_images
+        return [*self._clips.images(images_seen), *self._stills.images(images_seen + share)]
+
+    def batch(self, images_seen: int) -> Batch:
+        """This rank's part of the global batch that starts after `images_seen` images."""
+        step = images_seen // self._batch
+        clips = self._clips.batch(step * self._clip_images)
+        stills = self._stills.batch(step * (self._batch - self._clip_images))
+        text, mask, classes = (
+            None if a is None else torch.cat([a, b])
+            for a, b in ((clips.text, stills.text), (clips.mask, stills.mask), (clips.classes, stills.classes))
+        )
+        return Batch(
+            torch.cat([clips.ids, stills.ids]), clips.images, text, mask, classes,
+            clips.captions + stills.captions, stills.images,
+        )  # fmt: skip
