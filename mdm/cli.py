@@ -92,7 +92,7 @@ def train(options: argparse.Namespace) -> None:
     from mdm.model.execution import Execution
     from mdm.train.loop import train
 
-    execution = Execution(tuple(options.recompute), options.compile, options.accumulate)
+    execution = Execution(tuple(options.recompute), options.compile, options.accumulate, options.shard_optimizer)
     train(options.recipe, options.out, options.before, options.autosave_seconds, execution)
 
 
@@ -238,7 +238,8 @@ VERBS: dict[str, tuple[Verb, str, tuple[tuple[str, dict[str, Any]], ...]]] = {
          ("--compile", {"choices": ("none", "blocks", "network"), "default": "none",
                         "help": "what torch.compile fuses; default: %(default)s"}),
          ("--accumulate", {"type": int, "default": 1, "metavar": "PARTS",
-                           "help": "take a batch in so many parts: less memory, the same weights up to rounding"})),
+                           "help": "take a batch in so many parts: less memory, the same weights up to rounding"}),
+         ("--shard-optimizer", {"action": "store_true", "help": "several processes share the optimiser's moments"})),
     ),
     "export": (export, "write the weights of a finished stage", RECIPE),
     "convert": (
