@@ -1,6 +1,7 @@
 """Training is killed, and its disk is full: nothing of value is lost, and the weights come out the same."""
 
 import errno
+import os
 import random
 import resource
 import subprocess
@@ -58,15 +59,16 @@ def test_kill_9_at_thirty_moments_changes_nothing(recipe, wanted):
     """Half of the kills come at a random time, half as soon as a file is being written."""
     out, luck, kills, torn, finished = recipe.parent / "final.ckpt", random.Random(0), 0, 0, 0
     while kills < KILLS or not out.exists():
+        left = half_written(recipe)
         (process,) = begin(1, train, recipe, out, None, 0)
         if kills < KILLS:
             moment = time.monotonic() + luck.uniform(0, 1.5 * wanted[1]) if kills % 2 else None
-            while process.is_alive() and (time.monotonic() < moment if moment else not half_written(recipe)):
-                time.sleep(0.0005)
+            while process.is_alive() and (time.monotonic() < moment if moment else half_written(recipe) <= left):
+                time.sleep(0.001)
             process.kill()
         process.join(PATIENCE)
         kills += process.exitcode == -9
-        torn += process.exitcode == -9 and bool(half_written(recipe))
+        torn += process.exitcode == -9 and not half_written(recipe) <= left
         assert process.exitcode in (0, -9)
         if out.exists():
             finished += 1
@@ -78,7 +80,9 @@ def test_kill_9_at_thirty_moments_changes_nothing(recipe, wanted):
 
 
 def half_written(recipe):
-    return list(recipe.parent.glob("**/.*.ckpt.*.tmp"))
+    """Names of files that a trainer is writing, or was when it was killed."""
+    folders = [folder for folder in (recipe.parent, recipe.parent / "progress") if folder.is_dir()]
+    return {name for folder in folders for name in os.listdir(folder) if name.endswith(".tmp")}
 
 
 def test_a_save_is_a_copy_and_is_written_while_training_goes_on(tmp_path):
