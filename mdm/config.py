@@ -38,6 +38,7 @@ __all__ = [
 ]
 
 
+Decay = Annotated[float, Field(ge=0, lt=1)]
 # The names become parts of the names of weights (`cond_layers.NAME.0.weight`).
 ClipName = Annotated[str, Field(pattern=r"^[1-9][0-9]*x[1-9][0-9]*$")]
 MicroName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
@@ -85,7 +86,7 @@ class LevelConfig(Strict):
     attention: tuple[Count, ...] = Field(default=(), description="attention layers per residual block, 0 = none")
     attention_ffn: bool = Field(default=True, description="feed-forward layer after each attention")
     middle: bool = Field(default=False, description="blocks at the bottom; yes for the innermost level")
-    dropout: Probability = 0.0
+    dropout: Decay = 0.0
     norm_groups: Positive = Field(default=32, description="groups of the residual blocks' normalisation")
     normalize_input: bool = Field(default=False, description="divide the noisy picture by its deviation")
     micro_conditioning: dict[MicroName, Annotated[float, Field(ge=0)]] = Field(
@@ -248,9 +249,6 @@ def _depth(inside: int, outside: int) -> str:
     return str(int(ratio).bit_length()) if exact else "(no number fits; the ratio must be a power of two)"
 
 
-Decay = Annotated[float, Field(ge=0, lt=1)]
-
-
 class TrainConfig(Strict):
     """Everything of the optimisation that determines the weights. Durations are in images."""
 
@@ -268,7 +266,13 @@ class TrainConfig(Strict):
     warmup_images: Count = 0
     cooldown_images: Count = Field(default=0, description="the rate falls linearly to zero over the last images")
     clip_norm: Annotated[float, Field(gt=0)] = 2.0
-    ema_halflife_images: Annotated[float, Field(gt=0)] = Field(description="half-life of the weight average")
+    ema_halflife_images: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="half-life of the weight average; or write ema_width"
+    )
+    ema_width: Annotated[float, Field(gt=0, lt=0.28)] | None = Field(
+        default=None,
+        description="an average by a power function instead: its width as a share of the images seen so far, e.g. 0.1",
+    )
     condition_dropout: Probability = Field(
         default=0.1, description="share of pictures trained with the empty caption and without their class"
     )
@@ -278,6 +282,42 @@ class TrainConfig(Strict):
         description="pictures stored larger than trained: exact means, or (faster, JPEG only) DCT-scaled decoding",
     )
     validate_images: Count = Field(default=0, description="held-out loss after every so many images (0: never)")
+    skip_nonfinite: Count = Field(
+        default=0, description="steps whose gradient is infinite or not a number that may be left out (0: none may)"
+    )
+
+    @model_validator(mode="after")
+    def _one_average(self) -> TrainConfig:
+        if (self.ema_halflife_images is None) == (self.ema_width is None):
+            raise ValueError(
+                f"ema_halflife_images {self.ema_halflife_images} and ema_width {self.ema_width}: write one of them "
+                "(and null for the other, if it is inherited)"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_before_without_news(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Recipes (and so digests) that ask for nothing new are what they were before there was anything new."""
+        news = ("ema_width", "skip_nonfinite")
+        return {key: value for key, value in write(self).items() if value or key not in news}
+
+    def require_parts(self, parts: int, diffusion: DiffusionConfig) -> None:
+        """A batch must fall into so many equal parts, each with a picture for the highest level."""
+        if parts < 1:
+            raise StudyError(f"a batch cannot be taken in {parts} parts; write accumulate 1 or more")
+        if self.batch_images % parts:
+            multiple = max(1, round(self.batch_images / parts)) * parts
+            raise StudyError(
+                f"train.batch_images {self.batch_images} cannot be shared by {parts} parts (processes x accumulate); "
+                f"write a multiple, such as {multiple}, or use another number of processes"
+            )
+        ratio = diffusion.mixed_ratio or (1,)
+        highest = int(self.batch_images * ratio[0] / sum(ratio) + 1e-9)
+        if highest < parts:
+            raise StudyError(
+                f"diffusion.mixed_ratio {list(ratio)} sends {highest} of {self.batch_images} pictures through the "
+                f"highest level, fewer than the {parts} parts of a batch (processes x accumulate); use fewer parts"
+            )
 
 
 class ResourceConfig(Strict):
@@ -301,16 +341,35 @@ class TrainingResources(ResourceConfig):
     compile: Literal["none", "blocks", "network"] = Field(
         default="none", description="what torch.compile fuses; needs a C++ compiler, on a GPU also Triton"
     )
+    accumulate: Positive = Field(
+        default=1, description="each process takes its part of a batch in so many parts, one after the other"
+    )
+    shard_optimizer: bool = Field(
+        default=False, description="each process keeps the optimiser's moments of a part of the weights (ZeRO-1)"
+    )
     preview_images: Count = Field(
         default=0, description="draw a grid from fixed noise after every so many images (0: never); changes no weight"
     )
 
     @property
+    def parts(self) -> int:
+        """In how many parts a batch is taken, at the same time (one process for each GPU) or one after the other."""
+        return self.nodes * max(1, self.gpus) * self.accumulate
+
+    @property
     def options(self) -> str:
         """The same as options of `mdm train`."""
         levels = f"--recompute {' '.join(map(str, self.recompute))}" if self.recompute else ""
+        parts = f"--accumulate {self.accumulate}" if self.accumulate > 1 else ""
+        shard = "--shard-optimizer" if self.shard_optimizer else ""
         previews = f"--preview-images {self.preview_images}" if self.preview_images else ""
-        return f"{levels} --compile {self.compile} {previews}".strip()
+        return " ".join(filter(None, (levels, f"--compile {self.compile}", parts, shard, previews)))
+
+    @model_validator(mode="after")
+    def _shards_among_several(self) -> TrainingResources:
+        if self.shard_optimizer and self.nodes * self.gpus < 2:
+            raise ValueError("shard_optimizer has no effect with a single process; leave it out, or write more gpus")
+        return self
 
 
 class EncoderConfig(Strict):
@@ -330,6 +389,9 @@ class StageConfig(Strict):
     )
     num_images: Positive = Field(description="training images shown in this stage")
     start_from: Literal["ema", "raw"] = Field(default="ema", description="which weights of the stage before")
+    moments: Literal["fresh", "carried"] = Field(
+        default="fresh", description="what the optimiser knows of the weights of the stage before: nothing, or all"
+    )
     slice_images: Positive | None = Field(default=None, description="images per job (default: all in one)")
     data: Name | None = Field(default=None, description="another data set than the run's")
     validation: Name | None = Field(default=None, description="another validation set than the run's")

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mdm.config import DiffusionConfig, TrainConfig
+from mdm.config import DiffusionConfig, StudyError, TrainConfig
 from mdm.data.classes import class_label
 from mdm.data.loader import Batch, Loader
 from mdm.data.skipped import SkippedLog
@@ -23,6 +23,7 @@ from mdm.manifest import results_root
 from mdm.sizes import Size, as_clip
 from mdm.text.cache import Embeddings
 from mdm.train.joint import JointLoader, PaddedEmbeddings, clip_rows, padded_alike
+from mdm.train.ranks import Ranks
 
 Lookup = Embeddings | PaddedEmbeddings
 
@@ -30,7 +31,7 @@ Lookup = Embeddings | PaddedEmbeddings
 @dataclass(frozen=True)
 class Example:
     """images, noises: [B,3,R,R] or clips [B,T,3,R,R] per level, highest first; times [B]; text [B,S,D], mask [B,S],
-    labels [B], or None."""
+    labels [B], or None; pictures: their image counters."""
 
     images: list[Tensor]
     noises: list[Tensor]
@@ -38,6 +39,19 @@ class Example:
     text: Tensor | None
     mask: Tensor | None
     labels: Tensor | None
+    pictures: Sequence[int] = ()
+
+    def part(self, index: int, count: int) -> Example:
+        """Every count-th picture from number `index` on."""
+        if count == 1:
+            return self
+
+        def cut(x: Tensor | None) -> Tensor | None:
+            return None if x is None else x[index::count]
+
+        images, noises = ([cut(x) for x in level] for level in (self.images, self.noises))
+        condition = map(cut, (self.text, self.mask, self.labels))
+        return Example(images, noises, cut(self.times), *condition, self.pictures[index::count])
 
     def to(self, device: torch.device) -> Example:
         """The batch on the device, pictures in the memory layout that convolutions like."""
@@ -50,7 +64,7 @@ class Example:
 
         images, noises = ([send(x) for x in part] for part in (self.images, self.noises))
         condition = (None if part is None else send(part) for part in (self.text, self.mask, self.labels))
-        return Example(images, noises, send(self.times), *condition)
+        return Example(images, noises, send(self.times), *condition, self.pictures)
 
     def inputs(self) -> tuple[Any, ...]:
         """In the order of `training_loss`."""
@@ -61,11 +75,6 @@ def dropped(seed: int, pictures: Sequence[int], share: float) -> Tensor:
     """Which pictures lose caption and class, bool [B]; guidance needs a model that knows both with and without."""
     draws = [torch.rand((), generator=noise.generator("caption", seed, picture)) for picture in pictures]
     return torch.stack(draws) < share
-
-
-def step_seed(seed: int, images: int) -> int:
-    """Seed of what cannot be drawn per image, such as dropout masks: a function of (seed, image counter)."""
-    return noise.generator("step", seed, images).initial_seed()
 
 
 class Examples:
@@ -85,7 +94,7 @@ class Examples:
         self._class_label = class_label(recipe)
 
     def at(self, images_seen: int) -> Example:
-        """The batch that begins with the image numbered `images_seen`."""
+        """This process's part of the batch that begins with the image numbered `images_seen`."""
         batch = self._loader.batch(images_seen)
         pictures = self._loader.images(images_seen)
         return Example(
@@ -93,6 +102,7 @@ class Examples:
             noise.training_noises(self._diffusion, self._seed, pictures, self._resolutions),
             noise.training_times(self._diffusion, self._seed, pictures),
             *self._condition(batch, pictures),
+            pictures,
         )
 
     def _condition(self, batch: Batch, pictures: Sequence[int]) -> tuple[Tensor | None, ...]:
@@ -112,11 +122,13 @@ class Examples:
         return text, mask, labels
 
 
-def training_examples(recipe_path: Path, recipe: dict[str, Any], resolutions: tuple[Size, ...]) -> Examples:
+def training_examples(
+    recipe_path: Path, recipe: dict[str, Any], resolutions: tuple[Size, ...], ranks: Ranks
+) -> Examples:
     """The examples of a training stage; joint batches where it has `stills`."""
     root, batch_images = results_root(recipe_path), recipe["train"]["batch_images"]
     embeddings = open_embeddings(root, recipe["text"])
-    open_loader = partial(_loader, recipe_path, recipe)
+    open_loader = partial(_loader, recipe_path, recipe, ranks)
     side = as_clip(resolutions[0]).resolution
     if not recipe.get("stills"):
         return Examples(open_loader("data", embeddings, batch_images, side), embeddings, recipe, resolutions)
@@ -124,6 +136,11 @@ def training_examples(recipe_path: Path, recipe: dict[str, Any], resolutions: tu
     if embeddings and still_embeddings:
         embeddings, still_embeddings = padded_alike(embeddings, still_embeddings)
     clips, largest = clip_rows(recipe, resolutions), max(r for r in resolutions if isinstance(r, int))
+    if clips % ranks.world:
+        raise StudyError(
+            f"{clips} of the {batch_images} rows of a batch are clips, which {ranks.world} processes cannot share "
+            "evenly; use another number of processes, or change diffusion.mixed_ratio"
+        )
     loader = JointLoader(
         open_loader("data", embeddings, clips, side),
         open_loader("stills", still_embeddings, batch_images - clips, largest),
@@ -134,21 +151,29 @@ def training_examples(recipe_path: Path, recipe: dict[str, Any], resolutions: tu
 
 
 def _loader(
-    recipe_path: Path, recipe: dict[str, Any], key: str, embeddings: Lookup | None, batch_images: int, side: int
+    recipe_path: Path,
+    recipe: dict[str, Any],
+    ranks: Ranks,
+    key: str,
+    embeddings: Lookup | None,
+    batch_images: int,
+    side: int,
 ) -> Loader:
     """Batches of one of the recipe's data sets, "data" or "stills"."""
     role = {"data": "training", "stills": "stills"}[key]
     return Loader(
         results_root(recipe_path) / recipe[key], embeddings, batch_images, recipe["seed"], side,
-        class_label=class_label(recipe), prefetch=True, workers=decoding_threads(),
-        policy=TrainConfig(**recipe["train"]).decode,
+        class_label=class_label(recipe), rank=ranks.rank, world=ranks.world, prefetch=True,
+        workers=decoding_threads(), policy=TrainConfig(**recipe["train"]).decode,
         skipped_log=SkippedLog(recipe_path.parent / "progress", role),
     )  # fmt: skip
 
 
 def decoding_threads() -> int:
-    """One for each processor of this job but two; none where those train. The batches are the same."""
-    return max(0, min(16, len(os.sched_getaffinity(0)) - 2)) if torch.cuda.is_available() else 0
+    """One for each processor of this process but two; none where those train. The batches are the same."""
+    # srun gives each process processors of its own, torchrun all of them to all.
+    own = len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return max(0, min(16, own - 2)) if torch.cuda.is_available() else 0
 
 
 def open_embeddings(root: Path, text: str | None) -> Embeddings | None:

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import math
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
 
-import torch
-from torch import Tensor
-
-from mdm.config import DiffusionConfig, TrainConfig
+from mdm.config import DiffusionConfig, ModelConfig, TrainConfig
 from mdm.diffusion.schedule import levels
-from mdm.manifest import ArtifactError, read_recipe
+from mdm.manifest import read_recipe
 from mdm.model.execution import PLAIN, Execution
-from mdm.sizes import Size
 from mdm.train.attempts import Attempts
-from mdm.train.checkpoint import Autosaves, only_trainer, write_checkpoint
-from mdm.train.example import step_seed, training_examples
+from mdm.train.checkpoint import Autosaves, only_trainer
+from mdm.train.example import decoding_threads, training_examples
+from mdm.train.guards import Finite, advising_on_memory
 from mdm.train.loggers import open_loggers
+from mdm.train.machine import machine, trained_on
 from mdm.train.optim import rate_share, set_rates
+from mdm.train.pace import Pace
 from mdm.train.previews import open_previews
+from mdm.train.ranks import Ranks, joined
 from mdm.train.start import identity, slice_end, start
 from mdm.train.step import training_step
 from mdm.train.validation import open_validation
@@ -47,10 +47,12 @@ def train(
     preview_images: int = 0,
     attempt: int = 1,
 ) -> None:
-    """Train until the image count that `out` stands for, then write it."""
-    attempts = Attempts(out.parent / "progress")
-    with only_trainer(out.parent / "progress"), attempts.errors(attempt):
-        _train(recipe_path, out, before, autosave_seconds, execution, preview_images, attempts)
+    """Train until the image count that `out` stands for, then write it; with others if torchrun or srun started us."""
+    folder = out.parent / "progress"
+    with joined() as ranks, only_trainer(folder) if ranks.first else nullcontext():
+        attempts = Attempts(folder, speaks=ranks.first)
+        with attempts.errors(attempt):
+            _train(recipe_path, out, before, autosave_seconds, execution, preview_images, ranks, attempts)
 
 
 def _train(
@@ -60,59 +62,60 @@ def _train(
     autosave_seconds: float,
     execution: Execution,
     preview_images: int,
+    ranks: Ranks,
     attempts: Attempts,
 ) -> None:
     recipe = read_recipe(recipe_path)
     config, diffusion = TrainConfig(**recipe["train"]), DiffusionConfig(**recipe["diffusion"])
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    config.require_parts(ranks.world * execution.accumulate, diffusion)
     stop, end, total = StopRequest(), slice_end(recipe, out), recipe["num_images"]
-    autosaves = Autosaves(out.parent / "progress", autosave_seconds)
+    resolutions = ModelConfig(**recipe["model"]).resolutions
+    autosaves = Autosaves(out.parent / "progress", autosave_seconds, writes=ranks.first)
 
     # The newest save of this slice, the slice before, the parent stage's weights, or fresh ones.
-    state, progress = start(recipe_path, recipe, out, before, autosaves, device)
-    resolutions = progress.resolutions
-    loggers = open_loggers(out.parent / "progress", recipe, state.images)
+    state, progress = start(recipe_path, recipe, out, before, autosaves, ranks, execution.shard_optimizer)
+    execution.apply(state.model, ranks.device)
+    state.share(ranks)
+    gammas = levels(diffusion, resolutions).to(ranks.device)
+    examples = training_examples(recipe_path, recipe, resolutions, ranks)
+    finite, pace = Finite(config, resolutions, autosaves, state), Pace(ranks, decoding_threads(), progress.waits)
+    validation = open_validation(recipe_path, recipe, resolutions, gammas) if ranks.first else None
+    loggers = open_loggers(out.parent / "progress", recipe, state.images) if ranks.first else []
     progress.report_to(loggers)
-    execution.apply(state.model, device)
-    gammas = levels(diffusion, resolutions).to(device)
-    examples = training_examples(recipe_path, recipe, resolutions)
-    validation = open_validation(recipe_path, recipe, resolutions, gammas)
-    previews = open_previews(recipe_path, recipe, resolutions, preview_images, gammas, loggers)
-    meta = identity(recipe_path, recipe)
-    attempts.begin(state.images, end)
+    previews = open_previews(recipe_path, recipe, resolutions, preview_images * ranks.first, gammas, loggers)
+    belongs_to = identity(recipe_path, recipe)
+    state.machines = trained_on(state.machines, state.images, machine(ranks))
+    attempts.begin(state.images, end, ranks.world)
 
     state.model.train()
     while state.images < end:
-        with progress.waiting():
-            example = examples.at(state.images).to(device)
+        with pace.waiting():
+            example = examples.at(state.images).to(ranks.device)
         share = rate_share(config, state.images, total)
         set_rates(state.optimizers, share)
-        torch.manual_seed(step_seed(recipe["seed"], state.images))  # dropout inside the network
-        loss, per_level, norm = training_step(state, config, diffusion, gammas, example)
-        ticked = progress.add(state.images, config.batch_images, loss, per_level)
-        saving = stop.received or autosaves.due() or state.images == end
+        with advising_on_memory(config, ranks, execution.accumulate):
+            loss, per_level, norm = training_step(
+                state, config, diffusion, gammas, example, ranks, execution.accumulate, pace.forward
+            )
+        ticked = progress.add(state.images, config.batch_images, *finite.note(state, loss, per_level, norm))
         due = validation is not None and validation.due(state.images)
-        if ticked or saving or due:
-            refuse_nonfinite(norm, per_level.tolist(), state.images, resolutions)
+        # What one process is asked, all do after the same step.
+        stopping, saving, looking = ranks.agree(stop.received, autosaves.due(), ticked or due)
+        if looking or saving or stopping or state.images == end:
+            finite.check(state)
+        if looking:
+            pace.look()
         if ticked or due:
             measured = validation.measure(state) if validation and due else None
             progress.tick(state.images, config.learning_rate * share, float(norm), measured)
         previews.after(state)
-        if saving and state.images < end:
-            autosaves.save(state.images, {**state.tensors(), **progress.tensors()}, {**meta, "images": state.images})
-        if stop.received and state.images < end:
-            attempts.stop(stop.received, state.images)
+        if (saving or stopping) and state.images < end:
+            autosaves.save(state.images, {**state.tensors(), **progress.tensors()}, {**belongs_to, **state.story()})
+        if stopping and state.images < end:
+            autosaves.settle()
+            ranks.wait()  # or the first of us to leave would have the others killed while they save
+            attempts.stop(stopping, state.images)
 
-    write_checkpoint(out, {**state.tensors(), **progress.tensors()}, {**meta, "images": end})
-    autosaves.clear()
+    autosaves.finish(out, {**state.tensors(), **progress.tensors()}, {**belongs_to, **state.story()})
+    ranks.wait()
     attempts.finish(end)
-
-
-def refuse_nonfinite(norm: Tensor, losses: list[float], images: int, resolutions: tuple[Size, ...]) -> None:
-    """Training on NaN is lost time; the last save before it stays."""
-    broken = [f"{r} px" for r, x in zip(resolutions, losses, strict=True) if not math.isfinite(x)]
-    if broken or not math.isfinite(float(norm)):
-        raise ArtifactError(
-            f"loss or gradient is not finite before image {images:,} (levels: {', '.join(broken) or 'gradient only'}); "
-            "lower train.learning_rate or raise train.warmup_images"
-        )

@@ -8,7 +8,6 @@ import os
 import time
 from collections import deque
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +48,7 @@ class Progress:
         # Count, loss, loss of each level; on the device, so that no step waits for its own numbers.
         self._sums = torch.zeros(2 + len(resolutions), dtype=torch.float64, device=device)
         self._seconds, self._begun, self._told = 0.0, time.monotonic(), time.monotonic()
-        self._waiting, self._loggers = Waiting(device), ()
+        self.waits, self._loggers = Waiting(device), ()
         self._marks = deque([Mark(self._begun, 0, 0.0)], maxlen=MARKS)
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -63,7 +62,7 @@ class Progress:
             self._sums.copy_(tensors["progress.sums"])
             self._seconds = float(tensors["progress.seconds"])
         self._begun = time.monotonic()
-        self._marks = deque([Mark(self._begun, images, self._waiting.seconds())], maxlen=MARKS)
+        self._marks = deque([Mark(self._begun, images, self.waits.seconds())], maxlen=MARKS)
         kept = [line for line in self._lines() if line["images"] <= images]
         write_atomic(self._history, "".join(json.dumps(line) + "\n" for line in kept))
 
@@ -81,10 +80,6 @@ class Progress:
     def seconds(self) -> float:
         """Training seconds up to now, over all restarts."""
         return self._seconds + time.monotonic() - self._begun
-
-    def waiting(self) -> AbstractContextManager[None]:
-        """Around whatever fetches the next batch: the time that this takes is waiting for data."""
-        return self._waiting.for_batch()
 
     def add(self, images: int, count: int, loss: Tensor, per_level: Tensor) -> bool:
         """Count a batch; true if a tick ends with it."""
@@ -112,7 +107,7 @@ class Progress:
     def _facts(self, images: int) -> dict[str, Any]:
         """Where training is: the averages since the last tick, speed, waiting and memory."""
         _, loss, *levels = (self._sums / self._sums[0]).tolist()
-        now, since = Mark(time.monotonic(), images, self._waiting.seconds()), self._marks[0]
+        now, since = Mark(time.monotonic(), images, self.waits.seconds()), self._marks[0]
         passed = max(now.time - since.time, 1e-9)
         speed = (images - since.images) / passed
         self._marks.append(now)

@@ -25,6 +25,7 @@ from mdm.model.checkpoints import load_weights
 from mdm.train.example import training_examples
 from mdm.train.export import export
 from mdm.train.loop import train
+from mdm.train.ranks import Ranks
 
 NEVER = 1e9
 UNCONDITIONAL = {
@@ -121,7 +122,7 @@ def test_batches_hold_the_classes_of_their_pictures(world: World) -> None:
 
 def test_some_pictures_are_trained_without_their_class(world: World) -> None:
     recipe = world.study.recipe(world.train)
-    examples = training_examples(world.path(world.train), recipe, (8,))
+    examples = training_examples(world.path(world.train), recipe, (8,), Ranks())
     labels = torch.cat([examples.at(seen).labels for seen in range(0, 640, 16)])
     plain = Loader(world.data, None, 16, recipe["seed"], 8, class_label=ClassLabel("shapes", len(SHAPES)))
     true = torch.cat([plain.batch(seen).classes for seen in range(0, 640, 16)])

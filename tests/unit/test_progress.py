@@ -23,7 +23,7 @@ def now(monkeypatch):
 
 def step(progress, now, images, waits=0.25, takes=1.0, loss=2.0):
     """One step of four images at a loss; true if it ends a tick."""
-    with progress.waiting():
+    with progress.waits.for_batch():
         now[0] += waits
     now[0] += takes - waits
     return progress.add(images, 4, torch.tensor(loss), torch.tensor([3.0, 1.0]))

@@ -21,6 +21,7 @@ from mdm.train.checkpoint import read_checkpoint
 from mdm.train.example import training_examples
 from mdm.train.export import export
 from mdm.train.loop import train
+from mdm.train.ranks import Ranks
 
 FILMS = {"captions": "table.csv", "file_pattern": "{page_dir}/{videoid}.webp", "caption_column": "name",
          "num_images": 6, "resolution": 32, "frames": 4}  # fmt: skip
@@ -103,18 +104,35 @@ def test_a_joint_batch_has_clips_first_and_is_a_function_of_the_image_counter(wr
     loaded = written()
     _, clips = make(loaded, tmp_path / "results")
     recipe, sizes = json.loads(clips.read_text()), (Clip(4, 8), 8)
-    examples = training_examples(clips, recipe, sizes)
+    examples = training_examples(clips, recipe, sizes, Ranks())
     for seen in (0, 6, 12, 6):
         example = examples.at(seen)
         film, picture = example.images
         assert film.shape == (4, 4, 3, 8, 8) and picture.shape == (6, 3, 8, 8)
         torch.testing.assert_close(picture[:4], film[:, 0])
         assert example.text.shape[0] == example.mask.shape[0] == 6 and len(example.noises[0]) == 6
-        again = training_examples(clips, recipe, sizes).at(seen)
+        again = training_examples(clips, recipe, sizes, Ranks()).at(seen)
         assert all(torch.equal(a, b) for a, b in zip(example.images, again.images, strict=True))
         assert torch.equal(example.text, again.text)
     shown = np.concatenate([examples._loader._clips.ids(0, 12)])
     assert sorted(shown[:6].tolist()) == list(range(6)), "each epoch shows every clip once"
+
+
+def test_processes_share_the_rows_of_a_joint_batch(written, tmp_path):
+    loaded = written()
+    _, clips = make(loaded, tmp_path / "results")
+    recipe, sizes = json.loads(clips.read_text()), (Clip(4, 8), 8)
+    whole = training_examples(clips, recipe, sizes, Ranks())
+    shares = [training_examples(clips, recipe, sizes, Ranks(rank, 2)) for rank in range(2)]
+    for seen in (0, 6, 12):
+        wanted = whole.at(seen)
+        for rank, share in enumerate(shares):
+            part = share.at(seen)
+            for found, all_rows in zip(part.inputs(), wanted.part(rank, 2).inputs(), strict=True):
+                found, all_rows = (x if isinstance(x, list) else [x] for x in (found, all_rows))
+                assert all(a is b is None or torch.equal(a, b) for a, b in zip(found, all_rows, strict=True))
+    with pytest.raises(StudyError, match="4 of the 6 rows of a batch are clips, which 3 processes cannot share"):
+        training_examples(clips, recipe, sizes, Ranks(0, 3))
 
 
 @pytest.mark.parametrize(
