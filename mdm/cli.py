@@ -92,7 +92,7 @@ def train(options: argparse.Namespace) -> None:
     from mdm.model.execution import Execution
     from mdm.train.loop import train
 
-    execution = Execution(tuple(options.recompute), options.compile)
+    execution = Execution(tuple(options.recompute), options.compile, options.accumulate)
     train(options.recipe, options.out, options.before, options.autosave_seconds, execution, options.attempt)
 
 
@@ -240,13 +240,15 @@ VERBS: dict[str, tuple[Verb, str, tuple[tuple[str, dict[str, Any]], ...]]] = {
     ),
     "embed": (embed, "embed the captions of a data set", RECIPE),
     "train": (
-        train, "train one slice of a stage",
+        train, "train one slice of a stage (several processes: by torchrun or srun)",
         (*RECIPE, OUT, ("--before", {"type": Path, "nargs": "?", "help": "checkpoint of the slice before"}),
          ("--autosave-seconds", {"type": float, "default": 60.0, "help": "default: %(default)s"}),
          ("--recompute", {"type": int, "nargs": "+", "default": (), "metavar": "RESOLUTION",
                           "help": "levels that keep no activations: less memory, more time, the same weights"}),
          ("--compile", {"choices": ("none", "blocks", "network"), "default": "none",
                         "help": "what torch.compile fuses; default: %(default)s"}),
+         ("--accumulate", {"type": int, "default": 1, "metavar": "PARTS",
+                           "help": "take a batch in so many parts: less memory, the same weights up to rounding"}),
          ("--attempt", {"type": int, "default": 1,
                         "help": "Snakemake's count of tries; from 2 on, what ended with an error is not tried again"})),
     ),

@@ -38,6 +38,7 @@ __all__ = [
 ]
 
 
+Decay = Annotated[float, Field(ge=0, lt=1)]
 # The names become parts of the names of weights (`cond_layers.NAME.0.weight`).
 MicroName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
 
@@ -92,7 +93,7 @@ class LevelConfig(Strict):
     attention: tuple[Count, ...] = Field(default=(), description="attention layers per residual block, 0 = none")
     attention_ffn: bool = Field(default=True, description="feed-forward layer after each attention")
     middle: bool = Field(default=False, description="blocks at the bottom; yes for the innermost level")
-    dropout: Probability = 0.0
+    dropout: Decay = 0.0
     norm_groups: Positive = Field(default=32, description="groups of the residual blocks' normalisation")
     normalize_input: bool = Field(default=False, description="divide the noisy picture by its deviation")
     micro_conditioning: dict[MicroName, Annotated[float, Field(ge=0)]] = Field(
@@ -255,9 +256,6 @@ def _depth(inside: int, outside: int) -> str:
     return str(int(ratio).bit_length()) if exact else "(no number fits; the ratio must be a power of two)"
 
 
-Decay = Annotated[float, Field(ge=0, lt=1)]
-
-
 class TrainConfig(Strict):
     """Everything of the optimisation that determines the weights. Durations are in images."""
 
@@ -286,6 +284,22 @@ class TrainConfig(Strict):
     )
     validate_images: Count = Field(default=0, description="held-out loss after every so many images (0: never)")
 
+    def require_parts(self, parts: int, diffusion: DiffusionConfig) -> None:
+        """A batch must fall into so many equal parts, each with a picture for the highest level."""
+        if self.batch_images % parts:
+            multiple = max(1, round(self.batch_images / parts)) * parts
+            raise StudyError(
+                f"train.batch_images {self.batch_images} cannot be shared by {parts} parts (processes x accumulate); "
+                f"write a multiple, such as {multiple}, or use another number of processes"
+            )
+        ratio = diffusion.mixed_ratio or (1,)
+        highest = int(self.batch_images * ratio[0] / sum(ratio) + 1e-9)
+        if highest < parts:
+            raise StudyError(
+                f"diffusion.mixed_ratio {list(ratio)} sends {highest} of {self.batch_images} pictures through the "
+                f"highest level, fewer than the {parts} parts of a batch (processes x accumulate); use fewer parts"
+            )
+
 
 class ResourceConfig(Strict):
     """What a cluster job of this stage asks for. Not part of any digest."""
@@ -308,12 +322,21 @@ class TrainingResources(ResourceConfig):
     compile: Literal["none", "blocks", "network"] = Field(
         default="none", description="what torch.compile fuses; needs a C++ compiler, on a GPU also Triton"
     )
+    accumulate: Positive = Field(
+        default=1, description="each process takes its part of a batch in so many parts, one after the other"
+    )
+
+    @property
+    def parts(self) -> int:
+        """In how many parts a batch is taken, at the same time (one process for each GPU) or one after the other."""
+        return self.nodes * max(1, self.gpus) * self.accumulate
 
     @property
     def options(self) -> str:
         """The same as options of `mdm train`."""
         levels = f"--recompute {' '.join(map(str, self.recompute))}" if self.recompute else ""
-        return f"{levels} --compile {self.compile}".strip()
+        parts = f"--accumulate {self.accumulate}" if self.accumulate > 1 else ""
+        return " ".join(filter(None, (levels, f"--compile {self.compile}", parts)))
 
 
 class StageConfig(Strict):

@@ -130,12 +130,14 @@ class Shelf:
         model = stage_model(run.model, stage, encoder.channels if encoder else None, f"{self._where}: {place}")
         data = stage.data or run.data
         validation = stage.validation or run.validation
+        # Masks of dropout were once drawn by batch; recipes without dropout compute what they always did.
+        masks = {"dropout_masks": "by picture"} if any(level.dropout for level in model.levels) else {}
         inherited = len(self.artifacts[parent].recipe["model"]["levels"]) if parent else 0
         settings = stage_settings(run, stage, inherited, f"{self._where}: {place}")
         for name_of_data in filter(None, (data, validation)):
             self.check_resolution(name_of_data, max(stage.resolutions), place)
         return self._put(
-            "train", name, seed=seed, model=model.model_dump(mode="json"), **settings,
+            "train", name, seed=seed, model=model.model_dump(mode="json"), **settings, **masks,
             num_images=stage.num_images, start_from=stage.start_from, parent=parent,
             class_label=run.class_label if model.classes else None,
             data=self.data(data, place),
@@ -263,6 +265,10 @@ def stage_settings(run: RunConfig, stage: StageConfig, inherited: int, where: st
                 f"{where}: {key} {images} is not a multiple of batch_images {train.batch_images}; write {multiple}"
             )
     diffusion = diffusion.effective(stage.resolutions)
+    try:
+        train.require_parts(stage.resources.parts, diffusion)
+    except StudyError as error:
+        raise StudyError(f"{where}: {error}") from None
     return {"train": train.model_dump(mode="json"), "diffusion": diffusion.model_dump(mode="json")}
 
 

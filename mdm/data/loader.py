@@ -107,13 +107,15 @@ class Loader:
         return self._order.numbers(images_seen, count)
 
     def images(self, images_seen: int, rank: int | None = None, world: int | None = None) -> range:
-        """Which images of the endless run a rank reads of the global batch after `images_seen`: a contiguous part."""
+        """Which images of the endless run a rank reads of the global batch after `images_seen`: every world-th.
+
+        So the first pictures of a batch, which mixed batches send through the highest level, fall to all ranks alike.
+        """
         rank, world = self._rank if rank is None else rank, self._world if world is None else world
-        share = self._global // world
-        return range(images_seen + rank * share, images_seen + (rank + 1) * share)
+        return range(images_seen + rank, images_seen + self._global, world)
 
     def batch(self, images_seen: int, rank: int | None = None, world: int | None = None) -> Batch:
-        """This rank's contiguous part of the global batch that starts after `images_seen` images."""
+        """This rank's part of the global batch that starts after `images_seen` images."""
         rank, world = self._rank if rank is None else rank, self._world if world is None else world
         wanted = (images_seen, rank, world)
         ahead, self._ahead = self._ahead, None
@@ -132,11 +134,11 @@ class Loader:
         if self._kept is None:
             self._expect(images_seen)
         places = self.images(images_seen, rank, world)
-        return self.take(self.ids(places.start, len(places)), self._shifts(places))
+        return self.take(self.ids(images_seen, self._global)[rank::world], self._shifts(places))
 
     def _shifts(self, places: range) -> np.ndarray:
         """Where the squares of these images are cut from pictures stored whole, 0 to 1: drawn anew for each image."""
-        return draws(np.arange(places.start, places.stop), "square", self._seed) / 2.0**64
+        return draws(np.asarray(places), "square", self._seed) / 2.0**64
 
     def _expect(self, images_seen: int) -> None:
         """Have the shards of this window read in one sweep each, and those of the next bit by bit."""

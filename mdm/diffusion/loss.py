@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -55,6 +56,24 @@ def level_rows(config: DiffusionConfig, count: int, batch: int) -> list[int]:
     return rows
 
 
+@dataclass(frozen=True)
+class Part:
+    """Part number `index` of `count` of a batch: every picture whose place in the batch, modulo `count`, is `index`.
+
+    The losses of all parts add up to that of the whole batch, whatever share of it goes through each level.
+    """
+
+    index: int
+    count: int
+
+    def rows(self, of_batch: Sequence[int]) -> list[int]:
+        """How many of the first `of_batch` pictures of the batch are in this part, for each level."""
+        return [-((self.index - rows) // self.count) for rows in of_batch]
+
+
+WHOLE = Part(0, 1)
+
+
 def picture_losses(
     prediction: Tensor, config: DiffusionConfig, x0: Tensor, epsilon: Tensor, x_t: Tensor, level: Tensor
 ) -> Tensor:
@@ -74,23 +93,25 @@ def training_loss(
     text: Tensor | None = None,
     mask: Tensor | None = None,
     labels: Tensor | None = None,
+    part: Part = WHOLE,
 ) -> tuple[Tensor, Tensor]:
     """Weighted sum over levels, and the unweighted loss of each level [L] (no gradient).
 
     gammas as `schedule.levels` gives them; images and noises [B,3,H,W] per level, highest first; times [B] as
     `noise.training_times` draws them. Levels of clips have [B,T,3,H,W]; only the rows that `mixed_ratio` sends
-    through a level must be there.
+    through a level must be there. `part`: these pictures are a part of a batch of `part.count` as large ones.
     """
-    way, rows = parameterisation(config), level_rows(config, len(images), len(times))
+    batch = len(times) * part.count
+    way, rows = parameterisation(config), part.rows(level_rows(config, len(images), batch))
     shares = level_shares(config, len(images))
-    clean, noise = ([p[:n] for p, n in zip(part, rows, strict=True)] for part in (images, noises))
+    clean, noise = ([p[:n] for p, n in zip(given, rows, strict=True)] for given in (images, noises))
     _require_rows(config, rows, clean)
     levels = [per_row(way.level(row, times[: len(x)]), x) for row, x in zip(gammas, clean, strict=True)]
     noisy = [way.noisy(*parts) for parts in zip(clean, noise, levels, strict=True)]
     seen = [way.seen(*parts) for parts in zip(noisy, levels, strict=True)]
     predictions = model(seen, way.told(times), text, mask, labels=labels)
     losses = [
-        picture_losses(prediction, config, *parts).sum() / (share * len(times))
+        picture_losses(prediction, config, *parts).sum() / (share * batch)
         for prediction, share, *parts in zip(predictions, shares, clean, noise, noisy, levels, strict=True)
     ]
     weighted = [weight * loss for weight, loss in zip(level_weights(config, len(losses)), losses, strict=True)]

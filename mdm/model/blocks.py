@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mdm.model.attention import PixelAttention, PointwiseConv, per_frame, zeroed
+from mdm.model.dropout import PictureDropout
 from mdm.model.normalise import GroupNorm
 from mdm.model.video import FrameAttention, FrameConv
 
@@ -69,15 +70,13 @@ class ResidualBlock(nn.Module):
         self.norm2 = GroupNorm(groups, c_out)
         self.conv2 = zeroed(nn.Conv2d(c_out, c_out, 3, padding=1))
         self.conv3 = PointwiseConv(c_in, c_out) if c_in != c_out else None
-        self.dropout = dropout
+        self.dropout = PictureDropout(dropout)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """x [B,C_in,H,W], or frames [B*T,C_in,H,W]; time [B,D] (already through SiLU) -> the same with C_out."""
         hidden = self.conv1(self.norm1(x, silu=True))
         hidden = self.norm2(hidden, *per_frame(self.time_layer(time), len(x)).chunk(2, dim=1), silu=True)
-        if self.dropout:
-            hidden = F.dropout(hidden, self.dropout, self.training)
-        return self.conv2(hidden) + (x if self.conv3 is None else self.conv3(x))
+        return self.conv2(self.dropout(hidden, len(time))) + (x if self.conv3 is None else self.conv3(x))
 
 
 class Chain(nn.Module):

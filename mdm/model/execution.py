@@ -18,10 +18,11 @@ from mdm.sizes import Size
 
 @dataclass(frozen=True)
 class Execution:
-    """Levels that compute their activations twice, and what torch.compile fuses."""
+    """Levels that compute their activations twice, what torch.compile fuses, and in how many parts a batch is taken."""
 
     recompute: tuple[Size, ...] = ()
     compile: str = "none"
+    accumulate: int = 1
 
     def apply(self, network: UNet, device: torch.device) -> None:
         """From now on the network is computed so."""

@@ -44,20 +44,28 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 class Autosaves:
-    """Saves of a running slice, in a folder that Snakemake does not know and so does not delete."""
+    """Saves of a running slice, in a folder that Snakemake does not know and so does not delete.
 
-    def __init__(self, folder: Path, every_seconds: float) -> None:
-        self._folder = folder
+    Of several processes only the first `writes`; the others keep the same clock.
+    """
+
+    def __init__(self, folder: Path, every_seconds: float, writes: bool = True) -> None:
+        self._folder, self._writes = folder, writes
         self._every = every_seconds
         self._last = time.monotonic()
 
     def due(self) -> bool:
         return time.monotonic() - self._last >= self._every
 
+    def at(self, images: int) -> Path:
+        """The file of the save at this image count."""
+        return self._folder / f"autosave-{images:012d}.ckpt"
+
     def save(self, images: int, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
-        write_checkpoint(self._folder / f"autosave-{images:012d}.ckpt", tensors, meta)
-        for old in self._newest_first()[KEPT_AUTOSAVES:]:
-            old.unlink(missing_ok=True)
+        if self._writes:
+            write_checkpoint(self.at(images), tensors, meta)
+            for old in self._newest_first()[KEPT_AUTOSAVES:]:
+                old.unlink(missing_ok=True)
         self._last = time.monotonic()
 
     def latest(self, after: int, until: int) -> Checkpoint | None:
@@ -71,10 +79,12 @@ class Autosaves:
                 print(f"warning: {error}; trying the save before it", flush=True)
         return None
 
-    def clear(self) -> None:
-        """Remove every save: the slice is finished and its declared checkpoint holds the same."""
-        for path in self._newest_first():
-            path.unlink(missing_ok=True)
+    def finish(self, out: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+        """Write the checkpoint that ends the slice; what was saved on the way is then of no more use."""
+        if self._writes:
+            write_checkpoint(out, tensors, meta)
+            for path in self._newest_first():
+                path.unlink(missing_ok=True)
 
     def _newest_first(self) -> list[Path]:
         return sorted(self._folder.glob("autosave-*.ckpt"), reverse=True)

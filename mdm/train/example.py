@@ -20,12 +20,13 @@ from mdm.diffusion.loss import pyramid
 from mdm.manifest import results_root
 from mdm.sizes import Size
 from mdm.text.cache import Embeddings
+from mdm.train.ranks import Ranks
 
 
 @dataclass(frozen=True)
 class Example:
     """images, noises: [B,3,R,R] or clips [B,T,3,R,R] per level, highest first; times [B]; text [B,S,D], mask [B,S],
-    labels [B], or None."""
+    labels [B], or None; pictures: their image counters."""
 
     images: list[Tensor]
     noises: list[Tensor]
@@ -33,6 +34,19 @@ class Example:
     text: Tensor | None
     mask: Tensor | None
     labels: Tensor | None
+    pictures: Sequence[int] = ()
+
+    def part(self, index: int, count: int) -> Example:
+        """Every count-th picture from number `index` on."""
+        if count == 1:
+            return self
+
+        def cut(x: Tensor | None) -> Tensor | None:
+            return None if x is None else x[index::count]
+
+        images, noises = ([cut(x) for x in level] for level in (self.images, self.noises))
+        condition = map(cut, (self.text, self.mask, self.labels))
+        return Example(images, noises, cut(self.times), *condition, self.pictures[index::count])
 
     def to(self, device: torch.device) -> Example:
         """The batch on the device, pictures in the memory layout that convolutions like."""
@@ -45,7 +59,7 @@ class Example:
 
         images, noises = ([send(x) for x in part] for part in (self.images, self.noises))
         condition = (None if part is None else send(part) for part in (self.text, self.mask, self.labels))
-        return Example(images, noises, send(self.times), *condition)
+        return Example(images, noises, send(self.times), *condition, self.pictures)
 
     def inputs(self) -> tuple[Any, ...]:
         """In the order of `training_loss`."""
@@ -56,11 +70,6 @@ def dropped(seed: int, pictures: Sequence[int], share: float) -> Tensor:
     """Which pictures lose caption and class, bool [B]; guidance needs a model that knows both with and without."""
     draws = [torch.rand((), generator=noise.generator("caption", seed, picture)) for picture in pictures]
     return torch.stack(draws) < share
-
-
-def step_seed(seed: int, images: int) -> int:
-    """Seed of what cannot be drawn per image, such as dropout masks: a function of (seed, image counter)."""
-    return noise.generator("step", seed, images).initial_seed()
 
 
 class Examples:
@@ -76,7 +85,7 @@ class Examples:
         self._class_label = class_label(recipe)
 
     def at(self, images_seen: int) -> Example:
-        """The batch that begins with the image numbered `images_seen`."""
+        """This process's part of the batch that begins with the image numbered `images_seen`."""
         batch = self._loader.batch(images_seen)
         pictures = self._loader.images(images_seen)
         return Example(
@@ -84,6 +93,7 @@ class Examples:
             noise.training_noises(self._diffusion, self._seed, pictures, self._resolutions),
             noise.training_times(self._diffusion, self._seed, pictures),
             *self._condition(batch, pictures),
+            pictures,
         )
 
     def _condition(self, batch: Batch, pictures: Sequence[int]) -> tuple[Tensor | None, ...]:
@@ -103,13 +113,16 @@ class Examples:
         return text, mask, labels
 
 
-def training_examples(recipe_path: Path, recipe: dict[str, Any], resolutions: tuple[Size, ...]) -> Examples:
+def training_examples(
+    recipe_path: Path, recipe: dict[str, Any], resolutions: tuple[Size, ...], ranks: Ranks
+) -> Examples:
     """The examples of a training stage."""
     root, config = results_root(recipe_path), TrainConfig(**recipe["train"])
     embeddings = open_embeddings(root, recipe["text"])
     loader = Loader(
         root / recipe["data"], embeddings, config.batch_images, recipe["seed"], resolutions[0],
-        class_label=class_label(recipe), prefetch=True, workers=decoding_threads(), policy=config.decode,
+        class_label=class_label(recipe), rank=ranks.rank, world=ranks.world, prefetch=True,
+        workers=decoding_threads(), policy=config.decode,
     )  # fmt: skip
     return Examples(loader, embeddings, recipe, resolutions)
 

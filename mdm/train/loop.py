@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import math
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
 
-import torch
 from torch import Tensor
 
-from mdm.config import DiffusionConfig, TrainConfig
+from mdm.config import DiffusionConfig, ModelConfig, TrainConfig
 from mdm.diffusion.schedule import levels
 from mdm.manifest import ArtifactError, read_recipe
 from mdm.model.execution import PLAIN, Execution
 from mdm.sizes import Size
 from mdm.train.attempts import Attempts
-from mdm.train.checkpoint import Autosaves, only_trainer, write_checkpoint
-from mdm.train.example import step_seed, training_examples
+from mdm.train.checkpoint import Autosaves, only_trainer
+from mdm.train.example import training_examples
 from mdm.train.optim import rate_share, set_rates
+from mdm.train.ranks import Ranks, joined
 from mdm.train.start import identity, slice_end, start
 from mdm.train.step import training_step
 from mdm.train.validation import open_validation
@@ -44,53 +45,62 @@ def train(
     execution: Execution = PLAIN,
     attempt: int = 1,
 ) -> None:
-    """Train until the image count that `out` stands for, then write it."""
-    attempts = Attempts(out.parent / "progress")
-    with only_trainer(out.parent / "progress"), attempts.errors(attempt):
-        _train(recipe_path, out, before, autosave_seconds, execution, attempts)
+    """Train until the image count that `out` stands for, then write it; with others if torchrun or srun started us."""
+    with joined() as ranks, only_trainer(out.parent / "progress") if ranks.first else nullcontext():
+        attempts = Attempts(out.parent / "progress", speaks=ranks.first)
+        with attempts.errors(attempt):
+            _train(recipe_path, out, before, autosave_seconds, execution, ranks, attempts)
 
 
 def _train(
-    recipe_path: Path, out: Path, before: Path | None, autosave_seconds: float, execution: Execution, attempts: Attempts
+    recipe_path: Path,
+    out: Path,
+    before: Path | None,
+    autosave_seconds: float,
+    execution: Execution,
+    ranks: Ranks,
+    attempts: Attempts,
 ) -> None:
     recipe = read_recipe(recipe_path)
     config, diffusion = TrainConfig(**recipe["train"]), DiffusionConfig(**recipe["diffusion"])
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    config.require_parts(ranks.world * execution.accumulate, diffusion)
     stop, end, total = StopRequest(), slice_end(recipe, out), recipe["num_images"]
-    autosaves = Autosaves(out.parent / "progress", autosave_seconds)
+    resolutions = ModelConfig(**recipe["model"]).resolutions
+    autosaves = Autosaves(out.parent / "progress", autosave_seconds, writes=ranks.first)
 
     # The newest save of this slice, the slice before, the parent stage's weights, or fresh ones.
-    state, progress = start(recipe_path, recipe, out, before, autosaves, device)
-    resolutions = progress.resolutions
-    execution.apply(state.model, device)
-    gammas = levels(diffusion, resolutions).to(device)
-    examples = training_examples(recipe_path, recipe, resolutions)
-    validation = open_validation(recipe_path, recipe, resolutions, gammas)
+    state, progress = start(recipe_path, recipe, out, before, autosaves, ranks)
+    execution.apply(state.model, ranks.device)
+    state.share(ranks)
+    gammas = levels(diffusion, resolutions).to(ranks.device)
+    examples = training_examples(recipe_path, recipe, resolutions, ranks)
+    validation = open_validation(recipe_path, recipe, resolutions, gammas) if ranks.first else None
     meta = identity(recipe_path, recipe)
-    attempts.begin(state.images, end)
+    attempts.begin(state.images, end, ranks.world)
 
     state.model.train()
     while state.images < end:
-        example = examples.at(state.images).to(device)
+        example = examples.at(state.images).to(ranks.device)
         share = rate_share(config, state.images, total)
         set_rates(state.optimizers, share)
-        torch.manual_seed(step_seed(recipe["seed"], state.images))  # dropout inside the network
-        loss, per_level, norm = training_step(state, config, diffusion, gammas, example)
+        loss, per_level, norm = training_step(state, config, diffusion, gammas, example, ranks, execution.accumulate)
         ticked = progress.add(state.images, config.batch_images, loss, per_level)
-        saving = stop.received or autosaves.due() or state.images == end
         due = validation is not None and validation.due(state.images)
-        if ticked or saving or due:
+        # What one process is asked, all do after the same step.
+        stopping, saving, looking = ranks.agree(stop.received, autosaves.due(), ticked or due)
+        if looking or saving or stopping or state.images == end:
             refuse_nonfinite(norm, per_level.tolist(), state.images, resolutions)
         if ticked or due:
             measured = validation.measure(state) if validation and due else None
             progress.tick(state.images, config.learning_rate * share, float(norm), measured)
-        if saving and state.images < end:
+        if (saving or stopping) and state.images < end:
             autosaves.save(state.images, {**state.tensors(), **progress.tensors()}, {**meta, "images": state.images})
-        if stop.received and state.images < end:
-            attempts.stop(stop.received, state.images)
+        if stopping and state.images < end:
+            ranks.wait()  # or the first of us to leave would have the others killed while they save
+            attempts.stop(stopping, state.images)
 
-    write_checkpoint(out, {**state.tensors(), **progress.tensors()}, {**meta, "images": end})
-    autosaves.clear()
+    autosaves.finish(out, {**state.tensors(), **progress.tensors()}, {**meta, "images": end})
+    ranks.wait()
     attempts.finish(end)
 
 

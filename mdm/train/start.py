@@ -13,9 +13,11 @@ from mdm.manifest import ArtifactError, read_json, results_root
 from mdm.model import build
 from mdm.model.checkpoints import INNER, grow, load_into, load_weights, state_hash
 from mdm.model.ema import Ema
-from mdm.train.checkpoint import Autosaves, read_checkpoint
+from mdm.train.checkpoint import Autosaves, Checkpoint, read_checkpoint
 from mdm.train.optim import make_optimizers
 from mdm.train.progress import Progress
+from mdm.train.ranks import Ranks
+from mdm.train.silence import Silence
 from mdm.train.state import TrainingState
 
 TICKS_PER_STAGE = 40
@@ -33,25 +35,40 @@ def start(
     out: Path,
     before: Path | None,
     autosaves: Autosaves,
-    device: torch.device,
-) -> tuple[TrainingState, Progress]:
+    ranks: Ranks,
+) -> tuple[TrainingState, Progress | Silence]:
     """The state to continue from, and the progress log cut back to it."""
     config, model_config = TrainConfig(**recipe["train"]), ModelConfig(**recipe["model"])
     model, inherited = first_weights(recipe_path, recipe, model_config)
-    model = model.to(device, memory_format=torch.channels_last)
-    state = TrainingState(model, Ema(model, config.ema_halflife_images), make_optimizers(model, config, inherited))
-    tick = max(config.batch_images, recipe["num_images"] // TICKS_PER_STAGE)
-    progress = Progress(out.parent / "progress", model_config.resolutions, recipe["num_images"], tick, device)
+    model = model.to(ranks.device, memory_format=torch.channels_last)
+    optimizers = make_optimizers(model, config, inherited)
+    state = TrainingState(model, Ema(model, config.ema_halflife_images), optimizers, seed=recipe["seed"])
 
-    begin = slice_end(recipe, before) if before else 0
-    saved = autosaves.latest(begin, slice_end(recipe, out)) or (read_checkpoint(before) if before else None)
+    saved = newest(recipe, out, before, autosaves, ranks)
     tensors, images = (saved[0], saved[1]["images"]) if saved else ({}, 0)
     if saved:
         refuse_other_identity(saved[1], identity(recipe_path, recipe), recipe_path)
         state.restore(tensors, images)
+    if not ranks.first:
+        return state, Silence()
+    if saved:
         print(f"continuing at {images:,} of {recipe['num_images']:,} images", flush=True)
+    tick = max(config.batch_images, recipe["num_images"] // TICKS_PER_STAGE)
+    progress = Progress(out.parent / "progress", model_config.resolutions, recipe["num_images"], tick, ranks.device)
     progress.restore(tensors, images)
     return state, progress
+
+
+def newest(
+    recipe: dict[str, Any], out: Path, before: Path | None, autosaves: Autosaves, ranks: Ranks
+) -> Checkpoint | None:
+    """The last save of this slice, or the slice before; the first process chooses, the others read what it chose."""
+    begin = slice_end(recipe, before) if before else 0
+    found = autosaves.latest(begin, slice_end(recipe, out)) if ranks.first else None
+    images = ranks.tell(found[1]["images"] if found else None)
+    if images is not None:
+        return found or read_checkpoint(autosaves.at(images))
+    return read_checkpoint(before) if before else None
 
 
 def identity(recipe_path: Path, recipe: dict[str, Any]) -> dict[str, Any]:

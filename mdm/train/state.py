@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from mdm.manifest import ArtifactError
+from mdm.model import dropout
 from mdm.model.checkpoints import load_into
 from mdm.model.ema import Ema
 from mdm.train.orthogonal import OrthogonalMomentum
+from mdm.train.ranks import Ranks
 
 # What an optimiser remembers of a weight once it has moved it.
 MOMENTS: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
@@ -28,6 +32,31 @@ class TrainingState:
     ema: Ema
     optimizers: list[torch.optim.Optimizer]
     images: int = 0
+    seed: int = 0
+    #: what computes predictions: the model, or the model in one of several processes
+    network: nn.Module = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.network, self._dropping = self.model, dropout.layers(self.model)
+
+    def share(self, ranks: Ranks) -> None:
+        """From now on gradients are the mean over all processes."""
+        if ranks.world > 1:
+            devices = [ranks.device] if ranks.device.type == "cuda" else None
+            with warnings.catch_warnings():
+                # The name that replaces `broadcast_buffers` is unknown to older versions; buffers here never change.
+                warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+                self.network = DistributedDataParallel(
+                    self.model, devices, broadcast_buffers=False, gradient_as_bucket_view=True
+                )
+
+    def drop(self, pictures: Sequence[int]) -> None:
+        """Choose what dropout drops: a function of (seed, image counter)."""
+        if self._dropping and pictures:
+            device = next(self.model.parameters()).device
+            keys = dropout.picture_keys(self.seed, pictures).to(device)
+            for layer in self._dropping:
+                layer.keys = keys
 
     @property
     def trained(self) -> list[nn.Parameter]:

@@ -2,29 +2,67 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor, nn
 
 from mdm.config import DiffusionConfig, TrainConfig
-from mdm.diffusion.loss import training_loss
+from mdm.diffusion.loss import Part, training_loss
 from mdm.train.example import Example
+from mdm.train.ranks import ALONE, Ranks
 from mdm.train.state import TrainingState
 
 
 def training_step(
-    state: TrainingState, config: TrainConfig, diffusion: DiffusionConfig, gammas: Tensor, example: Example
+    state: TrainingState,
+    config: TrainConfig,
+    diffusion: DiffusionConfig,
+    gammas: Tensor,
+    example: Example,
+    ranks: Ranks = ALONE,
+    accumulate: int = 1,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Move weights and average by one batch; the loss, the loss of each level [L], the gradient's norm.
 
-    Nothing here asks the device for a number: the next batch is prepared while it still computes.
+    `example` is this process's part of the batch, taken in `accumulate` parts one after the other; gradients and losses
+    are those of the whole batch. Nothing here asks the device for a number: the next batch is prepared while it still
+    computes.
     """
-    with torch.autocast(gammas.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-        loss, per_level = training_loss(state.model, diffusion, gammas, *example.inputs())
-    loss.backward()
+    losses = gradients(state, config, diffusion, gammas, example, ranks, accumulate)
     norm = nn.utils.clip_grad_norm_(state.trained, config.clip_norm, foreach=True)
     for optimizer in state.optimizers:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
     state.images += config.batch_images
     state.ema.update(config.batch_images, state.images)
-    return loss, per_level, norm
+    return losses[0], losses[1:], norm
+
+
+def gradients(
+    state: TrainingState,
+    config: TrainConfig,
+    diffusion: DiffusionConfig,
+    gammas: Tensor,
+    example: Example,
+    ranks: Ranks,
+    accumulate: int,
+) -> Tensor:
+    """Give every weight its gradient; the loss and the loss of each level of the whole batch, [1 + L]."""
+    losses = []
+    for number in range(accumulate):
+        micro = example.part(number, accumulate)
+        part = Part(ranks.rank + ranks.world * number, ranks.world * accumulate)
+        state.drop(micro.pictures)
+        with _quietly(state.network, number < accumulate - 1):
+            with torch.autocast(gammas.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+                loss, per_level = training_loss(state.network, diffusion, gammas, *micro.inputs(), part=part)
+            # Processes average their gradients, but the parts of a loss add up.
+            (loss if ranks.world == 1 else loss * ranks.world).backward()
+        losses.append(torch.cat([loss.detach().reshape(1), per_level]))
+    return ranks.total(losses[0] if accumulate == 1 else torch.stack(losses).sum(dim=0))
+
+
+def _quietly(network: nn.Module, more_to_come: bool) -> AbstractContextManager[None]:
+    """Processes exchange gradients once a step, with the last part."""
+    return network.no_sync() if more_to_come and hasattr(network, "no_sync") else nullcontext()

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from little_cluster import Cluster, Stage, live_through, trained
+from little_cluster import Cluster, Stage, live_through
 from repository import ROOT, copy_repository, snakemake
 
 from mdm import study
@@ -64,7 +64,7 @@ def story(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def alone(story, tmp_path_factory):
-    """What one process that is left alone makes of the same training: a function of the run's name."""
+    """The same training by one process that is left alone: the folder of a run's stage."""
     results = tmp_path_factory.mktemp("alone") / "results"
     shutil.copytree(story.folder / "results", results, ignore=shutil.ignore_patterns("progress", "*.ckpt"))
 
@@ -73,6 +73,6 @@ def alone(story, tmp_path_factory):
         stage = results / "train" / story.stages[name].folder.name
         words = ["train", stage / "recipe.json", "--out", stage / "final.ckpt"]
         subprocess.run([sys.executable, "-m", "mdm", "--threads", "1", *words], cwd=ROOT, check=True, timeout=300)
-        return trained(stage)
+        return stage
 
     return train

@@ -9,59 +9,31 @@ import time
 
 import pytest
 import torch
+from training_world import NEVER, copied, make_world
 
-from mdm import study
 from mdm.config import TrainConfig
-from mdm.data.shards import index_data, write_manifest, write_shard
 from mdm.manifest import ArtifactError, digest, write_json
 from mdm.model.checkpoints import load_weights, state_hash
 from mdm.model.ema import Ema
 from mdm.model.execution import Execution
-from mdm.text.cache import embed
 from mdm.train.checkpoint import Autosaves, read_checkpoint, write_checkpoint
 from mdm.train.export import export
 from mdm.train.loop import train
 from mdm.train.optim import make_optimizers, rate_share, set_rates
 from mdm.train.state import TrainingState
 
-NEVER = 1e9
-SMALL = {
-    "data.scenes-train.settings.num_images": 48,
-    "data.scenes-new.settings.num_images": 16,
-    "base.stages.r8.num_images": 128,
-    "base.stages.r16.num_images": 64,
-    "base.stages.r16.train": {"inner_rate": 0},
-    "base.train.validate_images": 64,
-    "protocols.zero-shot.num_images": 16,
-    "protocols.zero-shot.num_reference": 16,
-}
-
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """A results folder with data and text; (folder, {stage: recipe path})."""
-    torch.set_num_threads(1)
     results = tmp_path_factory.mktemp("results")
-    loaded = study.load("quick", SMALL)
-    stages = {stage.name: stage.artifact for stage in loaded.runs[0].stages}
-    wanted = {stages["r8"], stages["r16"]}
-    wanted |= {parent for ref in list(wanted) for parent in loaded.parents(ref)}
-    for ref in wanted:
-        write_json(results / ref / "recipe.json", loaded.recipe(ref))
-    for ref in (r for r in wanted if r.startswith("data/")):
-        recipe = results / ref / "recipe.json"
-        index_data(recipe), write_shard(recipe, 0), write_manifest(recipe)
-    for ref in (r for r in wanted if r.startswith("text/")):
-        embed(results / ref / "recipe.json")
-    return results, {name: results / ref / "recipe.json" for name, ref in stages.items()}
+    return results, make_world(results)
 
 
 @pytest.fixture
 def fresh(world, tmp_path):
     """The same in a folder of its own."""
-    results, recipes = world
-    shutil.copytree(results, tmp_path / "results")
-    return {name: tmp_path / "results" / path.relative_to(results) for name, path in recipes.items()}
+    return copied(world[1], tmp_path)
 
 
 @pytest.fixture(scope="module")

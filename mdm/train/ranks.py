@@ -1,0 +1,128 @@
+"""The processes that train one stage together: who they are, what they share, and what they must agree on."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from mdm.config import StudyError
+
+# One process may read a checkpoint of many gigabytes, or measure, while the others wait for it.
+PATIENCE = timedelta(minutes=60)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which process this is: of all, and on its machine."""
+
+    rank: int
+    world: int
+    local: int
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among `world`; alone, everything here costs nothing and changes nothing."""
+
+    rank: int = 0
+    world: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes files and speaks."""
+        return self.rank == 0
+
+    def say(self, text: str) -> None:
+        """Print, once."""
+        if self.first:
+            print(text, flush=True)
+
+    def agree(self, *numbers: int | None) -> list[int]:
+        """The largest that any process gave of each number (None: 0). The hosts agree; no device is waited for."""
+        mine = [int(number or 0) for number in numbers]
+        if self.world == 1:
+            return mine
+        found = torch.tensor(mine)
+        dist.all_reduce(found, dist.ReduceOp.MAX)
+        return found.tolist()
+
+    def total(self, tensor: Tensor) -> Tensor:
+        """The sum over all processes, in place."""
+        if self.world > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def tell(self, value: Any) -> Any:
+        """The first process's value (JSON), in every process."""
+        if self.world == 1:
+            return value
+        content = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+        size = torch.tensor([len(content)])
+        dist.broadcast(size, 0)
+        content = content if self.first else torch.empty(int(size), dtype=torch.uint8)
+        dist.broadcast(content, 0)
+        return json.loads(content.numpy().tobytes())
+
+    def wait(self) -> None:
+        """Go on when all processes are here."""
+        self.agree(0)
+
+
+ALONE = Ranks()
+
+
+def place(environment: Mapping[str, str]) -> Place:
+    """As torchrun says it, else as a SLURM step of several tasks says it, else alone."""
+    for rank, world, local in (
+        ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
+        ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"),
+    ):
+        if world in environment:
+            missing = [name for name in (rank, local) if name not in environment]
+            if missing:
+                raise StudyError(f"{world} is set but {missing[0]} is not: start training by torchrun or srun")
+            return Place(int(environment[rank]), int(environment[world]), int(environment[local]))
+    return Place(0, 1, 0)
+
+
+def meeting_point(environment: Mapping[str, str]) -> tuple[str, int]:
+    """Where the processes meet: MASTER_ADDR and MASTER_PORT, else the first node of the SLURM step."""
+    address = environment.get("MASTER_ADDR") or environment.get("SLURM_LAUNCH_NODE_IPADDR")
+    if not address:
+        raise StudyError("several processes train together, but MASTER_ADDR does not say where they meet; use torchrun")
+    # Two jobs on one node must not meet each other.
+    port = environment.get("MASTER_PORT") or 20000 + int(environment.get("SLURM_JOB_ID", 0)) % 20000
+    return address, int(port)
+
+
+@contextmanager
+def joined(environment: Mapping[str, str] = os.environ) -> Iterator[Ranks]:
+    """The processes that torchrun or srun started, connected: gloo between hosts, NCCL between GPUs."""
+    here = place(environment)
+    cuda = torch.cuda.is_available()
+    # srun may show each process its own GPU only.
+    device = torch.device("cuda", here.local % torch.cuda.device_count()) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(device)
+    if here.world == 1:
+        yield Ranks(device=device)
+        return
+    address, port = meeting_point(environment)
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if cuda else "gloo", init_method=f"tcp://{address}:{port}",
+        rank=here.rank, world_size=here.world, timeout=PATIENCE,
+    )  # fmt: skip
+    try:
+        yield Ranks(here.rank, here.world, device)
+    finally:
+        dist.destroy_process_group()

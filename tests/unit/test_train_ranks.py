@@ -1,0 +1,274 @@
+"""One process or several: the same batches, the same noise, the same masks, the same weights up to rounding."""
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from training_world import NEVER, begin, copied, make_world, together
+
+from mdm import study
+from mdm.config import DiffusionConfig, ModelConfig, StudyError, TrainConfig
+from mdm.model import build, dropout
+from mdm.model.checkpoints import state_hash
+from mdm.model.dropout import PictureDropout
+from mdm.model.execution import Execution
+from mdm.train.checkpoint import read_checkpoint
+from mdm.train.example import training_examples
+from mdm.train.loop import train
+from mdm.train.ranks import Place, Ranks, joined, meeting_point, place
+
+# Everything that could depend on who sees which picture: dropout, batches of mixed resolution, captions dropped.
+MIXED = {
+    "data.scenes-train.settings.num_images": 48,
+    "data.scenes-new.settings.num_images": 16,
+    "base.model.levels.8.dropout": 0.2,
+    "base.model.levels.16.dropout": 0.1,
+    "base.stages": {"r16": {"resolutions": [8, 16], "num_images": 80, "diffusion": {"mixed_ratio": [1, 2]}}},
+    "base.train.matrix_rate": None,
+    "base.train.learning_rate": 1e-4,
+    "base.train.validate_images": 0,
+    "protocols.zero-shot.num_images": 16,
+    "protocols.zero-shot.num_reference": 16,
+    "ablations": {},
+    "claims": {},
+}
+
+
+# Measured after five steps: rounding moves weights by 5e-7 of the largest, other masks of dropout by 5e-2.
+TOLERANCE = 5e-6
+
+
+@pytest.fixture(scope="module")
+def recipes(tmp_path_factory):
+    return make_world(tmp_path_factory.mktemp("results"), MIXED, ("r16",))
+
+
+@pytest.fixture
+def recipe(recipes, tmp_path):
+    return copied(recipes, tmp_path)["r16"]
+
+
+@pytest.fixture(scope="module")
+def alone(recipes, tmp_path_factory):
+    """What one process makes of the stage."""
+    return trained(copied(recipes, tmp_path_factory.mktemp("alone"))["r16"])
+
+
+def trained(recipe, world=1, before=None, **execution):
+    out = recipe.parent / "final.ckpt"
+    arguments = (recipe, out, before, NEVER, Execution(**execution))
+    if world == 1:
+        train(*arguments)
+    else:
+        assert together(world, train, *arguments, log=recipe.parent / "out") == [0] * world
+    return read_checkpoint(out)[0]
+
+
+def difference(found, wanted):
+    """The largest difference of weights, relative to the largest weight of the tensor."""
+    names = [name for name in wanted if name.startswith(("model.", "ema."))]
+    assert names and found.keys() == wanted.keys()
+    return max(((found[n] - wanted[n]).abs().max() / wanted[n].abs().max().clamp(min=1e-2)).item() for n in names)
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_ranks_see_the_same_batches_and_noises(recipe, world):
+    settings = json.loads(recipe.read_text())
+    whole = training_examples(recipe, settings, (16, 8), Ranks())
+    ranks = [training_examples(recipe, settings, (16, 8), Ranks(rank, world)) for rank in range(world)]
+    for seen in (0, 16, 64):
+        one, parts = whole.at(seen), [rank.at(seen) for rank in ranks]
+        assert sorted(picture for part in parts for picture in part.pictures) == list(range(seen, seen + 16))
+        for rank, part in enumerate(parts):
+            own = one.part(rank, world)
+            assert part.pictures == own.pictures
+            for found, wanted in zip(flat(part), flat(own), strict=True):
+                assert torch.equal(found, wanted)
+
+
+def flat(example):
+    return [*example.images, *example.noises, example.times, example.text, example.mask]
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_ranks_train_the_same_weights_within_rounding(recipe, alone, world):
+    assert difference(trained(recipe, world), alone) < TOLERANCE
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_a_batch_in_parts_trains_the_same_weights_within_rounding(recipe, alone, parts):
+    assert difference(trained(recipe, accumulate=parts), alone) < TOLERANCE
+
+
+def test_parts_of_ranks_train_the_same_weights_within_rounding(recipe, alone):
+    assert difference(trained(recipe, 2, accumulate=2), alone) < TOLERANCE
+
+
+def test_a_slice_goes_on_with_another_number_of_processes(recipe, alone):
+    first = recipe.parent / "slice-48.ckpt"
+    assert together(2, train, recipe, first, None, NEVER) == [0, 0]
+    assert difference(trained(recipe, before=first), alone) < TOLERANCE
+    (recipe.parent / "final.ckpt").unlink()
+    assert difference(trained(recipe, 4, before=first), alone) < TOLERANCE
+
+
+def test_two_processes_resume_bit_for_bit(recipe):
+    once = trained(recipe, 2)
+    (recipe.parent / "final.ckpt").unlink()
+    assert together(2, train, recipe, recipe.parent / "slice-48.ckpt", None, NEVER) == [0, 0]
+    twice = trained(recipe, 2, before=recipe.parent / "slice-48.ckpt")
+    seconds = "progress.seconds"
+    assert state_hash({**once, seconds: torch.zeros(1)}) == state_hash({**twice, seconds: torch.zeros(1)})
+
+
+def begin_training(recipe, world, seconds):
+    return begin(world, train, recipe, recipe.parent / "final.ckpt", None, seconds, log=recipe.parent / "out")
+
+
+def wait_for(processes, found, patience=400):
+    end = time.monotonic() + patience
+    while not found():
+        assert all(process.is_alive() for process in processes), "a process ended early"
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def saves(recipe):
+    return sorted(path.name for path in (recipe.parent / "progress").glob("autosave-*.ckpt"))
+
+
+def test_two_processes_are_killed_and_one_goes_on(recipe, alone):
+    processes = begin_training(recipe, 2, 0)
+    wait_for(processes, lambda: saves(recipe))
+    for process in processes:
+        process.kill(), process.join()
+    assert not (recipe.parent / "final.ckpt").exists() and saves(recipe)
+    assert difference(trained(recipe), alone) < TOLERANCE
+
+
+def test_all_stop_after_the_same_step_when_one_is_asked_to(recipe, alone):
+    processes = begin_training(recipe, 2, NEVER)
+    log = recipe.parent / "out.0.log"
+    wait_for(processes, lambda: log.exists() and "images/s" in log.read_text())
+    os.kill(processes[1].pid, signal.SIGTERM)
+    for process in processes:
+        process.join(400)
+    assert [process.exitcode for process in processes] == [128 + signal.SIGTERM] * 2
+    said = log.read_text()
+    assert "stopped by signal 15; saved at" in said and len(saves(recipe)) == 1
+    assert (recipe.parent / "out.1.log").read_text() == ""  # one process speaks for all
+    assert difference(trained(recipe), alone) < TOLERANCE
+
+
+def is_free(lock):
+    """Whether the killed are gone: the kernel takes its time."""
+    with open(lock) as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
+@pytest.mark.slow
+def test_torchrun_starts_the_command_line(recipe, alone):
+    """The way of the README: torchrun, two processes, killed hard, resumed by one."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "mdm",
+               "--threads", "1", "train", str(recipe), "--out", str(recipe.parent / "final.ckpt"),
+               "--autosave-seconds", "0"]  # fmt: skip
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as run:
+        wait_for([], lambda: saves(recipe) or run.poll() is not None)
+        assert saves(recipe), run.stdout.read()
+        workers = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+        for process in (run.pid, *map(int, workers)):
+            os.kill(process, signal.SIGKILL)
+    wait_for([], lambda: is_free(recipe.parent / "progress" / "lock"))
+    assert difference(trained(recipe), alone) < TOLERANCE
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(recipe):
+    out = recipe.parent / "final.ckpt"
+    with pytest.raises(StudyError, match=r"batch_images 16 cannot be shared by 3 parts .* such as 15"):
+        train(recipe, out, None, NEVER, Execution(accumulate=3))
+    with pytest.raises(StudyError, match=r"mixed_ratio \[1\.0, 2\.0\] sends 5 of 16 .* fewer than the 8 parts"):
+        train(recipe, out, None, NEVER, Execution(accumulate=8))
+    config = TrainConfig(batch_images=16, learning_rate=1, ema_halflife_images=1)
+    config.require_parts(16, DiffusionConfig())
+    stages = {"stages": {"r8": {"resolutions": [8], "num_images": 48, "resources": {"accumulate": 3}}}}
+    with pytest.raises(StudyError, match=r"stages\.r8: train\.batch_images 16 cannot be shared by 3 parts"):
+        study.load("quick", {**MIXED, **{f"base.{key}": value for key, value in stages.items()}})
+
+
+def test_who_a_process_is():
+    assert place({}) == Place(0, 1, 0)
+    assert place({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "SLURM_STEP_NUM_TASKS": "2"}) == Place(3, 4, 1)
+    step = {"SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "8", "SLURM_LOCALID": "1"}
+    assert place(step) == Place(5, 8, 1)
+    # A batch script of many tasks is one process.
+    assert place({"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_LOCALID": "0"}).world == 1
+    with pytest.raises(StudyError, match="WORLD_SIZE is set but RANK is not"):
+        place({"WORLD_SIZE": "2"})
+    assert meeting_point({"MASTER_ADDR": "a", "MASTER_PORT": "1"}) == ("a", 1)
+    assert meeting_point({"SLURM_LAUNCH_NODE_IPADDR": "10.0.0.1", "SLURM_JOB_ID": "20007"}) == ("10.0.0.1", 20007)
+    with pytest.raises(StudyError, match="MASTER_ADDR"), joined({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}):
+        pass
+
+
+def told():
+    with joined() as ranks:
+        assert ranks.tell({"rank": ranks.rank}) == {"rank": 0} and ranks.tell(None) is None
+        assert ranks.agree(ranks.rank, None, -1) == [1, 0, -1]
+        assert ranks.total(torch.tensor([1.0 + ranks.rank])).item() == 3
+
+
+def test_what_ranks_say_to_one_another():
+    assert together(2, told) == [0, 0]
+    assert Ranks().agree(3, None) == [3, 0] and Ranks().tell([1]) == [1]
+
+
+def test_the_masks_of_a_picture_do_not_depend_on_its_company():
+    layer, x = PictureDropout(0.3), torch.ones(6, 8, 5, 4)
+    layer.keys = dropout.picture_keys(7, range(100, 106))
+    whole = layer(x, 6)
+    assert whole.unique().tolist() == pytest.approx([0, 1 / 0.7])
+    layer.keys = dropout.picture_keys(7, range(100, 106)[1::2])
+    assert torch.equal(layer(x[:3], 3), whole[1::2]) and torch.equal(layer(x[:2], 2), whole[1:4:2])
+    layer.keys = dropout.picture_keys(8, range(101, 106, 2))
+    assert not torch.equal(layer(x[:3], 3), whole[1::2])
+    # Frames of a clip are rows of their own, with masks of their own.
+    clips = layer(x, 3)
+    assert torch.equal(layer(x[:2], 1), clips[:2]) and not torch.equal(clips[0], clips[1])
+    assert torch.equal(layer.eval()(x, 6), x)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.9])
+def test_masks_are_evenly_spread_and_independent(share):
+    layer, x = PictureDropout(share), torch.ones(64, 16, 16, 16)
+    layer.keys = dropout.picture_keys(0, range(64))
+    gone = (layer(x, 64) == 0).double()
+    deviation = (share * (1 - share)) ** 0.5
+    assert abs(gone.mean() - share) < 5 * deviation / gone.numel() ** 0.5
+    rows = (gone.flatten(1) - share) / deviation
+    # Pictures, neighbours and distant places: correlations as small as chance makes those of 4096 draws.
+    assert (rows @ rows.T / rows.shape[1]).fill_diagonal_(0).abs().max() < 5.5 / rows.shape[1] ** 0.5
+    for step in (1, 16, 256):
+        assert abs((rows[:, step:] * rows[:, :-step]).mean()) < 5 / rows[:, step:].numel() ** 0.5
+
+
+def test_layers_and_blocks_draw_different_masks():
+    levels = [{"resolution": 8, "channels": (32,), "resnets": (2,), "middle": True, "dropout": 0.5}]
+    found = dropout.layers(build(ModelConfig(levels=levels)))
+    assert len(found) > 2 and len({layer.salt for layer in found}) == len(found)
+    keys, x = dropout.picture_keys(0, [0]), torch.ones(1, 32, 8, 8)
+    masks = []
+    for layer in found:
+        layer.keys = keys
+        masks.append(layer(x, 1))
+    assert all(not torch.equal(masks[0], other) for other in masks[1:])
