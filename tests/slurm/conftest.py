@@ -19,7 +19,13 @@ QUICKLY = [
     "--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "1",
     "--seconds-between-status-checks", "1", "--latency-wait", "20", "--retries", "1",
 ]  # fmt: skip
-BUG = '\n    if config.validate_images == 100005:\n        raise RuntimeError("a real bug")\n'
+BUG = """
+
+def training_step(state, config, *rest, step=training_step):
+    if config.validate_images == 100005:
+        raise RuntimeError("a real bug")
+    return step(state, config, *rest)
+"""
 
 
 @dataclass
@@ -38,8 +44,8 @@ def story(tmp_path_factory):
     if not shutil.which("slurmctld"):
         pytest.skip("slurmctld is not installed: tools/mini_slurm.sh install")
     folder = copy_repository(tmp_path_factory.mktemp("cluster"))
-    step = folder / "mdm" / "train" / "step.py"
-    step.write_text(step.read_text().replace('still computes.\n    """\n', f'still computes.\n    """{BUG}'))
+    with (folder / "mdm" / "train" / "step.py").open("a") as step:
+        step.write(BUG)
     runs = {run.name: run.stages[0].artifact for run in study.load(str(ROOT / STUDY)).runs if run.name != "base"}
     stages = {name: Stage(folder / "results" / artifact) for name, artifact in runs.items()}
     asked = ["--config", f"study={STUDY}"]
