@@ -40,11 +40,9 @@ class Attempts:
     def stop(self, number: int, images: int) -> NoReturn:
         """End after a signal, with everything saved; a job that SLURM warned goes back into its queue."""
         if self._speaks:
-            why = f"stopped by signal {number}"
-            if number == signal.SIGTERM:
-                why += f"; {slurm.run_again(images - self._begun)}"
-            self._journal.end(images, why)
-            print(f"{why}; saved at {images:,} images", flush=True)
+            queued = slurm.run_again(images - self._begun) if number == signal.SIGTERM else None
+            self._journal.end(images, "; ".join(filter(None, (f"stopped by signal {number}", queued))))
+            print(f"stopped by signal {number}; saved at {images:,} images", queued or "", flush=True)
         raise SystemExit(128 + number)
 
     @contextmanager

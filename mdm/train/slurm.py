@@ -7,11 +7,11 @@ import re
 import subprocess
 
 
-def run_again(images_gained: int) -> str:
-    """After a warning (SIGTERM) and a save: put this job back into the queue; returns what came of it."""
+def run_again(images_gained: int) -> str | None:
+    """After a warning (SIGTERM) and a save: put this job back into the queue; what came of it, None outside SLURM."""
     job = os.environ.get("SLURM_JOB_ID")
     if job is None:
-        return "not a job of SLURM"
+        return None
     state = _state(job)
     if state != "RUNNING":
         # Cancelled, preempted or over its time: that is decided. A request now would bring back a cancelled job.

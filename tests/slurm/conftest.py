@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from little_cluster import Cluster, Stage, live_through, trained
+from little_cluster import Cluster, Stage, live_through
 from repository import ROOT, copy_repository, snakemake
 
 from mdm import study
@@ -19,7 +19,13 @@ QUICKLY = [
     "--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "1",
     "--seconds-between-status-checks", "1", "--latency-wait", "20", "--retries", "1",
 ]  # fmt: skip
-BUG = '\n    if config.validate_images == 100005:\n        raise RuntimeError("a real bug")\n'
+BUG = """
+
+def training_step(state, config, *rest, step=training_step):
+    if config.validate_images == 100005:
+        raise RuntimeError("a real bug")
+    return step(state, config, *rest)
+"""
 
 
 @dataclass
@@ -38,8 +44,8 @@ def story(tmp_path_factory):
     if not shutil.which("slurmctld"):
         pytest.skip("slurmctld is not installed: tools/mini_slurm.sh install")
     folder = copy_repository(tmp_path_factory.mktemp("cluster"))
-    step = folder / "mdm" / "train" / "step.py"
-    step.write_text(step.read_text().replace('still computes.\n    """\n', f'still computes.\n    """{BUG}'))
+    with (folder / "mdm" / "train" / "step.py").open("a") as step:
+        step.write(BUG)
     runs = {run.name: run.stages[0].artifact for run in study.load(str(ROOT / STUDY)).runs if run.name != "base"}
     stages = {name: Stage(folder / "results" / artifact) for name, artifact in runs.items()}
     asked = ["--config", f"study={STUDY}"]
@@ -64,7 +70,7 @@ def story(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def alone(story, tmp_path_factory):
-    """What one process that is left alone makes of the same training: a function of the run's name."""
+    """The same training by one process that is left alone: the folder of a run's stage."""
     results = tmp_path_factory.mktemp("alone") / "results"
     shutil.copytree(story.folder / "results", results, ignore=shutil.ignore_patterns("progress", "*.ckpt"))
 
@@ -73,6 +79,6 @@ def alone(story, tmp_path_factory):
         stage = results / "train" / story.stages[name].folder.name
         words = ["train", stage / "recipe.json", "--out", stage / "final.ckpt"]
         subprocess.run([sys.executable, "-m", "mdm", "--threads", "1", *words], cwd=ROOT, check=True, timeout=300)
-        return trained(stage)
+        return stage
 
     return train

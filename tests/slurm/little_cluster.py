@@ -78,6 +78,7 @@ def warned_requeued_killed(cluster, stage):
     cluster.run("scontrol", "update", f"jobid={job}", "timelimit=5")
     until("a warning", lambda: signal.SIGTERM in pending(trainer), stage.going_on)
     os.kill(trainer, signal.SIGCONT)
+    cluster.run("scontrol", "update", f"jobid={job}", "timelimit=60")  # or it would be warned before it begins again
     cluster.run("scontrol", "requeue", stage.begun(2)[0])
     os.kill(stage.begun(3)[2], signal.SIGKILL)
 

@@ -43,7 +43,7 @@ def test_one_machine_starts_its_processes_by_torchrun_and_two_need_slurm():
 
 def test_outside_slurm_nothing_is_queued(monkeypatch):
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    assert slurm.run_again(images_gained=16) == "not a job of SLURM"
+    assert slurm.run_again(images_gained=16) is None
 
 
 def test_without_a_scheduler_to_ask_the_reason_is_said(monkeypatch, tmp_path):

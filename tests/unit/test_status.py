@@ -74,7 +74,7 @@ def test_a_running_stage_and_then_kill_9(stage):
 @pytest.mark.parametrize(
     ("end", "state", "note"),
     [
-        ("stopped", "stopped", "stopped by signal 15; not a job of SLURM"),
+        ("stopped", "stopped", "stopped by signal 15"),
         ("failed", "failed", "ValueError: loss is NaN"),
     ],
 )
