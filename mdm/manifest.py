@@ -31,6 +31,12 @@ class ArtifactError(ValueError):
     """An artifact on disk is missing, incomplete or not what its recipe says."""
 
 
+def printable(text: str, most: int = 100) -> str:
+    """Words of a file on the user's terminal, which obeys control characters; never a page of them."""
+    text = text[:most]
+    return text if text.isprintable() else ascii(text)[1:-1]
+
+
 @contextmanager
 def replacing(path: str | Path) -> Iterator[IO[bytes]]:
     """A stream that becomes the file when the block ends well: readers see the old content or all of the new."""

@@ -6,8 +6,8 @@ from mdm import cli
 
 FROZEN = {
     "check", "weights", "plan", "calibrate", "status", "run", "schema", "index", "shard", "manifest", "data", "embed",
-    "train", "spread", "export", "convert", "grow", "judge", "clip", "sample", "generate", "features", "score", "collect",
-    "tables", "figure", "claims", "report",
+    "train", "spread", "export", "convert", "grow", "judge", "clip", "sample", "generate", "features", "score",
+    "collect", "tables", "figure", "claims", "report",
 }  # fmt: skip
 
 
