@@ -113,13 +113,11 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor], origin: str = "thes
     model.load_state_dict(state)
 
 
-def load_inner(
-    model: nn.Module, parent: Mapping[str, Tensor], levels: int, origin: str = "the parent's weights"
-) -> None:
+def load_inner(model: nn.Module, parent: Mapping[str, Tensor], levels: int) -> None:
     """Put the weights of a nest into the inside of a nest that has `levels` more levels around it."""
     for _ in range(levels):
         model = model.get_submodule(INNER.rstrip("."))
-    load_into(model, parent, origin)
+    load_into(model, parent, "the parent's weights")
 
 
 def inner_state(state: Mapping[str, Tensor], levels: int) -> dict[str, Tensor]:
