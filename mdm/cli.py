@@ -16,6 +16,13 @@ from mdm.manifest import ArtifactError, write_json
 from mdm.study_file import LITERATURE
 
 Verb = Callable[[argparse.Namespace], int | None]
+LAST_SEED = 2**63 - 1  # of PyTorch's generators
+
+
+def _seed(word: str) -> int:
+    if not word.isdecimal() or len(word) > 19 or int(word) > LAST_SEED:
+        raise argparse.ArgumentTypeError(f"{word!r} is no seed; write a whole number from 0 to {LAST_SEED}")
+    return int(word)
 
 
 def _study(options: argparse.Namespace) -> Any:
@@ -344,7 +351,7 @@ VERBS: dict[str, tuple[Verb, str, tuple[tuple[str, dict[str, Any]], ...]]] = {
         grow, "put fresh levels around trained weights, and prove that these stay as they are",
         (("weights", {"type": Path, "help": "a .safetensors file"}),
          ("--model", {"required": True, "help": "the deeper one: preset, recipe.json or model.json"}), OUT,
-         ("--seed", {"type": int, "default": 0, "help": "of the fresh weights; default: %(default)s"}), FORCE),
+         ("--seed", {"type": _seed, "default": 0, "help": "of the fresh weights; default: %(default)s"}), FORCE),
     ),
     "judge": (judge, "train the judge network", RECIPE),
     "clip": (clip, "train the small CLIP", RECIPE),
@@ -356,7 +363,7 @@ VERBS: dict[str, tuple[Verb, str, tuple[tuple[str, dict[str, Any]], ...]]] = {
          ("--run", {"default": "base", "help": "default: %(default)s"}),
          ("--out", {"type": Path, "default": Path("picture.png"), "help": "default: %(default)s"}),
          ("--count", {"type": int, "default": 1, "help": "pictures; default: %(default)s"}),
-         ("--seed", {"type": int, "default": 0, "help": "default: %(default)s"}),
+         ("--seed", {"type": _seed, "default": 0, "help": "default: %(default)s"}),
          ("--guidance", {"type": float, "help": "default: the run's"}),
          ("--steps", {"type": int, "help": "default: the run's"})),
     ),

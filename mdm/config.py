@@ -13,11 +13,14 @@ from mdm.config_base import (
     NAME,
     SHA256,
     Count,
+    Layers,
     Name,
     Positive,
     Probability,
+    Seed,
     Strict,
     StudyError,
+    Width,
     nearest,
 )
 from mdm.config_diffusion import DiffusionConfig, SampleConfig
@@ -28,12 +31,15 @@ __all__ = [
     "SHA256",
     "Count",
     "DiffusionConfig",
+    "Layers",
     "Name",
     "Positive",
     "Probability",
     "SampleConfig",
+    "Seed",
     "Strict",
     "StudyError",
+    "Width",
     "nearest",
 ]
 
@@ -60,7 +66,7 @@ class VideoConfig(Strict):
     halves: Literal["time", "space"] = Field(
         default="time", description="what each inner resolution halves; time: the frames, space: their sides"
     )
-    attention: tuple[Count, ...] = Field(
+    attention: tuple[Layers, ...] = Field(
         default=(), description="attention layers over the frames per residual block, at each inner resolution"
     )
     rotary: bool = Field(default=False, description="rotary position embedding in the attention over the frames")
@@ -81,9 +87,9 @@ class LevelConfig(Strict):
     """One resolution of the nest: a U-Net whose innermost part is the next lower resolution."""
 
     resolution: Positive = Field(description="side of the picture in pixels")
-    channels: tuple[Positive, ...] = Field(description="channels at each inner resolution, finest first")
-    resnets: tuple[Positive, ...] = Field(description="residual blocks at each inner resolution")
-    attention: tuple[Count, ...] = Field(default=(), description="attention layers per residual block, 0 = none")
+    channels: tuple[Width, ...] = Field(description="channels at each inner resolution, finest first")
+    resnets: tuple[Annotated[Layers, Field(gt=0)], ...] = Field(description="residual blocks at each inner resolution")
+    attention: tuple[Layers, ...] = Field(default=(), description="attention layers per residual block, 0 = none")
     attention_ffn: bool = Field(default=True, description="feed-forward layer after each attention")
     middle: bool = Field(default=False, description="blocks at the bottom; yes for the innermost level")
     dropout: Decay = 0.0
@@ -171,12 +177,14 @@ class ModelConfig(Strict):
     """The nested network. Levels stand innermost (lowest resolution) first: the order in which they grow."""
 
     levels: tuple[LevelConfig, ...] = Field(min_length=1)
-    time_channels: Positive | None = Field(default=None, description="width of the time embedding, all levels")
-    text_channels: Positive | None = Field(default=None, description="width of the encoder's features")
-    text_projection: Count = Field(default=0, description="project the features to this width (0: as they are)")
-    text_layers: Count = Field(default=0, description="learnable self-attention layers over the features")
+    time_channels: Width | None = Field(default=None, description="width of the time embedding, all levels")
+    text_channels: Width | None = Field(default=None, description="width of the encoder's features")
+    text_projection: Annotated[int, Field(ge=0, le=2**20)] = Field(
+        default=0, description="project the features to this width (0: as they are)"
+    )
+    text_layers: Layers = Field(default=0, description="learnable self-attention layers over the features")
     mask_text: bool = Field(default=True, description="cross attention ignores padding (released model: false)")
-    classes: Positive | None = Field(default=None, description="number of classes (ImageNet: 1000)")
+    classes: Width | None = Field(default=None, description="number of classes (ImageNet: 1000)")
 
     @model_validator(mode="after")
     def _chain_is_possible(self) -> ModelConfig:
@@ -377,7 +385,7 @@ class EncoderConfig(Strict):
 
     name: str = Field(default="tiny-t5", description="tiny-t5 (embedded, fixed seed) or t5 (a local folder)")
     settings: dict[str, Any] = Field(default={}, description="settings of that encoder")
-    channels: Positive = Field(description="width of its features")
+    channels: Width = Field(description="width of its features")
     resources: ResourceConfig = Field(default=ResourceConfig(), description="of the job that embeds the captions")
 
 
@@ -474,7 +482,7 @@ class AblationConfig(Strict):
     sweep: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
         default={}, max_length=1, description="dotted.path: list of values"
     )
-    seeds: list[Count] | None = Field(default=None, min_length=1, description="default: the study's")
+    seeds: list[Seed] | None = Field(default=None, min_length=1, description="default: the study's")
     protocols: list[Name] | None = Field(default=None, description="default: all of the study")
 
     @model_validator(mode="after")
@@ -515,7 +523,7 @@ class ProtocolConfig(Strict):
     num_images: Positive | None = Field(default=None, description="pictures drawn")
     num_reference: Positive | None = Field(default=None, description="real pictures")
     resolution: Positive | None = Field(default=None, description="measure at this side (default: the run's highest)")
-    seed: Count = 0
+    seed: Seed = 0
     judge: Name | None = None
     clip: Name | WeightsConfig | None = None
     inception: WeightsConfig | None = None
@@ -558,7 +566,7 @@ class StudyConfig(Strict):
     judges: dict[Name, InstrumentConfig] = Field(default={})
     clips: dict[Name, InstrumentConfig] = Field(default={})
     base: RunConfig
-    seeds: list[Count] = Field(default=[0], min_length=1)
+    seeds: list[Seed] = Field(default=[0], min_length=1)
     protocols: dict[Name, ProtocolConfig] = Field(default={})
     groups: dict[Name, str] = Field(default={})
     ablations: dict[Name, AblationConfig] = Field(default={})

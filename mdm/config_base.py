@@ -13,6 +13,10 @@ SHA256 = r"^[0-9a-f]{64}$"
 Name = Annotated[str, Field(pattern=NAME, max_length=40)]
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+# No computer holds wider or longer networks; sizes in foreign files and slips of the finger must not overflow.
+Width = Annotated[int, Field(gt=0, le=2**20)]
+Layers = Annotated[int, Field(ge=0, le=1000)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 

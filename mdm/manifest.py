@@ -31,6 +31,12 @@ class ArtifactError(ValueError):
     """An artifact on disk is missing, incomplete or not what its recipe says."""
 
 
+def printable(text: str, most: int = 100) -> str:
+    """Words of a file on the user's terminal, which obeys control characters; never a page of them."""
+    text = text[:most]
+    return text if text.isprintable() else ascii(text)[1:-1]
+
+
 @contextmanager
 def replacing(path: str | Path) -> Iterator[IO[bytes]]:
     """A stream that becomes the file when the block ends well: readers see the old content or all of the new."""
@@ -85,7 +91,9 @@ def read_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_text())
     except FileNotFoundError:
         raise ArtifactError(f"{path} does not exist; the rule that makes it has not run") from None
-    except json.JSONDecodeError as error:
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error.strerror}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ArtifactError(f"{path} is not valid JSON ({error}); delete it and run again") from None
 
 

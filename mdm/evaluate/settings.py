@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from mdm.config import Count, Positive, Strict
+from mdm.config import Positive, Seed, Strict
 
 Rate = Annotated[float, Field(gt=0)]
 JUDGE_STRIDE = 8  # pixels of a judge's cell
@@ -15,7 +15,7 @@ JUDGE_STRIDE = 8  # pixels of a judge's cell
 class FitSettings(Strict):
     """Length and rate of the training of a measuring network."""
 
-    seed: Count = 0
+    seed: Seed = 0
     num_images: Positive = Field(description="pictures shown, with repetition")
     batch_images: Positive
     learning_rate: Rate = Field(default=3e-3, description="biases, norms, embeddings (AdamW)")
@@ -59,7 +59,7 @@ class ClipSettings(FitSettings):
 class ScoreSettings(Strict):
     """Settings of a protocol that concern its scores."""
 
-    seed: Count = 0
+    seed: Seed = 0
     frechet_resamples: Positive | None = Field(default=None, description="bootstrap size (default: by width)")
     floor_splits: Positive = Field(default=10, description="random divisions of the real pictures")
     chance_shifts: Positive = Field(default=16, description="other captions each picture is scored against")

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from mdm.config import ModelConfig, StudyError
-from mdm.manifest import ArtifactError, replacing
+from mdm.manifest import ArtifactError, printable, replacing
 from mdm.model import build
 from mdm.model.unet import time_channels
 
@@ -81,12 +81,16 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
 def read_meta(path: str | Path) -> dict[str, Any]:
     """The JSON note that was saved with the weights."""
     try:
-        meta = json.loads(_header(path).get("meta", "{}"))
-    except (json.JSONDecodeError, RecursionError):
+        meta = json.loads(_header(path).get("meta", "{}"), parse_constant=_no_number)
+    except (ValueError, RecursionError):
         meta = None
     if not isinstance(meta, dict):
         raise ArtifactError(f"{path}: the note `meta` in its header is not a JSON object; the file was not made here")
     return meta
+
+
+def _no_number(word: str) -> None:
+    raise ValueError(f"{word} is no number of JSON")
 
 
 def _header(path: str | Path) -> dict[str, str]:
@@ -109,11 +113,11 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor], origin: str = "thes
     model.load_state_dict(state)
 
 
-def load_inner(model: nn.Module, parent: Mapping[str, Tensor], levels: int, origin: str = "the parent") -> None:
+def load_inner(model: nn.Module, parent: Mapping[str, Tensor], levels: int) -> None:
     """Put the weights of a nest into the inside of a nest that has `levels` more levels around it."""
     for _ in range(levels):
         model = model.get_submodule(INNER.rstrip("."))
-    load_into(model, parent, origin)
+    load_into(model, parent, "the parent's weights")
 
 
 def inner_state(state: Mapping[str, Tensor], levels: int) -> dict[str, Tensor]:
@@ -154,7 +158,7 @@ def require_same(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], orig
     common = [name for name in wanted if name in state]
     problems = {
         "missing": [f"{name} {tuple(wanted[name].shape)}" for name in wanted if name not in state],
-        "unexpected": [f"{name} {tuple(state[name].shape)}" for name in state if name not in wanted],
+        "unexpected": [f"{printable(name)} {tuple(state[name].shape)}" for name in state if name not in wanted],
         "of the wrong shape": _differences("shape", wanted, state, common),
         "of the wrong type": _differences("dtype", wanted, state, common),
     }

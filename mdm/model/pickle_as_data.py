@@ -87,11 +87,16 @@ class _Machine:
         elif name in _GETS:
             self.stack.append(self._memo[argument])
         elif name in _PUTS:
-            self._memo[len(self._memo) if argument is None else argument] = self.stack[-1]
+            self._put(len(self._memo) if argument is None else argument)
         elif name in _TUPLES:
             self.stack.append(tuple(self._pop(_TUPLES[name])))
         elif name not in _IGNORED:
             _INSTRUCTIONS[name](self, argument)  # a KeyError is an instruction for data outside the pickle
+
+    def _put(self, slot: int) -> None:
+        if not 0 <= slot <= _LAST_SLOT:
+            raise ValueError("a slot of its memo is out of range")
+        self._memo[slot] = self.stack[-1]
 
     def _pop(self, count: int) -> list[Any]:
         """The top `count` items, lowest first."""
@@ -176,6 +181,8 @@ class _Machine:
 
     def make_with_keywords(self, _: None) -> None:
         by, arguments, _keywords = self._pop(3)
+        if not isinstance(arguments, tuple):
+            raise ValueError("the arguments of a call are not a tuple")
         self.stack.append(Made(by, arguments))
 
     def make_from_mark(self, argument: str | None) -> None:
@@ -214,6 +221,7 @@ def _set() -> Made:
     return Made(Named("builtins", "set"))
 
 
+_LAST_SLOT = 2**32 - 1  # what four bytes hold: larger numbers of one hash would be searched one by one
 _PLAIN = (str, float, bytes, type(None), Named, Made, Outside)  # the last three are hashed by identity
 _LITERALS = frozenset((
     "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT",

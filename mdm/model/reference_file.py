@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mdm.manifest import ArtifactError
+from mdm.manifest import ArtifactError, printable
 from mdm.model.pickle_as_data import Made, Named, Outside
 from mdm.model.torch_file import Region, TorchFile, open_torch_file, storage_id
 
@@ -78,10 +78,9 @@ def _described(value: Any) -> str:
     return "something outside the pickle" if isinstance(value, Outside) else f"of type {type(value).__name__}"
 
 
-def _shown(word: Any, most: int = 100) -> str:
-    """A word of the file on the user's terminal, which obeys control characters; never a page of them."""
-    text = str(word)[:most]
-    return text if text.isprintable() else ascii(text)
+def _shown(word: Any) -> str:
+    """A word of the file, in words of ours if it is none: to write out what it holds could take for ever."""
+    return printable(str(word)) if isinstance(word, str | int | float | Named) else _described(word)
 
 
 class _Tensors:
@@ -112,7 +111,7 @@ class _Tensors:
         if identity is None:
             raise ValueError("it refers to something outside that is no storage known here")
         if identity.kind not in DTYPES:
-            raise ValueError(f"its type is {identity.kind}; weights must be float32, float16 or bfloat16")
+            raise ValueError(f"its type is {printable(identity.kind)}; weights must be float32, float16 or bfloat16")
         if 0 in shape or math.prod(shape) > MOST_VALUES:
             raise ValueError(f"no weight has the shape {shape}")
         if offset + sum((size - 1) * step for size, step in zip(shape, stride, strict=True)) >= identity.items:
@@ -122,7 +121,8 @@ class _Tensors:
     def _storage(self, key: str, dtype: torch.dtype, items: int) -> Tensor:
         region, data = self._file.storages[key], self._file.data
         if items * dtype.itemsize > region.size:
-            raise ValueError(f"its storage {key} has {region.size} bytes, {items} items of {dtype} need more")
+            needed = f"{items} items of {dtype} need more"
+            raise ValueError(f"its storage {printable(key)} has {region.size} bytes, {needed}")
         if (key, dtype) not in self._storages:
             self._storages[key, dtype] = _mapped(data, region, dtype)
         return self._storages[key, dtype]

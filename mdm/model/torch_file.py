@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mdm.manifest import ArtifactError
+from mdm.manifest import ArtifactError, printable
 from mdm.model.pickle_as_data import Named, Outside, PickleError, read_pickle
 
 LEGACY_MAGIC, LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
@@ -50,7 +50,8 @@ class TorchFile:
         """Compare every storage with its checksum; old files have none."""
         for key, region in self.storages.items():
             if not _is_whole(self.data, region):
-                raise ArtifactError(f"{self.path} is damaged: storage {key} does not have its checksum; get it again")
+                name = printable(key)
+                raise ArtifactError(f"{self.path} is damaged: storage {name} does not have its checksum; get it again")
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,9 @@ def open_torch_file(path: Path) -> TorchFile:
     except FileNotFoundError:
         raise ArtifactError(f"{path} does not exist") from None
     except (ValueError, OSError, zipfile.BadZipFile, NotImplementedError, struct.error) as error:
+        said = printable(str(error), 500)
         raise ArtifactError(
-            f"{path} is not a complete file of torch.save: {error}; if it is a download, get it again"
+            f"{path} is not a complete file of torch.save: {said}; if it is a download, get it again"
         ) from None
     return TorchFile(path, layout, value, data, storages)
 
@@ -103,7 +105,7 @@ def _read_zip(data: mmap.mmap) -> tuple[Any, dict[str, Region]]:
     storages = {}
     for key in _storages(parsed.references):
         if f"{folder}data/{key}" not in members:
-            raise ValueError(f"storage {key} is not in the archive")
+            raise ValueError(f"storage {printable(key)} is not in the archive")
         storages[key] = _region(data, members[f"{folder}data/{key}"])
     return parsed.value, storages
 
@@ -116,10 +118,10 @@ def _storages(references: tuple[Outside, ...]) -> dict[str, StorageId]:
 def _region(data: mmap.mmap, member: zipfile.ZipInfo) -> Region:
     """Where the content of an archive's member lies; torch.save never compresses, so nothing is unpacked here."""
     if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size or member.flag_bits & 1:
-        raise ValueError(f"{member.filename} is compressed or encrypted, which torch.save never does")
+        raise ValueError(f"{printable(member.filename)} is compressed or encrypted, which torch.save never does")
     header = data[member.header_offset : member.header_offset + LOCAL_HEADER_BYTES]
     if len(header) < LOCAL_HEADER_BYTES or not header.startswith(LOCAL_HEADER):
-        raise ValueError(f"{member.filename} is not where the archive says")
+        raise ValueError(f"{printable(member.filename)} is not where the archive says")
     name_bytes, extra_bytes = struct.unpack("<HH", header[26:])
     start = member.header_offset + LOCAL_HEADER_BYTES + name_bytes + extra_bytes
     # torch.save can be told to leave checksums out, and then writes zeros.
@@ -128,14 +130,14 @@ def _region(data: mmap.mmap, member: zipfile.ZipInfo) -> Region:
 
 def _inside(data: mmap.mmap, region: Region, what: str) -> Region:
     if region.start + region.size > len(data):
-        raise ValueError(f"it ends within {what}")
+        raise ValueError(f"it ends within {printable(what)}")
     return region
 
 
 def _content(data: mmap.mmap, member: zipfile.ZipInfo) -> bytes:
     region = _region(data, member)
     if not _is_whole(data, region):
-        raise ValueError(f"{member.filename} does not have its checksum")
+        raise ValueError(f"{printable(member.filename)} does not have its checksum")
     return data[region.start : region.start + region.size]
 
 
@@ -166,14 +168,14 @@ def _read_legacy(data: mmap.mmap) -> tuple[Any, dict[str, Region]]:
 def _legacy_storages(data: mmap.mmap, identities: list[StorageId]) -> Iterator[tuple[str, Region]]:
     """Each storage: how many items it has (8 bytes), then the items."""
     for identity in identities:
-        count = data.read(8)
+        key, count = printable(identity.key), data.read(8)
         if len(count) < 8:
-            raise ValueError(f"it ends before storage {identity.key}")
+            raise ValueError(f"it ends before storage {key}")
         if identity.kind not in ITEM_BYTES:
-            raise ValueError(f"storage {identity.key} is a {identity.kind}, whose size is not known here")
+            raise ValueError(f"storage {key} is a {printable(identity.kind)}, whose size is not known here")
         (items,) = struct.unpack("<q", count)
         size = items * ITEM_BYTES[identity.kind]
         if items != identity.items:
-            raise ValueError(f"storage {identity.key} has {items} items, but its description says {identity.items}")
-        yield identity.key, _inside(data, Region(data.tell(), size), f"storage {identity.key}")
+            raise ValueError(f"storage {key} has {items} items, but its description says {identity.items}")
+        yield identity.key, _inside(data, Region(data.tell(), size), f"storage {key}")
         data.seek(size, 1)

@@ -89,6 +89,14 @@ def test_damaged_json_names_its_file(tmp_path):
         manifest.read_json(tmp_path / "x.json")
     with pytest.raises(ArtifactError, match="does not exist"):
         manifest.read_json(tmp_path / "y.json")
+    (tmp_path / "z.json").write_bytes(b"\xff\xfe{")
+    with pytest.raises(ArtifactError, match=r"z\.json is not valid JSON"):
+        manifest.read_json(tmp_path / "z.json")
+    with pytest.raises(ArtifactError, match="cannot be read: Is a directory"):
+        manifest.read_json(tmp_path)
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    with pytest.raises(ArtifactError, match=r"deep\.json is not valid JSON"):
+        manifest.read_json(tmp_path / "deep.json")
 
 
 def test_provenance_tells_source_packages_and_machine():

@@ -216,6 +216,12 @@ def test_settings_that_are_refused_before_anything_is_built(case: str) -> None:
         ModelConfig(**{"levels": (innermost(),)} | settings)
 
 
+@pytest.mark.parametrize("key", ["channels", "resnets", "attention"])
+def test_sizes_beyond_any_computer_are_refused(key: str) -> None:
+    with pytest.raises(ValueError, match="should be less than or equal to"):
+        LevelConfig(**{"resolution": 8, "channels": (32, 32), "resnets": (1, 1), key: (2**31, 2**31)})
+
+
 @pytest.mark.parametrize("micro", [{"a.b": 1}, {"": 1}, {"scale": float("inf")}, {"scale": float("nan")}])
 def test_micro_conditioning_that_is_refused(micro: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="micro_conditioning"):

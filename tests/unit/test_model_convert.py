@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import collections
+import json
 import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from hostile_pickles import attacks, classes_of_the_trainer
 from test_model_build import awake, innermost, inputs, level, nest, released_shapes, some_text
@@ -291,6 +293,49 @@ def test_clear_refusals(tmp_path) -> None:
         with pytest.raises((StudyError, ArtifactError), match=message):
             action()
     assert not (tmp_path / "out.safetensors").exists()
+
+
+def foreign(folder: Path, note: str, extra: dict[str, torch.Tensor] | None = None) -> Path:
+    """A safetensors file that was not made here, with a note of its own."""
+    state = {name: tensor.contiguous() for name, tensor in build(nest(1)).state_dict().items()} | (extra or {})
+    safetensors.torch.save_file(state, folder / "foreign.safetensors", metadata={"meta": note})
+    return folder / "foreign.safetensors"
+
+
+def test_a_note_with_numbers_that_json_has_not_is_refused(tmp_path) -> None:
+    model, out = model_file(tmp_path, nest(1)), tmp_path / "out.safetensors"
+    with pytest.raises(ArtifactError, match="`meta` in its header is not a JSON object"):
+        convert(foreign(tmp_path, '{"loss": NaN}'), model, out)
+    assert not out.exists()
+
+
+def test_names_in_the_list_of_differences_cannot_command_the_terminal(tmp_path) -> None:
+    path = foreign(tmp_path, "{}", {"\x1b[31mevil": torch.ones(1)})
+    with pytest.raises(ArtifactError, match=r"x1b\[31mevil") as refused:
+        convert(path, model_file(tmp_path, nest(1)), tmp_path / "out.safetensors")
+    assert "\x1b" not in str(refused.value)
+
+
+@pytest.mark.parametrize("key", ["time_channels", "text_channels", "classes"])
+def test_networks_beyond_any_computer_are_refused(tmp_path, key: str) -> None:
+    """A file may say what it likes of itself, and nobody waits for the sizes to overflow."""
+    note = json.dumps({"model": {**nest(1).model_dump(mode="json"), key: 8 * 10**12}})
+    with pytest.raises(StudyError, match=f"{key}: Input should be less than or equal to"):
+        convert(foreign(tmp_path, note), None, tmp_path / "out.safetensors")
+
+
+def test_half_precision_parents_are_converted_first(tmp_path) -> None:
+    state = {name: tensor.half() for name, tensor in build(nest(1)).state_dict().items()}
+    save_weights(tmp_path / "half.safetensors", state, {"model": nest(1).model_dump(mode="json")})
+    with pytest.raises(StudyError, match=r"half.safetensors holds float16 weights; .*`mdm convert`"):
+        grow_file(tmp_path / "half.safetensors", model_file(tmp_path, nest(2)), tmp_path / "out.safetensors")
+
+
+@pytest.mark.parametrize("seed", ["-1", str(2**64), "x"])
+def test_seeds_that_no_generator_takes(tmp_path, capsys, seed: str) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["grow", "a.safetensors", "--model", "released-256", "--out", "b.safetensors", "--seed", seed])
+    assert f"--seed: {seed!r} is no seed; write a whole number from 0 to" in capsys.readouterr().err
 
 
 def chain(normalized: bool) -> list[ModelConfig]:

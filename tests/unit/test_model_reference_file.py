@@ -326,6 +326,12 @@ def test_keys_with_one_hash_are_not_searched() -> None:
     assert sum(isinstance(key, int) for key in read) <= 1 and len(read) == 3000
 
 
+def test_memo_slots_are_no_further_than_a_file_needs_them() -> None:
+    """Slots that all have the hash zero would be searched one after the other."""
+    with pytest.raises(PickleError, match="not a complete pickle"):
+        read_pickle(io.BytesIO(b"N" + b"".join(b"p%d\n" % ((2**61 - 1) * i) for i in range(100)) + b"."))
+
+
 @pytest.mark.parametrize("name", [b")" + b"\x85" * 100_000, b"](K\x01e" + b"2\x86" * 200, b"K\x01"], ids=len)
 def test_the_name_of_a_class_must_be_text(name: bytes) -> None:
     """Towers that would end the interpreter, or need 2**200 letters, if they were written as text."""
@@ -348,6 +354,39 @@ def test_names_that_a_terminal_would_obey_or_python_would_not_write(tmp_path, ke
     with pytest.raises(ArtifactError, match="a name must be a string without control characters") as refused:
         read_reference(pickled(tmp_path, key))
     assert str(refused.value).isprintable()
+
+
+TOWER, DOUBLED = b")" + b"\x85" * 100_000, b")" + b"2\x86" * 200
+
+
+@pytest.mark.parametrize("identity", [TOWER, DOUBLED], ids=["tower", "doubled"])
+def test_what_stands_outside_is_not_written_as_text(tmp_path, identity: bytes) -> None:
+    """As a name it would end the interpreter, or need 2**200 letters."""
+    with pytest.raises(ArtifactError, match="a name must be a string"):
+        read_reference(pickled(tmp_path, identity + b"Q"))
+
+
+@pytest.mark.parametrize("arguments", [b"K\x05", b"}K\x05Ns"], ids=["number", "dict"])
+def test_arguments_of_a_call_must_be_a_tuple(tmp_path, arguments: bytes) -> None:
+    call = b"ctorch._utils\n_rebuild_parameter\n" + arguments + b"}\x92"
+    with pytest.raises(ArtifactError, match="arguments of a call are not a tuple"):
+        read_reference(pickled(tmp_path, b"X\x01\x00\x00\x00a" + call + b"s" + b"K\x02"))
+
+
+def test_words_of_a_file_cannot_command_the_terminal_nor_fill_it(tmp_path) -> None:
+    """Keys and types of storages, and names of an archive's members, stand in errors."""
+    torch.save({"a": torch.ones(1)}, tmp_path / "a.pth")
+    with zipfile.ZipFile(tmp_path / "a.pth") as archive:
+        value = archive.read("a/data.pkl")
+    evil = b"\x1b[31m" + b"A" * 100_000
+    for old, new in {
+        b"X\x01\x00\x00\x000": b"X" + len(evil).to_bytes(4, "little") + evil,
+        b"FloatStorage": b"\x1b[31mStorage",
+    }.items():
+        assert old in value
+        with pytest.raises(ArtifactError) as refused:
+            read_reference(repacked(tmp_path / "a.pth", {"data.pkl": value.replace(old, new)}))
+        assert str(refused.value).isprintable() and "x1b[31m" in str(refused.value) and len(str(refused.value)) < 1000
 
 
 def test_an_archive_with_two_members_of_one_name_is_refused(tmp_path) -> None:
