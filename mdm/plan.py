@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from mdm.train.memory import Memory
 
 MEMORY_ASSUMPTIONS = (
-    "assumed: one device takes the whole batch, captions of max_tokens positions, the precision and recompute of each\n"
-    "stage; with GPUs, the layers a GPU would use, run here without content: not compared with a real GPU yet.\n"
-    "not counted: what the libraries take for themselves, and free room between tensors."
+    "assumed: nodes, gpus, accumulate, precision and recompute of each stage, and captions of max_tokens positions;\n"
+    "with GPUs, the layers a GPU would use, run here without content: not compared with a real GPU yet.\n"
+    "not counted: what the libraries take for themselves, buffers of DDP (as large as the gradients), and free room."
 )
 CONFIGS = {"model": ModelConfig, "train": TrainConfig, "diffusion": DiffusionConfig}
 # Exported twice (averaged, raw), and in the last checkpoint beside the two moments of every weight.
@@ -256,7 +256,7 @@ def render(
 
 
 def memories(study: Study) -> dict[str, Memory]:
-    """What a step of each training takes; networks are simulated, which takes seconds each."""
+    """What a step of each training takes of one device; networks are simulated, which takes seconds each."""
     from mdm.train.memory import estimate  # torch is loaded only for this
 
     known: dict[tuple[Any, ...], Memory] = {}
@@ -265,6 +265,7 @@ def memories(study: Study) -> dict[str, Memory]:
         recipe, resources = study.recipe(ref), study.resources(ref)
         parent = study.recipe(recipe["parent"])["model"]["levels"] if recipe["parent"] else []
         parts = {key: recipe[key] for key in CONFIGS}
+        parts["train"] = {**parts["train"], "batch_images": at_once(study, ref)}
         settings = {"tokens": throughput.tokens(study, recipe["text"]), "inherited": len(parent)}
         settings |= {"recompute": resources.recompute, "on_gpu": resources.gpus > 0}
         key = (json.dumps(parts), *settings.values())
@@ -274,15 +275,20 @@ def memories(study: Study) -> dict[str, Memory]:
     return found
 
 
+def at_once(study: Study, ref: str) -> int:
+    """Pictures that one process of a training takes at the same time."""
+    return study.recipe(ref)["train"]["batch_images"] // study.resources(ref).parts
+
+
 def memory(study: Study, found: Mapping[str, Memory] | None = None) -> str:
     """Memory of a training step as text."""
     lines = [
         "",
-        f"{'memory of a training step':<44} {'batch':>6} {'weights':>9} {'gradients':>9} {'moments':>9} {'average':>9}"
+        f"{'memory of a training step, each device':<44} {'images':>6} {'weights':>9} {'gradients':>9} {'moments':>9} {'average':>9}"
         f" {'peak':>9}  activations by level",
     ]
     for ref, one in (found or memories(study)).items():
-        lines.append(_memory_line(ref, study.recipe(ref)["train"]["batch_images"], one))
+        lines.append(_memory_line(ref, at_once(study, ref), one))
     return "\n".join([*lines, MEMORY_ASSUMPTIONS])
 
 
