@@ -284,8 +284,8 @@ def memory(study: Study, found: Mapping[str, Memory] | None = None) -> str:
     """Memory of a training step as text."""
     lines = [
         "",
-        f"{'memory of a training step, each device':<44} {'images':>6} {'weights':>9} {'gradients':>9} {'moments':>9} {'average':>9}"
-        f" {'peak':>9}  activations by level",
+        f"{'memory of a step, by device':<44} {'images':>6} {'weights':>9} {'gradients':>9} {'moments':>9}"
+        f" {'average':>9} {'peak':>9}  activations by level",
     ]
     for ref, one in (found or memories(study)).items():
         lines.append(_memory_line(ref, at_once(study, ref), one))

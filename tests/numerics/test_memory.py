@@ -122,4 +122,4 @@ def test_the_plan_lists_every_training():
     loaded = study.load("quick")
     lines = plan.memory(loaded).splitlines()
     assert all(any(line.startswith(ref) and "8 px" in line for line in lines) for ref in loaded.of_kind("train"))
-    assert any(line.startswith("assumed: one device takes the whole batch") for line in lines)
+    assert any(line.startswith("assumed: nodes, gpus, accumulate") for line in lines)

@@ -90,10 +90,10 @@ def test_gpu_hours_storage_and_jobs_of_the_paper_study(tmp_path):
 
 
 def test_a_job_longer_than_its_time_limit_is_warned_of(tmp_path):
-    loaded = study.load("paper", {"base.stages.r64.slice_images": None})
+    loaded = study.load("paper", {"base.stages.r64.slice_images": None, "base.stages.r64.resources.minutes": 60})
     ref = loaded.runs[0].stages[0].artifact
     line = row(plan.render(loaded, tmp_path), f"{ref}: a job takes")
-    assert "asks for 24 h; write a smaller slice_images or more minutes" in line
+    assert "asks for 60 min; write a smaller slice_images or more minutes" in line
     assert "a job takes" not in plan.render(study.load("paper"), tmp_path)
 
 
