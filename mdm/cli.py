@@ -1,19 +1,18 @@
-"""The command line: verbs only. Heavy rooms are imported by the verb that needs them."""
+"""The command line: verbs and their options. What they do is in `verbs.py`."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from mdm import verbs
 from mdm.config import StudyError
 from mdm.heap import keep_freed_memory
-from mdm.manifest import ArtifactError, write_json
-from mdm.study_file import LITERATURE
+from mdm.manifest import ArtifactError
 
 Verb = Callable[[argparse.Namespace], int | None]
 LAST_SEED = 2**63 - 1  # of PyTorch's generators
@@ -23,240 +22,6 @@ def _seed(word: str) -> int:
     if not word.isdecimal() or len(word) > 19 or int(word) > LAST_SEED:
         raise argparse.ArgumentTypeError(f"{word!r} is no seed; write a whole number from 0 to {LAST_SEED}")
     return int(word)
-
-
-def _study(options: argparse.Namespace) -> Any:
-    from mdm import study
-
-    try:
-        overrides = json.loads(options.set)
-    except json.JSONDecodeError as error:
-        raise StudyError(f"--set {options.set!r} is not JSON ({error}); write --set '{{\"a.b\": 1}}'") from None
-    return study.load(options.study, overrides)
-
-
-def check(options: argparse.Namespace) -> None:
-    study = _study(options)
-    print(f"{study.name}: {len(study.runs)} runs, {len(study.artifacts)} artifacts, every recipe is valid")
-    if options.files:
-        from mdm.external import check_files
-
-        print(f"{check_files(study)} outside files are as the study says")
-
-
-def weights(options: argparse.Namespace) -> None:
-    from mdm.external import bring, external_files
-
-    study = _study(options)
-    for path in bring(study, options.packages):
-        print(path)
-    missing = {str(file.path) for file in external_files(study) if not file.path.is_file()}
-    print(f"no package has: {', '.join(sorted(missing))}" if missing else "every outside file is there")
-
-
-def plan(options: argparse.Namespace) -> None:
-    from mdm import plan, throughput
-
-    study = _study(options)
-    calibration = options.calibration or options.results / throughput.FILE
-    speeds = throughput.load(study, calibration, asked_for=options.calibration is not None)
-    found = plan.memories(study) if options.memory else {}
-    print(plan.render(study, options.results, speeds, {ref: one.peak for ref, one in found.items()}))
-    if found:
-        print(plan.memory(study, found))
-
-
-def calibrate(options: argparse.Namespace) -> None:
-    from mdm import throughput
-    from mdm.train.calibrate import calibrate
-
-    calibrate(_study(options), options.out or options.results / throughput.FILE, options.seconds)
-
-
-def status(options: argparse.Namespace) -> None:
-    from mdm import status
-
-    study = _study(options) if options.study else None
-    status.show(study, options.results, options.watch)
-
-
-def schema(options: argparse.Namespace) -> None:
-    from mdm.config import StudyConfig
-
-    write_json(options.out, StudyConfig.model_json_schema())
-
-
-def index(options: argparse.Namespace) -> None:
-    from mdm.data.shards import index_data
-
-    index_data(options.recipe)
-
-
-def shard(options: argparse.Namespace) -> None:
-    from mdm.data.shards import write_shards
-
-    first, dash, last = options.shard.partition("-")
-    last = last if dash else first
-    if not (first.isdecimal() and last.isdecimal()):
-        raise StudyError(f"--shard {options.shard!r} is neither a number nor a range; write 7 or 00000-00009")
-    write_shards(options.recipe, int(first), int(last))
-
-
-def manifest(options: argparse.Namespace) -> None:
-    from mdm.data.shards import write_manifest
-
-    write_manifest(options.recipe)
-
-
-def data(options: argparse.Namespace) -> int:
-    from mdm.data.difference import compare, render
-
-    found = compare(options.first, options.second)
-    print(render(found))
-    return 0 if found.same else 1
-
-
-def embed(options: argparse.Namespace) -> None:
-    from mdm.text.cache import embed
-
-    embed(options.recipe)
-
-
-def flan_t5_small(options: argparse.Namespace) -> None:
-    from mdm.text.flan_t5_small import study_entry, unpack
-
-    print(study_entry(options.out, unpack(options.wheel, options.out, options.force)))
-
-
-def train(options: argparse.Namespace) -> None:
-    from mdm.model.execution import Execution
-    from mdm.train.loop import train
-
-    execution = Execution(tuple(options.recompute), options.compile, options.accumulate, options.shard_optimizer)
-    train(
-        options.recipe, options.out, options.before, options.autosave_seconds, execution, options.preview_images,
-        options.attempt,
-    )  # fmt: skip
-
-
-def spread(options: argparse.Namespace) -> int:
-    from mdm.cluster import processes, spread
-
-    arguments = ["--threads", str(options.cpus), *options.command]
-    if processes(options.nodes, options.gpus) == 1:
-        return main(arguments)
-    command = spread(arguments, options.nodes, options.gpus, options.cpus, os.environ)
-    os.execvp(command[0], command)
-
-
-def export(options: argparse.Namespace) -> None:
-    from mdm.train.export import export
-
-    export(options.recipe)
-
-
-def convert(options: argparse.Namespace) -> None:
-    from mdm.model.convert import convert
-
-    convert(options.weights, options.model, options.out, options.force)
-
-
-def grow(options: argparse.Namespace) -> None:
-    from mdm.model.growth import grow_file
-
-    grow_file(options.weights, options.model, options.out, options.seed, options.force)
-
-
-def judge(options: argparse.Namespace) -> None:
-    from mdm.evaluate.judge import train_judge
-
-    train_judge(options.recipe)
-
-
-def clip(options: argparse.Namespace) -> None:
-    from mdm.evaluate.clip_model import train_clip
-
-    train_clip(options.recipe)
-
-
-def sample(options: argparse.Namespace) -> None:
-    from mdm.evaluate.generate import generate
-
-    generate(options.recipe)
-
-
-def generate(options: argparse.Namespace) -> None:
-    from mdm.evaluate.prompt import Wanted, generate
-
-    wanted = Wanted(options.prompt, options.number, options.count, options.seed)
-    changes = {"guidance": options.guidance, "steps": options.steps}
-    print(generate(_study(options), options.results, options.run, wanted, options.out, changes))
-
-
-def features(options: argparse.Namespace) -> None:
-    from mdm.evaluate.features import extract_features
-
-    extract_features(options.recipe)
-
-
-def score(options: argparse.Namespace) -> None:
-    from mdm.evaluate.scores import score
-
-    score(options.recipe)
-
-
-def _of_study(options: argparse.Namespace) -> tuple[Any, Path]:
-    """The study, and the folder of its own results."""
-    from mdm.results.names import home
-
-    study = _study(options)
-    return study, home(options.results, study)
-
-
-def collect(options: argparse.Namespace) -> None:
-    from mdm.results import collect
-
-    study, own = _of_study(options)
-    _, missing = collect.write(study, options.results, own / "metrics.csv", own / "missing.json")
-    print(f"{len(missing)} results are missing")
-
-
-def tables(options: argparse.Namespace) -> None:
-    from mdm.results import tables
-
-    study, own = _of_study(options)
-    tables.write(study, own / "metrics.csv", options.results, LITERATURE, own / "tables")
-
-
-def figure(options: argparse.Namespace) -> None:
-    from mdm.results import figures
-
-    study, own = _of_study(options)
-    figures.write(study, options.name, own / "metrics.csv", options.results, own / "figures")
-
-
-def claims(options: argparse.Namespace) -> None:
-    from mdm.results import claims
-
-    study, own = _of_study(options)
-    claims.write(study, own / "metrics.csv", own / "claims.json")
-
-
-def report(options: argparse.Namespace) -> None:
-    from mdm.results import report
-    from mdm.results.names import home
-
-    study = _study(options)
-    page = f"ablations/{options.ablation}.html" if options.ablation else "index.html"
-    out = options.out or home("reports", study) / page
-    missing = report.write(study, options.results, out, options.ablation)
-    print(f"{out}" + (f" (partial: {len(missing)} results are missing)" if missing else ""))
-
-
-def run(options: argparse.Namespace) -> int:
-    from mdm import launch
-
-    return launch.run(_study(options), options.targets, options.cores)
 
 
 SET = ("--set", {"default": "{}", "metavar": "JSON", "help": "overrides, e.g. '{\"base.train.batch_images\": 8}'"})
@@ -274,52 +39,54 @@ FORCE = ("--force", {"action": "store_true", "help": "replace a file that is the
 ABLATION = ("--ablation", {"help": "the page of one ablation"})
 
 VERBS: dict[str, tuple[Verb, str, tuple[tuple[str, dict[str, Any]], ...]]] = {
-    "check": (check, "validate a study and every run of it", (*STUDY_OPTIONS, FILES)),
+    "check": (verbs.check, "validate a study and every run of it", (*STUDY_OPTIONS, FILES)),
     "weights": (
-        weights, "fetch the outside files of a study that ordinary packages hold",
+        verbs.weights, "fetch the outside files of a study that ordinary packages hold",
         (*STUDY_OPTIONS,
          ("--packages", {"type": Path, "default": Path("data/packages"), "help": "default: %(default)s"})),
     ),
     "plan": (
-        plan, "what a study costs before it is submitted: time, GPU-hours, memory, storage and jobs, and what is done",
+        verbs.plan,
+        "what a study costs before it is submitted: time, GPU-hours, memory, storage and jobs, and what is done",
         (*STUDY_OPTIONS, RESULTS, MEMORY,
          ("--calibration", {"type": Path, "help": "what `mdm calibrate` wrote (default: RESULTS/calibration.json)"})),
     ),
     "calibrate": (
-        calibrate, "measure on this machine how fast the networks of a study train and draw",
+        verbs.calibrate, "measure on this machine how fast the networks of a study train and draw",
         (*STUDY_OPTIONS, RESULTS, ("--out", {"type": Path, "help": "default: RESULTS/calibration.json"}),
          ("--seconds", {"type": float, "default": 5.0, "help": "for each network; default: %(default)s"})),
     ),
     "status": (
-        status, "say where every stage of training is, how fast it goes and when it will end",
+        verbs.status, "say where every stage of training is, how fast it goes and when it will end",
         (("results", {"nargs": "?", "type": Path, "default": Path("results"), "help": "default: %(default)s"}),
          ("--study", {"help": "the stages of this study, begun or not (default: all that have begun)"}), SET,
          ("--watch", {"action": "store_true", "help": "again every two seconds, until Ctrl-C"})),
     ),
     "run": (
-        run, "run a study, or some targets of it, on this machine",
+        verbs.run, "run a study, or some targets of it, on this machine",
         (*STUDY_OPTIONS, ("targets", {"nargs": "*", "default": ["all"], "help": "all, data, report, an ablation, ..."}),
          ("--cores", {"default": "all", "help": "default: %(default)s"})),
     ),
-    "schema": (schema, "write the JSON schema of study files", (OUT,)),
-    "index": (index, "list what a data set contains", RECIPE),
+    "schema": (verbs.schema, "write the JSON schema of study files", (OUT,)),
+    "index": (verbs.index, "list what a data set contains", RECIPE),
     "shard": (
-        shard, "make shards of a data set",
+        verbs.shard, "make shards of a data set",
         (*RECIPE, ("--shard", {"required": True, "help": "a number, or first and last: 00000-00009"})),
     ),
-    "manifest": (manifest, "verify and record the shards of a data set", RECIPE),
+    "manifest": (verbs.manifest, "verify and record the shards of a data set", RECIPE),
     "data": (
-        data, "compare two data sets; ends with 1 where they differ",
+        verbs.data, "compare two data sets; ends with 1 where they differ",
         (("action", {"choices": ["diff"]}),
          ("first", {"type": Path, "help": "a data folder or its manifest.json"}), ("second", {"type": Path})),
     ),
-    "embed": (embed, "embed the captions of a data set", RECIPE),
+    "embed": (verbs.embed, "embed the captions of a data set", RECIPE),
     "flan-t5-small": (
-        flan_t5_small, "make the folder of a small FLAN-T5 encoder from a package; prints the study's entry for it",
+        verbs.flan_t5_small,
+        "make the folder of a small FLAN-T5 encoder from a package; prints the study's entry for it",
         (("wheel", {"type": Path, "help": "traceforge_title_model-0.2.0-py3-none-any.whl"}), OUT, FORCE),
     ),
     "train": (
-        train, "train one slice of a stage (several processes: by torchrun or srun)",
+        verbs.train, "train one slice of a stage (several processes: by torchrun or srun)",
         (*RECIPE, OUT, ("--before", {"type": Path, "nargs": "?", "help": "checkpoint of the slice before"}),
          ("--autosave-seconds", {"type": float, "default": 60.0, "help": "default: %(default)s"}),
          ("--recompute", {"type": int, "nargs": "+", "default": (), "metavar": "RESOLUTION",
@@ -335,29 +102,29 @@ VERBS: dict[str, tuple[Verb, str, tuple[tuple[str, dict[str, Any]], ...]]] = {
                         "help": "Snakemake's count of tries; from 2 on, what ended with an error is not tried again"})),
     ),
     "spread": (
-        spread, "run a verb in one process for each GPU of a job",
+        verbs.spread, "run a verb in one process for each GPU of a job",
         (("--nodes", {"type": int, "default": 1}), ("--gpus", {"type": int, "default": 0, "help": "of each node"}),
          ("--cpus", {"type": int, "default": 1, "help": "and threads of each process"}),
          ("command", {"nargs": argparse.REMAINDER, "help": "e.g. train results/.../recipe.json --out ..."})),
     ),
-    "export": (export, "write the weights of a finished stage", RECIPE),
+    "export": (verbs.export, "write the weights of a finished stage", RECIPE),
     "convert": (
-        convert, "read or write weights of the reference implementation (.pth)",
+        verbs.convert, "read or write weights of the reference implementation (.pth)",
         (("weights", {"type": Path, "help": "a .pth or .safetensors file"}),
          ("--model", {"help": "preset, recipe.json or model.json (default: what the file says)"}),
          ("--out", {"type": Path, "required": True, "help": "NAME.safetensors or NAME.pth"}), FORCE),
     ),
     "grow": (
-        grow, "put fresh levels around trained weights, and prove that these stay as they are",
+        verbs.grow, "put fresh levels around trained weights, and prove that these stay as they are",
         (("weights", {"type": Path, "help": "a .safetensors file"}),
          ("--model", {"required": True, "help": "the deeper one: preset, recipe.json or model.json"}), OUT,
          ("--seed", {"type": _seed, "default": 0, "help": "of the fresh weights; default: %(default)s"}), FORCE),
     ),
-    "judge": (judge, "train the judge network", RECIPE),
-    "clip": (clip, "train the small CLIP", RECIPE),
-    "sample": (sample, "draw the pictures of a protocol", RECIPE),
+    "judge": (verbs.judge, "train the judge network", RECIPE),
+    "clip": (verbs.clip, "train the small CLIP", RECIPE),
+    "sample": (verbs.sample, "draw the pictures of a protocol", RECIPE),
     "generate": (
-        generate, "draw a prompt or a class with a trained run",
+        verbs.generate, "draw a prompt or a class with a trained run",
         (("prompt", {"nargs": "?", "help": 'e.g. "two red circles above a blue square"'}), *STUDY_OPTIONS, RESULTS,
          ("--class", {"dest": "number", "type": int, "help": "class to draw, for a run trained with classes"}),
          ("--run", {"default": "base", "help": "default: %(default)s"}),
@@ -367,13 +134,15 @@ VERBS: dict[str, tuple[Verb, str, tuple[tuple[str, dict[str, Any]], ...]]] = {
          ("--guidance", {"type": float, "help": "default: the run's"}),
          ("--steps", {"type": int, "help": "default: the run's"})),
     ),
-    "features": (features, "extract features of pictures", RECIPE),
-    "score": (score, "turn features into metrics", RECIPE),
-    "collect": (collect, "write metrics.csv and missing.json", (*STUDY_OPTIONS, RESULTS)),
-    "tables": (tables, "write every table", (*STUDY_OPTIONS, RESULTS)),
-    "figure": (figure, "draw one figure", (*STUDY_OPTIONS, RESULTS, ("--name", {"required": True}))),
-    "claims": (claims, "judge the claims of a study", (*STUDY_OPTIONS, RESULTS)),
-    "report": (report, "write the report of whatever is finished", (*STUDY_OPTIONS, RESULTS, REPORT_OUT, ABLATION)),
+    "features": (verbs.features, "extract features of pictures", RECIPE),
+    "score": (verbs.score, "turn features into metrics", RECIPE),
+    "collect": (verbs.collect, "write metrics.csv and missing.json", (*STUDY_OPTIONS, RESULTS)),
+    "tables": (verbs.tables, "write every table", (*STUDY_OPTIONS, RESULTS)),
+    "figure": (verbs.figure, "draw one figure", (*STUDY_OPTIONS, RESULTS, ("--name", {"required": True}))),
+    "claims": (verbs.claims, "judge the claims of a study", (*STUDY_OPTIONS, RESULTS)),
+    "report": (
+        verbs.report, "write the report of whatever is finished", (*STUDY_OPTIONS, RESULTS, REPORT_OUT, ABLATION),
+    ),
 }  # fmt: skip
 
 
