@@ -5,9 +5,9 @@ import pytest
 from mdm import cli
 
 FROZEN = {
-    "check", "weights", "flan-t5-small", "plan", "calibrate", "status", "run", "schema", "index", "shard", "manifest", "data",
-    "embed", "train", "spread", "export", "convert", "grow", "judge", "clip", "sample", "generate", "features", "score",
-    "collect", "tables", "figure", "claims", "report",
+    "check", "weights", "flan-t5-small", "plan", "calibrate", "status", "run", "schema", "index", "shard", "manifest",
+    "data", "embed", "train", "spread", "export", "convert", "grow", "judge", "clip", "sample", "generate",
+    "features", "score", "collect", "tables", "figure", "claims", "report",
 }  # fmt: skip
 
 
