@@ -92,7 +92,7 @@ def train(options: argparse.Namespace) -> None:
     from mdm.model.execution import Execution
     from mdm.train.loop import train
 
-    execution = Execution(tuple(options.recompute), options.compile, options.accumulate)
+    execution = Execution(tuple(options.recompute), options.compile, options.accumulate, options.shard_optimizer)
     train(options.recipe, options.out, options.before, options.autosave_seconds, execution, options.attempt)
 
 
@@ -249,6 +249,7 @@ VERBS: dict[str, tuple[Verb, str, tuple[tuple[str, dict[str, Any]], ...]]] = {
                         "help": "what torch.compile fuses; default: %(default)s"}),
          ("--accumulate", {"type": int, "default": 1, "metavar": "PARTS",
                            "help": "take a batch in so many parts: less memory, the same weights up to rounding"}),
+         ("--shard-optimizer", {"action": "store_true", "help": "several processes share the optimiser's moments"}),
          ("--attempt", {"type": int, "default": 1,
                         "help": "Snakemake's count of tries; from 2 on, what ended with an error is not tried again"})),
     ),

@@ -273,7 +273,13 @@ class TrainConfig(Strict):
     warmup_images: Count = 0
     cooldown_images: Count = Field(default=0, description="the rate falls linearly to zero over the last images")
     clip_norm: Annotated[float, Field(gt=0)] = 2.0
-    ema_halflife_images: Annotated[float, Field(gt=0)] = Field(description="half-life of the weight average")
+    ema_halflife_images: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="half-life of the weight average; or write ema_width"
+    )
+    ema_width: Annotated[float, Field(gt=0, lt=0.28)] | None = Field(
+        default=None,
+        description="an average by a power function instead: its width as a share of the images seen so far, e.g. 0.1",
+    )
     condition_dropout: Probability = Field(
         default=0.1, description="share of pictures trained with the empty caption and without their class"
     )
@@ -283,9 +289,29 @@ class TrainConfig(Strict):
         description="pictures stored larger than trained: exact means, or (faster, JPEG only) DCT-scaled decoding",
     )
     validate_images: Count = Field(default=0, description="held-out loss after every so many images (0: never)")
+    skip_nonfinite: Count = Field(
+        default=0, description="steps whose gradient is infinite or not a number that may be left out (0: none may)"
+    )
+
+    @model_validator(mode="after")
+    def _one_average(self) -> TrainConfig:
+        if (self.ema_halflife_images is None) == (self.ema_width is None):
+            raise ValueError(
+                f"ema_halflife_images {self.ema_halflife_images} and ema_width {self.ema_width}: write one of them "
+                "(and null for the other, if it is inherited)"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_before_without_news(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Recipes (and so digests) that ask for nothing new are what they were before there was anything new."""
+        news = ("ema_width", "skip_nonfinite")
+        return {key: value for key, value in write(self).items() if value or key not in news}
 
     def require_parts(self, parts: int, diffusion: DiffusionConfig) -> None:
         """A batch must fall into so many equal parts, each with a picture for the highest level."""
+        if parts < 1:
+            raise StudyError(f"a batch cannot be taken in {parts} parts; write accumulate 1 or more")
         if self.batch_images % parts:
             multiple = max(1, round(self.batch_images / parts)) * parts
             raise StudyError(
@@ -325,6 +351,9 @@ class TrainingResources(ResourceConfig):
     accumulate: Positive = Field(
         default=1, description="each process takes its part of a batch in so many parts, one after the other"
     )
+    shard_optimizer: bool = Field(
+        default=False, description="each process keeps the optimiser's moments of a part of the weights (ZeRO-1)"
+    )
 
     @property
     def parts(self) -> int:
@@ -336,7 +365,14 @@ class TrainingResources(ResourceConfig):
         """The same as options of `mdm train`."""
         levels = f"--recompute {' '.join(map(str, self.recompute))}" if self.recompute else ""
         parts = f"--accumulate {self.accumulate}" if self.accumulate > 1 else ""
-        return " ".join(filter(None, (levels, f"--compile {self.compile}", parts)))
+        shard = "--shard-optimizer" if self.shard_optimizer else ""
+        return " ".join(filter(None, (levels, f"--compile {self.compile}", parts, shard)))
+
+    @model_validator(mode="after")
+    def _shards_among_several(self) -> TrainingResources:
+        if self.shard_optimizer and self.nodes * self.gpus < 2:
+            raise ValueError("shard_optimizer has no effect with a single process; leave it out, or write more gpus")
+        return self
 
 
 class StageConfig(Strict):
@@ -345,6 +381,9 @@ class StageConfig(Strict):
     resolutions: tuple[Positive, ...] = Field(min_length=1, description="levels trained, lowest first")
     num_images: Positive = Field(description="training images shown in this stage")
     start_from: Literal["ema", "raw"] = Field(default="ema", description="which weights of the stage before")
+    moments: Literal["fresh", "carried"] = Field(
+        default="fresh", description="what the optimiser knows of the weights of the stage before: nothing, or all"
+    )
     slice_images: Positive | None = Field(default=None, description="images per job (default: all in one)")
     data: Name | None = Field(default=None, description="another data set than the run's")
     validation: Name | None = Field(default=None, description="another validation set than the run's")

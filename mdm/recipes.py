@@ -130,14 +130,17 @@ class Shelf:
         model = stage_model(run.model, stage, encoder.channels if encoder else None, f"{self._where}: {place}")
         data = stage.data or run.data
         validation = stage.validation or run.validation
-        # Masks of dropout were once drawn by batch; recipes without dropout compute what they always did.
-        masks = {"dropout_masks": "by picture"} if any(level.dropout for level in model.levels) else {}
         inherited = len(self.artifacts[parent].recipe["model"]["levels"]) if parent else 0
         settings = stage_settings(run, stage, inherited, f"{self._where}: {place}")
+        # Masks of dropout were once drawn by batch; recipes without dropout compute what they always did.
+        more = {"dropout_masks": "by picture"} if any(level.dropout for level in model.levels) else {}
+        if stage.moments == "carried":
+            self._check_carried(settings["train"], parent, f"{self._where}: {place}")
+            more["moments"] = stage.moments
         for name_of_data in filter(None, (data, validation)):
             self.check_resolution(name_of_data, max(stage.resolutions), place)
         return self._put(
-            "train", name, seed=seed, model=model.model_dump(mode="json"), **settings, **masks,
+            "train", name, seed=seed, model=model.model_dump(mode="json"), **settings, **more,
             num_images=stage.num_images, start_from=stage.start_from, parent=parent,
             class_label=run.class_label if model.classes else None,
             data=self.data(data, place),
@@ -145,6 +148,20 @@ class Shelf:
             validation=self.data(validation, place) if validation else None,
             validation_text=self.text(run.text, validation, place) if run.text and validation else None,
         )  # fmt: skip
+
+    def _check_carried(self, train: dict[str, Any], parent: str | None, where: str) -> None:
+        """Whether there are moments to carry, of weights that still learn, by the same kinds of optimiser."""
+        if parent is None or train["inner_rate"] == 0:
+            why = (
+                "a first stage has none" if parent is None else "train.inner_rate 0 freezes the weights they belong to"
+            )
+            raise StudyError(f"{where}: moments: carried has no effect, {why}; leave it out")
+        before = self.artifacts[parent].recipe["train"]["matrix_rate"]
+        if (before is None) != (train["matrix_rate"] is None):
+            raise StudyError(
+                f"{where}: moments: carried needs the optimiser of the stage before, but its train.matrix_rate is "
+                f"{before} and here {train['matrix_rate']}; write moments: fresh"
+            )
 
     def check_resolution(self, data: str, resolution: int, place: str) -> None:
         """A data set must be stored at a multiple of the resolution it is used at."""

@@ -1,4 +1,4 @@
-"""The average of the weights over training, with a half-life counted in images."""
+"""The average of the weights over training: with a half-life counted in images, or by a power function of time."""
 
 from __future__ import annotations
 
@@ -21,18 +21,54 @@ def beta(batch_images: int, halflife_images: float, images_seen: int, ramp_ratio
     return 0.5 ** (batch_images / halflife_images) if halflife_images > 0 else 0.0
 
 
-class Ema:
-    """A second set of weights that follows a network's; its state is a plain state dict."""
+def power_exponent(width: float) -> float:
+    """Exponent of the power function whose weights spread over time with this deviation, relative to the whole.
 
-    def __init__(self, model: nn.Module, halflife_images: float, ramp_ratio: float | None = RAMP_RATIO) -> None:
+    Weights proportional to t^p on 0..1 are a beta distribution; its variance is (p+1) / ((p+2)^2 (p+3)).
+    """
+    if not 0 < width < 12**-0.5:
+        raise ValueError(f"width {width} is not between 0 and {12**-0.5:.4f}, that of an average of everything alike")
+    low, high = 0.0, 2 / width
+    for _ in range(200):
+        middle = (low + high) / 2
+        wider = (middle + 1) / ((middle + 2) ** 2 * (middle + 3)) > width**2
+        low, high = (middle, high) if wider else (low, middle)
+    return high
+
+
+def power_beta(batch_images: int, exponent: float, images_seen: int) -> float:
+    """Share of a power-function average that an update keeps; the first batch replaces the fresh weights."""
+    return (1 - batch_images / images_seen) ** (exponent + 1)
+
+
+class Ema:
+    """A second set of weights that follows a network's; its state is a plain state dict.
+
+    With `width`, earlier weights count as a power of the time when they were: the average forgets the beginning, but
+    never stops growing longer (Karras et al. 2024).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        halflife_images: float | None = None,
+        ramp_ratio: float | None = RAMP_RATIO,
+        width: float | None = None,
+    ) -> None:
+        if (halflife_images is None) == (width is None):
+            raise ValueError(f"halflife_images {halflife_images} and width {width}: give one of them")
         self.halflife_images, self.ramp_ratio = halflife_images, ramp_ratio
+        self._exponent = power_exponent(width) if width else None
         self._live = dict(model.named_parameters())
         self._average = {name: p.detach().clone() for name, p in self._live.items()}
 
     @torch.no_grad()
     def update(self, batch_images: int, images_seen: int) -> None:
         """Move the average towards the network after an optimiser step (`images_seen` includes its batch)."""
-        kept = beta(batch_images, self.halflife_images, images_seen, self.ramp_ratio)
+        if self._exponent is None:
+            kept = beta(batch_images, self.halflife_images, images_seen, self.ramp_ratio)
+        else:
+            kept = power_beta(batch_images, self._exponent, images_seen)
         torch._foreach_lerp_(list(self._average.values()), list(self._live.values()), 1 - kept)
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -18,11 +18,13 @@ from mdm.sizes import Size
 
 @dataclass(frozen=True)
 class Execution:
-    """Levels that compute their activations twice, what torch.compile fuses, and in how many parts a batch is taken."""
+    """Levels that compute their activations twice, what torch.compile fuses, in how many parts a batch is taken, and
+    whether processes share the optimiser's moments."""
 
     recompute: tuple[Size, ...] = ()
     compile: str = "none"
     accumulate: int = 1
+    shard_optimizer: bool = False
 
     def apply(self, network: UNet, device: torch.device) -> None:
         """From now on the network is computed so."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import fcntl
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mdm.manifest import ArtifactError
@@ -27,6 +29,8 @@ def only_trainer(folder: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ArtifactError(f"another process is training in {folder.parent}; wait for it or stop it") from None
+        for torn in (*folder.glob(".*.ckpt.*.tmp"), *folder.parent.glob(".*.ckpt.*.tmp")):
+            torn.unlink()  # of a trainer that was killed while it wrote: nobody else writes here
         yield
 
 
@@ -35,7 +39,11 @@ def write_checkpoint(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any
     try:
         save_weights(path, tensors, meta)
     except OSError as error:
-        raise ArtifactError(f"cannot save {path}: {error.strerror}; the checkpoint before it is kept") from error
+        size = sum(tensor.nbytes for tensor in tensors.values()) / 2**30
+        raise ArtifactError(
+            f"cannot save {path} ({size:.2f} GiB): {error.strerror}; every checkpoint before it is kept. Make room and "
+            "start again: training continues from the newest"
+        ) from error
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -43,18 +51,52 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return load_weights(path), read_meta(path)
 
 
+class Snapshot:
+    """A copy of a training state in main memory, which is taken again and again into the same place."""
+
+    def __init__(self) -> None:
+        self._copies: dict[str, Tensor] = {}
+
+    def take(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Copies that no later step changes; those of the snapshot before are overwritten."""
+        copies = {name: self._room(name, tensor) for name, tensor in tensors.items()}
+        for name, tensor in tensors.items():
+            copies[name].copy_(tensor.detach(), non_blocking=True)
+        if any(tensor.is_cuda for tensor in tensors.values()):
+            torch.cuda.current_stream().synchronize()
+        self._copies = copies
+        return copies
+
+    def _room(self, name: str, tensor: Tensor) -> Tensor:
+        old = self._copies.get(name)
+        if old is not None and old.shape == tensor.shape and old.dtype == tensor.dtype:
+            return old
+        # In the same layout, or the copy would be a transposition; the writer has time for that.
+        return torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda)
+
+
 class Autosaves:
     """Saves of a running slice, in a folder that Snakemake does not know and so does not delete.
 
-    Of several processes only the first `writes`; the others keep the same clock.
+    Training goes on while a save is written. Of several processes only the first `writes`, and says when.
     """
 
     def __init__(self, folder: Path, every_seconds: float, writes: bool = True) -> None:
         self._folder, self._writes = folder, writes
         self._every = every_seconds
         self._last = time.monotonic()
+        self._snapshot = Snapshot()
+        self._writer = ThreadPoolExecutor(1, "autosave")
+        self._writing: Future[None] | None = None
 
     def due(self) -> bool:
+        """Whether it is time for another save; an error of the one before comes out here."""
+        if not self._writes:
+            return False
+        if self._writing is not None:
+            if not self._writing.done():
+                return False
+            self.settle()
         return time.monotonic() - self._last >= self._every
 
     def at(self, images: int) -> Path:
@@ -62,11 +104,23 @@ class Autosaves:
         return self._folder / f"autosave-{images:012d}.ckpt"
 
     def save(self, images: int, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+        """Copy the state, and have the copy written while training goes on."""
+        self.settle()
         if self._writes:
-            write_checkpoint(self.at(images), tensors, meta)
-            for old in self._newest_first()[KEPT_AUTOSAVES:]:
-                old.unlink(missing_ok=True)
+            copy = self._snapshot.take(tensors)
+            self._writing = self._writer.submit(self._write, self.at(images), copy, meta)
         self._last = time.monotonic()
+
+    def settle(self) -> None:
+        """Wait until the save that is being written is on disk; its error, if it has one, is raised here."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def _write(self, path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+        write_checkpoint(path, tensors, meta)
+        for old in self._newest_first()[KEPT_AUTOSAVES:]:
+            old.unlink(missing_ok=True)
 
     def latest(self, after: int, until: int) -> Checkpoint | None:
         """The newest undamaged save with after < images <= until; damaged ones are reported and passed over."""
@@ -79,8 +133,14 @@ class Autosaves:
                 print(f"warning: {error}; trying the save before it", flush=True)
         return None
 
+    def newest(self) -> Path | None:
+        """The newest save that is on disk, once the one that is being written is there too."""
+        self.settle()
+        return next(iter(self._newest_first()), None)
+
     def finish(self, out: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
         """Write the checkpoint that ends the slice; what was saved on the way is then of no more use."""
+        self.settle()
         if self._writes:
             write_checkpoint(out, tensors, meta)
             for path in self._newest_first():

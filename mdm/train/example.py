@@ -128,8 +128,10 @@ def training_examples(
 
 
 def decoding_threads() -> int:
-    """One for each processor of this job but two; none where those train. The batches are the same."""
-    return max(0, min(16, len(os.sched_getaffinity(0)) - 2)) if torch.cuda.is_available() else 0
+    """One for each processor of this process but two; none where those train. The batches are the same."""
+    # srun gives each process processors of its own, torchrun all of them to all.
+    own = len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return max(0, min(16, own - 2)) if torch.cuda.is_available() else 0
 
 
 def open_embeddings(root: Path, text: str | None) -> Embeddings | None:

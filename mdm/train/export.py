@@ -18,17 +18,19 @@ def export(recipe_path: Path) -> None:
     """Write averaged and raw weights, the history and the manifest of a finished stage."""
     making = Making(recipe_path)
     recipe, folder = making.recipe, making.folder
-    tensors, _ = read_checkpoint(folder / "final.ckpt")
+    tensors, meta = read_checkpoint(folder / "final.ckpt")
     states = {"ema": under("ema.", tensors), "raw": under("model.", tensors)}
     for kind, state in states.items():
-        meta = {"recipe": folder.name, "weights": kind, "model": recipe["model"]}
-        save_weights(folder / WEIGHTS[kind], state, meta)
+        note = {"recipe": folder.name, "weights": kind, "model": recipe["model"]}
+        save_weights(folder / WEIGHTS[kind], state, note)
     write_json(folder / "model.json", recipe["model"])
     history = (folder / "progress" / "history.jsonl").read_text()
     write_atomic(folder / "history.jsonl", history)
     hashes = {WEIGHTS[kind]: state_hash(state) for kind, state in states.items()}
     last = json.loads(history.splitlines()[-1])
-    making.finish({**_lineage(recipe_path, recipe), "weights": hashes, **_cost(last, states)}, _device())
+    story = {"trained_on": meta["machines"], "skipped_steps": meta["skipped"]}
+    facts = {**_lineage(recipe_path, recipe), "weights": hashes, **_cost(last, states), **story}
+    making.finish(facts, meta["machines"][-1]["device"])
 
 
 def _lineage(recipe_path: Path, recipe: dict[str, Any]) -> dict[str, Any]:
@@ -41,7 +43,7 @@ def _lineage(recipe_path: Path, recipe: dict[str, Any]) -> dict[str, Any]:
     return {
         "resolutions": list(resolutions), "images": recipe["num_images"], "parent": recipe["parent"],
         "parent_hash": parent_hash,
-        **{f"{key}_digest": value for key, value in identity(recipe_path, recipe).items() if key != "recipe"},
+        **{f"{key}_digest": value for key, value in identity(recipe_path, recipe).items() if key in ("data", "text")},
     }  # fmt: skip
 
 
@@ -49,9 +51,3 @@ def _cost(last: dict[str, Any], states: dict[str, Any]) -> dict[str, Any]:
     parameters = sum(tensor.numel() for tensor in states["raw"].values())
     return {"seconds": last["seconds"], "images_per_second": round(last["images"] / max(last["seconds"], 1e-9), 2),
             "parameters": parameters}  # fmt: skip
-
-
-def _device() -> str:
-    import torch
-
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import math
 import signal
 from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
 
-from torch import Tensor
-
 from mdm.config import DiffusionConfig, ModelConfig, TrainConfig
 from mdm.diffusion.schedule import levels
-from mdm.manifest import ArtifactError, read_recipe
+from mdm.manifest import read_recipe
 from mdm.model.execution import PLAIN, Execution
-from mdm.sizes import Size
 from mdm.train.attempts import Attempts
 from mdm.train.checkpoint import Autosaves, only_trainer
-from mdm.train.example import training_examples
+from mdm.train.example import decoding_threads, training_examples
+from mdm.train.guards import Finite, advising_on_memory
+from mdm.train.machine import machine, trained_on
 from mdm.train.optim import rate_share, set_rates
+from mdm.train.pace import Pace
 from mdm.train.ranks import Ranks, joined
 from mdm.train.start import identity, slice_end, start
 from mdm.train.step import training_step
@@ -69,46 +68,45 @@ def _train(
     autosaves = Autosaves(out.parent / "progress", autosave_seconds, writes=ranks.first)
 
     # The newest save of this slice, the slice before, the parent stage's weights, or fresh ones.
-    state, progress = start(recipe_path, recipe, out, before, autosaves, ranks)
+    state, progress = start(recipe_path, recipe, out, before, autosaves, ranks, execution.shard_optimizer)
     execution.apply(state.model, ranks.device)
     state.share(ranks)
     gammas = levels(diffusion, resolutions).to(ranks.device)
     examples = training_examples(recipe_path, recipe, resolutions, ranks)
     validation = open_validation(recipe_path, recipe, resolutions, gammas) if ranks.first else None
-    meta = identity(recipe_path, recipe)
+    finite, pace = Finite(config, resolutions, autosaves, state), Pace(ranks, decoding_threads())
+    belongs_to = identity(recipe_path, recipe)
+    state.machines = trained_on(state.machines, state.images, machine(ranks))
     attempts.begin(state.images, end, ranks.world)
 
     state.model.train()
     while state.images < end:
-        example = examples.at(state.images).to(ranks.device)
+        with pace.waiting():
+            example = examples.at(state.images).to(ranks.device)
         share = rate_share(config, state.images, total)
         set_rates(state.optimizers, share)
-        loss, per_level, norm = training_step(state, config, diffusion, gammas, example, ranks, execution.accumulate)
-        ticked = progress.add(state.images, config.batch_images, loss, per_level)
+        with advising_on_memory(config, ranks, execution.accumulate):
+            loss, per_level, norm = training_step(
+                state, config, diffusion, gammas, example, ranks, execution.accumulate, pace.forward
+            )
+        ticked = progress.add(state.images, config.batch_images, *finite.note(state, loss, per_level, norm))
         due = validation is not None and validation.due(state.images)
         # What one process is asked, all do after the same step.
         stopping, saving, looking = ranks.agree(stop.received, autosaves.due(), ticked or due)
         if looking or saving or stopping or state.images == end:
-            refuse_nonfinite(norm, per_level.tolist(), state.images, resolutions)
+            finite.check(state)
+        if looking:
+            pace.look()
         if ticked or due:
             measured = validation.measure(state) if validation and due else None
             progress.tick(state.images, config.learning_rate * share, float(norm), measured)
         if (saving or stopping) and state.images < end:
-            autosaves.save(state.images, {**state.tensors(), **progress.tensors()}, {**meta, "images": state.images})
+            autosaves.save(state.images, {**state.tensors(), **progress.tensors()}, {**belongs_to, **state.story()})
         if stopping and state.images < end:
+            autosaves.settle()
             ranks.wait()  # or the first of us to leave would have the others killed while they save
             attempts.stop(stopping, state.images)
 
-    autosaves.finish(out, {**state.tensors(), **progress.tensors()}, {**meta, "images": end})
+    autosaves.finish(out, {**state.tensors(), **progress.tensors()}, {**belongs_to, **state.story()})
     ranks.wait()
     attempts.finish(end)
-
-
-def refuse_nonfinite(norm: Tensor, losses: list[float], images: int, resolutions: tuple[Size, ...]) -> None:
-    """Training on NaN is lost time; the last save before it stays."""
-    broken = [f"{r} px" for r, x in zip(resolutions, losses, strict=True) if not math.isfinite(x)]
-    if broken or not math.isfinite(float(norm)):
-        raise ArtifactError(
-            f"loss or gradient is not finite before image {images:,} (levels: {', '.join(broken) or 'gradient only'}); "
-            "lower train.learning_rate or raise train.warmup_images"
-        )

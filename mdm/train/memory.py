@@ -19,12 +19,11 @@ from mdm.config import DiffusionConfig, ModelConfig, TrainConfig
 from mdm.diffusion.loss import training_loss
 from mdm.model import build, execution, normalise
 from mdm.model.checkpoints import INNER
-from mdm.model.ema import Ema
 from mdm.model.unet import UNet
 from mdm.sizes import Size, shape
 from mdm.train.example import Example
 from mdm.train.optim import make_optimizers
-from mdm.train.state import TrainingState
+from mdm.train.state import TrainingState, average_of
 from mdm.train.step import training_step
 
 
@@ -93,7 +92,7 @@ def estimate(
         prefix = INNER * (len(model.levels) - inherited)
         names = {name for name, _ in network.named_parameters() if inherited and name.startswith(prefix)}
         optimizers = make_optimizers(network, train, names)
-        state = TrainingState(network, Ema(network, train.ema_halflife_images), optimizers)
+        state = TrainingState(network, average_of(network, train), optimizers)
         average = ledger.alive.total() - parameters
         moments, gradients = _first_moments(state, ledger)
         example, gammas = _example(model, train, tokens), torch.empty(len(model.levels), diffusion.steps + 1)

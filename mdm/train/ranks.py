@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -62,15 +62,24 @@ class Ranks:
             dist.all_reduce(tensor)
         return tensor
 
-    def tell(self, value: Any) -> Any:
-        """The first process's value (JSON), in every process."""
+    def gather(self, numbers: Sequence[float]) -> list[list[float]]:
+        """These numbers of every process, in the order of the processes."""
+        if self.world == 1:
+            return [list(numbers)]
+        found = torch.zeros(self.world, len(numbers), dtype=torch.float64)
+        found[self.rank] = torch.tensor(numbers, dtype=torch.float64)
+        dist.all_reduce(found)
+        return found.tolist()
+
+    def tell(self, value: Any, teller: int = 0) -> Any:
+        """One process's value (JSON), in every process."""
         if self.world == 1:
             return value
         content = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
         size = torch.tensor([len(content)])
-        dist.broadcast(size, 0)
-        content = content if self.first else torch.empty(int(size), dtype=torch.uint8)
-        dist.broadcast(content, 0)
+        dist.broadcast(size, teller)
+        content = content if self.rank == teller else torch.empty(int(size), dtype=torch.uint8)
+        dist.broadcast(content, teller)
         return json.loads(content.numpy().tobytes())
 
     def wait(self) -> None:

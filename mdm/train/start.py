@@ -12,13 +12,12 @@ from mdm.config import ModelConfig, TrainConfig
 from mdm.manifest import ArtifactError, read_json, results_root
 from mdm.model import build
 from mdm.model.checkpoints import INNER, grow, load_into, load_weights, state_hash
-from mdm.model.ema import Ema
 from mdm.train.checkpoint import Autosaves, Checkpoint, read_checkpoint
 from mdm.train.optim import make_optimizers
 from mdm.train.progress import Progress
 from mdm.train.ranks import Ranks
 from mdm.train.silence import Silence
-from mdm.train.state import TrainingState
+from mdm.train.state import TrainingState, average_of, under
 
 TICKS_PER_STAGE = 40
 WEIGHTS = {"ema": "weights.safetensors", "raw": "weights-raw.safetensors"}
@@ -36,19 +35,27 @@ def start(
     before: Path | None,
     autosaves: Autosaves,
     ranks: Ranks,
+    shard_optimizer: bool = False,
 ) -> tuple[TrainingState, Progress | Silence]:
     """The state to continue from, and the progress log cut back to it."""
     config, model_config = TrainConfig(**recipe["train"]), ModelConfig(**recipe["model"])
     model, inherited = first_weights(recipe_path, recipe, model_config)
     model = model.to(ranks.device, memory_format=torch.channels_last)
     optimizers = make_optimizers(model, config, inherited)
-    state = TrainingState(model, Ema(model, config.ema_halflife_images), optimizers, seed=recipe["seed"])
+    state = TrainingState(model, average_of(model, config), optimizers, seed=recipe["seed"])
+    if shard_optimizer:
+        state.shard_moments(ranks)
 
     saved = newest(recipe, out, before, autosaves, ranks)
-    tensors, images = (saved[0], saved[1]["images"]) if saved else ({}, 0)
+    tensors, meta = saved or ({}, {"images": 0})
+    images = meta["images"]
     if saved:
-        refuse_other_identity(saved[1], identity(recipe_path, recipe), recipe_path)
-        state.restore(tensors, images)
+        refuse_other_identity(meta, identity(recipe_path, recipe), recipe_path)
+        state.restore(tensors, images, meta.get("skipped", 0))
+        state.machines = meta.get("machines", [])
+    elif recipe.get("moments") == "carried":
+        moments, parent_config = parent_moments(recipe_path, recipe)
+        state.inherit(moments, inner_prefix(model_config, parent_config))
     if not ranks.first:
         return state, Silence()
     if saved:
@@ -72,16 +79,18 @@ def newest(
 
 
 def identity(recipe_path: Path, recipe: dict[str, Any]) -> dict[str, Any]:
-    """What a checkpoint belongs to: its stage, and the very bytes of data and text it was trained on."""
+    """What a checkpoint belongs to: its stage, and the very bytes of data, text and parent it was trained from."""
     root = results_root(recipe_path)
     found = {"recipe": recipe_path.parent.name, "data": read_json(root / recipe["data"] / "manifest.json")["digest"]}
     if recipe["text"]:
         found["text"] = read_json(root / recipe["text"] / "manifest.json")["sha256"]
+    if recipe["parent"]:
+        found["parent"] = read_json(root / recipe["parent"] / "manifest.json")["weights"][WEIGHTS[recipe["start_from"]]]
     return found
 
 
 def refuse_other_identity(meta: dict[str, Any], here: dict[str, Any], recipe_path: Path) -> None:
-    """A checkpoint of another stage, or of data that was fetched anew, would silently change the weights."""
+    """A checkpoint of another stage, or of data or a parent made anew, would silently change the weights."""
     for key, value in here.items():
         if meta.get(key) != value:
             raise ArtifactError(
@@ -97,8 +106,22 @@ def first_weights(recipe_path: Path, recipe: dict[str, Any], config: ModelConfig
         return model, set()
     parent, parent_config = parent_weights(recipe_path, recipe)
     load_into(model, grow(parent, parent_config, config, recipe["seed"]))  # grow proves the inner weights by hash
-    prefix = INNER * (len(config.levels) - len(parent_config.levels))
+    prefix = inner_prefix(config, parent_config)
     return model, {f"{prefix}{name}" for name in parent}
+
+
+def inner_prefix(config: ModelConfig, parent: ModelConfig) -> str:
+    """What stands before the names of the parent's weights in the network around them."""
+    return INNER * (len(config.levels) - len(parent.levels))
+
+
+def parent_moments(recipe_path: Path, recipe: dict[str, Any]) -> tuple[dict[str, Tensor], ModelConfig]:
+    """What the parent stage's optimiser knew in the end, proved to belong to the weights its manifest recorded."""
+    folder = results_root(recipe_path) / recipe["parent"]
+    tensors, _ = read_checkpoint(folder / "final.ckpt")
+    if state_hash(under("model.", tensors)) != read_json(folder / "manifest.json")["weights"][WEIGHTS["raw"]]:
+        raise ArtifactError(f"{folder / 'final.ckpt'} does not belong to {folder / 'manifest.json'}; make both again")
+    return under("optimizer.", tensors), ModelConfig(**read_json(folder / "recipe.json")["model"])
 
 
 def parent_weights(recipe_path: Path, recipe: dict[str, Any]) -> tuple[dict[str, Tensor], ModelConfig]:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from mdm.config import TrainConfig
 from mdm.manifest import ArtifactError
 from mdm.model import dropout
 from mdm.model.checkpoints import load_into
 from mdm.model.ema import Ema
 from mdm.train.orthogonal import OrthogonalMomentum
 from mdm.train.ranks import Ranks
+from mdm.train.sharding import Shards
 
 # What an optimiser remembers of a weight once it has moved it.
 MOMENTS: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
@@ -26,18 +29,22 @@ MOMENTS: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
 
 @dataclass
 class TrainingState:
-    """The network, its average, the optimisers' moments, and how many images were seen."""
+    """The network, its average, the optimisers' moments, how many images were seen, and what else its story holds."""
 
     model: nn.Module
     ema: Ema
     optimizers: list[torch.optim.Optimizer]
     images: int = 0
+    skipped: int = 0
     seed: int = 0
+    machines: list[dict[str, Any]] = field(default_factory=list)
     #: what computes predictions: the model, or the model in one of several processes
     network: nn.Module = field(init=False)
 
     def __post_init__(self) -> None:
         self.network, self._dropping = self.model, dropout.layers(self.model)
+        self._shards: Shards | None = None
+        self._kinds = [(type(optimizer), name) for optimizer, name, _ in self._optimized()]
 
     def share(self, ranks: Ranks) -> None:
         """From now on gradients are the mean over all processes."""
@@ -62,12 +69,31 @@ class TrainingState:
     def trained(self) -> list[nn.Parameter]:
         return [p for p in self.model.parameters() if p.requires_grad]
 
+    def shard_moments(self, ranks: Ranks) -> None:
+        """From now on this process moves a part of the weights, and knows the moments of these only."""
+        if ranks.world > 1:
+            self._shards = Shards(self.optimizers, ranks)
+
+    def step(self) -> None:
+        """Move the weights by their gradients, and forget these."""
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.forget_gradients()
+        if self._shards:
+            self._shards.spread()
+
+    def forget_gradients(self) -> None:
+        for parameter in self.trained:
+            parameter.grad = None
+
     def _moments(self) -> dict[str, Tensor]:
-        return {
-            f"optimizer.{key}.{name}": value
+        own = {
+            f"{key}.{name}": value
             for optimizer, name, parameter in self._optimized()
             for key, value in optimizer.state.get(parameter, {}).items()
         }
+        moments = self._shards.gathered(own) if self._shards else own
+        return {f"optimizer.{name}": value for name, value in moments.items()}
 
     def _optimized(self) -> Iterator[tuple[torch.optim.Optimizer, str, nn.Parameter]]:
         for optimizer in self.optimizers:
@@ -81,22 +107,34 @@ class TrainingState:
         average = {f"ema.{name}": value for name, value in self.ema.state_dict().items()}
         return {**model, **average, **self._moments()}
 
-    def restore(self, tensors: dict[str, Tensor], images: int) -> None:
+    def story(self) -> dict[str, Any]:
+        """What a checkpoint says beside the tensors."""
+        return {"images": self.images, "skipped": self.skipped, "machines": self.machines}
+
+    def restore(self, tensors: dict[str, Tensor], images: int, skipped: int = 0) -> None:
         """Take over saved tensors; a name too many or too few is an error."""
         load_into(self.model, under("model.", tensors), "the checkpoint's weights")
         self.ema.load_state_dict(under("ema.", tensors))
         self._restore_moments(under("optimizer.", tensors))
-        self.images = images
+        self.images, self.skipped = images, skipped
 
     def _restore_moments(self, moments: dict[str, Tensor]) -> None:
-        wanted = {f"{key}.{name}" for optimizer, name, _ in self._optimized() for key in MOMENTS[type(optimizer)]}
+        wanted = {f"{key}.{name}" for kind, name in self._kinds for key in MOMENTS[kind]}
         if wrong := sorted(wanted ^ moments.keys()):
             raise ArtifactError(
                 f"the checkpoint's optimiser is another: {len(wrong)} of its tensors differ, e.g. {wrong[:3]}"
             )
+        self._take_moments(moments)
+
+    def inherit(self, moments: dict[str, Tensor], prefix: str) -> None:
+        """Take over what another stage's optimiser knew of the weights that are now called `prefix` + their name."""
+        self._take_moments({f"{key}.{prefix}{name}": value for key, name, value in _split(moments)})
+
+    def _take_moments(self, moments: dict[str, Tensor]) -> None:
         for optimizer, name, parameter in self._optimized():
-            kept = {key: moments[f"{key}.{name}"] for key in MOMENTS[type(optimizer)]}
-            optimizer.state[parameter] = {key: _as(parameter, value) for key, value in kept.items()}
+            kept = {key: moments.get(f"{key}.{name}") for key in MOMENTS[type(optimizer)]}
+            if None not in kept.values():
+                optimizer.state[parameter] = {key: _as(parameter, value) for key, value in kept.items()}
 
 
 def _as(parameter: Tensor, value: Tensor) -> Tensor:
@@ -105,6 +143,18 @@ def _as(parameter: Tensor, value: Tensor) -> Tensor:
     if value.shape != parameter.shape:  # the step count
         return value.to(parameter.device, copy=True)
     return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
+def _split(moments: dict[str, Tensor]) -> Iterator[tuple[str, str, Tensor]]:
+    """`exp_avg.conv_in.weight` -> exp_avg, conv_in.weight."""
+    for full, value in moments.items():
+        key, _, name = full.partition(".")
+        yield key, name, value
+
+
+def average_of(model: nn.Module, config: TrainConfig) -> Ema:
+    """The average of a network that a recipe asks for."""
+    return Ema(model, config.ema_halflife_images, width=config.ema_width)
 
 
 def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

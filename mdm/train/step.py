@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mdm.config import DiffusionConfig, TrainConfig
 from mdm.diffusion.loss import Part, training_loss
 from mdm.train.example import Example
+from mdm.train.pace import Clock
 from mdm.train.ranks import ALONE, Ranks
 from mdm.train.state import TrainingState
 
@@ -22,6 +23,7 @@ def training_step(
     example: Example,
     ranks: Ranks = ALONE,
     accumulate: int = 1,
+    clock: Clock | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Move weights and average by one batch; the loss, the loss of each level [L], the gradient's norm.
 
@@ -29,12 +31,14 @@ def training_step(
     are those of the whole batch. Nothing here asks the device for a number: the next batch is prepared while it still
     computes.
     """
-    losses = gradients(state, config, diffusion, gammas, example, ranks, accumulate)
+    losses = gradients(state, config, diffusion, gammas, example, ranks, accumulate, clock)
     norm = nn.utils.clip_grad_norm_(state.trained, config.clip_norm, foreach=True)
-    for optimizer in state.optimizers:
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
     state.images += config.batch_images
+    if config.skip_nonfinite and not norm.isfinite():  # this waits for the device: the price of going on
+        state.forget_gradients()
+        state.skipped += 1
+        return losses[0], losses[1:], norm
+    state.step()
     state.ema.update(config.batch_images, state.images)
     return losses[0], losses[1:], norm
 
@@ -47,6 +51,7 @@ def gradients(
     example: Example,
     ranks: Ranks,
     accumulate: int,
+    clock: Clock | None,
 ) -> Tensor:
     """Give every weight its gradient; the loss and the loss of each level of the whole batch, [1 + L]."""
     losses = []
@@ -54,8 +59,9 @@ def gradients(
         micro = example.part(number, accumulate)
         part = Part(ranks.rank + ranks.world * number, ranks.world * accumulate)
         state.drop(micro.pictures)
+        timed, bf16 = clock.running() if clock else nullcontext(), config.precision == "bf16"
         with _quietly(state.network, number < accumulate - 1):
-            with torch.autocast(gammas.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            with timed, torch.autocast(gammas.device.type, torch.bfloat16, enabled=bf16):
                 loss, per_level = training_loss(state.network, diffusion, gammas, *micro.inputs(), part=part)
             # Processes average their gradients, but the parts of a loss add up.
             (loss if ranks.world == 1 else loss * ranks.world).backward()

@@ -9,7 +9,10 @@ from mdm.diffusion.loss import training_loss
 from mdm.diffusion.sampler import sample
 from mdm.diffusion.schedule import levels
 from mdm.diffusion.solvers import SOLVERS
-from mdm.model import build
+from mdm.model import build, dropout
+from mdm.model.dropout import PictureDropout
+from mdm.train.checkpoint import Snapshot
+from mdm.train.pace import Clock
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")]
 
@@ -41,6 +44,31 @@ def test_the_loss_is_that_of_the_cpu():
 
 def test_bf16_is_close():
     assert loss_on("cuda", bf16=True) == pytest.approx(loss_on("cuda"), rel=2e-2)
+
+
+def test_masks_of_dropout_are_those_of_the_cpu():
+    layer, x = PictureDropout(0.3), torch.ones(6, 8, 16, 16)
+    layer.keys = dropout.picture_keys(7, range(100, 106))
+    wanted = layer(x, 6)
+    layer.keys = layer.keys.cuda()
+    assert torch.equal(layer(x.cuda(), 6).cpu(), wanted)
+
+
+def test_a_snapshot_of_a_device_is_what_it_held_then():
+    snapshot, x = Snapshot(), torch.randn(64, 3, 64, 64, device="cuda").to(memory_format=torch.channels_last)
+    for _ in range(2):
+        wanted, copy = x.cpu(), snapshot.take({"x": x})["x"]
+        x += 1
+        torch.cuda.synchronize()
+        assert copy.is_pinned() and torch.equal(copy, wanted)
+
+
+def test_the_clock_counts_the_device():
+    clock, x = Clock(torch.device("cuda")), torch.randn(2048, 2048, device="cuda")
+    for _ in range(3):
+        with clock.running():
+            x = x @ x
+    assert clock.take() > 0 and clock.take() == 0
 
 
 @pytest.mark.parametrize("way", ["gamma", "edm"])

@@ -5,21 +5,22 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
 from training_world import NEVER, copied, make_world
 
 from mdm.config import TrainConfig
-from mdm.manifest import ArtifactError, digest, write_json
-from mdm.model.checkpoints import load_weights, state_hash
+from mdm.manifest import ArtifactError, digest, read_json, write_json
+from mdm.model.checkpoints import load_weights, save_weights, state_hash
 from mdm.model.ema import Ema
 from mdm.model.execution import Execution
 from mdm.train.checkpoint import Autosaves, read_checkpoint, write_checkpoint
 from mdm.train.export import export
 from mdm.train.loop import train
 from mdm.train.optim import make_optimizers, rate_share, set_rates
+from mdm.train.ranks import Ranks
+from mdm.train.start import start as start_stage
 from mdm.train.state import TrainingState
 
 
@@ -105,23 +106,11 @@ def test_a_polite_signal_saves_and_the_next_start_continues(fresh, unbroken, num
     assert_same(fresh["r8"].parent / "final.ckpt", unbroken)
 
 
-@pytest.mark.slow
-def test_kill_9_at_any_moment_changes_nothing(fresh, unbroken):
-    out = fresh["r8"].parent / "final.ckpt"
-    for seconds in (0.02, 0.15, 0.4):  # after the first line: in the middle of steps and of saves
-        process = start(fresh["r8"], 0)
-        wait_for_line(process, "images/s")
-        time.sleep(seconds)
-        process.kill()
-        process.communicate()
-    train(fresh["r8"], out, None, NEVER)
-    assert_same(out, unbroken)
-
-
 def test_a_damaged_save_is_passed_over_for_the_one_before(tmp_path, capsys):
     saves = Autosaves(tmp_path, 0)
     for images in (8, 16):
         saves.save(images, {"x": torch.full((4,), float(images))}, {"images": images})
+    saves.settle()
     newest = tmp_path / "autosave-000000000016.ckpt"
     content = bytearray(newest.read_bytes())
     content[-1] ^= 1
@@ -143,6 +132,7 @@ def test_a_half_written_checkpoint_is_refused(tmp_path, cut):
 def test_a_save_of_another_slice_is_not_used(tmp_path):
     saves = Autosaves(tmp_path, 0)
     saves.save(64, {"x": torch.zeros(1)}, {"images": 64})
+    saves.settle()
     assert saves.latest(64, 128) is None  # it belongs to the slice that ended at 64
     assert saves.latest(0, 32) is None
 
@@ -183,6 +173,60 @@ def test_two_slices_equal_one_with_a_frozen_inside_and_orthogonal_momentum(fresh
     train(fresh["r16"], folder / "slice-32.ckpt", None, NEVER)
     train(fresh["r16"], folder / "final.ckpt", folder / "slice-32.ckpt", NEVER)
     assert_same(folder / "final.ckpt", (without_time(once), history))
+
+
+def carrying(fresh, world):
+    """The second stage as a recipe that carries the moments, beside a finished first stage."""
+    parent = world[1]["r8"].parent
+    shutil.copytree(parent, fresh["r8"].parent, dirs_exist_ok=True)
+    recipe = json.loads(fresh["r16"].read_text()) | {"moments": "carried"}
+    recipe["train"]["inner_rate"] = 0.5
+    path = fresh["r16"].parent.with_name(f"r16-{digest(recipe)}") / "recipe.json"
+    write_json(path, recipe)
+    return path
+
+
+def test_the_next_stage_may_begin_with_the_moments_of_the_one_before(fresh, unbroken, world):
+    path, wanted = carrying(fresh, world), unbroken[0]
+    write_checkpoint(fresh["r8"].parent / "final.ckpt", wanted, {"images": 128})
+    seen = begun(path).tensors()
+    for name in (name for name in wanted if name.startswith("optimizer.")):
+        kind, _, weight = name.removeprefix("optimizer.").partition(".")
+        assert torch.equal(seen.pop(f"optimizer.{kind}.inner_unet.{weight}"), wanted[name])
+    assert not any(name.startswith("optimizer.") for name in seen)  # fresh levels know nothing yet
+    train(path, path.parent / "final.ckpt", None, NEVER)
+    steps = read_checkpoint(path.parent / "final.ckpt")[0]
+    assert steps["optimizer.step.conv_in.bias"] == 4 and steps["optimizer.step.inner_unet.conv_in.bias"] == 8 + 4
+
+
+def begun(path):
+    recipe = json.loads(path.read_text())
+    autosaves = Autosaves(path.parent / "progress", NEVER)
+    return start_stage(path, recipe, path.parent / "final.ckpt", None, autosaves, Ranks())[0]
+
+
+def test_moments_of_other_weights_are_refused(fresh, unbroken, world):
+    path, tensors = carrying(fresh, world), dict(unbroken[0])
+    with pytest.raises(ArtifactError, match=r"final\.ckpt does not exist"):
+        begun(path)
+    tensors["model.conv_in.bias"] = tensors["model.conv_in.bias"] + 1
+    write_checkpoint(fresh["r8"].parent / "final.ckpt", tensors, {"images": 128})
+    with pytest.raises(ArtifactError, match=r"final\.ckpt does not belong to .*manifest\.json"):
+        begun(path)
+
+
+def test_a_checkpoint_from_another_parent_is_refused(fresh, unbroken, world):
+    folder, parent = fresh["r16"].parent, fresh["r8"].parent
+    shutil.copytree(world[1]["r8"].parent, parent, dirs_exist_ok=True)
+    train(fresh["r16"], folder / "slice-32.ckpt", None, NEVER)
+    weights = {name: value + 1 for name, value in load_weights(parent / "weights.safetensors").items()}
+    made_anew = save_weights(parent / "weights.safetensors", weights)
+    manifest = read_json(parent / "manifest.json")
+    write_json(
+        parent / "manifest.json", manifest | {"weights": manifest["weights"] | {"weights.safetensors": made_anew}}
+    )
+    with pytest.raises(ArtifactError, match=f"belongs to parent {manifest['weights']['weights.safetensors']}, .* now"):
+        train(fresh["r16"], folder / "final.ckpt", folder / "slice-32.ckpt", NEVER)
 
 
 def test_a_corrupt_parent_is_an_error(fresh, unbroken, world):
@@ -230,7 +274,7 @@ def test_an_edited_recipe_is_refused(fresh):
 def test_a_diverged_training_stops_and_keeps_the_save_before(fresh, monkeypatch):
     folder = fresh["r8"].parent
     monkeypatch.setattr("mdm.train.loop.rate_share", lambda config, images, total: 1.0 if images < 64 else 1e33)
-    with pytest.raises(ArtifactError, match="not finite"):
+    with pytest.raises(ArtifactError, match=r"not finite: loss of the level 8 px, in step \d \(images .*checkpoint is"):
         train(fresh["r8"], folder / "final.ckpt", None, 0)
     assert not (folder / "final.ckpt").exists()
     tensors, meta = Autosaves(folder / "progress", 0).latest(0, 128)

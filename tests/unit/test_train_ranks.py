@@ -11,18 +11,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_world import NEVER, begin, copied, make_world, together
+from training_world import NEVER, PATIENCE, begin, copied, make_world, together
 
 from mdm import study
 from mdm.config import DiffusionConfig, ModelConfig, StudyError, TrainConfig
 from mdm.model import build, dropout
-from mdm.model.checkpoints import state_hash
+from mdm.model.checkpoints import load_weights, save_weights, state_hash
 from mdm.model.dropout import PictureDropout
+from mdm.model.ema import Ema
 from mdm.model.execution import Execution
 from mdm.train.checkpoint import read_checkpoint
 from mdm.train.example import training_examples
 from mdm.train.loop import train
+from mdm.train.optim import make_optimizers
 from mdm.train.ranks import Place, Ranks, joined, meeting_point, place
+from mdm.train.sharding import owners
+from mdm.train.state import TrainingState
 
 # Everything that could depend on who sees which picture: dropout, batches of mixed resolution, captions dropped.
 MIXED = {
@@ -111,6 +115,65 @@ def test_parts_of_ranks_train_the_same_weights_within_rounding(recipe, alone):
     assert difference(trained(recipe, 2, accumulate=2), alone) < TOLERANCE
 
 
+def test_shared_moments_train_the_same_weights_bit_for_bit(recipe):
+    wanted = trained(recipe, 2)
+    (recipe.parent / "final.ckpt").unlink()
+    found = trained(recipe, 2, shard_optimizer=True)
+    assert without_time(found) == without_time(wanted)
+
+
+def without_time(tensors):
+    return state_hash({name: value for name, value in tensors.items() if name != "progress.seconds"})
+
+
+def test_shared_moments_are_saved_whole(recipe, alone):
+    first, out = recipe.parent / "slice-48.ckpt", recipe.parent / "final.ckpt"
+    assert together(4, train, recipe, first, None, NEVER, Execution(shard_optimizer=True)) == [0] * 4
+    assert difference(trained(recipe, before=first), alone) < TOLERANCE
+    out.unlink()
+    assert difference(trained(recipe, 2, before=first, shard_optimizer=True), alone) < TOLERANCE
+
+
+def step_with_momentum(folder):
+    """A step of orthogonal momentum and AdamW, moments shared or not; weights and moments."""
+    with joined() as ranks:
+        for shared in (False, True):
+            torch.manual_seed(0)
+            layers = [torch.nn.Linear(4, 4) for _ in range(3)] + [torch.nn.Conv2d(4, 4, 3)]
+            network = torch.nn.ModuleList(layers).to(memory_format=torch.channels_last)
+            config = TrainConfig(batch_images=1, learning_rate=0.1, matrix_rate=0.1, ema_halflife_images=1)
+            state = TrainingState(network, Ema(network, 1), make_optimizers(network, config, set()))
+            if shared:
+                state.shard_moments(ranks)
+                kept = sum(len(g["params"]) for o in state.optimizers for g in o.param_groups)
+                assert kept == (3, 5)[ranks.rank]  # half of the biases; the large matrix, or the three small ones
+            for _ in range(2):
+                for number, parameter in enumerate(network.parameters()):
+                    parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number))
+                state.step()
+            tensors = state.tensors()
+            if ranks.first:
+                save_weights(folder / f"{shared}.safetensors", tensors)
+            again = TrainingState(network, Ema(network, 1), make_optimizers(network, config, set()))
+            again.shard_moments(ranks)
+            if ranks.first:
+                again.restore(tensors, 1)
+
+
+def test_shared_momentum_is_the_same_too(tmp_path):
+    assert together(2, step_with_momentum, tmp_path, log=tmp_path / "out") == [0, 0]
+    found, wanted = (load_weights(tmp_path / f"{shared}.safetensors") for shared in (True, False))
+    assert state_hash(found) == state_hash(wanted) and any("momentum" in name for name in found)
+
+
+def test_the_numbers_are_shared_evenly():
+    sizes = [3000, 10, 10, 2000, 1500, 700, 10]
+    found = owners(sizes, 3)
+    loads = [sum(size for size, owner in zip(sizes, found, strict=True) if owner == rank) for rank in range(3)]
+    assert sum(loads) == sum(sizes) and max(loads) == 3000
+    assert owners([5], 4) == [0]
+
+
 def test_a_slice_goes_on_with_another_number_of_processes(recipe, alone):
     first = recipe.parent / "slice-48.ckpt"
     assert together(2, train, recipe, first, None, NEVER) == [0, 0]
@@ -124,15 +187,14 @@ def test_two_processes_resume_bit_for_bit(recipe):
     (recipe.parent / "final.ckpt").unlink()
     assert together(2, train, recipe, recipe.parent / "slice-48.ckpt", None, NEVER) == [0, 0]
     twice = trained(recipe, 2, before=recipe.parent / "slice-48.ckpt")
-    seconds = "progress.seconds"
-    assert state_hash({**once, seconds: torch.zeros(1)}) == state_hash({**twice, seconds: torch.zeros(1)})
+    assert without_time(once) == without_time(twice)
 
 
 def begin_training(recipe, world, seconds):
     return begin(world, train, recipe, recipe.parent / "final.ckpt", None, seconds, log=recipe.parent / "out")
 
 
-def wait_for(processes, found, patience=400):
+def wait_for(processes, found, patience=PATIENCE):
     end = time.monotonic() + patience
     while not found():
         assert all(process.is_alive() for process in processes), "a process ended early"
@@ -159,7 +221,7 @@ def test_all_stop_after_the_same_step_when_one_is_asked_to(recipe, alone):
     wait_for(processes, lambda: log.exists() and "images/s" in log.read_text())
     os.kill(processes[1].pid, signal.SIGTERM)
     for process in processes:
-        process.join(400)
+        process.join(PATIENCE)
     assert [process.exitcode for process in processes] == [128 + signal.SIGTERM] * 2
     said = log.read_text()
     assert "stopped by signal 15; saved at" in said and len(saves(recipe)) == 1

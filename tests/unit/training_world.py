@@ -13,6 +13,7 @@ from mdm.manifest import write_json
 from mdm.text.cache import embed
 
 NEVER = 1e9
+PATIENCE = 400  # seconds, on a machine that does much else
 SMALL = {
     "data.scenes-train.settings.num_images": 48,
     "data.scenes-new.settings.num_images": 16,
@@ -71,7 +72,7 @@ def together(world, function, *arguments, **settings):
     """Run `function` in so many processes; their exit statuses."""
     processes = begin(world, function, *arguments, **settings)
     for process in processes:
-        process.join(400)
+        process.join(PATIENCE)
         assert process.exitcode is not None, "still running"
     return [process.exitcode for process in processes]
 

@@ -1,0 +1,161 @@
+"""What training costs beside the model's own step, as ratios within one run.
+
+    PYTHONPATH=. python benchmarks/train.py [--stage r64] [--steps 60] [--rounds 3]
+
+A stage of the laptop study (its data and captions are made first, in a folder that is removed in the end) is trained
+by the real loop. Around the network's step (forward, backward, clipping, optimiser, average) time is counted; what is
+left of the loop's time is its overhead: batches, progress, guards, decisions, and the held-out loss if one is due.
+Waiting for data is a part of it. The stall of a save, in which the loop cannot go on, is measured on a state of one
+gigabyte.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+
+def prepared(root: Path, study: str, stage: str) -> Path:
+    """Data, captions and the recipe of one stage, trained from fresh weights."""
+    from mdm import study as studies
+    from mdm.data.shards import index_data, write_manifest, write_shard
+    from mdm.manifest import digest, write_json
+    from mdm.text.cache import embed
+
+    loaded = studies.load(study)
+    found = next(s.artifact for run in loaded.runs for s in run.stages if s.name == stage)
+    recipe = {**loaded.recipe(found), "parent": None}
+    for ref in filter(None, (recipe["data"], recipe["validation"])):
+        path = root / ref / "recipe.json"
+        made = loaded.recipe(ref)
+        write_json(path, made)
+        index_data(path)
+        for number in range(-(-made["settings"]["num_images"] // made["shard_images"])):
+            write_shard(path, number)
+        write_manifest(path)
+    for ref in filter(None, (recipe["text"], recipe["validation_text"])):
+        write_json(root / ref / "recipe.json", loaded.recipe(ref))
+        embed(root / ref / "recipe.json")
+    path = root / "train" / f"{stage}-{digest(recipe)}" / "recipe.json"
+    write_json(path, recipe)
+    return path
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+class Watched:
+    """Clocks around the loop's own parts; the first steps, which allocate, are left out."""
+
+    def __init__(self, warmup: int) -> None:
+        self.steps: list[float] = []
+        self.waits: list[float] = []
+        self.rounds: list[float] = []  # when each round of the loop began
+        self._warmup = warmup
+
+    def around(self, loop: Any) -> None:
+        """Put the clocks into the loop's module."""
+        step, pace, watched = loop.training_step, loop.Pace, self
+
+        def timed(*arguments: Any) -> Any:
+            before = time.perf_counter()
+            result = step(*arguments)
+            float(result[2])  # the step ends when its numbers are there
+            watched.steps.append(time.perf_counter() - before)
+            return result
+
+        class Waiting(pace):
+            @contextmanager
+            def waiting(self) -> Iterator[None]:
+                before = time.perf_counter()
+                watched.rounds.append(before)
+                with super().waiting():
+                    yield
+                watched.waits.append(time.perf_counter() - before)
+
+        loop.training_step, loop.Pace = timed, Waiting
+
+    def shares(self) -> tuple[float, float]:
+        """Overhead and loader wait as shares of the time in the model's own step."""
+        own = sum(self.steps[self._warmup : -1])
+        return (self.rounds[-1] - self.rounds[self._warmup]) / own - 1, sum(self.waits[self._warmup : -1]) / own
+
+
+def loop_shares(recipe: Path, steps: int, warmup: int) -> tuple[float, float]:
+    """Train the first steps of the stage once, in this process."""
+    from mdm.train import loop
+
+    before, watched = (loop.training_step, loop.Pace), Watched(warmup)
+    watched.around(loop)
+    out = recipe.parent / f"slice-{steps * read_json(recipe)['train']['batch_images']}.ckpt"
+    try:
+        with redirect_stdout(sys.stderr):
+            loop.train(recipe, out, None, 1e9)
+    finally:
+        loop.training_step, loop.Pace = before
+    for path in (out, recipe.parent / "progress" / "history.jsonl"):
+        path.unlink()
+    return watched.shares()
+
+
+def stalls(root: Path, gigabytes: float, rounds: int) -> list[tuple[float, float, float]]:
+    """For each gigabyte: seconds that a save holds the loop up, its processor's, and seconds until it is on disk."""
+    import torch
+
+    from mdm.train.checkpoint import Autosaves
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    count = 64
+    numbers = int(gigabytes * 1e9 / 4 / count)
+    tensors = {f"x{number}": torch.randn(numbers, device=device) for number in range(count)}
+    saves, found = Autosaves(root / "saves", 0), []
+    for number in range(rounds):
+        before, worked = time.perf_counter(), time.thread_time()
+        saves.save(number, tensors, {})
+        stalled, worked = time.perf_counter() - before, time.thread_time() - worked
+        saves.settle()
+        found.append(tuple(x / gigabytes for x in (stalled, worked, time.perf_counter() - before)))
+    return found
+
+
+def spread(values: Sequence[float], form: str) -> str:
+    """The median, and the smallest and largest."""
+    return f"{format(statistics.median(values), form)} ({format(min(values), form)} to {format(max(values), form)})"
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--study", default="laptop")
+    options.add_argument("--stage", default="r64")
+    options.add_argument("--steps", type=int, default=60)
+    options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--gigabytes", type=float, default=1.0)
+    options.add_argument("--threads", default="1")
+    chosen = options.parse_args()
+    os.environ["OMP_NUM_THREADS"] = chosen.threads
+    with tempfile.TemporaryDirectory() as place:
+        recipe = prepared(Path(place), chosen.study, chosen.stage)
+        found = [loop_shares(recipe, chosen.steps, warmup=5) for _ in range(chosen.rounds)]
+        batch = read_json(recipe)["train"]["batch_images"]
+        print(f"{chosen.study} {chosen.stage}, batch {batch}, {chosen.steps} steps, {chosen.rounds} rounds")
+        print(f"loop beside the model's own step: {spread([share for share, _ in found], '.2%')}")
+        print(f"of which waiting for data:        {spread([wait for _, wait in found], '.2%')}")
+        first, *later = stalls(Path(place), chosen.gigabytes, chosen.rounds + 1)
+        stalled, worked, written = zip(*later, strict=True)
+        print(f"a save holds the loop up for      {spread(stalled, '.2f')} s/GB, the first one {first[0]:.2f}")
+        print(f"of which its processor works for  {spread(worked, '.2f')} s/GB, the first one {first[1]:.2f}")
+        print(f"and is on disk after              {spread(written, '.2f')} s/GB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""The finished quick study's pictures: blurs, but far nearer to real pictures than noise is."""
+
+import json
+
+import numpy as np
+import pytest
+
+from mdm.evaluate.frechet import frechet_distance
+from mdm.evaluate.pictures import open_pictures
+from mdm.evaluate.statistics import GaussianStatistics
+
+pytestmark = pytest.mark.slow
+
+SIDE = 8  # pictures are compared as 8 x 8 colours
+
+
+def colours(pictures):
+    """uint8 [N, R, R, 3] -> statistics of their means on a grid, from -1 to 1."""
+    count, side = pictures.shape[:2]
+    grid = pictures.reshape(count, SIDE, side // SIDE, SIDE, side // SIDE, 3).mean(axis=(2, 4))
+    return GaussianStatistics.of(grid.reshape(count, -1) / 127.5 - 1)
+
+
+def read(folder):
+    return json.loads((folder / "recipe.json").read_text())
+
+
+def nearness(folder):
+    """Fréchet distance of a run's samples from real pictures with the same captions, as a share of that of noise."""
+    drawn = open_pictures(folder)
+    real = colours(open_pictures(folder.parents[1] / read(folder)["prompts"], len(drawn), drawn.resolution).all())
+    shape = (len(drawn), drawn.resolution, drawn.resolution, 3)
+    noise = np.random.default_rng(0).normal(127.5, 127.5, shape).clip(0, 255).astype(np.uint8)
+    return frechet_distance(real, colours(drawn.all())) / frechet_distance(real, colours(noise))
+
+
+def test_progressively_trained_pictures_are_far_from_noise(finished):
+    progressive = [
+        folder
+        for folder in finished.glob("results/samples/zero-shot-r32-*")
+        if read(finished / "results" / read(folder)["train"])["parent"]
+    ]
+    assert progressive
+    for folder in progressive:
+        # Measured 0.23 to 0.46 here, and 0.06 for the 64 px chain of the laptop study; noise is 1.
+        assert nearness(folder) < 0.7
