@@ -16,6 +16,8 @@ from torch.utils._pytree import tree_leaves
 
 from mdm.config import DiffusionConfig, ModelConfig, TrainConfig
 from mdm.diffusion.loss import training_loss
+from mdm.diffusion.noise import spread_times
+from mdm.diffusion.schedule import levels
 from mdm.model import build, execution
 from mdm.model.checkpoints import INNER
 from mdm.model.processor import as_on
@@ -86,6 +88,8 @@ def estimate(
     """
     network = _without_content(model)
     execution.recompute(network, recompute)
+    batch, table = train.batch_images, levels(diffusion, model.resolutions)
+    times = spread_times(diffusion, batch)
     with as_on(gpu=on_gpu), FakeTensorMode(), Ledger() as ledger:
         _give_storage(network)
         parameters = ledger.alive.total()
@@ -95,7 +99,7 @@ def estimate(
         state = TrainingState(network, average_of(network, train), optimizers)
         average = ledger.alive.total() - parameters
         moments, gradients = _first_moments(state, ledger)
-        example, gammas = _example(model, train, tokens), torch.empty(len(model.levels), diffusion.steps + 1)
+        example, gammas = _example(model, tokens, torch.empty(batch, dtype=times.dtype)), torch.empty(table.shape)
         activations = _activations(state, train, diffusion, gammas, example, ledger)
         ledger.peak = 0
         training_step(state, train, diffusion, gammas, example)
@@ -129,11 +133,11 @@ def _first_moments(state: TrainingState, ledger: Ledger) -> tuple[int, int]:
     return ledger.alive.total() - before, gradients
 
 
-def _example(model: ModelConfig, train: TrainConfig, tokens: int) -> Example:
-    batch = train.batch_images
+def _example(model: ModelConfig, tokens: int, times: Tensor) -> Example:
+    batch = len(times)
     images, noises = ([torch.empty(batch, *shape(size)) for size in model.resolutions] for _ in range(2))
     text = (torch.empty(batch, tokens, model.text_channels), torch.empty(batch, tokens)) if model.text_channels else ()
-    times, labels = (torch.empty(batch, dtype=torch.long) for _ in range(2))
+    labels = torch.empty(batch, dtype=torch.long)
     return Example(images, noises, times, *(text or (None, None)), labels if model.classes else None)
 
 

@@ -6,6 +6,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from mdm import plan, study
 from mdm.config import DiffusionConfig, LevelConfig, ModelConfig, TrainConfig, VideoConfig
+from mdm.diffusion.noise import spread_times
 from mdm.diffusion.schedule import levels
 from mdm.model import build, execution
 from mdm.model.ema import Ema
@@ -29,6 +30,8 @@ CASES = {
     "recomputed": ((INNER, OUTER), {"batch_images": 8}, {"recompute": (64,)}),
     "bf16": ((INNER, OUTER), {"batch_images": 8, "precision": "bf16"}, {}),
     "mixed batch": ((INNER, OUTER), {"batch_images": 8}, {"diffusion": DiffusionConfig(mixed_ratio=(1, 1))}),
+    "continuous noise": ((INNER, OUTER), {"batch_images": 8}, {"diffusion": DiffusionConfig(parameterisation="edm")}),
+    "orthogonal momentum": ((WIDE,), {"batch_images": 2, "matrix_rate": 0.01}, {}),
     "clips": ((INNER, CLIPS), {"batch_images": 8}, {}),
     "recomputed clips": ((INNER, CLIPS), {"batch_images": 8}, {"recompute": (Clip(4, 16),)}),
     "frozen": ((INNER, OUTER), {"batch_images": 4, "inner_rate": 0.0}, {"inherited": 1}),
@@ -50,7 +53,7 @@ def measured(model, train, diffusion, rest):
     state = TrainingState(network, Ema(network, 1000), make_optimizers(network, train, inherited))
     clean, noises = ([torch.randn(train.batch_images, *shape(size)) for size in model.resolutions] for _ in range(2))
     text = torch.randn(train.batch_images, TOKENS, 64), torch.ones(train.batch_images, TOKENS)
-    example = Example(clean, noises, torch.arange(train.batch_images), *text, None)
+    example = Example(clean, noises, spread_times(diffusion, train.batch_images), *text, None)
     gammas = levels(diffusion, model.resolutions)
     training_step(state, train, diffusion, gammas, example)  # makes the moments
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
@@ -100,6 +103,15 @@ def test_clips_are_levels_like_others():
     kept, again = (estimate(model, train, diffusion, tokens=TOKENS, recompute=r) for r in ((), (Clip(4, 16),)))
     assert list(kept.activations) == [Clip(4, 16), 16]
     assert again.activations[Clip(4, 16)] < kept.activations[Clip(4, 16)] / 2
+
+
+@pytest.mark.parametrize("condition", [{"text_channels": 64}, {"classes": 10}, {}], ids=str)
+def test_continuous_noise_takes_as_much_as_discrete_steps(condition):
+    _, train, _, _ = settings("mostly activations")
+    model = ModelConfig(levels=(INNER, OUTER), **condition)
+    ways = (DiffusionConfig(), DiffusionConfig(parameterisation="edm"))
+    discrete, continuous = (estimate(model, train, way, tokens=TOKENS) for way in ways)
+    assert continuous.peak == pytest.approx(discrete.peak, rel=0.02)
 
 
 def test_a_gpu_keeps_the_enlarged_pictures():
