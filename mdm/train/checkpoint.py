@@ -29,7 +29,7 @@ def only_trainer(folder: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ArtifactError(f"another process is training in {folder.parent}; wait for it or stop it") from None
-        for torn in (*folder.glob(".*.ckpt.*.tmp"), *folder.parent.glob(".*.ckpt.*.tmp")):
+        for torn in (*folder.glob(".*.tmp"), *folder.parent.glob(".*.ckpt.*.tmp")):
             torn.unlink()  # of a trainer that was killed while it wrote: nobody else writes here
         yield
 
