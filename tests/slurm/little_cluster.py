@@ -5,6 +5,7 @@ import signal
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,9 +77,10 @@ def warned_requeued_killed(cluster, stage):
     """SLURM looks at time limits twice a minute; it warns when five minutes are left, as slurm/profile.yaml asks."""
     job, _, trainer = stage.begun(1)
     cluster.run("scontrol", "update", f"jobid={job}", "timelimit=5")
-    until("a warning", lambda: signal.SIGTERM in pending(trainer), stage.going_on)
-    os.kill(trainer, signal.SIGCONT)
+    until("a warning", lambda: len(stage.attempts()) > 1 or signal.SIGTERM in pending(trainer), stage.going_on)
     cluster.run("scontrol", "update", f"jobid={job}", "timelimit=60")  # or it would be warned before it begins again
+    with suppress(ProcessLookupError):
+        os.kill(trainer, signal.SIGCONT)
     cluster.run("scontrol", "requeue", stage.begun(2)[0])
     os.kill(stage.begun(3)[2], signal.SIGKILL)
 
@@ -91,8 +93,9 @@ def preempted_crashed_cancelled(cluster, stage):
 
 
 def pending(process):
-    """Signals sent to a process and not yet delivered."""
-    for line in Path(f"/proc/{process}/status").read_text().splitlines():
+    """Signals sent to a process and not yet delivered; none if it has ended."""
+    status = Path(f"/proc/{process}/status")
+    for line in status.read_text().splitlines() if status.exists() else ():
         if line.startswith("ShdPnd:"):
             bits = int(line.split()[1], 16)
             return {number for number in range(1, 65) if bits >> (number - 1) & 1}
