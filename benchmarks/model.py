@@ -63,7 +63,10 @@ class Program:
     """One side of the comparison: a process that speaks the protocol."""
 
     def __init__(self, command: list[str], case: dict[str, Any]) -> None:
-        self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        try:
+            self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        except OSError as error:
+            raise SystemExit(f"{shlex.join(command)} cannot be started: {error.strerror}") from None
         self.parameters = self._ask({"ask": "prepare", "case": case})["parameters"]
 
     def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
@@ -72,7 +75,11 @@ class Program:
         answer = self._child.stdout.readline()
         if not answer:
             raise SystemExit(f"{shlex.join(self._child.args)} ended without an answer to {question['ask']!r}")
-        return json.loads(answer)
+        try:
+            return json.loads(answer)
+        except json.JSONDecodeError:
+            said = answer.strip()[:100]
+            raise SystemExit(f"{shlex.join(self._child.args)} answered {said!r}, which is not JSON") from None
 
     def time(self, repeat: int) -> dict[str, Any]:
         return self._ask({"ask": "time", "repeat": repeat})
@@ -148,7 +155,6 @@ def serve(options: argparse.Namespace) -> None:
 def prepared(case: dict[str, Any], options: argparse.Namespace) -> tuple[Step, dict[str, Any], dict[str, float]]:
     """The step to time, the answer to `prepare`, and what MFU needs on a GPU."""
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
 
     from mdm.config import ModelConfig
     from mdm.heap import keep_freed_memory
@@ -159,17 +165,30 @@ def prepared(case: dict[str, Any], options: argparse.Namespace) -> tuple[Step, d
     config, device = ModelConfig(**case["model"]), torch.device(case["device"])
     with device:
         network = build(config).to(memory_format=torch.channels_last)
-    execution.recompute(network, options.recompute)
-    step = (training if case["step"] == "train" else denoising)(case, config, network, device)
+    make = training if case["step"] == "train" else denoising
     facts = {}
     if case["device"] == "cuda":
-        with FlopCounterMode(display=False) as counter:
-            step()
-        facts = {"flops": counter.get_total_flops(), "matmul_peak": matmul_peak(case["precision"])}
+        flops = operations(make, case, config, network, device)
+        facts = {"flops": flops, "matmul_peak": matmul_peak(case["precision"])}
         torch.cuda.reset_peak_memory_stats()
+    execution.recompute(network, options.recompute)
+    step = make(case, config, network, device)
     execution.compile_network(network, options.compile, device)
     step()
     return step, {"parameters": sum(p.numel() for p in network.parameters())}, facts
+
+
+def operations(make: Callable[..., Step], case: dict[str, Any], config: Any, network: Any, device: Any) -> int:
+    """Floating-point operations of a step: of one picture, with nothing computed twice, times the batch."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from mdm.model import execution
+
+    execution.recompute(network, ())
+    step = make({**case, "batch": 1}, config, network, device)
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return case["batch"] * counter.get_total_flops()
 
 
 def training(case: dict[str, Any], config: Any, network: Any, device: Any) -> Step:
@@ -262,25 +281,35 @@ def matmul_peak(precision: str) -> float:
     return 2 * len(a) ** 3 / best
 
 
+def positive(word: str) -> int:
+    if not word.isdecimal() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"{word!r} is not a whole number above zero")
+    return int(word)
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     known = ["nested-small", "released-64", "released-256", "released-1024"]
     text = f"{', '.join(known)}; default: the first three"
-    parser.add_argument("cases", nargs="*", default=known[:3], metavar="CASE", help=text)
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=text)
     parser.add_argument("--against", metavar="COMMAND", help="a program that speaks the protocol")
     parser.add_argument("--steps", nargs="+", choices=("train", "denoise"), default=("train", "denoise"))
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--repeat", type=int, default=1, help="steps of each program in a round")
+    parser.add_argument("--rounds", type=positive, default=5)
+    parser.add_argument("--repeat", type=positive, default=1, help="steps of each program in a round")
     parser.add_argument("--alone", action="store_true", help="restart a program for its turn: half the memory")
-    parser.add_argument("--batch", type=int, help="default: 8 for nested-small, else 1")
-    parser.add_argument("--tokens", type=int, default=32)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--batch", type=positive, help="default: 8 for nested-small, else 1")
+    parser.add_argument("--tokens", type=positive, default=32)
+    parser.add_argument("--threads", type=positive, default=1)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--precision", choices=("float32", "bf16"), default="float32")
     parser.add_argument("--recompute", type=int, nargs="+", default=(), metavar="RESOLUTION", help="ours only")
     parser.add_argument("--compile", choices=("none", "blocks", "network"), default="none", help="ours only")
     parser.add_argument("--serve", action="store_true", help="be our side of the protocol")
-    return parser.parse_args()
+    options = parser.parse_args()
+    options.cases = options.cases or known[:3]
+    if unknown := [name for name in options.cases if name not in known]:
+        parser.error(f"no case is called {unknown[0]}; write {', '.join(known)}")
+    return options
 
 
 def main() -> None:

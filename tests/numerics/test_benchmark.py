@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from mdm.config import LevelConfig, ModelConfig
+from mdm.model import build, execution
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "model.py"
 OPTIONS = argparse.Namespace(recompute=(), compile="none", rounds=3, repeat=2, alone=False)
@@ -73,3 +75,32 @@ def test_another_network_is_no_comparison(benchmark) -> None:
 def test_a_program_that_dies_is_named(benchmark) -> None:
     with pytest.raises(SystemExit, match="ended without an answer to 'prepare'"):
         benchmark.Program([sys.executable, "-c", "pass"], case("train"))
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [("/no/such/program", "cannot be started: No such file"), ("echo hello", "answered 'hello', which is not JSON")],
+)
+def test_a_program_that_does_not_speak_the_protocol_is_named(benchmark, command, words) -> None:
+    with pytest.raises(SystemExit, match=words):
+        benchmark.Program(command.split(), case("train"))
+
+
+@pytest.mark.parametrize("words", [["relased-64"], ["paper-video"], ["--rounds", "0"], ["--repeat", "-1"]])
+def test_options_that_measure_nothing_are_refused(benchmark, monkeypatch, capsys, words) -> None:
+    monkeypatch.setattr(sys, "argv", ["model.py", *words])
+    with pytest.raises(SystemExit):
+        benchmark.arguments()
+    said = capsys.readouterr().err
+    assert words[-1] in said and "Traceback" not in said
+
+
+def test_what_is_computed_twice_counts_once(benchmark) -> None:
+    """Or recomputation would look like speed; and every picture of a batch counts."""
+    one = case("train")
+    config = ModelConfig(**one["model"])
+    network, device = build(config), torch.device("cpu")
+    plain = benchmark.operations(benchmark.training, one, config, network, device)
+    execution.recompute(network, (8, 4))
+    assert benchmark.operations(benchmark.training, one, config, network, device) == plain > 0
+    assert benchmark.operations(benchmark.training, {**one, "batch": 6}, config, network, device) == 3 * plain
