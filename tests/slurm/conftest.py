@@ -59,10 +59,7 @@ def story(tmp_path_factory):
     try:
         with open(folder / "out.log", "w") as out:
             process = subprocess.Popen(command, cwd=folder, env=cluster.environment, stdout=out, stderr=out)
-            try:
-                returncode = live_through(process, cluster, stages)
-            finally:
-                process.kill()
+            returncode = live_through(process, cluster, stages)
     finally:
         cluster.tool("stop")
     return Story(folder, stages, (folder / "out.log").read_text(), returncode)

@@ -112,9 +112,12 @@ def live_through(process, cluster, stages):
         for name, happen in EVENTS.items():
             stages[name].process = process
             happening.append(events.submit(happen, cluster, stages[name]))
-        for event in happening:
-            event.result()
-    return process.wait(timeout=900)
+        try:
+            for event in happening:
+                event.result()
+            return process.wait(timeout=900)
+        finally:
+            process.kill()  # whoever still waits for something to happen then stops waiting
 
 
 def trained(stage):
