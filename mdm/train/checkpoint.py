@@ -38,10 +38,12 @@ def write_checkpoint(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any
     """Write tensors and meta data; the file appears complete or not at all."""
     try:
         save_weights(path, tensors, meta)
-    except OSError as error:
+    except ArtifactError as error:
+        if not isinstance(error.__cause__, OSError):
+            raise
         size = sum(tensor.nbytes for tensor in tensors.values()) / 2**30
         raise ArtifactError(
-            f"cannot save {path} ({size:.2f} GiB): {error.strerror}; every checkpoint before it is kept. Make room and "
+            f"cannot save {path} ({size:.2f} GiB): {error.__cause__.strerror}; every checkpoint before it is kept. Make room and "
             "start again: training continues from the newest"
         ) from error
 
