@@ -38,14 +38,15 @@ def write_checkpoint(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any
     """Write tensors and meta data; the file appears complete or not at all."""
     try:
         save_weights(path, tensors, meta)
-    except ArtifactError as error:
-        if not isinstance(error.__cause__, OSError):
+    except (OSError, ArtifactError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        if not isinstance(cause, OSError):
             raise
         size = sum(tensor.nbytes for tensor in tensors.values()) / 2**30
         raise ArtifactError(
-            f"cannot save {path} ({size:.2f} GiB): {error.__cause__.strerror}; every checkpoint before it is kept. Make room and "
+            f"cannot save {path} ({size:.2f} GiB): {cause.strerror}; every checkpoint before it is kept. Make room and "
             "start again: training continues from the newest"
-        ) from error
+        ) from cause
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
