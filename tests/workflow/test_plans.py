@@ -17,8 +17,8 @@ def test_the_slurm_profile_plans_the_paper_study(fresh):
     text = done.stdout + done.stderr
     assert done.returncode == 0, text
     assert "train_last_slice" in text and "r1024" in text
-    assert "slurm_partition=gpu" in text and "gres=gpu:1" in text and "runtime=1440" in text
-    assert "mpi=" not in text
+    assert "slurm_partition=gpu" in text and "gres=gpu:8" in text and "runtime=1440" in text
+    assert "mpi=srun, tasks=8, tasks_per_gpu=0" in text
     assert not (fresh / "results" / "train").exists()
 
 

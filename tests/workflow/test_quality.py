@@ -35,12 +35,13 @@ def nearness(folder):
 
 
 def test_progressively_trained_pictures_are_far_from_noise(finished):
-    progressive = [
+    recipes = {folder: read(folder) for folder in finished.glob("results/samples/zero-shot-r32-*")}
+    base = [
         folder
-        for folder in finished.glob("results/samples/zero-shot-r32-*")
-        if read(finished / "results" / read(folder)["train"])["parent"]
+        for folder, recipe in recipes.items()
+        if recipe["sample"]["guidance"] == 2 and read(finished / "results" / recipe["train"])["parent"]
     ]
-    assert progressive
-    for folder in progressive:
-        # Measured 0.23 to 0.46 here, and 0.06 for the 64 px chain of the laptop study; noise is 1.
-        assert nearness(folder) < 0.7
+    assert len(base) == 1
+    # Measured 0.62 here, after 64 steps of training and 5 of sampling; 0.06 to 0.13 for the runs of the laptop study
+    # (64 px). Noise is 1.
+    assert nearness(base[0]) < 0.75
