@@ -7,7 +7,7 @@ from mdm import cli
 FROZEN = {
     "check", "plan", "run", "schema", "index", "shard", "manifest", "data", "embed", "train", "export", "convert",
     "grow", "judge", "clip", "sample", "generate", "features", "score", "collect", "tables", "figure", "claims",
-    "report",
+    "report", "spread",
 }  # fmt: skip
 
 
