@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from mdm import cli
 from mdm.cluster import asks, processes, spread
 from mdm.config import ResourceConfig, StudyError, TrainingResources
 from mdm.manifest import ArtifactError
@@ -39,6 +40,11 @@ def test_one_machine_starts_its_processes_by_torchrun_and_two_need_slurm():
     assert "torch.distributed.run" in command and "--nproc-per-node=4" in command
     with pytest.raises(StudyError, match="2 nodes are started by SLURM"):
         spread(["train"], nodes=2, gpus=4, cpus=6, environment={})
+
+
+def test_a_single_process_is_not_started_anew(capsys):
+    assert cli.main(["spread", "--nodes", "1", "--gpus", "1", "--cpus", "1", "check", "--study", "quick"]) == 0
+    assert "every recipe is valid" in capsys.readouterr().out
 
 
 def test_outside_slurm_nothing_is_queued(monkeypatch):

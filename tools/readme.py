@@ -1,0 +1,35 @@
+"""Puts the laptop study's tables and samples, as they were written, into README.md and docs/."""
+
+import csv
+import json
+import re
+import shutil
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+STUDY = ROOT / "results" / "studies" / "laptop"
+BEGIN, END = "<!-- results: written by tools/readme.py -->\n", "<!-- end of results -->\n"
+
+
+def commit() -> str:
+    """The commit at which the last stage of base was trained; its working tree must have been clean."""
+    with (STUDY / "metrics.csv").open() as lines:
+        row = next(row for row in csv.DictReader(lines) if (row["run"], row["stage"]) == ("base", "r64"))
+    folder = ROOT / "results" / "train" / f"r64-{row['digest']}"
+    git = json.loads((folder / "manifest.json").read_text())["git"]
+    if git["dirty"]:
+        raise SystemExit(f"{folder} was trained from a working tree with changes; commit, and train again")
+    return git["commit"][:12]
+
+
+def main() -> None:
+    tables = [(STUDY / "tables" / f"{name}.md").read_text().strip() for name in ("main", "alignment")]
+    text = "\n\n".join([f"Made at commit `{commit()}` by `make study`.", *tables])
+    readme = ROOT / "README.md"
+    block = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
+    readme.write_text(block.sub(lambda _: f"{BEGIN}\n{text}\n\n{END}", readme.read_text(), count=1))
+    shutil.copyfile(STUDY / "figures" / "samples-base.png", ROOT / "docs" / "samples.png")
+
+
+if __name__ == "__main__":
+    main()
