@@ -148,7 +148,10 @@ VERBS: dict[str, tuple[Verb, str, tuple[tuple[str, dict[str, Any]], ...]]] = {
 
 def parser() -> argparse.ArgumentParser:
     """One sub-command for each verb."""
-    top = argparse.ArgumentParser(prog="mdm", description=__doc__)
+    top = argparse.ArgumentParser(
+        prog="mdm",
+        description="Matryoshka diffusion, reproduced: check, plan, run and watch studies. The README shows the way.",
+    )
     top.add_argument("--debug", action="store_true", help="show tracebacks of user errors too")
     top.add_argument("--threads", type=int, help="processor threads of this verb (default: all)")
     commands = top.add_subparsers(dest="verb", required=True, metavar="VERB")

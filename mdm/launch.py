@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -41,10 +41,7 @@ def run(study: Study, targets: list[str], cores: str) -> int:
     """Run targets of a study on this machine; the exit status is Snakemake's."""
     started = time.monotonic()
     check_files(study)  # one clear message before anything starts
-    # The progress below is read from what Snakemake says of each job, whatever a profile leaves out.
-    command = [sys.executable, "-m", "snakemake", *targets, "--cores", cores, "--nolock", "--quiet", "host"]
-    command += ["--resources", "gpu=1"]  # here, whoever needs a GPU takes the first: one after the other
-    command += ["--config", *study.call.snakemake, "--prioritize", *go_first(study)]
+    command = snakemake_command(study, targets, cores)
     print(f"study {study.name}: planning (details in {LOG})", flush=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite stop, like Ctrl-C
     with only_one() as lock, open(LOG, "wb") as log:
@@ -55,6 +52,15 @@ def run(study: Study, targets: list[str], cores: str) -> int:
         status = _watch(child, Screen(sys.stdout, users(study), Outlook(study, targets, Path("results"))))
     _conclude(status, time.monotonic() - started, pages(study, targets))
     return status
+
+
+def snakemake_command(study: Study, targets: Sequence[str], cores: str) -> list[str]:
+    """How Snakemake is started; its progress is read from what it says of each job, whatever a profile leaves out."""
+    command = [sys.executable, "-m", "snakemake", *targets, "--cores", cores, "--nolock", "--quiet", "host"]
+    command += ["--resources", "gpu=1"]  # here, whoever needs a GPU takes the first: one after the other
+    command += ["--config", *study.call.snakemake]
+    # Snakemake makes what is to go first, wanted or not: only where everything is wanted.
+    return [*command, "--prioritize", *go_first(study)] if list(targets) == ["all"] else command
 
 
 def go_first(study: Study) -> list[str]:

@@ -78,3 +78,11 @@ def test_targets_name_their_pages(quick):
 
 def test_clock():
     assert [clock(s) for s in (0, 67.9, 3723)] == ["0:00", "1:07", "1:02:03"]
+
+
+def test_a_target_alone_is_run_alone():
+    loaded = study.load("quick")
+    assert "--prioritize" in launch.snakemake_command(loaded, ["all"], "2")
+    for target in ("data", "guidance", "results/data/x/manifest.json"):
+        command = launch.snakemake_command(loaded, [target], "2")
+        assert target in command and "--prioritize" not in command
