@@ -12,7 +12,7 @@ from mdm import throughput
 from mdm.config import DiffusionConfig, ModelConfig, TrainConfig
 from mdm.layers import parameters, step_gigaflops
 from mdm.manifest import read_json
-from mdm.status import saved_images
+from mdm.status import saved_images, told
 from mdm.study import Run, Study
 from mdm.throughput import Throughput, Work, calls
 from mdm.units import duration, percent, size
@@ -80,10 +80,10 @@ class Estimate:
     def line(self, ref: str) -> Line:
         folder, images = self._results / ref, self._study.recipe(ref)["num_images"]
         gpus, ends = self._gpus(ref), self._job_ends(ref)
-        done = self._done(ref)
         if (folder / "manifest.json").is_file():
             seconds = read_json(folder / "manifest.json")["seconds"]
             return Line(ref, images, seconds, 0.0, gpus, len(ends), 0, self._bytes(ref), "done")
+        done = self._done(ref)
         seconds, mark, peak = self._whole(ref)
         left = seconds * (1 - done / images)
         status = percent(done / images) if done else "to do"
@@ -96,8 +96,8 @@ class Estimate:
 
     def _whole(self, ref: str) -> tuple[float, str, int | None]:
         """Seconds of all of it with the devices its job asks for, how that is known, and memory if known."""
-        recipe, told = self._study.recipe(ref), self._results / ref / "progress" / "status.json"
-        if told.is_file() and (speed := read_json(told).get("images_per_second")):
+        recipe = self._study.recipe(ref)
+        if speed := told(self._results / ref).get("images_per_second"):
             return recipe["num_images"] / speed, "", None  # it has begun: its own speed
         speed = self._speeds.speed(self._work(ref))
         times = 1 if ref.startswith("train/") else calls(recipe["sample"])

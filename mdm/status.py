@@ -17,6 +17,7 @@ from mdm.units import clock, duration, percent
 
 SILENT_SECONDS = 600  # another machine that told nothing for so long is taken for dead; compiling takes minutes
 WATCH_SECONDS = 2
+STATUS = "status.json"
 CHECKPOINT = re.compile(r"(?:autosave|slice)-(\d+)\.ckpt$")
 
 
@@ -26,6 +27,12 @@ def saved_images(folder: Path, total: int) -> int:
         return total
     files = [*folder.glob("slice-*.ckpt"), *folder.glob("progress/autosave-*.ckpt")]
     return max((int(found[1]) for f in files if (found := CHECKPOINT.match(f.name))), default=0)
+
+
+def told(folder: Path) -> dict[str, Any]:
+    """What the training of a stage last said of itself; nothing if it has not begun."""
+    path = folder / "progress" / STATUS
+    return read_json(path) if path.is_file() else {}
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,7 @@ class Stage:
     def __init__(self, results: Path, ref: str, num_images: int, slice_ends: list[int] | None, runs: str) -> None:
         self._folder, self._ref, self._total = results / ref, ref, num_images
         self._ends, self._runs = slice_ends, runs
-        self._told = _json(self._folder / "progress" / "status.json")
+        self._told = told(self._folder)
         self._journal = Journal(self._folder / "progress")
         self._note = (self._journal.lines() or [{}])[-1]
 
@@ -96,17 +103,13 @@ class Stage:
 
     def _silent(self) -> float:
         """Seconds since the training last wrote something about itself."""
-        files = [self._folder / "progress" / "status.json", self._journal.path]
+        files = [self._folder / "progress" / STATUS, self._journal.path]
         return max(0.0, time.time() - max(f.stat().st_mtime for f in files if f.exists()))
 
     def _slices(self, images: int) -> str:
         if self._ends is None:
             return ""
         return f"{sum(end <= images for end in self._ends)}/{len(self._ends)}"
-
-
-def _json(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.is_file() else {}
 
 
 def of_study(study: Study, results: Path) -> Iterator[StageStatus]:

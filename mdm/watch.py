@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from mdm.manifest import read_json
 from mdm.plan import Estimate
+from mdm.status import told
 from mdm.study import Study, group_members
+from mdm.units import clock
 
 BEAT_SECONDS = 25
 # Done in an instant and of no interest: counted, but not told in a log.
@@ -91,7 +92,7 @@ class Outlook:
         """How much of a training or a drawing is done, 0..1."""
         if (self._results / ref / "manifest.json").is_file():
             return 1.0
-        status = _status(self._results / ref)
+        status = told(self._results / ref)
         return status["images"] / status["num_images"] if status else 0.0
 
     def left(self, elapsed: float) -> float | None:
@@ -113,11 +114,6 @@ def _wanted(study: Study, targets: list[str]) -> list[str]:
     chosen = [run for run in study.runs if everything or run.name in runs]
     refs = [[*(s.artifact for s in run.stages), *(e.samples for e in run.evaluations)] for run in chosen]
     return list(dict.fromkeys(ref for part in refs for ref in part))
-
-
-def _status(folder: Path) -> dict[str, Any] | None:
-    path = folder / "progress" / "status.json"
-    return read_json(path) if path.is_file() else None
 
 
 def users(study: Study) -> dict[str, str]:
@@ -197,7 +193,7 @@ class Screen:
 
 def _status_of(job: Job) -> dict[str, Any] | None:
     """Where a training job is, once it has told."""
-    return _status(job.folder) if job.rule in ("train_slice", "train_last_slice") else None
+    return told(job.folder) if job.rule in ("train_slice", "train_last_slice") else None
 
 
 def _counter(log: Path) -> str:
@@ -207,10 +203,3 @@ def _counter(log: Path) -> str:
     except OSError:  # a job that has not begun to write
         return ""
     return f" {found[-1]}" if found else ""
-
-
-def clock(seconds: float) -> str:
-    """`4:07` or `2:03:09`."""
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
