@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -13,6 +12,7 @@ from pydantic import Field
 from mdm.config import Positive, nearest
 from mdm.data.clips import ClipSettings, prepare_clip
 from mdm.data.duplicates import as_keys, repeated
+from mdm.data.own_files import as_indexed, captions_beside
 from mdm.data.preprocess import clean_caption
 from mdm.data.sources import Picture, Row
 from mdm.manifest import ArtifactError, sha256_file
@@ -48,7 +48,8 @@ def index(settings: ClipFolderSettings) -> Iterator[Row]:
     folder = Path(settings.path)
     if not folder.is_dir():
         raise ArtifactError(f"there is no folder {folder}; correct `path` of the clip-folder source")
-    found = dict(sorted((_of_table if settings.captions else _of_texts)(folder, settings)))
+    listed = _of_table(folder, settings) if settings.captions else captions_beside(folder, EXTENSIONS)
+    found = dict(sorted(listed))
     for file in found:
         if not (folder / file).is_file():
             raise ArtifactError(f"{settings.captions} names {file}, which is not in {folder}")
@@ -80,24 +81,7 @@ def _of_table(folder: Path, settings: ClipFolderSettings) -> Iterator[tuple[str,
                 ) from None
 
 
-def _of_texts(folder: Path, settings: ClipFolderSettings) -> Iterator[tuple[str, str]]:
-    for film in folder.iterdir():
-        if film.suffix.lower() in EXTENSIONS:
-            text = film.with_suffix(".txt")
-            if not text.is_file():
-                raise ArtifactError(
-                    f"{film} has no caption {text.name} beside it; add it, or name a table in `captions`"
-                )
-            yield film.name, text.read_text().strip()
-
-
 def pictures(rows: list[Row], settings: ClipFolderSettings) -> Iterator[tuple[str, Picture | str]]:
     """The strips of a shard."""
     for row in rows:
-        path = Path(settings.path) / row.columns["file"]
-        data = path.read_bytes()
-        if hashlib.sha256(data).hexdigest() != row.columns["sha256"]:
-            raise ArtifactError(
-                f"{path} was changed since the index was written; delete the data set's folder and start over"
-            )
-        yield row.key, prepare_clip(data, settings)
+        yield row.key, prepare_clip(as_indexed(settings.path, row), settings)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from pydantic import Field
 from mdm.config import Positive
 from mdm.data.duplicates import LOOK_DISTANCE, as_keys, look, look_alikes, repeated
 from mdm.data.failures import Failure
+from mdm.data.own_files import as_indexed, captions_beside
 from mdm.data.preprocess import PictureSettings, clean_caption, pixels, prepare
 from mdm.data.sources import Picture, Row
 from mdm.manifest import ArtifactError, sha256_file
@@ -49,7 +49,11 @@ def index(settings: FolderSettings) -> Iterator[Row]:
     folder = Path(settings.path)
     if not folder.is_dir():
         raise ArtifactError(f"there is no folder {folder}; correct `path` of the folder source")
-    found = _from_table(folder / settings.captions) if settings.captions else _from_texts(folder)
+    found = (
+        _from_table(folder / settings.captions)
+        if settings.captions
+        else {file: (caption, {}) for file, caption in captions_beside(folder, EXTENSIONS)}
+    )
     for file in found:
         if not (folder / file).is_file():
             raise ArtifactError(f"{folder / str(settings.captions)} names {file}, which is not in {folder}")
@@ -97,26 +101,7 @@ def _labels(row: dict[str, str], path: Path) -> dict[str, int]:
     return {"class": int(row["class"])}
 
 
-def _from_texts(folder: Path) -> dict[str, tuple[str, dict[str, int]]]:
-    found = {}
-    for picture in folder.iterdir():
-        if picture.suffix.lower() in EXTENSIONS:
-            text = picture.with_suffix(".txt")
-            if not text.is_file():
-                raise ArtifactError(
-                    f"{picture} has no caption {text.name} beside it; add it, or name a table in `captions`"
-                )
-            found[picture.name] = text.read_text().strip(), {}
-    return found
-
-
 def pictures(rows: list[Row], settings: FolderSettings) -> Iterator[tuple[str, Picture | str]]:
     """Read, cut and scale the pictures of a shard."""
     for row in rows:
-        path = Path(settings.path) / row.columns["file"]
-        data = path.read_bytes()
-        if hashlib.sha256(data).hexdigest() != row.columns["sha256"]:
-            raise ArtifactError(
-                f"{path} was changed since the index was written; delete the data set's folder and start over"
-            )
-        yield row.key, prepare(data, settings)
+        yield row.key, prepare(as_indexed(settings.path, row), settings)
