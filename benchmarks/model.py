@@ -17,7 +17,7 @@ each with one line on its standard output (what it prints elsewhere is shown):
 
 cpu_seconds (processor time of the process) and peak_bytes may be left out.
 CASE = {"name", "step": "train" | "denoise", "batch", "tokens", "precision": "float32" | "bf16", "device": "cpu" |
-"cuda", "threads", "model": MODEL} where MODEL is the `ModelConfig` of mdm/config.py as JSON, innermost level first.
+"cuda", "threads", "model": MODEL} where MODEL is the `ModelConfig` of mdm/config as JSON, innermost level first.
 A training step draws noise and times, computes loss and gradients in training mode, clips these to norm 2, moves the
 weights by Adam and their average. A denoising step is one DDIM step with guidance 7.5 and thresholds: a network call on
 twice the batch, without gradients. Text features are [batch, tokens, text_channels] with a mask of ones.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 
 from mdm.config import SHA256, Count, Positive, Strict
 
@@ -28,6 +28,8 @@ class TinyT5Settings(Strict):
 class T5Settings(Strict):
     """T5 weights on this machine; every file that matters is named with its hash."""
 
+    later: ClassVar = ("precision", "stored")
+
     path: str
     sha256: dict[str, Annotated[str, Field(pattern=SHA256)]]
     max_tokens: Annotated[int, Field(ge=2)] = 128
@@ -37,12 +39,6 @@ class T5Settings(Strict):
     stored: Literal["float16", "bfloat16"] = Field(
         default="float16", description="how the cache holds features; float16 is finer, bfloat16 holds larger ones"
     )
-
-    @model_serializer(mode="wrap")
-    def _as_before_by_default(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Recipes (and so digests) made before there was a choice stay what they are."""
-        chosen = {"precision": "float32", "stored": "float16"}
-        return {key: value for key, value in write(self).items() if chosen.get(key) != value}
 
 
 ENCODERS: dict[str, type[Strict]] = {"tiny-t5": TinyT5Settings, "t5": T5Settings}

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from mdm.config_base import Positive, Probability, Strict
+from mdm.config.base import Positive, Probability, Strict
 from mdm.sizes import Size, in_order
 
 GAMMA_SETTINGS = ("schedule", "steps", "prediction", "loss_on", "min_snr")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 NAME = r"^[a-z0-9][a-z0-9.]*(-[a-z0-9.]+)*$"
 SHA256 = r"^[0-9a-f]{64}$"
@@ -18,6 +18,7 @@ Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Width = Annotated[int, Field(gt=0, le=2**20)]
 Layers = Annotated[int, Field(ge=0, le=1000)]
 Probability = Annotated[float, Field(ge=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class StudyError(ValueError):
@@ -37,6 +38,14 @@ class Strict(BaseModel):
 
     # No setting means anything at infinity, and "not a number" would pass many a comparison.
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
+
+    later: ClassVar[tuple[str, ...]] = ()  # settings that were added after studies had been made
+
+    @model_serializer(mode="wrap")
+    def _as_before_by_default(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Recipes (and so digests) that ask for nothing new are what they were before there was anything new."""
+        fields = type(self).model_fields
+        return {k: v for k, v in write(self).items() if k not in self.later or getattr(self, k) != fields[k].default}
 
     @model_validator(mode="before")
     @classmethod

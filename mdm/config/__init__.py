@@ -1,0 +1,69 @@
+"""Typed settings of a study: every key a user may write, its meaning, its default, and what is refused.
+
+The JSON schema in workflow/schemas is generated from these classes (`mdm schema`).
+"""
+
+from mdm.config.base import (
+    NAME,
+    SHA256,
+    Count,
+    Decay,
+    Layers,
+    Name,
+    Positive,
+    Probability,
+    Seed,
+    Strict,
+    StudyError,
+    Width,
+    nearest,
+)
+from mdm.config.diffusion import DiffusionConfig, SampleConfig
+from mdm.config.network import LevelConfig, ModelConfig, NetworkConfig, VideoConfig
+from mdm.config.study import (
+    AblationConfig,
+    ClaimConfig,
+    DataConfig,
+    EncoderConfig,
+    InstrumentConfig,
+    ProtocolConfig,
+    RunConfig,
+    StudyConfig,
+    WeightsConfig,
+)
+from mdm.config.training import ResourceConfig, StageConfig, TrainConfig, TrainingResources
+
+__all__ = [
+    "NAME",
+    "SHA256",
+    "AblationConfig",
+    "ClaimConfig",
+    "Count",
+    "DataConfig",
+    "Decay",
+    "DiffusionConfig",
+    "EncoderConfig",
+    "InstrumentConfig",
+    "Layers",
+    "LevelConfig",
+    "ModelConfig",
+    "Name",
+    "NetworkConfig",
+    "Positive",
+    "Probability",
+    "ProtocolConfig",
+    "ResourceConfig",
+    "RunConfig",
+    "SampleConfig",
+    "Seed",
+    "StageConfig",
+    "Strict",
+    "StudyConfig",
+    "StudyError",
+    "TrainConfig",
+    "TrainingResources",
+    "VideoConfig",
+    "WeightsConfig",
+    "Width",
+    "nearest",
+]

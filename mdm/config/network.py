@@ -1,0 +1,221 @@
+"""Settings of the nested network and of its levels."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from mdm.config.base import Count, Decay, Layers, Positive, Strict, Width
+from mdm.sizes import Clip, Size, as_clip
+
+# The names become parts of the names of weights (`cond_layers.NAME.0.weight`).
+ClipName = Annotated[str, Field(pattern=r"^[1-9][0-9]*x[1-9][0-9]*$")]
+MicroName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
+
+
+class VideoConfig(Strict):
+    """What makes a level one of clips instead of pictures (spec A.10). The innermost level shows pictures."""
+
+    frames: Positive = Field(description="frames of a clip: 4, 16, 64, ...")
+    halves: Literal["time", "space"] = Field(
+        default="time", description="what each inner resolution halves; time: the frames, space: their sides"
+    )
+    attention: tuple[Layers, ...] = Field(
+        default=(), description="attention layers over the frames per residual block, at each inner resolution"
+    )
+    rotary: bool = Field(default=False, description="rotary position embedding in the attention over the frames")
+
+    @model_validator(mode="after")
+    def _frames_are_possible(self) -> VideoConfig:
+        if self.frames == 1 or self.frames.bit_count() != 1 or self.frames.bit_length() % 2 == 0:
+            raise ValueError(
+                f"frames {self.frames} is not a power of 4; write 4, 16, 64, ... "
+                "(clips become shorter by halves, and their frames form a square grid between the levels)"
+            )
+        if self.rotary and not any(self.attention):
+            raise ValueError("rotary: true, but there is no attention over the frames; write video.attention")
+        return self
+
+
+class LevelConfig(Strict):
+    """One resolution of the nest: a U-Net whose innermost part is the next lower resolution."""
+
+    later: ClassVar = ("video",)
+
+    resolution: Positive = Field(description="side of the picture in pixels")
+    channels: tuple[Width, ...] = Field(description="channels at each inner resolution, finest first")
+    resnets: tuple[Annotated[Layers, Field(gt=0)], ...] = Field(description="residual blocks at each inner resolution")
+    attention: tuple[Layers, ...] = Field(default=(), description="attention layers per residual block, 0 = none")
+    attention_ffn: bool = Field(default=True, description="feed-forward layer after each attention")
+    middle: bool = Field(default=False, description="blocks at the bottom; yes for the innermost level")
+    dropout: Decay = 0.0
+    norm_groups: Positive = Field(default=32, description="groups of the residual blocks' normalisation")
+    normalize_input: bool = Field(default=False, description="divide the noisy picture by its deviation")
+    micro_conditioning: dict[MicroName, Annotated[float, Field(ge=0)]] = Field(
+        default={}, description="name: default value, e.g. scale: 64"
+    )
+    video: VideoConfig | None = Field(default=None, description="a level of clips (none: of pictures)")
+
+    @property
+    def ratio(self) -> int:
+        """How much smaller the coarsest inner resolution is: of the side, or of the number of frames."""
+        return 2 ** (len(self.channels) - 1)
+
+    @property
+    def frames(self) -> int:
+        """Frames of one row of the batch."""
+        return self.video.frames if self.video else 1
+
+    @property
+    def size(self) -> Size:
+        """What the level shows."""
+        return Clip(self.frames, self.resolution) if self.video else self.resolution
+
+    @property
+    def halves(self) -> str:
+        """What each inner resolution halves, space or time."""
+        return self.video.halves if self.video else "space"
+
+    def grid(self, index: int) -> Clip:
+        """Frames and side of the feature maps at inner resolution number `index`, finest first."""
+        if self.halves == "time":
+            return Clip(self.frames >> index, self.resolution)
+        return Clip(self.frames, self.resolution >> index)
+
+    @model_validator(mode="after")
+    def _lists_agree(self) -> LevelConfig:
+        depth = len(self.channels)
+        lists = {"resnets": self.resnets, "attention": self.attention}
+        lists |= {"video.attention": self.video.attention} if self.video else {}
+        for key, value in lists.items():
+            if (value or key == "resnets") and len(value) != depth:
+                raise ValueError(
+                    f"{key} has {len(value)} entries, channels has {depth}; write one per inner resolution"
+                )
+        if self.halves == "space" and self.resolution % self.ratio:
+            raise ValueError(
+                f"resolution {self.resolution} cannot be halved {depth - 1} times; use a multiple of {self.ratio}"
+            )
+        for width in self.channels:
+            if width % self.norm_groups:
+                raise ValueError(f"channels {width} is not divisible by norm_groups {self.norm_groups}")
+        widths = [w for w, layers in zip(self.channels, self.attention, strict=False) if layers]
+        for width in widths + ([self.channels[-1]] if self.middle else []):
+            if width % 32:
+                raise ValueError(f"a level with attention needs channels divisible by 32, not {width}")
+        return self
+
+    @model_validator(mode="after")
+    def _clips_are_possible(self) -> LevelConfig:
+        if self.video is None:
+            return self
+        if self.halves == "time" and self.frames < self.ratio:
+            raise ValueError(
+                f"{self.frames} frames cannot be halved {len(self.channels) - 1} times; "
+                f"give the level {self.frames.bit_length()} channel entries or fewer"
+            )
+        for index, layers in enumerate(self.video.attention):
+            width, side = self.channels[index], self.grid(index).resolution
+            if layers and width % 32:
+                raise ValueError(f"attention over the frames needs channels divisible by 32 (its heads), not {width}")
+            if layers and side % 2:
+                raise ValueError(f"attention over the frames works at half their side, which {side} px has not")
+        return self
+
+
+class ModelConfig(Strict):
+    """The nested network. Levels stand innermost (lowest resolution) first: the order in which they grow."""
+
+    levels: tuple[LevelConfig, ...] = Field(min_length=1)
+    time_channels: Width | None = Field(default=None, description="width of the time embedding, all levels")
+    text_channels: Width | None = Field(default=None, description="width of the encoder's features")
+    text_projection: Annotated[int, Field(ge=0, le=2**20)] = Field(
+        default=0, description="project the features to this width (0: as they are)"
+    )
+    text_layers: Layers = Field(default=0, description="learnable self-attention layers over the features")
+    mask_text: bool = Field(default=True, description="cross attention ignores padding (released model: false)")
+    classes: Width | None = Field(default=None, description="number of classes (ImageNet: 1000)")
+
+    @model_validator(mode="after")
+    def _chain_is_possible(self) -> ModelConfig:
+        if self.levels[0].video:
+            raise ValueError(
+                f"the innermost level shows clips ({self.levels[0].size}); put a level of pictures inside it"
+            )
+        for inner, outer in zip(self.levels, self.levels[1:], strict=False):
+            if inner.video or outer.video:
+                _check_clip_inside(inner, outer)
+            elif outer.resolution != inner.resolution * outer.ratio:
+                raise ValueError(
+                    f"impossible resolution chain {inner.resolution} -> {outer.resolution}: the outer level has "
+                    f"{len(outer.channels)} inner resolutions and so nests a picture of "
+                    f"{outer.resolution // outer.ratio} px; "
+                    f"give it {_depth(inner.resolution, outer.resolution)} channel entries"
+                )
+        if not self.levels[0].middle:
+            raise ValueError(f"the innermost level ({self.levels[0].resolution} px) needs middle: true")
+        for level in self.levels[1:]:
+            if level.middle:
+                raise ValueError(
+                    f"middle: true has no effect on the level {level.size}, whose middle is the level inside it; "
+                    "leave it out"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _widths_are_possible(self) -> ModelConfig:
+        time = self.time_channels or 4 * self.levels[0].channels[0]
+        if time % 8:
+            raise ValueError(f"time_channels {time} is not divisible by 8; write a multiple of 8")
+        text = self.text_projection or self.text_channels
+        if self.text_layers and not self.text_channels:
+            raise ValueError(f"text_layers {self.text_layers} has no effect without text_channels")
+        if self.text_projection and not self.text_channels:
+            raise ValueError(f"text_projection {self.text_projection} has no effect without text_channels")
+        if self.text_layers and text and text % 8:
+            raise ValueError(f"text layers over {text} channels: their 8 heads need a width divisible by 8")
+        return self
+
+    @property
+    def resolutions(self) -> tuple[Size, ...]:
+        """Sides of the pictures (or sizes of the clips), highest first: the order of every list of tensors."""
+        return tuple(level.size for level in reversed(self.levels))
+
+
+def _check_clip_inside(inner: LevelConfig, outer: LevelConfig) -> None:
+    nested, wanted = outer.grid(len(outer.channels) - 1), as_clip(inner.size)
+    if nested == wanted and inner.size != outer.size:
+        return
+    place = f"impossible chain {inner.size} -> {outer.size}: "
+    if inner.frames > outer.frames:
+        raise ValueError(f"{place}the inner level has {inner.frames} frames, the outer only {outer.frames}")
+    if inner.size == outer.size:
+        raise ValueError(f"{place}both levels show the same; leave one out")
+    over_time = outer.halves == "time"
+    entries = _depth(wanted.frames, outer.frames) if over_time else _depth(wanted.resolution, outer.resolution)
+    kept = "sides" if over_time else "numbers of frames"
+    raise ValueError(
+        f"{place}the outer level halves {outer.halves} {len(outer.channels) - 1} times and so nests "
+        f"{nested.frames} frame(s) of {nested.resolution} px, not {wanted.frames} of {wanted.resolution}; "
+        f"give it {entries} channel entries, and both levels the same {kept} (one level cannot halve both)"
+    )
+
+
+def _depth(inside: int, outside: int) -> str:
+    ratio = outside / inside
+    exact = ratio >= 1 and ratio == int(ratio) and int(ratio).bit_count() == 1
+    return str(int(ratio).bit_length()) if exact else "(no number fits; the ratio must be a power of two)"
+
+
+class NetworkConfig(Strict):
+    """The `model` section of a study: levels by resolution; each stage takes those it names."""
+
+    levels: dict[int | ClipName, dict[str, Any]] = Field(
+        min_length=1, description="resolution, or frames x resolution of clips (16x64): settings of that level"
+    )
+    time_channels: Positive | None = None
+    text_projection: Count = 0
+    text_layers: Count = 0
+    mask_text: bool = True
+    classes: Positive | None = Field(default=None, description="number of classes (ImageNet: 1000)")

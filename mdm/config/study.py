@@ -1,0 +1,169 @@
+"""Settings of a whole study: its data, its runs and ablations, and how they are measured."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from mdm.config.base import SHA256, Name, Positive, Seed, Strict, Width
+from mdm.config.diffusion import DiffusionConfig, SampleConfig
+from mdm.config.network import NetworkConfig
+from mdm.config.training import ResourceConfig, StageConfig, TrainConfig
+
+
+class DataConfig(Strict):
+    """One data set: a source and its settings (each source checks its own)."""
+
+    source: str = Field(description="scenes, cc12m, folder, ... (mdm/data/sources.py)")
+    settings: dict[str, Any] = Field(default={}, description="settings of that source")
+    shard_images: Positive = Field(default=1024, description="pictures in one shard (a tar file)")
+    shards_per_job: Positive = Field(default=1, description="shards that one job makes; changes no result")
+
+
+class EncoderConfig(Strict):
+    """The frozen text encoder."""
+
+    name: str = Field(default="tiny-t5", description="tiny-t5 (embedded, fixed seed) or t5 (a local folder)")
+    settings: dict[str, Any] = Field(default={}, description="settings of that encoder")
+    channels: Width = Field(description="width of its features")
+    resources: ResourceConfig = Field(default=ResourceConfig(), description="of the job that embeds the captions")
+
+
+class RunConfig(Strict):
+    """One complete recipe: `base` of a study, or `base` with an ablation's `set` applied."""
+
+    data: Name
+    validation: Name | None = Field(default=None, description="data set of the held-out loss")
+    text: Name | None = Field(default=None, description="encoder name; none = unconditional or classes only")
+    class_label: Name = Field(default="class", description="label of a picture that holds its class (model.classes)")
+    model: NetworkConfig
+    diffusion: DiffusionConfig = DiffusionConfig()
+    train: TrainConfig
+    stages: dict[Name, StageConfig] = Field(min_length=1, description="in the order they are trained")
+    sample: SampleConfig = SampleConfig()
+
+    @model_validator(mode="after")
+    def _text_settings_need_text(self) -> RunConfig:
+        settings = {
+            "model.text_projection": self.model.text_projection,
+            "model.text_layers": self.model.text_layers,
+            "sample.negative_prompt": self.sample.negative_prompt,
+        }
+        for key, value in settings.items():
+            if value and not self.text:
+                raise ValueError(f"{key} {value!r} has no effect without text; leave it out or name an encoder in text")
+        if not (self.model.mask_text or self.text):
+            raise ValueError("model.mask_text has no effect without text; leave it out or name an encoder in text")
+        return self
+
+    @model_validator(mode="after")
+    def _class_label_needs_classes(self) -> RunConfig:
+        if self.class_label != type(self).model_fields["class_label"].default and not self.model.classes:
+            raise ValueError(f"class_label '{self.class_label}' has no effect without model.classes, their number")
+        return self
+
+
+class AblationConfig(Strict):
+    """One question. Its jobs, table row, figure, report section and target follow from this entry."""
+
+    title: str
+    question: str
+    group: Name
+    against: str = Field(default="base", description="the run it is compared with")
+    set: dict[str, Any] = Field(default={}, description="dotted.path: value, applied to the base recipe")
+    sweep: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
+        default={}, max_length=1, description="dotted.path: list of values"
+    )
+    seeds: list[Seed] | None = Field(default=None, min_length=1, description="default: the study's")
+    protocols: list[Name] | None = Field(default=None, description="default: all of the study")
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> AblationConfig:
+        if not self.set and not self.sweep:
+            raise ValueError("an ablation needs `set` or `sweep` (dotted.path: value); this one changes nothing")
+        return self
+
+
+class WeightsConfig(Strict):
+    """Weights on disk, named by content: the path may differ between machines, the hash may not."""
+
+    path: str
+    sha256: Annotated[str, Field(pattern=SHA256)] | None = Field(description="null plans a study, but nothing runs")
+    model: str | None = Field(default=None, description="open_clip architecture, e.g. ViT-B-16")
+
+
+class InstrumentConfig(Strict):
+    """A measuring network that is trained by a rule on real pictures."""
+
+    data: Name
+    test: Name
+    settings: dict[str, Any] = Field(default={})
+
+
+class ProtocolConfig(Strict):
+    """One way of measuring, hashed into the result's path: named (`standard`), or written out."""
+
+    description: str = Field(default="", description="default: that of the standard")
+    standard: Name | None = Field(
+        default=None,
+        description="coco-30k-one, coco-30k-drawn-all, ... (mdm/evaluate/standard_protocols.py), instead of prompts, "
+        "reference, numbers and resolution",
+    )
+    files: dict[str, str] = Field(default={}, description="of a standard: where its files lie (images, annotations)")
+    prompts: Name | None = Field(default=None, description="data set whose captions are drawn")
+    reference: Name | None = Field(default=None, description="data set of real pictures")
+    num_images: Positive | None = Field(default=None, description="pictures drawn")
+    num_reference: Positive | None = Field(default=None, description="real pictures")
+    resolution: Positive | None = Field(default=None, description="measure at this side (default: the run's highest)")
+    seed: Seed = 0
+    judge: Name | None = None
+    clip: Name | WeightsConfig | None = None
+    inception: WeightsConfig | None = None
+    settings: dict[str, Any] = Field(default={})
+    resources: ResourceConfig = ResourceConfig()
+
+    @model_validator(mode="after")
+    def _is_named_or_written_out(self) -> ProtocolConfig:
+        needed = ("prompts", "reference", "num_images", "num_reference")
+        given = [key for key in (*needed, "resolution") if getattr(self, key) is not None]
+        if self.standard and given:
+            raise ValueError(
+                f"{', '.join(given)}: standard {self.standard} says so already; leave out one or the other"
+            )
+        missing = [key for key in ("description", *needed) if not getattr(self, key)]
+        if not self.standard and missing:
+            raise ValueError(f"{', '.join(missing)}: missing; write them, or name a `standard`")
+        if self.files and not self.standard:
+            raise ValueError("files has no effect without standard; leave it out")
+        return self
+
+
+class ClaimConfig(Strict):
+    """A sentence of the paper as an expression over metrics."""
+
+    statement: str
+    source: str = Field(description="where the paper says it")
+    expect: str = Field(description='e.g. fd_judge["base"] < fd_judge["no-progressive"]')
+    protocol: Name | None = Field(default=None, description="default: the first")
+
+
+class StudyConfig(Strict):
+    """A whole study."""
+
+    title: str
+    question: str
+    abstract: str = ""
+    data: dict[Name, DataConfig] = Field(min_length=1)
+    text: dict[Name, EncoderConfig] = Field(default={})
+    judges: dict[Name, InstrumentConfig] = Field(default={})
+    clips: dict[Name, InstrumentConfig] = Field(default={})
+    base: RunConfig
+    seeds: list[Seed] = Field(default=[0], min_length=1)
+    protocols: dict[Name, ProtocolConfig] = Field(default={})
+    groups: dict[Name, str] = Field(default={})
+    ablations: dict[Name, AblationConfig] = Field(default={})
+    claims: dict[Name, ClaimConfig] = Field(default={})
+    seconds_per_gigaflop: Annotated[float, Field(gt=0)] = Field(
+        default=0.012, description="assumed cost where nothing was measured yet (mdm plan)"
+    )

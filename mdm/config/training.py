@@ -1,0 +1,166 @@
+"""Settings of training: what determines the weights, and what a job asks for."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from mdm.config.base import Count, Decay, Name, Positive, Probability, Strict, StudyError
+from mdm.config.diffusion import DiffusionConfig
+from mdm.config.network import ClipName
+from mdm.sizes import Size, in_order, parse_size
+
+
+class TrainConfig(Strict):
+    """Everything of the optimisation that determines the weights. Durations are in images."""
+
+    later: ClassVar = ("ema_width", "skip_nonfinite")
+
+    batch_images: Positive
+    learning_rate: Annotated[float, Field(gt=0)]
+    inner_rate: Annotated[float, Field(ge=0)] = Field(
+        default=1.0, description="factor on the learning rate of the levels that came from the parent; 0 freezes"
+    )
+    matrix_rate: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="rate of orthogonal momentum (Muon) for inner weight matrices; none = AdamW for all"
+    )
+    betas: tuple[Decay, Decay] = (0.9, 0.99)
+    epsilon: Annotated[float, Field(gt=0)] = 1e-8
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    warmup_images: Count = 0
+    cooldown_images: Count = Field(default=0, description="the rate falls linearly to zero over the last images")
+    clip_norm: Annotated[float, Field(gt=0)] = 2.0
+    ema_halflife_images: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="half-life of the weight average; or write ema_width"
+    )
+    ema_width: Annotated[float, Field(gt=0, lt=0.28)] | None = Field(
+        default=None,
+        description="an average by a power function instead: its width as a share of the images seen so far, e.g. 0.1",
+    )
+    condition_dropout: Probability = Field(
+        default=0.1, description="share of pictures trained with the empty caption and without their class"
+    )
+    precision: Literal["float32", "bf16"] = "float32"
+    decode: Literal["exact", "dct"] = Field(
+        default="exact",
+        description="pictures stored larger than trained: exact means, or (faster, JPEG only) DCT-scaled decoding",
+    )
+    validate_images: Count = Field(default=0, description="held-out loss after every so many images (0: never)")
+    skip_nonfinite: Count = Field(
+        default=0, description="steps whose gradient is infinite or not a number that may be left out (0: none may)"
+    )
+
+    @model_validator(mode="after")
+    def _one_average(self) -> TrainConfig:
+        if (self.ema_halflife_images is None) == (self.ema_width is None):
+            raise ValueError(
+                f"ema_halflife_images {self.ema_halflife_images} and ema_width {self.ema_width}: write one of them "
+                "(and null for the other, if it is inherited)"
+            )
+        return self
+
+    def require_parts(self, parts: int, diffusion: DiffusionConfig) -> None:
+        """A batch must fall into so many equal parts, each with a picture for the highest level."""
+        if parts < 1:
+            raise StudyError(f"a batch cannot be taken in {parts} parts; write accumulate 1 or more")
+        if self.batch_images % parts:
+            multiple = max(1, round(self.batch_images / parts)) * parts
+            raise StudyError(
+                f"train.batch_images {self.batch_images} cannot be shared by {parts} parts (processes x accumulate); "
+                f"write a multiple, such as {multiple}, or use another number of processes"
+            )
+        ratio = diffusion.mixed_ratio or (1,)
+        highest = int(self.batch_images * ratio[0] / sum(ratio) + 1e-9)
+        if highest < parts:
+            raise StudyError(
+                f"diffusion.mixed_ratio {list(ratio)} sends {highest} of {self.batch_images} pictures through the "
+                f"highest level, fewer than the {parts} parts of a batch (processes x accumulate); use fewer parts"
+            )
+
+
+class ResourceConfig(Strict):
+    """What a cluster job of this stage asks for. Not part of any digest."""
+
+    nodes: Positive = Field(default=1, le=1, description="only training spreads over more")
+    gpus: Count = Field(default=0, le=1, description="only training uses more")
+    cpus: Positive = Field(default=1, description="processors of each process; there is one for each GPU")
+    minutes: Positive = Field(default=60, description="time limit of a job; a training of many jobs: see slice_images")
+    memory_mb: Positive = Field(default=4000, description="main memory of each node")
+
+
+class TrainingResources(ResourceConfig):
+    """What a training job asks for, and how it uses it: memory against time, with the same weights up to rounding."""
+
+    nodes: Positive = Field(default=1, description="machines; more than one needs SLURM")
+    gpus: Count = Field(default=0, description="GPUs of each node; one process trains on each")
+    recompute: tuple[Positive, ...] = Field(
+        default=(), description="levels that compute their activations again on the way back instead of keeping them"
+    )
+    compile: Literal["none", "blocks", "network"] = Field(
+        default="none", description="what torch.compile fuses; needs a C++ compiler, on a GPU also Triton"
+    )
+    accumulate: Positive = Field(
+        default=1, description="each process takes its part of a batch in so many parts, one after the other"
+    )
+    shard_optimizer: bool = Field(
+        default=False, description="each process keeps the optimiser's moments of a part of the weights (ZeRO-1)"
+    )
+    preview_images: Count = Field(
+        default=0, description="draw a grid from fixed noise after every so many images (0: never); changes no weight"
+    )
+
+    @property
+    def parts(self) -> int:
+        """In how many parts a batch is taken, at the same time (one process for each GPU) or one after the other."""
+        return self.nodes * max(1, self.gpus) * self.accumulate
+
+    @property
+    def options(self) -> str:
+        """The same as options of `mdm train`."""
+        levels = f"--recompute {' '.join(map(str, self.recompute))}" if self.recompute else ""
+        parts = f"--accumulate {self.accumulate}" if self.accumulate > 1 else ""
+        shard = "--shard-optimizer" if self.shard_optimizer else ""
+        previews = f"--preview-images {self.preview_images}" if self.preview_images else ""
+        return " ".join(filter(None, (levels, f"--compile {self.compile}", parts, shard, previews)))
+
+    @model_validator(mode="after")
+    def _shards_among_several(self) -> TrainingResources:
+        if self.shard_optimizer and self.nodes * self.gpus < 2:
+            raise ValueError("shard_optimizer has no effect with a single process; leave it out, or write more gpus")
+        return self
+
+
+class StageConfig(Strict):
+    """One phase of progressive training."""
+
+    resolutions: tuple[Positive | ClipName, ...] = Field(
+        min_length=1, description="levels trained, lowest first; 16x64 is the level of clips of 16 frames of 64 px"
+    )
+    num_images: Positive = Field(description="training images shown in this stage")
+    start_from: Literal["ema", "raw"] = Field(default="ema", description="which weights of the stage before")
+    moments: Literal["fresh", "carried"] = Field(
+        default="fresh", description="what the optimiser knows of the weights of the stage before: nothing, or all"
+    )
+    slice_images: Positive | None = Field(default=None, description="images per job (default: all in one)")
+    data: Name | None = Field(default=None, description="another data set than the run's")
+    validation: Name | None = Field(default=None, description="another validation set than the run's")
+    stills: Name | None = Field(
+        default=None,
+        description="pictures that join batches of clips: those rows that diffusion.mixed_ratio shows to pictures only",
+    )
+    train: dict[str, Any] = Field(default={}, description="settings of `train` that differ in this stage")
+    diffusion: dict[str, Any] = Field(default={}, description="settings of `diffusion` that differ")
+    resources: TrainingResources = TrainingResources()
+
+    @model_validator(mode="after")
+    def _recomputes_its_own_levels(self) -> StageConfig:
+        foreign = sorted(set(self.resources.recompute) - set(self.resolutions))
+        if foreign:
+            raise ValueError(f"resources.recompute {foreign}: this stage has the levels {sorted(self.resolutions)}")
+        return self
+
+    @property
+    def sizes(self) -> tuple[Size, ...]:
+        """What its levels show, innermost first."""
+        return in_order(map(parse_size, self.resolutions))
