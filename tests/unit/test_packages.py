@@ -61,23 +61,24 @@ def test_a_missing_client_is_named_with_the_way_around(client, tmp_path, monkeyp
         archive(package(client), tmp_path / "packages")
 
 
-def test_what_a_client_says_reaches_the_user_and_leaves_nothing(tmp_path, monkeypatch):
-    (tmp_path / "bin").mkdir()
+def npm_that(tmp_path, monkeypatch, does):
+    """A client of our own in place of the real one."""
     client = tmp_path / "bin" / "npm"
-    client.write_text("#!/bin/sh\necho no such package: $2 >&2\nexit 3\n")
+    client.parent.mkdir()
+    client.write_text(f"#!/bin/sh\n{does}\n")
     client.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/bin:/usr/bin")
+    monkeypatch.setenv("PATH", f"{client.parent}:/bin:/usr/bin")
+
+
+def test_what_a_client_says_reaches_the_user_and_leaves_nothing(tmp_path, monkeypatch):
+    npm_that(tmp_path, monkeypatch, "echo no such package: $2 >&2\nexit 3")
     with pytest.raises(ArtifactError, match=r"exit 3\): no such package: @some/drawings@1:2.0"):
         archive(package(), tmp_path / "packages")
     assert list((tmp_path / "packages").iterdir()) == []
 
 
 def test_a_client_that_brings_something_else_is_refused(tmp_path, monkeypatch):
-    (tmp_path / "bin").mkdir()
-    client = tmp_path / "bin" / "npm"
-    client.write_text("#!/bin/sh\necho other > drawings.tgz\n")
-    client.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/bin:/usr/bin")
+    npm_that(tmp_path, monkeypatch, "echo other > drawings.tgz")
     with pytest.raises(ArtifactError, match="as published"):
         archive(package(), tmp_path / "packages")
     assert list((tmp_path / "packages").iterdir()) == []
