@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import with_golden_weights
+from conftest import Case, with_golden_weights
 from test_golden import assert_close
-from torch import Tensor, nn
+from torch import Tensor
 
 from mdm.config import DiffusionConfig, LevelConfig, ModelConfig, SampleConfig, VideoConfig
 from mdm.diffusion import loss, sampler, schedule
@@ -82,14 +81,8 @@ DIFFUSIONS = {
 }
 
 
-@dataclass(frozen=True)
-class Case:
-    """One network and the arrays measured on the released one."""
-
-    config: ModelConfig
-    network: nn.Module
-    arrays: dict[str, Tensor]
-    meta: dict
+class ClipCase(Case):
+    """A golden case whose levels may show clips."""
 
     def levels(self, name: str) -> list[Tensor]:
         """Arrays name.0, name.1, ... with their frames taken apart."""
@@ -98,7 +91,7 @@ class Case:
         return [untile(x, s.frames) if isinstance(s, Clip) else x for x, s in zip(found, sizes, strict=True)]
 
 
-def load_case(name: str) -> Case:
+def load_case(name: str) -> ClipCase:
     stored = np.load(Path(__file__).parent / "golden" / "video.npz", allow_pickle=False)
     arrays = {
         key.removeprefix(f"{name}."): torch.from_numpy(stored[key])
@@ -106,7 +99,7 @@ def load_case(name: str) -> Case:
         if key.startswith(f"{name}.")
     }
     meta = json.loads(bytes(stored["meta"]))[name]
-    return Case(CONFIGS[name], with_golden_weights(build(CONFIGS[name])), arrays, meta)
+    return ClipCase(CONFIGS[name], with_golden_weights(build(CONFIGS[name])), arrays, meta)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
