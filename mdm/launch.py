@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
-from mdm.config import StudyError
+from mdm.alone import alone
 from mdm.external import check_files
 from mdm.plan import training_gigaflops
 from mdm.study import Study, group_members
@@ -22,36 +20,34 @@ FOLDER = Path(".snakemake")
 LOG = FOLDER / "mdm-run.log"
 
 
-@contextmanager
-def only_one() -> Iterator[int]:
-    """Snakemake's own lock survives kill -9 and then refuses to start; the kernel drops this one.
-
-    Yields the descriptor: Snakemake holds it too, so an orphaned Snakemake still counts as a run.
-    """
-    FOLDER.mkdir(exist_ok=True)
-    with open(FOLDER / "mdm-run.lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StudyError(f"another `mdm run` is working in {Path.cwd()}; wait for it or stop it") from None
-        yield lock.fileno()
-
-
 def run(study: Study, targets: list[str], cores: str) -> int:
     """Run targets of a study on this machine; the exit status is Snakemake's."""
     started = time.monotonic()
     check_files(study)  # one clear message before anything starts
     command = snakemake_command(study, targets, cores)
     print(f"study {study.name}: planning (details in {LOG})", flush=True)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite stop, like Ctrl-C
-    with only_one() as lock, open(LOG, "wb") as log:
+    _stop_politely()
+    with alone(FOLDER) as turn, open(LOG, "wb") as log:
         # A session of its own: Ctrl-C reaches Snakemake and its jobs once, from here, and the jobs save.
         child = subprocess.Popen(
-            command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, pass_fds=[lock]
-        )  # fmt: skip
-        status = _watch(child, Screen(sys.stdout, users(study), Outlook(study, targets, Path("results"))))
-    _conclude(status, time.monotonic() - started, pages(study, targets))
+            command,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            pass_fds=[turn.descriptor],
+            env=turn.environment,
+        )
+        outlook = Outlook(study, targets, Path("results"))
+        status, asked = _watch(child, Screen(sys.stdout, users(study), outlook))
+    _conclude(status, asked, time.monotonic() - started, pages(study, targets))
     return status
+
+
+def _stop_politely() -> None:
+    """What ends a terminal or a session is a Ctrl-C to us, unless somebody (nohup) wants it ignored."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
 
 
 def snakemake_command(study: Study, targets: Sequence[str], cores: str) -> list[str]:
@@ -70,19 +66,21 @@ def go_first(study: Study) -> list[str]:
     return [f"results/{ref}/manifest.json" for ref in dict.fromkeys([*base, longest])]
 
 
-def _watch(child: subprocess.Popen[bytes], screen: Screen) -> int:
-    """Show what happens until Snakemake ends; its exit status."""
+def _watch(child: subprocess.Popen[bytes], screen: Screen) -> tuple[int, bool]:
+    """Show what happens until Snakemake ends; its exit status, and whether it was asked to stop."""
+    asked = False
     with open(LOG, errors="replace") as log:
         while True:
             try:
                 ended = child.poll()
                 screen.show(log)
                 if ended is not None:
-                    return ended
+                    return ended, asked
                 time.sleep(0.3)
             except KeyboardInterrupt:
-                print("\nstopping: running jobs save their state; start again to continue", flush=True)
+                asked = True
                 os.killpg(child.pid, signal.SIGINT)
+                screen.say("stopping: running jobs save their state")
 
 
 def pages(study: Study, targets: list[str]) -> list[str]:
@@ -94,12 +92,13 @@ def pages(study: Study, targets: list[str]) -> list[str]:
     return [f"reports/ablations/{name}.html" for name in names if name in study.ablations]
 
 
-def _conclude(status: int, seconds: float, made: list[str]) -> None:
+def _conclude(status: int, asked: bool, seconds: float, made: list[str]) -> None:
     took = f"{int(seconds) // 60} min {int(seconds) % 60} s"
     if status == 0:
         print(f"done in {took}" + (f": open {', '.join(made)}" if made else ""), flush=True)
         return
-    text = LOG.read_text(errors="replace")
-    start = text.find("Error in rule")
-    print(text[start if start >= 0 else -3000 :][:6000], file=sys.stderr)
+    if not asked:  # or every job that was stopped would look like one that failed
+        text = LOG.read_text(errors="replace")
+        start = text.find("Error in rule")
+        print(text[start if start >= 0 else -3000 :][:6000], file=sys.stderr)
     print(f"stopped after {took}; what is finished is kept, the same command continues (log: {LOG})", file=sys.stderr)

@@ -150,11 +150,15 @@ class Screen:
         elif time.monotonic() - self._told >= BEAT_SECONDS:
             self._line(f"{self._count} running: {' | '.join(self._running()) or self._between()}")
 
+    def say(self, text: str) -> None:
+        """A line of its own."""
+        self._clear()
+        print(text, file=self._out, flush=True)
+
     def _tell(self, job: Job, finished: int, total: int) -> None:
         self._count, self._finished = f"[{finished:>3} of {total}]", finished == total
         if self._live:
-            self._clear()
-            print(f"{self._count} {job.rule}", file=self._out, flush=True)
+            self.say(f"{self._count} {job.rule}")
         elif job.rule not in UNTOLD:
             self._line(f"{self._count} {job.text(self._runs)}")
 

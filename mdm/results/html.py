@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from mdm.config_base import StudyError, nearest
+from mdm.config import StudyError, nearest
 from mdm.manifest import write_atomic
 from mdm.results import provenance
 from mdm.results.page import Page, Sources, hero

@@ -66,18 +66,35 @@ def weights(folder):
     return {p.parent.name: state_hash(load_weights(p)) for p in folder.glob("results/train/*/weights.safetensors")}
 
 
-@pytest.mark.parametrize("stop", [kill_all, lambda process: process.send_signal(signal.SIGINT)], ids=["kill", "Ctrl-C"])
+STOPS = {
+    "all killed": kill_all,
+    "launcher killed": subprocess.Popen.kill,  # Snakemake and its jobs work on, until the next start ends them
+    "Ctrl-C": lambda process: process.send_signal(signal.SIGINT),
+}
+
+
+@pytest.mark.parametrize("stop", STOPS.values(), ids=STOPS.keys())
 def test_a_stopped_study_continues_to_the_same_weights(untrained, finished, stop):
     process = start(untrained)
     wait_for(untrained, "results/train/r8-*/progress/status.json")
     stop(process)
-    process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=60)
     assert process.returncode != 0
+    assert "Error in rule" not in (said or "")  # it did not fail: somebody wanted it to stop
     assert not list(untrained.glob("results/samples/*/images.npz"))
     kept = {p: p.stat().st_mtime_ns for p in untrained.glob("results/data/*/manifest.json")}
     finish(untrained)
     assert {p: p.stat().st_mtime_ns for p in kept} == kept  # nothing finished was made again
     assert weights(untrained) == weights(finished)
+
+
+def test_a_closed_terminal_stops_it_like_ctrl_c(untrained):
+    process = start(untrained)
+    wait_for(untrained, "results/train/r8-*/progress/status.json")
+    process.send_signal(signal.SIGHUP)
+    said, _ = process.communicate(timeout=60)
+    assert "running jobs save" in said and "the same command continues" in said and "Error in rule" not in said
+    assert list(untrained.glob("results/train/r8-*/progress/*.ckpt"))
 
 
 def test_two_runs_in_one_folder_do_not_mix(untrained):
@@ -86,4 +103,4 @@ def test_two_runs_in_one_folder_do_not_mix(untrained):
     time.sleep(1)
     second = subprocess.run(COMMAND, cwd=untrained, capture_output=True, text=True, timeout=60, check=False)
     kill_all(first)
-    assert second.returncode == 2 and "another `mdm run` is working" in second.stderr
+    assert second.returncode == 2 and f"another `mdm run` (process {first.pid} on " in second.stderr
