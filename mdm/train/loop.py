@@ -87,6 +87,7 @@ def _train(
     state.machines = trained_on(state.machines, state.images, machine(ranks))
     attempts.begin(state.images, end, ranks.world)
 
+    begun = state.images
     state.model.train()
     while state.images < end:
         with pace.waiting():
@@ -97,6 +98,8 @@ def _train(
             loss, per_level, norm = training_step(
                 state, config, diffusion, gammas, example, ranks, execution.accumulate, pace.forward
             )
+        if state.images == begun + config.batch_images:  # now the optimisers have their moments
+            autosaves.make_room({**state.tensors(), **progress.tensors()})
         ticked = progress.add(state.images, config.batch_images, *finite.note(state, loss, per_level, norm))
         due = validation is not None and validation.due(state.images)
         # What one process is asked, all do after the same step.
