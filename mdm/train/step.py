@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -60,15 +60,9 @@ def gradients(
         part = Part(ranks.rank + ranks.world * number, ranks.world * accumulate)
         state.drop(micro.pictures)
         timed, bf16 = clock.running() if clock else nullcontext(), config.precision == "bf16"
-        with _quietly(state.network, number < accumulate - 1):
-            with timed, torch.autocast(gammas.device.type, torch.bfloat16, enabled=bf16):
-                loss, per_level = training_loss(state.network, diffusion, gammas, *micro.inputs(), part=part)
-            # Processes average their gradients, but the parts of a loss add up.
-            (loss if ranks.world == 1 else loss * ranks.world).backward()
+        with timed, torch.autocast(gammas.device.type, torch.bfloat16, enabled=bf16):
+            loss, per_level = training_loss(state.model, diffusion, gammas, *micro.inputs(), part=part)
+        with state.adding_up(last_part=number == accumulate - 1):
+            loss.backward()
         losses.append(torch.cat([loss.detach().reshape(1), per_level]))
     return ranks.total(losses[0] if accumulate == 1 else torch.stack(losses).sum(dim=0))
-
-
-def _quietly(network: nn.Module, more_to_come: bool) -> AbstractContextManager[None]:
-    """Processes exchange gradients once a step, with the last part."""
-    return network.no_sync() if more_to_come and hasattr(network, "no_sync") else nullcontext()
