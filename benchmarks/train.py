@@ -66,9 +66,9 @@ class Watched:
         self.rounds: list[float] = []  # when each round of the loop began
         self._warmup = warmup
 
-    def around(self, loop: Any) -> None:
-        """Put the clocks into the loop's module."""
-        step, pace, watched = loop.training_step, loop.Pace, self
+    def around(self, loop: Any, parts: Any) -> None:
+        """Put the clocks into the modules of the loop and of what it works with."""
+        step, pace, watched = loop.training_step, parts.Pace, self
 
         def timed(*arguments: Any) -> Any:
             before = time.perf_counter()
@@ -86,7 +86,7 @@ class Watched:
                     yield
                 watched.waits.append(time.perf_counter() - before)
 
-        loop.training_step, loop.Pace = timed, Waiting
+        loop.training_step, parts.Pace = timed, Waiting
 
     def shares(self) -> tuple[float, float]:
         """Overhead and loader wait as shares of the time in the model's own step."""
@@ -97,15 +97,16 @@ class Watched:
 def loop_shares(recipe: Path, steps: int, warmup: int) -> tuple[float, float]:
     """Train the first steps of the stage once, in this process."""
     from mdm.train import loop
+    from mdm.train import slice as parts
 
-    before, watched = (loop.training_step, loop.Pace), Watched(warmup)
-    watched.around(loop)
+    before, watched = (loop.training_step, parts.Pace), Watched(warmup)
+    watched.around(loop, parts)
     out = recipe.parent / f"slice-{steps * read_json(recipe)['train']['batch_images']}.ckpt"
     try:
         with redirect_stdout(sys.stderr):
             loop.train(recipe, out, None, 1e9)
     finally:
-        loop.training_step, loop.Pace = before
+        loop.training_step, parts.Pace = before
     for path in (out, recipe.parent / "progress" / "history.jsonl"):
         path.unlink()
     return watched.shares()

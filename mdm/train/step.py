@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from mdm.config import DiffusionConfig, TrainConfig
 from mdm.diffusion.loss import Part, training_loss
 from mdm.train.example import Example
-from mdm.train.pace import Clock
 from mdm.train.ranks import ALONE, Ranks
 from mdm.train.state import TrainingState
+from mdm.train.stopwatch import Stopwatch
 
 
 def training_step(
@@ -23,7 +23,7 @@ def training_step(
     example: Example,
     ranks: Ranks = ALONE,
     accumulate: int = 1,
-    clock: Clock | None = None,
+    clock: Stopwatch | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Move weights and average by one batch; the loss, the loss of each level [L], the gradient's norm.
 
@@ -51,7 +51,7 @@ def gradients(
     example: Example,
     ranks: Ranks,
     accumulate: int,
-    clock: Clock | None,
+    clock: Stopwatch | None,
 ) -> Tensor:
     """Give every weight its gradient; the loss and the loss of each level of the whole batch, [1 + L]."""
     losses = []
