@@ -63,6 +63,8 @@ class Progress:
             self._seconds = float(tensors["progress.seconds"])
         self._begun = time.monotonic()
         self._marks = deque([Mark(self._begun, images, self.waits.seconds())], maxlen=MARKS)
+        # What the attempt before said of its speed is no longer true.
+        write_json(self._status, {"images": images, "num_images": self._total})
         kept = [line for line in self._lines() if line["images"] <= images]
         write_atomic(self._history, "".join(json.dumps(line) + "\n" for line in kept))
 

@@ -396,5 +396,5 @@ def test_an_attempt_is_noted_with_its_end(fresh):
     (folder / "manifest.json").unlink(missing_ok=True)
     train(fresh["r8"], folder / "final.ckpt", None, NEVER)
     assert Journal(folder / "progress").lines()[-1]["why"] == FINISHED
-    (found,) = [s for s in of_folder(folder.parents[1]) if s.ref.startswith("train/r8")]
+    (found,) = [s for s in of_folder(folder.parents[1], {}) if s.ref.startswith("train/r8")]
     assert (found.state, found.images, found.note) == ("waiting", 128, "weights not exported yet")
