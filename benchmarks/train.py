@@ -13,15 +13,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
+import resource
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 
 def prepared(root: Path, study: str, stage: str) -> Path:
@@ -63,9 +66,9 @@ class Watched:
         self.rounds: list[float] = []  # when each round of the loop began
         self._warmup = warmup
 
-    def around(self, loop: Any) -> None:
-        """Put the clocks into the loop's module."""
-        step, pace, watched = loop.training_step, loop.Pace, self
+    def around(self, loop: Any, parts: Any) -> None:
+        """Put the clocks into the modules of the loop and of what it works with."""
+        step, pace, watched = loop.training_step, parts.Pace, self
 
         def timed(*arguments: Any) -> Any:
             before = time.perf_counter()
@@ -83,7 +86,7 @@ class Watched:
                     yield
                 watched.waits.append(time.perf_counter() - before)
 
-        loop.training_step, loop.Pace = timed, Waiting
+        loop.training_step, parts.Pace = timed, Waiting
 
     def shares(self) -> tuple[float, float]:
         """Overhead and loader wait as shares of the time in the model's own step."""
@@ -94,43 +97,98 @@ class Watched:
 def loop_shares(recipe: Path, steps: int, warmup: int) -> tuple[float, float]:
     """Train the first steps of the stage once, in this process."""
     from mdm.train import loop
+    from mdm.train import slice as parts
 
-    before, watched = (loop.training_step, loop.Pace), Watched(warmup)
-    watched.around(loop)
+    before, watched = (loop.training_step, parts.Pace), Watched(warmup)
+    watched.around(loop, parts)
     out = recipe.parent / f"slice-{steps * read_json(recipe)['train']['batch_images']}.ckpt"
     try:
         with redirect_stdout(sys.stderr):
             loop.train(recipe, out, None, 1e9)
     finally:
-        loop.training_step, loop.Pace = before
+        loop.training_step, parts.Pace = before
     for path in (out, recipe.parent / "progress" / "history.jsonl"):
         path.unlink()
     return watched.shares()
 
 
-def stalls(root: Path, gigabytes: float, rounds: int) -> list[tuple[float, float, float]]:
-    """For each gigabyte: seconds that a save holds the loop up, its processor's, and seconds until it is on disk."""
+class Save(NamedTuple):
+    """What a save costs for each gigabyte: three times seconds, and pages that the loop had to wait for."""
+
+    stalled: float  # the loop cannot go on
+    worked: float  # of which its processor works
+    written: float  # until it is on disk
+    faults: float
+
+
+def saves_of(root: Path, gigabytes: float, rounds: int, ready: bool) -> tuple[float, list[Save]]:
+    """Seconds of the processor beside training that the memory takes where it is made ready, and the saves."""
     import torch
 
+    from mdm.heap import keep_freed_memory
     from mdm.train.checkpoint import Autosaves
 
+    keep_freed_memory()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     count = 64
     numbers = int(gigabytes * 1e9 / 4 / count)
     tensors = {f"x{number}": torch.randn(numbers, device=device) for number in range(count)}
-    saves, found = Autosaves(root / "saves", 0), []
+    saves, found, before = Autosaves(root / f"saves-{ready}", 0), [], time.process_time()
+    if ready:
+        saves.make_room(tensors)
+        saves.settle()
+    room = (time.process_time() - before) / gigabytes
     for number in range(rounds):
-        before, worked = time.perf_counter(), time.thread_time()
+        before, worked, faults = time.perf_counter(), time.thread_time(), page_faults()
         saves.save(number, tensors, {})
         stalled, worked = time.perf_counter() - before, time.thread_time() - worked
+        faults = page_faults() - faults
         saves.settle()
-        found.append(tuple(x / gigabytes for x in (stalled, worked, time.perf_counter() - before)))
-    return found
+        found.append(Save(*(x / gigabytes for x in (stalled, worked, time.perf_counter() - before, faults))))
+    return room, found
+
+
+def page_faults() -> int:
+    """How often this thread has waited for the kernel to hand out a page."""
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+
+
+def fresh(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call in a process of its own, whose memory nobody has used."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        return process.submit(function, *arguments).result()
+
+
+def tell_saves(root: Path, gigabytes: float, rounds: int) -> None:
+    """Saves of a state: the first one of a process with and without memory made ready, and those that follow."""
+    room, (first, *later) = fresh(saves_of, root, gigabytes, rounds + 1, True)
+    firsts = [fresh(saves_of, root, gigabytes, 1, ready)[1][0] for _ in range(rounds) for ready in (True, False)]
+    ready, unready = [first, *firsts[::2]], firsts[1::2]
+    for title, saves in (
+        ("the first save of a process", ready),
+        ("later ones", later),
+        ("the first one without room made ready", unready),
+    ):
+        stalled, worked, written, faults = zip(*saves, strict=True)
+        print(f"{title}: holds the loop up for {spread(stalled, '.2f')} s/GB,")
+        print(f"    of which its processor works {spread(worked, '.2f')}; on disk after {spread(written, '.2f')} s/GB;")
+        print(f"    pages waited for: {spread(faults, ',.0f')} for each GB")
+    print(f"making room ready: {room:.2f} s/GB of the processor, beside the training")
 
 
 def spread(values: Sequence[float], form: str) -> str:
     """The median, and the smallest and largest."""
     return f"{format(statistics.median(values), form)} ({format(min(values), form)} to {format(max(values), form)})"
+
+
+def tell_loop(root: Path, chosen: argparse.Namespace) -> None:
+    """What the loop takes beside the model's own step."""
+    recipe = prepared(root, chosen.study, chosen.stage)
+    found = [loop_shares(recipe, chosen.steps, warmup=5) for _ in range(chosen.rounds)]
+    batch = read_json(recipe)["train"]["batch_images"]
+    print(f"{chosen.study} {chosen.stage}, batch {batch}, {chosen.steps} steps, {chosen.rounds} rounds")
+    print(f"loop beside the model's own step: {spread([share for share, _ in found], '.2%')}")
+    print(f"of which waiting for data:        {spread([wait for _, wait in found], '.2%')}")
 
 
 def main() -> None:
@@ -141,20 +199,13 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--gigabytes", type=float, default=1.0)
     options.add_argument("--threads", default="1")
+    options.add_argument("--saves-only", action="store_true", help="leave the loop out")
     chosen = options.parse_args()
     os.environ["OMP_NUM_THREADS"] = chosen.threads
     with tempfile.TemporaryDirectory() as place:
-        recipe = prepared(Path(place), chosen.study, chosen.stage)
-        found = [loop_shares(recipe, chosen.steps, warmup=5) for _ in range(chosen.rounds)]
-        batch = read_json(recipe)["train"]["batch_images"]
-        print(f"{chosen.study} {chosen.stage}, batch {batch}, {chosen.steps} steps, {chosen.rounds} rounds")
-        print(f"loop beside the model's own step: {spread([share for share, _ in found], '.2%')}")
-        print(f"of which waiting for data:        {spread([wait for _, wait in found], '.2%')}")
-        first, *later = stalls(Path(place), chosen.gigabytes, chosen.rounds + 1)
-        stalled, worked, written = zip(*later, strict=True)
-        print(f"a save holds the loop up for      {spread(stalled, '.2f')} s/GB, the first one {first[0]:.2f}")
-        print(f"of which its processor works for  {spread(worked, '.2f')} s/GB, the first one {first[1]:.2f}")
-        print(f"and is on disk after              {spread(written, '.2f')} s/GB")
+        if not chosen.saves_only:
+            tell_loop(Path(place), chosen)
+        tell_saves(Path(place), chosen.gigabytes, chosen.rounds)
 
 
 if __name__ == "__main__":

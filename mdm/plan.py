@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MEMORY_ASSUMPTIONS = (
     "assumed: nodes, gpus, accumulate, precision and recompute of each stage, and captions of max_tokens positions;\n"
     "with GPUs, the layers a GPU would use, run here without content: not compared with a real GPU yet.\n"
-    "not counted: what the libraries take for themselves, buffers of DDP (as large as the gradients), and free room."
+    "not counted: what the libraries take for themselves, a bucket of gradients between processes, and free room."
 )
 CONFIGS = {"model": ModelConfig, "train": TrainConfig, "diffusion": DiffusionConfig}
 # Exported twice (averaged, raw), and in the last checkpoint beside the two moments of every weight.

@@ -5,19 +5,22 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mdm.config import StudyError
 from mdm.manifest import ArtifactError, read_json
-from mdm.study import Study
+from mdm.study import Study, load
+from mdm.study_file import STUDIES
 from mdm.train.journal import FINISHED, LOCK, Journal, holds, machine
 from mdm.units import clock, duration, percent
 
 SILENT_SECONDS = 600  # another machine that told nothing for so long is taken for dead; compiling takes minutes
 WATCH_SECONDS = 2
 STATUS = "status.json"
+NO_STUDY = "of no study as it stands"  # an edited one, another version's, or one changed by --set
 CHECKPOINT = re.compile(r"(?:autosave|slice)-(\d+)\.ckpt$")
 
 
@@ -33,6 +36,34 @@ def told(folder: Path) -> dict[str, Any]:
     """What the training of a stage last said of itself; nothing if it has not begun."""
     path = folder / "progress" / STATUS
     return read_json(path) if path.is_file() else {}
+
+
+def told_now(folder: Path) -> dict[str, Any]:
+    """What the attempt that trains a stage at this moment said of itself; nothing if none is alive, or said a word."""
+    return told(folder) if Attempt(folder).alive() else {}
+
+
+class Attempt:
+    """The last start of a stage's training, and whether it is still at work."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / "progress"
+        self.journal = Journal(self._folder)
+        self.note = (self.journal.lines() or [{}])[-1]
+
+    def alive(self) -> bool:
+        """On this machine the kernel knows; of others only what they wrote last."""
+        if "begin" not in self.note:
+            return False
+        here = machine()
+        if here is not None and self.note["machine"] == here:
+            return holds(self.note["pid"], self._folder / LOCK)
+        return self.silent() < SILENT_SECONDS
+
+    def silent(self) -> float:
+        """Seconds since the training last wrote something about itself."""
+        files = [self._folder / STATUS, self.journal.path]
+        return max(0.0, time.time() - max(f.stat().st_mtime for f in files if f.exists()))
 
 
 @dataclass(frozen=True)
@@ -59,15 +90,15 @@ class Stage:
         self._folder, self._ref, self._total = results / ref, ref, num_images
         self._ends, self._runs = slice_ends, runs
         self._told = told(self._folder)
-        self._journal = Journal(self._folder / "progress")
-        self._note = (self._journal.lines() or [{}])[-1]
+        self._attempt = Attempt(self._folder)
+        self._note = self._attempt.note
 
     def status(self) -> StageStatus:
         state, note = self._state()
         speed, silent, left = self._told.get("images_per_second"), None, None
         images = saved_images(self._folder, self._total)
         if state == "running":
-            silent = self._silent()
+            silent = self._attempt.silent()
             images = max(images, self._told.get("images", 0))
         if state != "finished" and speed:
             left = max(0.0, (self._total - images) / speed - (silent or 0.0))
@@ -84,7 +115,7 @@ class Stage:
             return "waiting", ""
         if "begin" in self._note:
             until = f"until {self._note['until']:,}"
-            return ("running", until) if self._alive() else ("stopped", "killed; goes on from its save")
+            return ("running", until) if self._attempt.alive() else ("stopped", "killed; goes on from its save")
         if "error" in self._note:
             return "failed", self._note["error"].splitlines()[0]
         if self._note["why"] == FINISHED:
@@ -94,18 +125,6 @@ class Stage:
     def _trained(self) -> bool:
         return (self._folder / "final.ckpt").is_file()
 
-    def _alive(self) -> bool:
-        """On this machine the kernel knows; of others only what they wrote last."""
-        here = machine()
-        if here is not None and self._note["machine"] == here:
-            return holds(self._note["pid"], self._folder / "progress" / LOCK)
-        return self._silent() < SILENT_SECONDS
-
-    def _silent(self) -> float:
-        """Seconds since the training last wrote something about itself."""
-        files = [self._folder / "progress" / STATUS, self._journal.path]
-        return max(0.0, time.time() - max(f.stat().st_mtime for f in files if f.exists()))
-
     def _slices(self, images: int) -> str:
         if self._ends is None:
             return ""
@@ -114,23 +133,42 @@ class Stage:
 
 def of_study(study: Study, results: Path) -> Iterator[StageStatus]:
     """Every stage of a study, in its order, begun or not."""
+    for ref, runs in runs_of(study).items():
+        yield Stage(results, ref, study.recipe(ref)["num_images"], study.slice_ends(ref), runs).status()
+
+
+def runs_of(study: Study) -> dict[str, str]:
+    """Every stage of a study with its runs, shortened: `base +2`."""
     users: dict[str, list[str]] = {}
     for run in study.runs:
         for stage in run.stages:
             users.setdefault(stage.artifact, []).append(run.name)
-    for ref, names in users.items():
-        names = list(dict.fromkeys(names))
-        runs = names[0] + (f" +{len(names) - 1}" if len(names) > 1 else "")
-        yield Stage(results, ref, study.recipe(ref)["num_images"], study.slice_ends(ref), runs).status()
+    found = {ref: list(dict.fromkeys(names)) for ref, names in users.items()}
+    return {ref: names[0] + (f" +{len(names) - 1}" if len(names) > 1 else "") for ref, names in found.items()}
 
 
-def of_folder(results: Path) -> Iterator[StageStatus]:
-    """Every stage that a results folder has begun, whichever study it belongs to."""
+def runs_of_all() -> dict[str, str]:
+    """Every stage of the studies in config/studies with these and its runs: `quick: base +2`."""
+    found: dict[str, str] = {}
+    for path in sorted(STUDIES.glob("*.yaml")):
+        try:
+            stages = runs_of(load(path.stem))
+        except StudyError as error:  # a study that somebody is writing hides no training
+            print(f"warning: stages of the study {path.stem} are not named as such: {error}", file=sys.stderr)
+            continue
+        for ref, runs in stages.items():
+            found[ref] = "; ".join(filter(None, (found.get(ref), f"{path.stem}: {runs}")))
+    return found
+
+
+def of_folder(results: Path, users: Mapping[str, str]) -> Iterator[StageStatus]:
+    """Every stage that a results folder has begun, whichever study it belongs to; `users` names its study and runs."""
     recipes = [(path.parent, read_json(path)) for path in results.glob("train/*/recipe.json")]
     if not recipes:
         raise ArtifactError(f"{results} holds no stage of training; name the results folder: mdm status results")
     for folder, recipe in sorted(recipes, key=lambda r: (len(r[1]["model"]["levels"]), r[0].name)):
-        yield Stage(results, f"train/{folder.name}", recipe["num_images"], None, "").status()
+        ref = f"train/{folder.name}"
+        yield Stage(results, ref, recipe["num_images"], None, users.get(ref, NO_STUDY)).status()
 
 
 def table(stages: list[StageStatus], now: float) -> str:
@@ -173,8 +211,9 @@ def _end(s: StageStatus, now: float) -> str:
 
 def show(study: Study | None, results: Path, watch: bool) -> None:
     """Print the table once, or again and again until Ctrl-C."""
+    users = {} if study else runs_of_all()
     while True:
-        text = table(list(of_study(study, results) if study else of_folder(results)), time.time())
+        text = table(list(of_study(study, results) if study else of_folder(results, users)), time.time())
         if not watch:
             print(text)
             return

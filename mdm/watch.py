@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from mdm.plan import Estimate
-from mdm.status import told
+from mdm.status import told, told_now
 from mdm.study import Study, group_members
 from mdm.units import clock
 
@@ -185,19 +185,20 @@ class Screen:
         """Image counts, speed and time left of every stage that is being trained."""
         for job in list(self._jobs.running.values()):
             if now := _status_of(job):
-                yield (
-                    f"{job.wildcards.get('name', '')} {now['images']:,}/{now['num_images']:,} "
+                pace = (
                     f"{now['images_per_second']:.0f} images/s ETA {clock(now['eta_seconds'])}"
-                )
+                    if "images_per_second" in now else "starting"
+                )  # fmt: skip
+                yield f"{job.wildcards.get('name', '')} {now['images']:,}/{now['num_images']:,} {pace}"
 
     def _clear(self) -> None:
         if self._live:
             print("\r\033[K", end="", file=self._out)
 
 
-def _status_of(job: Job) -> dict[str, Any] | None:
-    """Where a training job is, once it has told."""
-    return told(job.folder) if job.rule in ("train_slice", "train_last_slice") else None
+def _status_of(job: Job) -> dict[str, Any]:
+    """Where a training job is, once it has told; nothing of an attempt that has ended."""
+    return told_now(job.folder) if job.rule in ("train_slice", "train_last_slice") else {}
 
 
 def _counter(log: Path) -> str:

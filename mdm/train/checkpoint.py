@@ -60,15 +60,24 @@ class Snapshot:
     def __init__(self) -> None:
         self._copies: dict[str, Tensor] = {}
 
+    def make_room(self, tensors: dict[str, Tensor]) -> None:
+        """Memory for copies of these, every page of it touched: the kernel hands pages out at the first touch only,
+        244,000 for a gigabyte, and a copy into fresh memory waits for each of them."""
+        self._copies = self._rooms(tensors)
+        for copy in self._copies.values():
+            copy.zero_()
+
     def take(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Copies that no later step changes; those of the snapshot before are overwritten."""
-        copies = {name: self._room(name, tensor) for name, tensor in tensors.items()}
+        self._copies = self._rooms(tensors)
         for name, tensor in tensors.items():
-            copies[name].copy_(tensor.detach(), non_blocking=True)
+            self._copies[name].copy_(tensor.detach(), non_blocking=True)
         if any(tensor.is_cuda for tensor in tensors.values()):
             torch.cuda.current_stream().synchronize()
-        self._copies = copies
-        return copies
+        return self._copies
+
+    def _rooms(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: self._room(name, tensor) for name, tensor in tensors.items()}
 
     def _room(self, name: str, tensor: Tensor) -> Tensor:
         old = self._copies.get(name)
@@ -102,6 +111,12 @@ class Autosaves:
             self.settle()
         return time.monotonic() - self._last >= self._every
 
+    def make_room(self, tensors: dict[str, Tensor]) -> None:
+        """Get memory for copies of these while training goes on, so that the first save need not."""
+        self.settle()
+        if self._writes:
+            self._writing = self._writer.submit(self._snapshot.make_room, tensors)
+
     def at(self, images: int) -> Path:
         """The file of the save at this image count."""
         return self._folder / f"autosave-{images:012d}.ckpt"
@@ -115,7 +130,7 @@ class Autosaves:
         self._last = time.monotonic()
 
     def settle(self) -> None:
-        """Wait until the save that is being written is on disk; its error, if it has one, is raised here."""
+        """Wait for what is done beside training, a save above all; its error, if it has one, is raised here."""
         writing, self._writing = self._writing, None
         if writing is not None:
             writing.result()

@@ -7,23 +7,17 @@ from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
 
-from mdm.config import DiffusionConfig, ModelConfig, TrainConfig
-from mdm.diffusion.schedule import levels
-from mdm.manifest import read_recipe
+from torch import Tensor
+
 from mdm.model.execution import PLAIN, Execution
 from mdm.train.attempts import Attempts
-from mdm.train.checkpoint import Autosaves, only_trainer
-from mdm.train.example import decoding_threads, training_examples
-from mdm.train.guards import Finite, advising_on_memory
-from mdm.train.loggers import open_loggers
-from mdm.train.machine import machine, trained_on
+from mdm.train.checkpoint import only_trainer
+from mdm.train.guards import advising_on_memory
 from mdm.train.optim import rate_share, set_rates
-from mdm.train.pace import Pace
-from mdm.train.previews import open_previews
-from mdm.train.ranks import Ranks, joined
-from mdm.train.start import identity, slice_end, start
+from mdm.train.ranks import joined
+from mdm.train.slice import Slice
+from mdm.train.start import Order
 from mdm.train.step import training_step
-from mdm.train.validation import open_validation
 
 
 class StopRequest:
@@ -48,74 +42,53 @@ def train(
     attempt: int = 1,
 ) -> None:
     """Train until the image count that `out` stands for, then write it; with others if torchrun or srun started us."""
-    folder = out.parent / "progress"
-    with joined() as ranks, only_trainer(folder) if ranks.first else nullcontext():
-        attempts = Attempts(folder, speaks=ranks.first)
+    order = Order(recipe_path, out, before, autosave_seconds, execution, preview_images)
+    with joined() as ranks, only_trainer(order.folder) if ranks.first else nullcontext():
+        attempts = Attempts(order.folder, speaks=ranks.first)
         with attempts.errors(attempt):
-            _train(recipe_path, out, before, autosave_seconds, execution, preview_images, ranks, attempts)
+            stop = StopRequest()
+            train_slice(Slice(order, ranks), stop, attempts)
 
 
-def _train(
-    recipe_path: Path,
-    out: Path,
-    before: Path | None,
-    autosave_seconds: float,
-    execution: Execution,
-    preview_images: int,
-    ranks: Ranks,
-    attempts: Attempts,
-) -> None:
-    recipe = read_recipe(recipe_path)
-    config, diffusion = TrainConfig(**recipe["train"]), DiffusionConfig(**recipe["diffusion"])
-    config.require_parts(ranks.world * execution.accumulate, diffusion)
-    stop, end, total = StopRequest(), slice_end(recipe, out), recipe["num_images"]
-    resolutions = ModelConfig(**recipe["model"]).resolutions
-    autosaves = Autosaves(out.parent / "progress", autosave_seconds, writes=ranks.first)
-
-    # The newest save of this slice, the slice before, the parent stage's weights, or fresh ones.
-    state, progress = start(recipe_path, recipe, out, before, autosaves, ranks, execution.shard_optimizer)
-    execution.apply(state.model, ranks.device)
-    state.share(ranks)
-    gammas = levels(diffusion, resolutions).to(ranks.device)
-    examples = training_examples(recipe_path, recipe, resolutions, ranks)
-    finite, pace = Finite(config, resolutions, autosaves, state), Pace(ranks, decoding_threads(), progress.waits)
-    validation = open_validation(recipe_path, recipe, resolutions, gammas) if ranks.first else None
-    loggers = open_loggers(out.parent / "progress", recipe, state.images) if ranks.first else []
-    progress.report_to(loggers)
-    previews = open_previews(recipe_path, recipe, resolutions, preview_images * ranks.first, gammas, loggers)
-    belongs_to = identity(recipe_path, recipe)
-    state.machines = trained_on(state.machines, state.images, machine(ranks))
-    attempts.begin(state.images, end, ranks.world)
-
+def train_slice(s: Slice, stop: StopRequest, attempts: Attempts) -> None:
+    """Step after step, with what is due between them; a process that is asked to stop saves and leaves."""
+    state, begun = s.state, s.state.images
+    attempts.begin(begun, s.end, s.ranks.world)
     state.model.train()
-    while state.images < end:
-        with pace.waiting():
-            example = examples.at(state.images).to(ranks.device)
-        share = rate_share(config, state.images, total)
-        set_rates(state.optimizers, share)
-        with advising_on_memory(config, ranks, execution.accumulate):
-            loss, per_level, norm = training_step(
-                state, config, diffusion, gammas, example, ranks, execution.accumulate, pace.forward
-            )
-        ticked = progress.add(state.images, config.batch_images, *finite.note(state, loss, per_level, norm))
-        due = validation is not None and validation.due(state.images)
+    while state.images < s.end:
+        share = rate_share(s.config, state.images, s.total)
+        loss, per_level, norm = _step(s, share)
+        if state.images == begun + s.config.batch_images:  # from now on the optimisers have moments
+            s.autosaves.make_room(s.checkpoint()[0])
+        ticked = s.progress.add(state.images, s.config.batch_images, *s.finite.note(state, loss, per_level, norm))
+        due = s.validation is not None and s.validation.due(state.images)
         # What one process is asked, all do after the same step.
-        stopping, saving, looking = ranks.agree(stop.received, autosaves.due(), ticked or due)
-        if looking or saving or stopping or state.images == end:
-            finite.check(state)
+        stopping, saving, looking = s.ranks.agree(stop.received, s.autosaves.due(), ticked or due)
+        last = state.images == s.end
+        if looking or saving or stopping or last:
+            s.finite.check(state)
         if looking:
-            pace.look()
+            s.pace.look()
         if ticked or due:
-            measured = validation.measure(state) if validation and due else None
-            progress.tick(state.images, config.learning_rate * share, float(norm), measured)
-        previews.after(state)
-        if (saving or stopping) and state.images < end:
-            autosaves.save(state.images, {**state.tensors(), **progress.tensors()}, {**belongs_to, **state.story()})
-        if stopping and state.images < end:
-            autosaves.settle()
-            ranks.wait()  # or the first of us to leave would have the others killed while they save
+            measured = s.validation.measure(state) if s.validation and due else None
+            s.progress.tick(state.images, s.config.learning_rate * share, float(norm), measured)
+        s.previews.after(state)
+        if (saving or stopping) and not last:
+            s.autosaves.save(state.images, *s.checkpoint())
+        if stopping and not last:
+            s.autosaves.settle()
+            s.ranks.wait()  # or the first of us to leave would have the others killed while they save
             attempts.stop(stopping, state.images)
 
-    autosaves.finish(out, {**state.tensors(), **progress.tensors()}, {**belongs_to, **state.story()})
-    ranks.wait()
-    attempts.finish(end)
+    s.autosaves.finish(s.out, *s.checkpoint())
+    s.ranks.wait()
+    attempts.finish(s.end)
+
+
+def _step(s: Slice, share: float) -> tuple[Tensor, Tensor, Tensor]:
+    """A batch and a step with this share of the peak rates; the loss, the loss of each level, the gradient's norm."""
+    with s.pace.waiting():
+        example = s.examples.at(s.state.images).to(s.ranks.device)
+    set_rates(s.state.optimizers, share)
+    with advising_on_memory(s.config, s.ranks, s.accumulate):
+        return training_step(s.state, s.config, s.diffusion, s.gammas, example, s.ranks, s.accumulate, s.pace.forward)

@@ -3,64 +3,31 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-
-import torch
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 from mdm.train.ranks import Ranks
-from mdm.train.waiting import Waiting
+from mdm.train.stopwatch import Stopwatch
 
 STARVING = 0.1  # share of the time spent waiting for data from which on it is told
 SLOW = 1.25  # a process that computes so many times as long as the typical one holds all others up
 LONG = 20.0  # seconds over which this is judged: short delays, and the very first batch, are not worth a word
 
 
-class Clock:
-    """Seconds of computing that depend on nobody else: on a GPU as the device counts them, without waiting for it."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._events = device.type == "cuda"
-        self._spans: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
-        self._seconds = 0.0
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Around the computing."""
-        if self._events:
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            begin.record()
-            yield
-            end.record()
-            self._spans.append((begin, end))
-        else:
-            before = time.perf_counter()
-            yield
-            self._seconds += time.perf_counter() - before
-
-    def take(self) -> float:
-        """Seconds since this was last asked; waits for the device."""
-        if self._spans:
-            self._spans[-1][1].synchronize()
-            self._seconds += sum(begin.elapsed_time(end) for begin, end in self._spans) / 1000
-        seconds, self._seconds, self._spans = self._seconds, 0.0, []
-        return seconds
-
-
 class Pace:
     """Compares the processes at the end of ticks and says, once a slice, what holds them up."""
 
     def __init__(
-        self, ranks: Ranks, decoding_threads: int, waits: Waiting | None = None, seconds: float = LONG
+        self, ranks: Ranks, decoding_threads: int, waits: Stopwatch | None = None, seconds: float = LONG
     ) -> None:
         self._ranks, self._threads, self._seconds = ranks, decoding_threads, seconds
-        self.forward, self._waits = Clock(ranks.device), waits or Waiting(ranks.device)
+        self.forward, self._waits = Stopwatch(ranks.device), waits or Stopwatch(ranks.device)
         self._began, self._told = 0.0, False
         self._waited = 0.0  # before the count began
 
     def waiting(self) -> AbstractContextManager[None]:
         """Around what brings the next batch."""
-        return self._waits.for_batch()
+        return self._waits.running()
 
     def look(self) -> None:
         """At the end of a tick, in all processes together; the first one begins the count."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from mdm.manifest import write_atomic, write_json
 from mdm.sizes import Size
 from mdm.train.loggers import Logger
-from mdm.train.waiting import Waiting
+from mdm.train.stopwatch import Stopwatch
 from mdm.units import clock, size
 
 # The facts of a line that are of the machine and the hour: two equal trainings differ in these only.
@@ -48,7 +48,7 @@ class Progress:
         # Count, loss, loss of each level; on the device, so that no step waits for its own numbers.
         self._sums = torch.zeros(2 + len(resolutions), dtype=torch.float64, device=device)
         self._seconds, self._begun, self._told = 0.0, time.monotonic(), time.monotonic()
-        self.waits, self._loggers = Waiting(device), ()
+        self.waits, self._loggers = Stopwatch(device), ()
         self._marks = deque([Mark(self._begun, 0, 0.0)], maxlen=MARKS)
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -63,6 +63,8 @@ class Progress:
             self._seconds = float(tensors["progress.seconds"])
         self._begun = time.monotonic()
         self._marks = deque([Mark(self._begun, images, self.waits.seconds())], maxlen=MARKS)
+        # What the attempt before said of its speed is no longer true.
+        write_json(self._status, {"images": images, "num_images": self._total})
         kept = [line for line in self._lines() if line["images"] <= images]
         write_atomic(self._history, "".join(json.dumps(line) + "\n" for line in kept))
 

@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mdm.train.waiting import Waiting
+from mdm.train.stopwatch import Stopwatch
 
 
 class Silence:
     """Stands where `Progress` stands in the first process."""
 
     def __init__(self, device: torch.device) -> None:
-        self.waits = Waiting(device)
+        self.waits = Stopwatch(device)
 
     def report_to(self, loggers: Any) -> None:
         """The first process does."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from mdm.config import ModelConfig, TrainConfig
 from mdm.manifest import ArtifactError, read_json, results_root
 from mdm.model import build
 from mdm.model.checkpoints import INNER, grow, load_into, load_weights, state_hash
+from mdm.model.execution import PLAIN, Execution
 from mdm.train.checkpoint import Autosaves, Checkpoint, read_checkpoint
 from mdm.train.optim import make_optimizers
 from mdm.train.progress import Progress
@@ -23,30 +25,42 @@ TICKS_PER_STAGE = 40
 WEIGHTS = {"ema": "weights.safetensors", "raw": "weights-raw.safetensors"}
 
 
+@dataclass(frozen=True)
+class Order:
+    """Which slice to train and how, as the command line says it."""
+
+    recipe_path: Path
+    out: Path
+    before: Path | None
+    autosave_seconds: float
+    execution: Execution = PLAIN
+    preview_images: int = 0
+
+    @property
+    def folder(self) -> Path:
+        """Where saves, the log and the journal of attempts are."""
+        return self.out.parent / "progress"
+
+
 def slice_end(recipe: dict[str, Any], out: Path) -> int:
     """The image count at which the slice of this file ends: slice-8000.ckpt, or final.ckpt."""
     return recipe["num_images"] if out.stem == "final" else int(out.stem.rpartition("-")[2])
 
 
 def start(
-    recipe_path: Path,
-    recipe: dict[str, Any],
-    out: Path,
-    before: Path | None,
-    autosaves: Autosaves,
-    ranks: Ranks,
-    shard_optimizer: bool = False,
+    order: Order, recipe: dict[str, Any], autosaves: Autosaves, ranks: Ranks
 ) -> tuple[TrainingState, Progress | Silence]:
     """The state to continue from, and the progress log cut back to it."""
+    recipe_path = order.recipe_path
     config, model_config = TrainConfig(**recipe["train"]), ModelConfig(**recipe["model"])
     model, inherited = first_weights(recipe_path, recipe, model_config)
     model = model.to(ranks.device, memory_format=torch.channels_last)
     optimizers = make_optimizers(model, config, inherited)
     state = TrainingState(model, average_of(model, config), optimizers, seed=recipe["seed"])
-    if shard_optimizer:
+    if order.execution.shard_optimizer:
         state.shard_moments(ranks)
 
-    saved = newest(recipe, out, before, autosaves, ranks)
+    saved = newest(recipe, order.out, order.before, autosaves, ranks)
     tensors, meta = saved or ({}, {"images": 0})
     images = meta["images"]
     if saved:
@@ -61,7 +75,7 @@ def start(
     if saved:
         print(f"continuing at {images:,} of {recipe['num_images']:,} images", flush=True)
     tick = max(config.batch_images, recipe["num_images"] // TICKS_PER_STAGE)
-    progress = Progress(out.parent / "progress", model_config.resolutions, recipe["num_images"], tick, ranks.device)
+    progress = Progress(order.folder, model_config.resolutions, recipe["num_images"], tick, ranks.device)
     progress.restore(tensors, images)
     return state, progress
 

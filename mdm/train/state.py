@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from mdm.config import TrainConfig
 from mdm.manifest import ArtifactError
 from mdm.model import dropout
 from mdm.model.checkpoints import load_into
 from mdm.model.ema import Ema
+from mdm.train.exchange import Exchange
 from mdm.train.orthogonal import OrthogonalMomentum
 from mdm.train.ranks import Ranks
 from mdm.train.sharding import Shards
@@ -38,24 +38,22 @@ class TrainingState:
     skipped: int = 0
     seed: int = 0
     machines: list[dict[str, Any]] = field(default_factory=list)
-    #: what computes predictions: the model, or the model in one of several processes
-    network: nn.Module = field(init=False)
 
     def __post_init__(self) -> None:
-        self.network, self._dropping = self.model, dropout.layers(self.model)
+        self._dropping = dropout.layers(self.model)
+        self._exchange: Exchange | None = None
         self._shards: Shards | None = None
         self._kinds = [(type(optimizer), name) for optimizer, name, _ in self._optimized()]
 
     def share(self, ranks: Ranks) -> None:
-        """From now on gradients are the mean over all processes."""
+        """From now on gradients are the sum over all processes."""
         if ranks.world > 1:
-            devices = [ranks.device] if ranks.device.type == "cuda" else None
-            with warnings.catch_warnings():
-                # The name that replaces `broadcast_buffers` is unknown to older versions; buffers here never change.
-                warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
-                self.network = DistributedDataParallel(
-                    self.model, devices, broadcast_buffers=False, gradient_as_bucket_view=True
-                )
+            self._exchange = Exchange(self.trained)
+            self._exchange.begin()
+
+    def adding_up(self, last_part: bool) -> AbstractContextManager[None]:
+        """Around a backward pass: processes exchange gradients once a step, with the last part of their batches."""
+        return self._exchange.adding_up() if self._exchange and last_part else nullcontext()
 
     def drop(self, pictures: Sequence[int]) -> None:
         """Choose what dropout drops: a function of (seed, image counter)."""

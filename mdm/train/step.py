@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from mdm.config import DiffusionConfig, TrainConfig
 from mdm.diffusion.loss import Part, training_loss
 from mdm.train.example import Example
-from mdm.train.pace import Clock
 from mdm.train.ranks import ALONE, Ranks
 from mdm.train.state import TrainingState
+from mdm.train.stopwatch import Stopwatch
 
 
 def training_step(
@@ -23,7 +23,7 @@ def training_step(
     example: Example,
     ranks: Ranks = ALONE,
     accumulate: int = 1,
-    clock: Clock | None = None,
+    clock: Stopwatch | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Move weights and average by one batch; the loss, the loss of each level [L], the gradient's norm.
 
@@ -51,7 +51,7 @@ def gradients(
     example: Example,
     ranks: Ranks,
     accumulate: int,
-    clock: Clock | None,
+    clock: Stopwatch | None,
 ) -> Tensor:
     """Give every weight its gradient; the loss and the loss of each level of the whole batch, [1 + L]."""
     losses = []
@@ -60,15 +60,9 @@ def gradients(
         part = Part(ranks.rank + ranks.world * number, ranks.world * accumulate)
         state.drop(micro.pictures)
         timed, bf16 = clock.running() if clock else nullcontext(), config.precision == "bf16"
-        with _quietly(state.network, number < accumulate - 1):
-            with timed, torch.autocast(gammas.device.type, torch.bfloat16, enabled=bf16):
-                loss, per_level = training_loss(state.network, diffusion, gammas, *micro.inputs(), part=part)
-            # Processes average their gradients, but the parts of a loss add up.
-            (loss if ranks.world == 1 else loss * ranks.world).backward()
+        with timed, torch.autocast(gammas.device.type, torch.bfloat16, enabled=bf16):
+            loss, per_level = training_loss(state.model, diffusion, gammas, *micro.inputs(), part=part)
+        with state.adding_up(last_part=number == accumulate - 1):
+            loss.backward()
         losses.append(torch.cat([loss.detach().reshape(1), per_level]))
     return ranks.total(losses[0] if accumulate == 1 else torch.stack(losses).sum(dim=0))
-
-
-def _quietly(network: nn.Module, more_to_come: bool) -> AbstractContextManager[None]:
-    """Processes exchange gradients once a step, with the last part."""
-    return network.no_sync() if more_to_come and hasattr(network, "no_sync") else nullcontext()

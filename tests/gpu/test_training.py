@@ -14,8 +14,7 @@ from mdm.diffusion.solvers import SOLVERS
 from mdm.model import build, dropout
 from mdm.model.dropout import PictureDropout
 from mdm.train.checkpoint import Snapshot
-from mdm.train.pace import Clock
-from mdm.train.waiting import Waiting
+from mdm.train.stopwatch import Stopwatch
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")]
 
@@ -67,7 +66,7 @@ def test_a_snapshot_of_a_device_is_what_it_held_then():
 
 
 def test_the_clock_counts_the_device():
-    clock, x = Clock(torch.device("cuda")), torch.randn(2048, 2048, device="cuda")
+    clock, x = Stopwatch(torch.device("cuda")), torch.randn(2048, 2048, device="cuda")
     for _ in range(3):
         with clock.running():
             x = x @ x
@@ -94,14 +93,14 @@ def test_pictures_are_those_of_the_cpu(name, way):
 
 
 def test_waiting_is_what_the_device_waits_not_what_the_loop_does():
-    waiting, a = Waiting(torch.device("cuda")), torch.randn(8192, 8192, device="cuda")
+    waiting, a = Stopwatch(torch.device("cuda")), torch.randn(8192, 8192, device="cuda")
     a @ a
     torch.cuda.synchronize()
-    with waiting.for_batch():  # nothing to do for the device
+    with waiting.running():  # nothing to do for the device
         time.sleep(0.05)
     assert waiting.seconds() == pytest.approx(0.05, abs=0.02)
     for _ in range(100):  # seconds of work in its queue
         a = torch.nn.functional.normalize(a @ a)
-    with waiting.for_batch():
+    with waiting.running():
         time.sleep(0.02)
     assert waiting.seconds() == pytest.approx(0.05, abs=0.02)

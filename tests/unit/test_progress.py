@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mdm.train.progress import MACHINE_FACTS, MARKS, Progress, flat, memory_bytes, sentence
-from mdm.train.waiting import Waiting
+from mdm.train.stopwatch import Stopwatch
 
 CPU = torch.device("cpu")
 
@@ -23,7 +23,7 @@ def now(monkeypatch):
 
 def step(progress, now, images, waits=0.25, takes=1.0, loss=2.0):
     """One step of four images at a loss; true if it ends a tick."""
-    with progress.waits.for_batch():
+    with progress.waits.running():
         now[0] += waits
     now[0] += takes - waits
     return progress.add(images, 4, torch.tensor(loss), torch.tensor([3.0, 1.0]))
@@ -107,8 +107,8 @@ def test_a_resumed_log_differs_in_facts_of_the_machine_only(tmp_path, now):
 
 
 def test_waiting_counts_the_fetching_alone():
-    waiting = Waiting(CPU)
-    with waiting.for_batch():
+    waiting = Stopwatch(CPU)
+    with waiting.running():
         time.sleep(0.05)
     time.sleep(0.05)
     first = waiting.seconds()

@@ -1,5 +1,6 @@
 """`mdm status`: what it says while a training runs, after kill -9, and from another machine."""
 
+import io
 import os
 import subprocess
 import sys
@@ -7,7 +8,7 @@ import time
 
 import pytest
 
-from mdm import cli, status, study
+from mdm import cli, status, study, watch
 from mdm.manifest import ArtifactError, write_json
 from mdm.train.journal import FILE, FINISHED, Journal
 
@@ -24,9 +25,13 @@ attempts = Attempts(out.parent / "progress")
 with only_trainer(out.parent / "progress"), attempts.errors(1):
     attempts.begin(0, 100)
     progress = Progress(out.parent / "progress", (64,), 100, 10, torch.device("cpu"))
+    progress.restore({}, int(sys.argv[4]))
     time.sleep(0.1)
-    progress.add(10, 10, torch.tensor(0.5), torch.tensor([0.5]))
-    progress.tick(10, 0.0, 1.0, None)
+    if sys.argv[3] == "starting":
+        print("no images/s yet", flush=True)
+    else:
+        progress.add(10, 10, torch.tensor(0.5), torch.tensor([0.5]))
+        progress.tick(10, 0.0, 1.0, None)
     time.sleep(float(sys.argv[2]))
     if sys.argv[3] == "failed":
         raise ValueError("loss is NaN")
@@ -41,16 +46,16 @@ def stage(tmp_path):
     return folder
 
 
-def trainer(folder, seconds, end="stopped"):
+def trainer(folder, seconds, end="stopped", at=0):
     """A process that trains nothing but says so as a training does; it has told of its first tick."""
-    command = [sys.executable, "-c", TRAINER, folder / "final.ckpt", str(seconds), end]
+    command = [sys.executable, "-c", TRAINER, folder / "final.ckpt", str(seconds), end, str(at)]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert "images/s" in child.stdout.readline(), child.stderr.read()
     return child
 
 
 def told(folder):
-    (found,) = status.of_folder(folder.parents[1])
+    (found,) = status.of_folder(folder.parents[1], {})
     return found
 
 
@@ -69,6 +74,46 @@ def test_a_running_stage_and_then_kill_9(stage):
     now = told(stage)
     assert (now.state, now.images, now.note) == ("stopped", 8, "killed; goes on from its save")
     assert now.left_seconds == pytest.approx(92 / now.images_per_second)
+
+
+def test_a_new_attempt_does_not_boast_of_the_speed_of_the_dead_one(stage):
+    """Neither in `mdm status` nor in the lines of `mdm run`."""
+    job = watch.Job("train_slice", f"{stage}/logs/slice-100.log", {"name": "r64"})
+    screen = watch.Screen(io.StringIO(), {}, None)
+    screen._jobs.running["1"] = job
+    child = trainer(stage, 600)
+    assert "images/s ETA" in next(screen._running())
+    child.kill(), child.communicate()
+    assert list(screen._running()) == ["train_slice r64"]
+    (stage / "progress" / "autosave-000000000008.ckpt").write_bytes(b"")
+    child = trainer(stage, 600, "starting", at=8)
+    try:
+        now = told(stage)
+        assert (now.state, now.images, now.images_per_second, now.left_seconds) == ("running", 8, None, None)
+        assert "starting (until 100)" in status.table([now], time.time())
+        assert list(screen._running()) == ["r64 8/100 starting"]
+    finally:
+        child.kill(), child.communicate()
+
+
+def test_stages_of_several_studies_are_told_apart(tmp_path, capsys):
+    refs = {name: study.load(name).runs[0].stages[0].artifact for name in ("quick", "laptop")}
+    for ref in (*refs.values(), "train/r64-0123456789ab"):
+        write_json(tmp_path / ref / "recipe.json", RECIPE)
+    assert cli.main(["status", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    for name, ref in refs.items():
+        assert f"{ref.removeprefix('train/')} ({name}: base" in out
+    assert "r64-0123456789ab (of no study as it stands)" in out
+
+
+def test_a_broken_study_hides_no_training(stage, tmp_path, monkeypatch, capsys):
+    (tmp_path / "broken.yaml").write_text("title: [")
+    monkeypatch.setattr(status, "STUDIES", tmp_path)
+    monkeypatch.setattr("mdm.study_file.STUDIES", tmp_path)
+    assert cli.main(["status", str(tmp_path)]) == 0
+    seen = capsys.readouterr()
+    assert "r64-0123456789ab" in seen.out and "warning: stages of the study broken" in seen.err
 
 
 @pytest.mark.parametrize(
@@ -120,7 +165,7 @@ def test_a_study_lists_its_stages_with_slices_and_runs(tmp_path, capsys):
 
 def test_a_folder_without_training_says_what_to_write(tmp_path, capsys):
     with pytest.raises(ArtifactError, match="mdm status results"):
-        list(status.of_folder(tmp_path))
+        list(status.of_folder(tmp_path, {}))
     assert cli.main(["status", str(tmp_path / "nothing")]) == 2
 
 

@@ -25,6 +25,7 @@ from mdm.train.loop import train
 from mdm.train.optim import make_optimizers, rate_share, set_rates
 from mdm.train.progress import MACHINE_FACTS
 from mdm.train.ranks import Ranks
+from mdm.train.start import Order
 from mdm.train.start import start as start_stage
 from mdm.train.state import TrainingState
 
@@ -223,7 +224,7 @@ def test_the_next_stage_may_begin_with_the_moments_of_the_one_before(fresh, unbr
 def begun(path):
     recipe = json.loads(path.read_text())
     autosaves = Autosaves(path.parent / "progress", NEVER)
-    return start_stage(path, recipe, path.parent / "final.ckpt", None, autosaves, Ranks())[0]
+    return start_stage(Order(path, path.parent / "final.ckpt", None, NEVER), recipe, autosaves, Ranks())[0]
 
 
 def test_moments_of_other_weights_are_refused(fresh, unbroken, world):
@@ -395,5 +396,5 @@ def test_an_attempt_is_noted_with_its_end(fresh):
     (folder / "manifest.json").unlink(missing_ok=True)
     train(fresh["r8"], folder / "final.ckpt", None, NEVER)
     assert Journal(folder / "progress").lines()[-1]["why"] == FINISHED
-    (found,) = [s for s in of_folder(folder.parents[1]) if s.ref.startswith("train/r8")]
+    (found,) = [s for s in of_folder(folder.parents[1], {}) if s.ref.startswith("train/r8")]
     assert (found.state, found.images, found.note) == ("waiting", 128, "weights not exported yet")

@@ -107,6 +107,44 @@ def test_a_snapshot_uses_its_memory_again():
     assert second.data_ptr() == first.data_ptr() and second.sum() == 0
 
 
+def page_faults():
+    """How often this thread has waited for the kernel to hand out a page."""
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+
+
+def save_with_and_without_room(folder):
+    tensors = {"x": torch.ones(64, 64, 64, 64).to(memory_format=torch.channels_last), "count": torch.tensor(1.0)}
+    pages = tensors["x"].nbytes // resource.getpagesize()
+    saves, unprepared = Autosaves(folder, 0), Snapshot()
+    saves.make_room(tensors)
+    saves.settle()
+    before = page_faults()
+    saves.save(8, tensors, {"images": 8})
+    between = page_faults()
+    unprepared.take(tensors)
+    assert between - before < pages / 10 and page_faults() - between > pages / 2
+    saves.settle()
+    assert torch.equal(saves.latest(0, 8)[0]["x"], tensors["x"])
+
+
+def test_the_first_save_finds_its_memory_ready(tmp_path):
+    """In a process of its own: memory that others gave back would be ready too."""
+    assert together(1, save_with_and_without_room, tmp_path) == [0]
+
+
+def test_only_the_process_that_writes_makes_room(tmp_path):
+    saves = Autosaves(tmp_path, 0, writes=False)
+    saves.make_room({"x": torch.ones(4)})
+    assert saves._snapshot._copies == {}
+
+
+def test_room_of_another_shape_is_made_again():
+    snapshot = Snapshot()
+    snapshot.make_room({"x": torch.ones(4), "gone": torch.ones(1)})
+    found = snapshot.take({"x": torch.arange(8.0)})
+    assert found.keys() == {"x"} and torch.equal(found["x"], torch.arange(8.0))
+
+
 def train_with_files_of_at_most(size, recipe, out):
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
     with pytest.raises(ArtifactError, match=r"cannot save .*autosave-\d+\.ckpt .*File too large.* is kept"):

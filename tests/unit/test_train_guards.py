@@ -16,10 +16,11 @@ from mdm.train.example import Example
 from mdm.train.guards import Finite, advising_on_memory
 from mdm.train.machine import machine, trained_on
 from mdm.train.optim import make_optimizers
-from mdm.train.pace import Clock, Pace, starving, straggling
+from mdm.train.pace import Pace, starving, straggling
 from mdm.train.ranks import Ranks, joined
 from mdm.train.state import TrainingState, average_of
 from mdm.train.step import training_step
+from mdm.train.stopwatch import Stopwatch
 
 DIFFUSION = DiffusionConfig()
 
@@ -143,7 +144,7 @@ def test_a_loader_that_is_too_slow_is_told_once(capsys):
 
 
 def test_the_clock_counts_what_it_is_put_around():
-    clock = Clock(torch.device("cpu"))
+    clock = Stopwatch(torch.device("cpu"))
     with clock.running():
         time.sleep(0.02)
     time.sleep(0.05)

@@ -15,11 +15,13 @@ from training_world import NEVER, PATIENCE, begin, copied, make_world, together
 
 from mdm import study
 from mdm.config import DiffusionConfig, ModelConfig, StudyError, TrainConfig
+from mdm.manifest import ArtifactError
 from mdm.model import build, dropout
 from mdm.model.checkpoints import load_weights, save_weights, state_hash
 from mdm.model.dropout import PictureDropout
 from mdm.model.ema import Ema
 from mdm.model.execution import Execution
+from mdm.train import exchange
 from mdm.train.checkpoint import read_checkpoint
 from mdm.train.example import training_examples
 from mdm.train.loop import train
@@ -182,11 +184,12 @@ def test_a_slice_goes_on_with_another_number_of_processes(recipe, alone):
     assert difference(trained(recipe, 4, before=first), alone) < TOLERANCE
 
 
-def test_two_processes_resume_bit_for_bit(recipe):
-    once = trained(recipe, 2)
+@pytest.mark.parametrize("world", [2, 4])
+def test_several_processes_resume_bit_for_bit(recipe, world):
+    once = trained(recipe, world)
     (recipe.parent / "final.ckpt").unlink()
-    assert together(2, train, recipe, recipe.parent / "slice-48.ckpt", None, NEVER) == [0, 0]
-    twice = trained(recipe, 2, before=recipe.parent / "slice-48.ckpt")
+    assert together(world, train, recipe, recipe.parent / "slice-48.ckpt", None, NEVER) == [0] * world
+    twice = trained(recipe, world, before=recipe.parent / "slice-48.ckpt")
     assert without_time(once) == without_time(twice)
 
 
@@ -288,6 +291,44 @@ def told():
         assert ranks.tell({"rank": ranks.rank}) == {"rank": 0} and ranks.tell(None) is None
         assert ranks.agree(ranks.rank, None, -1) == [1, 0, -1]
         assert ranks.total(torch.tensor([1.0 + ranks.rank])).item() == 3
+
+
+def added_up():
+    with joined() as ranks:
+        torch.manual_seed(ranks.rank)  # weights and gradients of every process differ
+        layers = [torch.nn.Conv2d(4, 4, 3), torch.nn.Conv2d(4, 8, 1), torch.nn.Linear(8, 3), torch.nn.Linear(3, 1)]
+        network = torch.nn.ModuleList(layers).to(memory_format=torch.channels_last)
+        exchange.BUCKET_BYTES = 300
+        shared = exchange.Exchange(network.parameters())
+        shared.begin()
+        assert len(set(ranks.tell([p.sum().item() for p in network.parameters()]))) > 4
+        weights = [weight.tolist() for weight in network.parameters()]
+        assert weights == ranks.tell(weights)
+        parts = [torch.randn(2, 4, 5, 5) for _ in range(2)]
+        x = torch.cat(parts)
+
+        def loss(x):
+            return layers[3](layers[2](layers[1](layers[0](x)).mean((2, 3)))).square().sum()
+
+        own = torch.autograd.grad(loss(x), list(network.parameters()))
+        loss(parts[0]).backward()  # a part that stays at home
+        with shared.adding_up():
+            loss(parts[1]).backward()
+        for parameter, gradient in zip(network.parameters(), own, strict=True):
+            torch.testing.assert_close(parameter.grad, ranks.total(gradient.contiguous()), rtol=1e-4, atol=1e-4)
+            assert parameter.grad.stride() == parameter.stride()
+        with pytest.raises(ArtifactError, match="2 trained weights got no gradient"), shared.adding_up():
+            layers[2](layers[1](layers[0](x)).mean((2, 3))).sum().backward()
+
+
+def test_gradients_of_three_processes_are_added_up(tmp_path):
+    assert together(3, added_up, log=tmp_path / "out") == [0, 0, 0]
+
+
+def test_buckets_hold_every_weight_once():
+    weights = [torch.nn.Parameter(torch.ones(size)) for size in (2**23, 10, 10, 2**22, 2**22)]
+    found = exchange.buckets(weights)
+    assert [[len(weight) for weight in bucket] for bucket in found] == [[2**22, 2**22], [10, 10, 2**23]]
 
 
 def test_what_ranks_say_to_one_another():
