@@ -83,7 +83,9 @@ class Progress:
 
     def add(self, images: int, count: int, loss: Tensor, per_level: Tensor) -> bool:
         """Count a batch; true if a tick ends with it."""
-        self._sums += torch.cat([torch.ones_like(per_level[:1]), loss.detach().reshape(1), per_level]).double() * count
+        batch = torch.cat([torch.ones_like(per_level[:1]), loss.detach().reshape(1), per_level]).double() * count
+        # A loss that is no number belongs to a step that is left out, or ends training (the guards of the loop).
+        self._sums += torch.where(batch.isfinite().all(), batch, 0.0)
         ends = images // self._tick > (images - count) // self._tick or images >= self._total
         if not ends and time.monotonic() - self._marks[-1].time >= BEAT_SECONDS:
             self._tell(self._facts(images))
