@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -142,12 +143,25 @@ class Autosaves:
         return next(iter(self._newest_first()), None)
 
     def finish(self, out: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
-        """Write the checkpoint that ends the slice; what was saved on the way is then of no more use."""
+        """Write the checkpoint that ends the slice, and keep one save: Snakemake deletes what a job has written if the
+        job, or Snakemake itself, is killed before it has heard that all went well."""
         self.settle()
         if self._writes:
             write_checkpoint(out, tensors, meta)
-            for path in self._newest_first():
+            self._keep(out, self.at(meta["images"]))
+            for path in self._newest_first()[1:]:
                 path.unlink(missing_ok=True)
+
+    def _keep(self, out: Path, save: Path) -> None:
+        """A second name for the file, which takes no room; where there is no such thing the newest save has to do."""
+        with suppress(OSError):
+            save.unlink(missing_ok=True)
+            os.link(out, save)
+
+    def remove(self) -> None:
+        """What is finished and exported needs no saves."""
+        for path in self._newest_first():
+            path.unlink(missing_ok=True)
 
     def _newest_first(self) -> list[Path]:
         return sorted(self._folder.glob("autosave-*.ckpt"), reverse=True)
