@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,12 @@ Checkpoint = tuple[dict[str, Tensor], dict[str, Any]]
 @contextmanager
 def only_trainer(folder: Path) -> Iterator[None]:
     """One trainer for a stage: an orphan of a killed workflow may still be at work; the kernel frees the lock."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "w") as lock:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        opened = open(folder / "lock", "w")  # noqa: SIM115 (closed below)
+    except OSError as error:
+        raise ArtifactError(f"{folder} cannot be written: {error.strerror}; training keeps its saves there") from error
+    with opened as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -148,15 +152,19 @@ class Autosaves:
         self.settle()
         if self._writes:
             write_checkpoint(out, tensors, meta)
-            self._keep(out, self.at(meta["images"]))
-            for path in self._newest_first()[1:]:
-                path.unlink(missing_ok=True)
+            kept = self._kept(out, self.at(meta["images"]))
+            for path in self._newest_first():
+                if path != kept:
+                    path.unlink(missing_ok=True)
 
-    def _keep(self, out: Path, save: Path) -> None:
+    def _kept(self, out: Path, save: Path) -> Path | None:
         """A second name for the file, which takes no room; where there is no such thing the newest save has to do."""
-        with suppress(OSError):
-            save.unlink(missing_ok=True)
+        save.unlink(missing_ok=True)
+        try:
             os.link(out, save)
+        except OSError:
+            return next((path for path in self._newest_first() if path < save), None)
+        return save
 
     def remove(self) -> None:
         """What is finished and exported needs no saves."""

@@ -65,7 +65,7 @@ def _train(
     ranks: Ranks,
     attempts: Attempts,
 ) -> None:
-    recipe = read_recipe(recipe_path)
+    recipe = read_recipe(recipe_path, "train")
     config, diffusion = TrainConfig(**recipe["train"]), DiffusionConfig(**recipe["diffusion"])
     config.require_parts(ranks.world * execution.accumulate, diffusion)
     stop, end, total = StopRequest(), slice_end(recipe, out), recipe["num_images"]

@@ -22,7 +22,7 @@ from mdm.data.loader import Batch, Loader
 from mdm.data.sources import png
 from mdm.diffusion.sampler import sample
 from mdm.evaluate.painter import to_bytes
-from mdm.manifest import results_root, write_atomic, write_json
+from mdm.manifest import append_line, results_root, write_atomic, write_json
 from mdm.sizes import Size
 from mdm.text.cache import Embeddings
 from mdm.train.example import open_embeddings
@@ -75,8 +75,7 @@ class Previews:
         for logger in self._loggers:
             logger.picture(images, pixels)
         line = {"images": images, "seconds": round(time.monotonic() - start, 3), "file": path.name}
-        with (self._folder / "samples.jsonl").open("a") as stream:
-            stream.write(json.dumps(line) + "\n")
+        append_line(self._folder / "samples.jsonl", json.dumps(line))
         print(f"{images:>9,} images: drew {path} in {line['seconds']:.1f} s", flush=True)
 
     def grid(self, state: TrainingState) -> np.ndarray:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mdm.manifest import write_atomic, write_json
+from mdm.manifest import append_line, write_atomic, write_json
 from mdm.sizes import Size
 from mdm.train.loggers import Logger
 from mdm.train.waiting import Waiting
@@ -99,8 +99,7 @@ class Progress:
             line["validation"] = {name: values[0] for name, values in draws.items()}
             if any(len(values) > 1 for values in draws.values()):
                 line["validation_draws"] = draws
-        with self._history.open("a") as stream:
-            stream.write(json.dumps(line) + "\n")
+        append_line(self._history, json.dumps(line))
         for logger in self._loggers:
             logger.numbers(images, flat(line))
         self._sums.zero_()

@@ -96,6 +96,22 @@ def test_a_finished_slice_that_snakemake_deletes_is_not_trained_again(recipe, wa
     assert not list((recipe.parent / "progress").glob("autosave-*"))
 
 
+def no_links(*_):
+    raise OSError(errno.EPERM, "Operation not permitted")
+
+
+@pytest.mark.parametrize(("links", "left"), [(True, 24), (False, 16)])
+def test_one_save_is_left_of_a_finished_slice(tmp_path, monkeypatch, links, left):
+    saves = Autosaves(tmp_path / "progress", 0)
+    for images in (8, 16, 48):  # the last one is of a slice after this one, which is made anew
+        saves.save(images, {"x": torch.tensor(images)}, {"images": images})
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+    saves.finish(tmp_path / "slice-24.ckpt", {"x": torch.tensor(24)}, {"images": 24})
+    assert saves.newest() == saves.at(left) and len(list((tmp_path / "progress").iterdir())) == 1
+    assert saves.latest(0, 24)[0]["x"] == left
+
+
 def half_written(recipe):
     """Names of checkpoints that a trainer is writing, or was when it was killed."""
     folders = [folder for folder in (recipe.parent, recipe.parent / "progress") if folder.is_dir()]
