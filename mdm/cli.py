@@ -24,6 +24,28 @@ def _seed(word: str) -> int:
     return int(word)
 
 
+def _whole(least: int) -> Callable[[str], int]:
+    """Reads a whole number of at least this."""
+
+    def read(word: str) -> int:
+        if not word.isdecimal() or int(word) < least:
+            raise argparse.ArgumentTypeError(f"{word!r} is not possible; write a whole number from {least} on")
+        return int(word)
+
+    return read
+
+
+def _seconds(word: str) -> float:
+    try:
+        seconds = float(word)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{word!r} is no time; write seconds, such as 60")
+    return seconds
+
+
+COUNT, POSITIVE = _whole(0), _whole(1)
 SET = ("--set", {"default": "{}", "metavar": "JSON", "help": "overrides, e.g. '{\"base.train.batch_images\": 8}'"})
 STUDY_OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("--study", {"default": "laptop", "help": "name in config/studies, or a path (default: %(default)s)"}),
@@ -54,7 +76,7 @@ VERBS: dict[str, tuple[Verb, str, tuple[tuple[str, dict[str, Any]], ...]]] = {
     "calibrate": (
         verbs.calibrate, "measure on this machine how fast the networks of a study train and draw",
         (*STUDY_OPTIONS, RESULTS, ("--out", {"type": Path, "help": "default: RESULTS/calibration.json"}),
-         ("--seconds", {"type": float, "default": 5.0, "help": "for each network; default: %(default)s"})),
+         ("--seconds", {"type": _seconds, "default": 5.0, "help": "for each network; default: %(default)s"})),
     ),
     "status": (
         verbs.status, "say where every stage of training is, how fast it goes and when it will end",
@@ -88,23 +110,24 @@ VERBS: dict[str, tuple[Verb, str, tuple[tuple[str, dict[str, Any]], ...]]] = {
     "train": (
         verbs.train, "train one slice of a stage (several processes: by torchrun or srun)",
         (*RECIPE, OUT, ("--before", {"type": Path, "nargs": "?", "help": "checkpoint of the slice before"}),
-         ("--autosave-seconds", {"type": float, "default": 60.0, "help": "default: %(default)s"}),
+         ("--autosave-seconds", {"type": _seconds, "default": 60.0, "help": "default: %(default)s"}),
          ("--recompute", {"type": int, "nargs": "+", "default": (), "metavar": "RESOLUTION",
                           "help": "levels that keep no activations: less memory, more time, the same weights"}),
          ("--compile", {"choices": ("none", "blocks", "network"), "default": "none",
                         "help": "what torch.compile fuses; default: %(default)s"}),
-         ("--accumulate", {"type": int, "default": 1, "metavar": "PARTS",
+         ("--accumulate", {"type": POSITIVE, "default": 1, "metavar": "PARTS",
                            "help": "take a batch in so many parts: less memory, the same weights up to rounding"}),
          ("--shard-optimizer", {"action": "store_true", "help": "several processes share the optimiser's moments"}),
-         ("--preview-images", {"type": int, "default": 0,
+         ("--preview-images", {"type": COUNT, "default": 0,
                                "help": "draw a grid after every so many images; default: never"}),
-         ("--attempt", {"type": int, "default": 1,
+         ("--attempt", {"type": POSITIVE, "default": 1,
                         "help": "Snakemake's count of tries; from 2 on, what ended with an error is not tried again"})),
     ),
     "spread": (
         verbs.spread, "run a verb in one process for each GPU of a job",
-        (("--nodes", {"type": int, "default": 1}), ("--gpus", {"type": int, "default": 0, "help": "of each node"}),
-         ("--cpus", {"type": int, "default": 1, "help": "and threads of each process"}),
+        (("--nodes", {"type": POSITIVE, "default": 1}),
+         ("--gpus", {"type": COUNT, "default": 0, "help": "of each node"}),
+         ("--cpus", {"type": POSITIVE, "default": 1, "help": "and threads of each process"}),
          ("command", {"nargs": argparse.REMAINDER, "help": "e.g. train results/.../recipe.json --out ..."})),
     ),
     "export": (verbs.export, "write the weights of a finished stage", RECIPE),
@@ -153,7 +176,7 @@ def parser() -> argparse.ArgumentParser:
         description="Matryoshka diffusion, reproduced: check, plan, run and watch studies. The README shows the way.",
     )
     top.add_argument("--debug", action="store_true", help="show tracebacks of user errors too")
-    top.add_argument("--threads", type=int, help="processor threads of this verb (default: all)")
+    top.add_argument("--threads", type=POSITIVE, help="processor threads of this verb (default: all)")
     commands = top.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, (_, text, arguments) in VERBS.items():
         command = commands.add_parser(name, help=text, description=text)

@@ -80,6 +80,17 @@ def refuse_overwriting(path: str | Path, force: bool) -> None:
         raise ArtifactError(f"{path} exists already; write another path, or add --force to replace it")
 
 
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a file and have it on disk: what is written later may not outlive it when a machine fails."""
+    try:
+        with path.open("a") as stream:
+            stream.write(line + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be written: {error.strerror}; make room and run it again") from error
+
+
 def write_json(path: str | Path, value: Any) -> None:
     """Write readable JSON atomically."""
     write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
@@ -113,8 +124,8 @@ def sha256_file(path: str | Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def read_recipe(path: str | Path) -> dict[str, Any]:
-    """Read a recipe and prove that it is the one its folder is named after."""
+def read_recipe(path: str | Path, kind: str | None = None) -> dict[str, Any]:
+    """Read a recipe (of a kind) and prove that it is the one its folder is named after."""
     path = Path(path)
     recipe = read_json(path)
     named = path.parent.name.rpartition("-")[2]
@@ -123,6 +134,8 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
             f"{path} was changed: its digest is {digest(recipe)}, but the folder says {named}. "
             "Recipes are generated; edit the study file instead and delete this folder."
         )
+    if kind and recipe["kind"] != kind:
+        raise ArtifactError(f"{path} is a recipe of {recipe['kind']}; name one of results/{kind}/")
     return recipe
 
 

@@ -235,6 +235,8 @@ class Plan:
     def _legend(self) -> Iterator[str]:
         used = {line.mark for line in self.lines.values()} - {""}
         yield f"{len(self.lines)} artifacts; time: one after another; jobs: still to run / all; storage: what is kept"
+        if any(line.gpus > 1 for line in self.lines.values()):
+            yield "several GPUs: as fast as so many single ones; what they tell one another is not counted"
         assumed = self.study.config.seconds_per_gigaflop
         yield from (text.format(source=self._speeds.source, assumed=assumed) for k, text in MARKS.items() if k in used)
 

@@ -14,7 +14,7 @@ from mdm.config import StudyError
 from mdm.manifest import ArtifactError, read_json
 from mdm.study import Study, load
 from mdm.study_file import STUDIES
-from mdm.train.journal import FINISHED, LOCK, Journal, holds, machine
+from mdm.train.journal import FINISHED, LOCK, Journal, holds, last_error, machine
 from mdm.units import clock, duration, percent
 
 SILENT_SECONDS = 600  # another machine that told nothing for so long is taken for dead; compiling takes minutes
@@ -49,7 +49,8 @@ class Attempt:
     def __init__(self, folder: Path) -> None:
         self._folder = folder / "progress"
         self.journal = Journal(self._folder)
-        self.note = (self.journal.lines() or [{}])[-1]
+        lines = self.journal.lines()
+        self.note = last_error(lines) or (lines or [{}])[-1]
 
     def alive(self) -> bool:
         """On this machine the kernel knows; of others only what they wrote last."""

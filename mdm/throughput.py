@@ -48,7 +48,7 @@ class Work:
 
 
 def training(study: Study, ref: str) -> Work:
-    """The work of a training stage."""
+    """The work of a training stage, as one of its processes does it: on its own part of each batch."""
     recipe, resources = study.recipe(ref), study.resources(ref)
     parent = study.recipe(recipe["parent"])["model"]["levels"] if recipe["parent"] else []
     train = recipe["train"]
@@ -57,9 +57,12 @@ def training(study: Study, ref: str) -> Work:
         "matrices_apart": train["matrix_rate"] is not None, "recompute": list(resources.recompute),
         "compile": resources.compile,
     }  # fmt: skip
+    if resources.accumulate > 1:
+        settings["accumulate"] = resources.accumulate
+    own = train["batch_images"] * resources.accumulate // resources.parts
     return Work(
         "train", ref, ModelConfig(**recipe["model"]), DiffusionConfig(**recipe["diffusion"]),
-        tokens(study, recipe["text"]), train["batch_images"], train["precision"], resources.gpus > 0, settings,
+        tokens(study, recipe["text"]), own, train["precision"], resources.gpus > 0, settings,
     )  # fmt: skip
 
 

@@ -131,6 +131,7 @@ def spread(options: argparse.Namespace) -> int:
     from mdm.cluster import processes, spread
 
     arguments = ["--threads", str(options.cpus), *options.command]
+    os.environ["MDM_GPUS"] = str(options.gpus)  # so that a training notices GPUs that are not there
     if processes(options.nodes, options.gpus) == 1:
         from mdm.cli import main
 

@@ -20,14 +20,13 @@ from mdm.diffusion.schedule import levels
 from mdm.manifest import write_json
 from mdm.model import build
 from mdm.model.checkpoints import INNER
-from mdm.model.ema import Ema
 from mdm.model.execution import Execution
 from mdm.sizes import shape
 from mdm.study import Study
 from mdm.throughput import VERSION, Work, drawing, training
 from mdm.train.example import Example
 from mdm.train.optim import make_optimizers
-from mdm.train.state import TrainingState
+from mdm.train.state import TrainingState, average_of
 from mdm.train.step import training_step
 from mdm.units import size
 
@@ -114,16 +113,14 @@ def _training(work: Work, study: Study, device: torch.device) -> Callable[[], No
     with device:
         network = build(work.model).to(memory_format=torch.channels_last).train()
     Execution(tuple(work.settings["recompute"]), work.settings["compile"]).apply(network, device)
-    inherited, prefix = (
-        work.settings["inherited_levels"],
-        INNER * (len(work.model.levels) - work.settings["inherited_levels"]),
-    )
+    inherited, parts = work.settings["inherited_levels"], work.settings.get("accumulate", 1)
+    prefix = INNER * (len(work.model.levels) - inherited)
     names = {name for name, _ in network.named_parameters() if inherited and name.startswith(prefix)}
-    state = TrainingState(network, Ema(network, config.ema_halflife_images), make_optimizers(network, config, names))
+    state = TrainingState(network, average_of(network, config), make_optimizers(network, config, names))
     gammas, example = levels(work.diffusion, work.model.resolutions).to(device), _example(work, device)
 
     def step() -> None:
-        training_step(state, config, work.diffusion, gammas, example)
+        training_step(state, config, work.diffusion, gammas, example, accumulate=parts)
 
     return step
 
@@ -183,7 +180,7 @@ def sentence(facts: dict[str, Any], peak: float) -> str:
     """One line for people."""
     start = f"{facts['kind']:<5} {facts['ref']:<44} batch {facts['batch_images']:<4}"
     if "seconds_per_image" not in facts:
-        return f"{start} does not fit into memory; try a smaller batch, or recompute in its resources"
+        return f"{start} does not fit into memory; raise accumulate or gpus, or write recompute, in its resources"
     memory = "" if facts["peak_bytes"] is None else f"  peak {size(facts['peak_bytes'])}"
     return (
         f"{start} {facts['images_per_second']:10.2f} images/s {facts['flops_per_second'] / 1e12:8.3f} TFLOP/s"

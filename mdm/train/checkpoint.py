@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,8 +24,12 @@ Checkpoint = tuple[dict[str, Tensor], dict[str, Any]]
 @contextmanager
 def only_trainer(folder: Path) -> Iterator[None]:
     """One trainer for a stage: an orphan of a killed workflow may still be at work; the kernel frees the lock."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "w") as lock:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        opened = open(folder / "lock", "w")  # noqa: SIM115 (closed below)
+    except OSError as error:
+        raise ArtifactError(f"{folder} cannot be written: {error.strerror}; training keeps its saves there") from error
+    with opened as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -157,12 +162,29 @@ class Autosaves:
         return next(iter(self._newest_first()), None)
 
     def finish(self, out: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
-        """Write the checkpoint that ends the slice; what was saved on the way is then of no more use."""
+        """Write the checkpoint that ends the slice, and keep one save: Snakemake deletes what a job has written if the
+        job, or Snakemake itself, is killed before it has heard that all went well."""
         self.settle()
         if self._writes:
             write_checkpoint(out, tensors, meta)
+            kept = self._kept(out, self.at(meta["images"]))
             for path in self._newest_first():
-                path.unlink(missing_ok=True)
+                if path != kept:
+                    path.unlink(missing_ok=True)
+
+    def _kept(self, out: Path, save: Path) -> Path | None:
+        """A second name for the file, which takes no room; where there is no such thing the newest save has to do."""
+        save.unlink(missing_ok=True)
+        try:
+            os.link(out, save)
+        except OSError:
+            return next((path for path in self._newest_first() if path < save), None)
+        return save
+
+    def remove(self) -> None:
+        """What is finished and exported needs no saves."""
+        for path in self._newest_first():
+            path.unlink(missing_ok=True)
 
     def _newest_first(self) -> list[Path]:
         return sorted(self._folder.glob("autosave-*.ckpt"), reverse=True)

@@ -10,7 +10,7 @@ from mdm.config import ModelConfig
 from mdm.data.skipped import skipped
 from mdm.manifest import Making, read_json, results_root, write_atomic, write_json
 from mdm.model.checkpoints import save_weights, state_hash
-from mdm.train.checkpoint import read_checkpoint
+from mdm.train.checkpoint import Autosaves, read_checkpoint
 from mdm.train.start import WEIGHTS, identity
 from mdm.train.state import under
 
@@ -35,6 +35,7 @@ def export(recipe_path: Path) -> None:
     story = {"trained_on": meta["machines"], "skipped_steps": meta["skipped"], "skipped": left_out}
     facts = {**_lineage(recipe_path, recipe), "weights": hashes, **_cost(last, states), **story}
     making.finish(facts, meta["machines"][-1]["device"])
+    Autosaves(folder / "progress", 0).remove()
 
 
 def _lineage(recipe_path: Path, recipe: dict[str, Any]) -> dict[str, Any]:

@@ -23,17 +23,12 @@ class Finite:
         self, config: TrainConfig, resolutions: Sequence[Size], autosaves: Autosaves, state: TrainingState
     ) -> None:
         self._config, self._levels = config, [f"{size} px" for size in resolutions]
-        self._autosaves, self._begun, self._skipped = autosaves, state.images, state.skipped
+        self._autosaves, self._begun = autosaves, state.images
         self._seen: list[tuple[int, Tensor]] = []
-        self._good: tuple[Tensor, Tensor] | None = None
 
-    def note(self, state: TrainingState, loss: Tensor, per_level: Tensor, norm: Tensor) -> tuple[Tensor, Tensor]:
-        """Remember a step; the losses that the log averages: for a step that was skipped, those of the one before."""
-        self._seen.append((state.images, torch.cat([norm.reshape(1), per_level])))
-        if state.skipped == self._skipped or self._good is None:
-            self._good = (loss, per_level)
-        self._skipped = state.skipped
-        return self._good
+    def note(self, images: int, per_level: Tensor, norm: Tensor) -> None:
+        """Remember the step that ended at this image count."""
+        self._seen.append((images, torch.cat([norm.reshape(1), per_level])))
 
     def check(self, state: TrainingState) -> None:
         """Training on NaN is lost time; every save was made before it."""

@@ -37,7 +37,7 @@ class TensorBoard:
         from torch.utils.tensorboard import SummaryWriter
 
         # What an interrupted slice wrote after its last save happened on weights that no longer exist.
-        self._writer = SummaryWriter(folder / "tensorboard", purge_step=images + 1 if images else None)
+        self._writer = SummaryWriter(folder / "tensorboard", purge_step=images + 1)
 
     def numbers(self, images: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():

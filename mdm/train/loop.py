@@ -60,7 +60,8 @@ def train_slice(s: Slice, stop: StopRequest, attempts: Attempts) -> None:
         loss, per_level, norm = _step(s, share)
         if state.images == begun + s.config.batch_images:  # from now on the optimisers have moments
             s.autosaves.make_room(s.checkpoint()[0])
-        ticked = s.progress.add(state.images, s.config.batch_images, *s.finite.note(state, loss, per_level, norm))
+        s.finite.note(state.images, per_level, norm)
+        ticked = s.progress.add(state.images, s.config.batch_images, loss, per_level)
         due = s.validation is not None and s.validation.due(state.images)
         # What one process is asked, all do after the same step.
         stopping, saving, looking = s.ranks.agree(stop.received, s.autosaves.due(), ticked or due)

@@ -22,7 +22,7 @@ from mdm.data.loader import Batch, Loader
 from mdm.data.sources import png
 from mdm.diffusion.sampler import sample
 from mdm.evaluate.painter import to_bytes
-from mdm.manifest import results_root, write_atomic, write_json
+from mdm.manifest import append_line, results_root, write_atomic, write_json
 from mdm.sizes import Size
 from mdm.text.cache import Embeddings
 from mdm.train.example import open_embeddings
@@ -31,11 +31,13 @@ from mdm.train.state import TrainingState
 
 COUNT, SEED = 8, 0
 STEPS, GUIDANCE = 25, 2.0
+FRAMES = 4  # of a clip, evenly spread
 LARGEST_CELL = 256  # pixels; higher levels are averaged down, lower ones enlarged
 
 
 class Previews:
-    """Draws a grid after every so many images: a column for each caption, a row for each level, highest first."""
+    """Draws a grid after every so many images: a column for each caption, a row for each level (of clips: for each of
+    four frames), highest first."""
 
     def __init__(
         self,
@@ -75,8 +77,7 @@ class Previews:
         for logger in self._loggers:
             logger.picture(images, pixels)
         line = {"images": images, "seconds": round(time.monotonic() - start, 3), "file": path.name}
-        with (self._folder / "samples.jsonl").open("a") as stream:
-            stream.write(json.dumps(line) + "\n")
+        append_line(self._folder / "samples.jsonl", json.dumps(line))
         print(f"{images:>9,} images: drew {path} in {line['seconds']:.1f} s", flush=True)
 
     def grid(self, state: TrainingState) -> np.ndarray:
@@ -88,8 +89,13 @@ class Previews:
                 image_ids=range(COUNT), seed=SEED, **self._prompt,
             )  # fmt: skip
         state.model.train()
-        side = min(LARGEST_CELL, drawn[0].shape[-1])
-        return np.concatenate([np.concatenate([_cell(p, side) for p in to_bytes(level)], axis=1) for level in drawn])
+        side, rows = min(LARGEST_CELL, drawn[0].shape[-1]), [row for level in drawn for row in _rows(level)]
+        return np.concatenate([np.concatenate([_cell(p, side) for p in to_bytes(row)], axis=1) for row in rows])
+
+
+def _rows(level: Tensor) -> Sequence[Tensor]:
+    """Pictures [B,3,H,W] are one row of the grid, clips [B,T,3,H,W] one for each of some frames."""
+    return [level] if level.ndim == 4 else level[:, :: max(1, level.shape[1] // FRAMES)].unbind(dim=1)
 
 
 def _cell(pixels: np.ndarray, side: int) -> np.ndarray:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mdm.manifest import write_atomic, write_json
+from mdm.manifest import append_line, write_atomic, write_json
 from mdm.sizes import Size
 from mdm.train.loggers import Logger
 from mdm.train.stopwatch import Stopwatch
@@ -85,7 +85,9 @@ class Progress:
 
     def add(self, images: int, count: int, loss: Tensor, per_level: Tensor) -> bool:
         """Count a batch; true if a tick ends with it."""
-        self._sums += torch.cat([torch.ones_like(per_level[:1]), loss.detach().reshape(1), per_level]).double() * count
+        batch = torch.cat([torch.ones_like(per_level[:1]), loss.detach().reshape(1), per_level]).double() * count
+        # A loss that is no number belongs to a step that is left out, or ends training (the guards of the loop).
+        self._sums += torch.where(batch.isfinite().all(), batch, 0.0)
         ends = images // self._tick > (images - count) // self._tick or images >= self._total
         if not ends and time.monotonic() - self._marks[-1].time >= BEAT_SECONDS:
             self._tell(self._facts(images))
@@ -99,8 +101,7 @@ class Progress:
             line["validation"] = {name: values[0] for name, values in draws.items()}
             if any(len(values) > 1 for values in draws.values()):
                 line["validation_draws"] = draws
-        with self._history.open("a") as stream:
-            stream.write(json.dumps(line) + "\n")
+        append_line(self._history, json.dumps(line))
         for logger in self._loggers:
             logger.numbers(images, flat(line))
         self._sums.zero_()

@@ -18,6 +18,7 @@ from mdm.config import StudyError
 
 # One process may read a checkpoint of many gigabytes, or measure, while the others wait for it.
 PATIENCE = timedelta(minutes=60)
+GPUS = "MDM_GPUS"  # how many `mdm spread` was told to expect on each machine
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,20 @@ def place(environment: Mapping[str, str]) -> Place:
             missing = [name for name in (rank, local) if name not in environment]
             if missing:
                 raise StudyError(f"{world} is set but {missing[0]} is not: start training by torchrun or srun")
-            return Place(int(environment[rank]), int(environment[world]), int(environment[local]))
+            found = Place(*(_number(environment, name) for name in (rank, world, local)))
+            if found.rank >= found.world:
+                raise StudyError(
+                    f"{rank} is {found.rank} and {world} {found.world}: ranks go from 0 to {world} - 1; "
+                    "start training by torchrun or srun"
+                )
+            return found
     return Place(0, 1, 0)
+
+
+def _number(environment: Mapping[str, str], name: str) -> int:
+    if not environment[name].isdecimal():
+        raise StudyError(f"{name} is {environment[name]!r}, not a number; start training by torchrun or srun")
+    return int(environment[name])
 
 
 def meeting_point(environment: Mapping[str, str]) -> tuple[str, int]:
@@ -110,17 +123,34 @@ def meeting_point(environment: Mapping[str, str]) -> tuple[str, int]:
     if not address:
         raise StudyError("several processes train together, but MASTER_ADDR does not say where they meet; use torchrun")
     # Two jobs on one node must not meet each other.
-    port = environment.get("MASTER_PORT") or 20000 + int(environment.get("SLURM_JOB_ID", 0)) % 20000
-    return address, int(port)
+    if environment.get("MASTER_PORT"):
+        return address, _number(environment, "MASTER_PORT")
+    return address, 20000 + int(environment.get("SLURM_JOB_ID", 0)) % 20000
+
+
+def device_of(local: int, environment: Mapping[str, str]) -> torch.device:
+    """The GPU of a machine's process number `local`; the processors where PyTorch sees no GPU, which is told."""
+    there, wanted = torch.cuda.device_count() if torch.cuda.is_available() else 0, int(environment.get(GPUS, 0))
+    if not there:
+        if wanted and not local:
+            print(
+                f"warning: this training asks for {wanted} GPUs on each machine and PyTorch {torch.__version__} sees "
+                "none: it goes on with the processors, many times slower. Does nvidia-smi list any?",
+                flush=True,
+            )
+        return torch.device("cpu")
+    # srun may show each process its own GPU only; torchrun shows all of them to all.
+    if local >= there and (there > 1 or "LOCAL_WORLD_SIZE" in environment):
+        raise StudyError(f"process {local} of this machine has no GPU: there are {there}; write gpus: {there}")
+    return torch.device("cuda", local % there)
 
 
 @contextmanager
 def joined(environment: Mapping[str, str] = os.environ) -> Iterator[Ranks]:
     """The processes that torchrun or srun started, connected: gloo between hosts, NCCL between GPUs."""
     here = place(environment)
-    cuda = torch.cuda.is_available()
-    # srun may show each process its own GPU only.
-    device = torch.device("cuda", here.local % torch.cuda.device_count()) if cuda else torch.device("cpu")
+    device = device_of(here.local, environment)
+    cuda = device.type == "cuda"
     if cuda:
         torch.cuda.set_device(device)
     if here.world == 1:

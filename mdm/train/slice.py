@@ -21,7 +21,7 @@ class Slice:
     """One slice of one stage, in one of the processes that train it."""
 
     def __init__(self, order: Order, ranks: Ranks) -> None:
-        recipe = read_recipe(order.recipe_path)
+        recipe = read_recipe(order.recipe_path, "train")
         self.out, self.ranks, self.accumulate = order.out, ranks, order.execution.accumulate
         self.config, self.diffusion = TrainConfig(**recipe["train"]), DiffusionConfig(**recipe["diffusion"])
         self.config.require_parts(ranks.world * self.accumulate, self.diffusion)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mdm.config import ModelConfig, TrainConfig
+from mdm.config import ModelConfig, StudyError, TrainConfig
 from mdm.manifest import ArtifactError, read_json, results_root
 from mdm.model import build
 from mdm.model.checkpoints import INNER, grow, load_into, load_weights, state_hash
@@ -44,7 +45,15 @@ class Order:
 
 def slice_end(recipe: dict[str, Any], out: Path) -> int:
     """The image count at which the slice of this file ends: slice-8000.ckpt, or final.ckpt."""
-    return recipe["num_images"] if out.stem == "final" else int(out.stem.rpartition("-")[2])
+    total, batch = recipe["num_images"], recipe["train"]["batch_images"]
+    named = re.fullmatch(r"final\.ckpt|slice-(\d+)\.ckpt", out.name)
+    end = int(named[1] or total) if named else 0
+    if not 0 < end <= total or end % batch:
+        raise StudyError(
+            f"{out} names no slice of this stage; write final.ckpt, or slice-N.ckpt where N is a multiple of "
+            f"train.batch_images {batch} below {total}"
+        )
+    return end
 
 
 def start(

@@ -113,11 +113,13 @@ class TrainingState:
         """Take over saved tensors; a name too many or too few is an error."""
         load_into(self.model, under("model.", tensors), "the checkpoint's weights")
         self.ema.load_state_dict(under("ema.", tensors))
-        self._restore_moments(under("optimizer.", tensors))
+        self._restore_moments(under("optimizer.", tensors), skipped)
         self.images, self.skipped = images, skipped
 
-    def _restore_moments(self, moments: dict[str, Tensor]) -> None:
-        wanted = {f"{key}.{name}" for kind, name in self._kinds for key in MOMENTS[kind]}
+    def _restore_moments(self, moments: dict[str, Tensor], skipped: int) -> None:
+        every = [{f"{key}.{name}" for key in MOMENTS[kind]} for kind, name in self._kinds]
+        # A weight has none before its first step, and that may have been left out.
+        wanted = {key for keys in every if not skipped or keys & moments.keys() for key in keys}
         if wrong := sorted(wanted ^ moments.keys()):
             raise ArtifactError(
                 f"the checkpoint's optimiser is another: {len(wrong)} of its tensors differ, e.g. {wrong[:3]}"

@@ -14,14 +14,15 @@ from mdm.data.classes import class_label
 from mdm.data.loader import Loader
 from mdm.data.skipped import SkippedLog
 from mdm.diffusion import noise
-from mdm.diffusion.loss import pyramid, training_loss
+from mdm.diffusion.loss import Part, pyramid, training_loss
 from mdm.manifest import results_root
-from mdm.sizes import Size, as_clip, shape
+from mdm.sizes import Size, as_clip, shape, side
 from mdm.train.example import Example, open_embeddings
 from mdm.train.state import TrainingState
 
 NUM_IMAGES = 64
 PAIRINGS = 8  # a single one hangs on the few pictures that happen to get the highest noise
+PIXELS = 64 * 64**2  # at the same time: 64 pictures of 1024 px would take 100 GiB in the paper's network
 SEED = 20231023  # one for all runs and seeds, so that their numbers differ by their weights only
 
 
@@ -34,6 +35,7 @@ class Validation:
         self._diffusion = DiffusionConfig(**recipe["diffusion"]).model_copy(update={"mixed_ratio": None})
         self._model_config = ModelConfig(**recipe["model"])
         self._example, self._gammas, self._sizes = example.to(gammas.device), gammas, sizes
+        self._parts = parts(len(example.times), sizes[0])
 
     def due(self, images: int) -> bool:
         """True once per `validate_images`, and at the end of the stage."""
@@ -50,8 +52,12 @@ class Validation:
         return {str(r): [losses[i] for losses in draws] for i, r in enumerate(self._model_config.resolutions)}
 
     def _losses(self, state: TrainingState, pairing: int) -> list[float]:
-        example = self._paired(pairing) if pairing else self._example
-        return training_loss(state.model, self._diffusion, self._gammas, *example.inputs())[1].tolist()
+        """The sum over parts, whose number depends on the size of the pictures alone."""
+        example, found = self._paired(pairing) if pairing else self._example, []
+        for index in range(self._parts):
+            inputs, part = example.part(index, self._parts).inputs(), Part(index, self._parts)
+            found.append(training_loss(state.model, self._diffusion, self._gammas, *inputs, part=part)[1])
+        return torch.stack(found).sum(dim=0).tolist()
 
     def _paired(self, pairing: int) -> Example:
         """The same pictures and the same times, but each picture at another time and with another noise."""
@@ -62,6 +68,14 @@ class Validation:
         ]
         times = first.times.roll(pairing * count // PAIRINGS)
         return replace(first, noises=[x.to(times.device) for x in noises], times=times)
+
+
+def parts(count: int, size: Size) -> int:
+    """In how many equal parts `count` pictures of the highest level are measured one after the other."""
+    found = 1
+    while count / found * side(size) ** 2 > PIXELS and count % (2 * found) == 0:
+        found *= 2
+    return found
 
 
 def open_validation(

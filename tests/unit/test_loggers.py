@@ -62,6 +62,7 @@ def test_tensorboard_reads_back_what_was_told(folder, monkeypatch):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     monkeypatch.setenv(loggers.VARIABLE, "tensorboard")
+    train(folder, (8, 16))  # killed before its first save
     train(folder, (8, 16, 24))
     train(folder, (16, 24, 32), begin=8)  # killed after 24, the last save was at 8
     found = EventAccumulator(str(folder / "tensorboard")).Reload()

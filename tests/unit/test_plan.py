@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from mdm.layers import step_gigaflops
 from mdm.manifest import write_json
 from mdm.throughput import Throughput
 from mdm.train import calibrate
+from mdm.train.step import training_step
 
 LONG = {"base.stages.r8.num_images": 512, "base.stages.r8.slice_images": 128}
 
@@ -132,6 +134,35 @@ def test_work_is_the_same_where_its_speed_is():
     measured = [run for run in loaded.runs if run.evaluations]
     drawn = {run.name: throughput.drawing(loaded, run.evaluations[0].samples).key for run in measured}
     assert drawn["guidance=2.0"] == drawn["guidance=7.5"] != drawn["guidance=1.0"]
+
+
+def test_the_work_of_a_process_is_its_own_part_of_a_batch():
+    resources = {"nodes": 2, "gpus": 4, "accumulate": 2}
+    # Before, one device was calibrated with the batch of all.
+    loaded = study.load("paper", {"base.stages.r64.resources": resources})
+    ref = loaded.runs[0].stages[0].artifact
+    work = throughput.training(loaded, ref)
+    assert (work.batch_images, work.settings["accumulate"], plan.at_once(loaded, ref)) == (64, 2, 32)
+    alone = throughput.training(study.load("quick"), study.load("quick").runs[0].stages[0].artifact)
+    assert alone.batch_images == 16 and "accumulate" not in alone.settings
+    assert "what they tell one another is not counted" in plan.render(loaded, Path("nowhere"))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"base.train.ema_halflife_images": None, "base.train.ema_width": 0.1},
+     {"base.stages.r8.resources": {"nodes": 2, "accumulate": 4}}],
+)  # fmt: skip
+def test_every_way_of_training_can_be_calibrated(changes, monkeypatch):
+    loaded, seen = study.load("quick", changes), []
+    work = throughput.training(loaded, loaded.runs[0].stages[0].artifact)
+    monkeypatch.setattr(
+        calibrate, "training_step", lambda *a, **k: seen.append((len(a[4].times), k)) or training_step(*a, **k)
+    )
+    facts = calibrate.measured(work, loaded, 0.0, torch.device("cpu"))
+    assert facts["seconds_per_image"] > 0
+    nodes = changes.get("base.stages.r8.resources", {}).get("nodes", 1)
+    assert seen[0] == (16 // nodes, {"accumulate": work.settings.get("accumulate", 1)})
 
 
 def test_a_processor_says_nothing_of_gpus():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 from test_clips import films
 from test_train import NEVER, without_seconds, without_time
 
@@ -98,6 +99,19 @@ def test_a_study_of_clips_trains_and_resumes(written, tmp_path):
     drawn = _run_lines(loaded.runs[0], True, {s.artifact: lines for s in loaded.runs[0].stages[1:]} | {
         loaded.runs[0].stages[0].artifact: []}, True)  # fmt: skip
     assert {line.resolution for line in drawn} == {8, Clip(4, 8)}
+
+
+def test_grids_of_clips_show_frames(written, tmp_path):
+    torch.set_num_threads(1)
+    loaded = written()
+    pictures, clips = make(loaded, tmp_path / "results")
+    train(pictures, pictures.parent / "final.ckpt", None, NEVER)
+    export(pictures)
+    train(clips, clips.parent / "final.ckpt", None, NEVER, preview_images=24)
+    with Image.open(clips.parent / "progress" / "samples" / "000000000024.png") as grid:
+        assert grid.size == (8 * 8, 5 * 8)  # eight captions; four frames of 8 px, and the picture inside
+        pixels = np.asarray(grid)
+    assert not np.array_equal(pixels[:8], pixels[8:16])
 
 
 def test_a_joint_batch_has_clips_first_and_is_a_function_of_the_image_counter(written, tmp_path):

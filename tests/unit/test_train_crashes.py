@@ -14,6 +14,8 @@ from training_world import NEVER, PATIENCE, begin, copied, make_world, together
 from mdm.manifest import ArtifactError
 from mdm.model.checkpoints import state_hash
 from mdm.train.checkpoint import Autosaves, Snapshot, only_trainer, read_checkpoint, write_checkpoint
+from mdm.train.export import export
+from mdm.train.journal import Journal
 from mdm.train.loop import train
 
 # One stage of 12 steps whose state is written after nearly every step.
@@ -77,6 +79,37 @@ def test_kill_9_at_thirty_moments_changes_nothing(recipe, wanted):
                 out.unlink()
     assert kills == KILLS and finished and torn >= 3
     assert not list(recipe.parent.rglob("*.tmp"))  # what kills left behind is gone
+
+
+def test_a_finished_slice_that_snakemake_deletes_is_not_trained_again(recipe, wanted):
+    """As it does with the output of a job whose end it did not hear of: it was killed, or the job right after."""
+    out, second = recipe.parent / "slice-48.ckpt", recipe.parent / "final.ckpt"
+    for file, before, begins in ((out, None, (0, 48, 48)), (second, out, (48, 96, 96))):
+        for images in begins:
+            file.unlink(missing_ok=True)
+            train(recipe, file, before, NEVER)
+            assert Journal(recipe.parent / "progress").lines()[-2]["begin"] == images
+    assert state_of(second) == wanted[0]
+    saves = list((recipe.parent / "progress").glob("autosave-*"))
+    assert len(saves) == 1 and saves[0].samefile(second)
+    export(recipe)
+    assert not list((recipe.parent / "progress").glob("autosave-*"))
+
+
+def no_links(*_):
+    raise OSError(errno.EPERM, "Operation not permitted")
+
+
+@pytest.mark.parametrize(("links", "left"), [(True, 24), (False, 16)])
+def test_one_save_is_left_of_a_finished_slice(tmp_path, monkeypatch, links, left):
+    saves = Autosaves(tmp_path / "progress", 0)
+    for images in (8, 16, 48):  # the last one is of a slice after this one, which is made anew
+        saves.save(images, {"x": torch.tensor(images)}, {"images": images})
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+    saves.finish(tmp_path / "slice-24.ckpt", {"x": torch.tensor(24)}, {"images": 24})
+    assert saves.newest() == saves.at(left) and len(list((tmp_path / "progress").iterdir())) == 1
+    assert saves.latest(0, 24)[0]["x"] == left
 
 
 def half_written(recipe):

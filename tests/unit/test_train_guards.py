@@ -1,5 +1,6 @@
 """What goes wrong while training is noticed, and the message says what to change."""
 
+import json
 import time
 
 import pytest
@@ -11,12 +12,14 @@ from mdm.config import DiffusionConfig, LevelConfig, ModelConfig, StudyError, Tr
 from mdm.diffusion.schedule import levels
 from mdm.manifest import ArtifactError
 from mdm.model import build
+from mdm.model.checkpoints import state_hash
 from mdm.train.checkpoint import Autosaves
 from mdm.train.example import Example
 from mdm.train.guards import Finite, advising_on_memory
 from mdm.train.machine import machine, trained_on
 from mdm.train.optim import make_optimizers
 from mdm.train.pace import Pace, starving, straggling
+from mdm.train.progress import MACHINE_FACTS, Progress
 from mdm.train.ranks import Ranks, joined
 from mdm.train.state import TrainingState, average_of
 from mdm.train.step import training_step
@@ -43,27 +46,48 @@ def example(number, broken=False):
     return Example(images, noises, torch.tensor([100, 500]), None, None, None)
 
 
-def run(settings, broken, tmp_path):
-    """Four steps, some on a broken picture; the state and what the log averages."""
+def run(settings, broken, tmp_path, restarts=()):
+    """Four steps, some on a broken picture, some after a restart; the state and the line of the log."""
     state, gammas = fresh(settings), levels(DIFFUSION, (16, 8))
-    finite, logged = Finite(settings, (16, 8), Autosaves(tmp_path, 0), state), []
+    finite, progress = Finite(settings, (16, 8), Autosaves(tmp_path, 0), state), log(tmp_path)
     for number in range(4):
+        if number in restarts:
+            saved = {**state.tensors(), **progress.tensors()}
+            state, images, skipped = fresh(settings), state.images, state.skipped
+            state.restore(saved, images, skipped)
+            finite, progress = Finite(settings, (16, 8), Autosaves(tmp_path, 0), state), log(tmp_path)
+            progress.restore(saved, images)
         before = {name: value.clone() for name, value in state.tensors().items()}
         loss, per_level, norm = training_step(state, settings, DIFFUSION, gammas, example(number, number in broken))
-        logged.append(finite.note(state, loss, per_level, norm)[0].item())
+        finite.note(state.images, per_level, norm)
+        progress.add(state.images, 2, loss, per_level)
         if number in broken and settings.skip_nonfinite:
             after = state.tensors()
             assert after.keys() == before.keys() and all(torch.equal(after[name], before[name]) for name in before)
     finite.check(state)
-    return state, logged
+    progress.tick(state.images, 1e-3, 0.0, None)
+    line = json.loads((tmp_path / "history.jsonl").read_text())
+    return state, {key: value for key, value in line.items() if key not in MACHINE_FACTS}
+
+
+def log(folder):
+    return Progress(folder, (16, 8), 8, 8, torch.device("cpu"))
 
 
 def test_a_step_that_is_not_finite_may_be_left_out(tmp_path, capsys):
-    state, logged = run(config(skip_nonfinite=2), {1, 2}, tmp_path)
+    state, line = run(config(skip_nonfinite=2), {1, 2}, tmp_path)
     assert state.skipped == 2 and state.images == 8 and state.story()["skipped"] == 2
     assert all(value.isfinite().all() for value in state.tensors().values())
-    assert logged[1] == logged[2] == logged[0] != logged[3]
+    assert line["loss"] > 0 and all(line["losses"].values())
     assert capsys.readouterr().out.count("warning: the step before image") == 2
+
+
+@pytest.mark.parametrize("broken", [{0}, {0, 1}, {2}, {1, 3}])
+def test_a_restart_beside_steps_that_are_left_out_changes_nothing(tmp_path, broken):
+    whole, wanted = run(config(skip_nonfinite=2), broken, tmp_path / "whole")
+    found, line = run(config(skip_nonfinite=2), broken, tmp_path / "restarted", restarts=(1, 2, 3))
+    assert line == wanted and found.story() == whole.story()
+    assert state_hash(found.tensors()) == state_hash(whole.tensors())
 
 
 def test_more_of_them_than_allowed_end_training(tmp_path):
