@@ -1,26 +1,34 @@
 """From an encoded picture to uint8 [H, W, 3]: the fastest decoder at hand, and the same pixels whichever it is.
 
-JPEGs go to OpenCV's libjpeg-turbo, which hands over RGB rows without Pillow's detour over four bytes per pixel;
-both give equal pixels (tested). Everything else goes to Pillow.
+JPEGs go to simplejpeg, which hands its bytes to libjpeg-turbo as they are and refuses damaged ones; its pixels equal
+Pillow's (tested). Everything else goes to Pillow.
 """
 
 from __future__ import annotations
 
 import io
+import struct
 import threading
-from functools import cache
+from functools import cache, lru_cache
 from types import ModuleType
 from typing import Literal
 
 import numpy as np
+from simplejpeg import decode_jpeg
 
 from mdm.data.failures import Failure
 from mdm.data.preprocess import DAMAGED
 from mdm.manifest import ArtifactError
 
 Policy = Literal["exact", "dct"]
-JPEG_START, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
-DCT_STEPS = (8, 4, 2)
+JPEG_START = b"\xff\xd8\xff"
+BEFORE_SIZE = frozenset((0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)))  # tables, remarks and what programs add
+SEGMENT = struct.Struct(">xBHxHHB")  # its kind and length, and of the one that states the size height, width, colours
+SIZES = frozenset((0xC0, 0xC1, 0xC2))  # baseline, extended and progressive
+# Where the size ends in a JPEG as libjpeg writes it for every program that adds nothing of its own.
+SIZE_END = 177
+LARGEST_JPEG = 2**27  # pixels; beyond them Pillow decides, which refuses what would fill the memory
+DCT_STEPS, DCT_BLOCK = (8, 4, 2), 8
 LARGEST_SUM = 16  # 16 x 16 x 255 fits into 16 bits
 _THREAD = threading.local()
 
@@ -37,27 +45,45 @@ class BadPicture(ArtifactError):
 def _opencv() -> ModuleType:
     import cv2
 
-    cv2.setNumThreads(1)  # pictures are decoded side by side; threads inside one would only wait for each other
+    cv2.setNumThreads(1)  # pictures are averaged side by side; threads inside one would only wait for each other
     return cv2
 
 
-@cache
-def _flags(step: int) -> int:
-    cv2 = _opencv()
-    # The flags of reduced grey stand for the size alone when colour is asked for as well.
-    size = {1: 0, 2: cv2.IMREAD_REDUCED_GRAYSCALE_2, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
-            8: cv2.IMREAD_REDUCED_GRAYSCALE_8}[step]  # fmt: skip
-    return size | cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+def decode(data: bytes | memoryview, step: int = 1, out: np.ndarray | None = None) -> np.ndarray:
+    """RGB pixels; a JPEG decoded at 1/step of its size (1, 2, 4, 8), anything else at its full size.
+
+    A JPEG that has the shape of `out` is decoded into it, and `out` returned.
+    """
+    size = _jpeg_size(bytes(data[:SIZE_END]))
+    if size is None:
+        return _decode_any(data)
+    height, width = size if step == 1 else (-(-size[0] // step), -(-size[1] // step))
+    room = out if out is not None and out.shape == (height, width, 3) else None
+    try:
+        # The decoder takes the smallest scale that gives so many pixels, and the full one for none.
+        found = decode_jpeg(data, min_height=0 if step == 1 else height, min_width=0 if step == 1 else width, buffer=room)
+    except ValueError as error:
+        # Also where a part is missing or overwritten: Pillow and OpenCV make something up in its place.
+        raise BadPicture(f"it is damaged ({error})", Failure.BROKEN_PICTURE) from None
+    return found if room is None else room
 
 
-def decode(data: bytes | memoryview, step: int = 1) -> np.ndarray:
-    """RGB pixels; a JPEG decoded at 1/step of its size (1, 2, 4, 8), anything else at its full size."""
-    # OpenCV fills the missing part of a truncated JPEG with grey and says nothing; Pillow refuses it.
-    if data[:3] == JPEG_START and data[-2:] == JPEG_END:
-        found = _opencv().imdecode(np.frombuffer(data, np.uint8), _flags(step))
-        if found is not None:
-            return found
-    return _decode_any(data)  # which also says what is wrong with a damaged JPEG
+@lru_cache(maxsize=256)  # the pictures of a set begin alike: tables and size
+def _jpeg_size(start: bytes) -> tuple[int, int] | None:
+    """Height and width that the beginning of a JPEG states; None for what is left to Pillow.
+
+    That is other kinds of files, four colours (decoders differ in how they make them three), a size that would fill
+    the memory, and a beginning so long that it does not state the size yet.
+    """
+    place = 2
+    while start.startswith(JPEG_START) and len(start) >= place + SEGMENT.size and start[place] == JPEG_START[0]:
+        marker, length, height, width, colours = SEGMENT.unpack_from(start, place)
+        if marker in SIZES:
+            return (height, width) if colours in (1, 3) and height * width <= LARGEST_JPEG else None
+        if marker not in BEFORE_SIZE:
+            break
+        place += 2 + length
+    return None
 
 
 def _decode_any(data: bytes | memoryview) -> np.ndarray:
@@ -73,27 +99,34 @@ def _decode_any(data: bytes | memoryview) -> np.ndarray:
 
 
 def decode_square(
-    data: bytes | memoryview, stored: int, resolution: int, policy: Policy = "exact", shift: float | None = None
+    data: bytes | memoryview,
+    stored: int,
+    resolution: int,
+    policy: Policy = "exact",
+    shift: float | None = None,
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """A stored picture averaged down to [resolution, resolution, 3]; `stored` is the length of its shorter side.
 
     exact: every pixel, then exact means. dct: JPEGs are decoded at the smallest of 1/2, 1/4 and 1/8 that divides the
     way; their means are then of the frequencies kept, and no longer exact. Without `shift` it must be square;
-    with it a square is cut, 0 at the one end of the longer side and 1 at the other.
+    with it a square is cut, 0 at the one end of the longer side and 1 at the other. Where that saves a copy the
+    pixels are written into `out` [resolution, resolution, 3], and it is returned.
     """
-    step = _dct_step(stored, resolution, policy)
-    pixels = decode(data, step)
-    height, width = pixels.shape[:2]
-    if min(height, width) not in (stored, stored // step) or (height != width and shift is None):
+    step = 1 if policy == "exact" else _dct_step(stored, resolution)
+    side = stored // step
+    pixels = decode(data, step, out if side == resolution else _scratch((side, side, 3)))
+    height, width, _ = pixels.shape
+    if min(height, width) not in (stored, side) or (height != width and shift is None):
         raise _wrong_size(pixels, f"{stored} x {stored}")
-    return shrink(pixels if shift is None else _square(pixels, shift), resolution)
+    return shrink(pixels if shift is None else _square(pixels, shift), resolution, out)
 
 
 def decode_clip(
     data: bytes | memoryview, stored: int, frames: int, resolution: int, policy: Policy = "exact"
 ) -> np.ndarray:
     """A stored strip of frames as [frames, resolution, resolution, 3], each frame averaged down."""
-    step = _dct_step(stored, resolution, policy)
+    step = 1 if policy == "exact" else _dct_step(stored, resolution)
     pixels = decode(data, step)
     side = pixels.shape[1]
     if side not in (stored, stored // step) or pixels.shape[0] != frames * side:
@@ -103,8 +136,8 @@ def decode_clip(
     return np.stack([shrink(frame, resolution) for frame in pixels.reshape(frames, side, side, 3)])
 
 
-def _dct_step(stored: int, resolution: int, policy: Policy) -> int:
-    if policy == "exact":
+def _dct_step(stored: int, resolution: int) -> int:
+    if stored < DCT_BLOCK:
         return 1
     return next((step for step in DCT_STEPS if stored % (step * resolution) == 0), 1)
 
@@ -121,8 +154,11 @@ def _square(pixels: np.ndarray, shift: float) -> np.ndarray:
     return pixels[min(top, height - side) :, min(left, width - side) :][:side, :side]
 
 
-def shrink(pixels: np.ndarray, resolution: int) -> np.ndarray:
-    """Average uint8 [H, H, C] down to [resolution, resolution, C]; exact means where the ratio is whole."""
+def shrink(pixels: np.ndarray, resolution: int, out: np.ndarray | None = None) -> np.ndarray:
+    """Average uint8 [H, H, C] down to [resolution, resolution, C]; exact means where the ratio is whole.
+
+    The means may be written into `out` of that shape, which is then returned.
+    """
     stored = pixels.shape[0]
     if resolution == stored:
         return pixels
@@ -135,43 +171,61 @@ def shrink(pixels: np.ndarray, resolution: int) -> np.ndarray:
         from PIL import Image
 
         return np.asarray(Image.fromarray(pixels).resize((resolution, resolution), Image.Resampling.BOX))
-    return _means(pixels, stored // resolution)
+    return _means(pixels, stored // resolution, out)
 
 
-def _means(pixels: np.ndarray, step: int) -> np.ndarray:
+def _means(pixels: np.ndarray, step: int, out: np.ndarray | None = None) -> np.ndarray:
     """Means of step x step blocks, rounded to the nearest, halves to even."""
     cv2, size = _opencv(), (pixels.shape[1] // step, pixels.shape[0] // step)
     if step & (step - 1) == 0:
-        # OpenCV's own rounding is exact from 4 x 4 on, but adding by halves takes half its time.
-        return _sums(pixels, step) if step <= LARGEST_SUM else cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+        # OpenCV's own rounding is exact from 4 x 4 on, but sums of rows and columns take less than half its time.
+        if step <= LARGEST_SUM:
+            return _means_by_sums(pixels, step, out)
+        return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
     area = np.float32(step * step)
     near = cv2.resize(pixels.astype(np.float32), size, interpolation=cv2.INTER_AREA)
     return np.rint(np.rint(near * area) / area).astype(np.uint8)  # sums are whole numbers: rounding makes them exact
 
 
-def _sums(pixels: np.ndarray, step: int) -> np.ndarray:
-    """The same for a power of two: neighbouring rows are added, then columns, and every step-th sum is divided."""
-    cv2, (height, width, channels) = _opencv(), pixels.shape
-    halved, spare, kept = _room(pixels.shape, step)
-    sums = pixels
-    for room in halved:
-        sums = np.add(sums[0::2], sums[1::2], out=room, dtype=np.uint16)
-    distance = channels
-    while distance < channels * step:
-        # Each row is added to itself, shifted; what runs over its end is in no sum that is kept.
-        flat = sums.reshape(-1)
-        np.add(flat[:-distance], flat[distance:], out=spare.reshape(-1)[:-distance])
-        sums, spare, distance = spare, sums, 2 * distance
+def _means_by_sums(pixels: np.ndarray, step: int, out: np.ndarray | None) -> np.ndarray:
+    """The same for a power of two: the rows of a block are added, then its columns, and every step-th sum divided."""
+    cv2, (height, width, _) = _opencv(), pixels.shape
+    rows, columns, sums, kept = _room(pixels.shape, step)
+    np.add(pixels[0::step], pixels[1::step], out=rows, dtype=np.uint16)
+    for row in range(2, step):
+        np.add(rows, pixels[row::step], out=rows)
+    for left, right, both in columns:
+        np.add(left, right, out=both)
     cv2.resize(sums, (width // step, height // step), dst=kept, interpolation=cv2.INTER_NEAREST)
-    return cv2.convertScaleAbs(kept, alpha=1 / step**2)
+    means = np.empty(kept.shape, np.uint8) if out is None else out
+    cv2.convertScaleAbs(kept, dst=means, alpha=1 / step**2)
+    return means
 
 
-def _room(shape: tuple[int, ...], step: int) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
-    """Memory of this thread for the sums of one picture, always the same: it stays in the processor's cache."""
+Additions = list[tuple[np.ndarray, np.ndarray, np.ndarray]]
+
+
+# Both kinds of memory belong to one thread and are always the same, so that they stay in the processor's cache.
+def _room(shape: tuple[int, ...], step: int) -> tuple[np.ndarray, Additions, np.ndarray, np.ndarray]:
+    """For sums of rows, the additions that make them sums of columns too, where those are, and for those kept."""
     found = _THREAD.__dict__.get((shape, step))
     if found is None:
         height, width, channels = shape
-        halved = [np.empty((height >> k, width, channels), np.uint16) for k in range(1, step.bit_length())]
+        rows = sums = np.empty((height // step, width, channels), np.uint16)
+        spare, additions, distance = np.empty_like(rows), [], channels
+        while distance < channels * step:
+            # All rows are added to themselves, shifted; what runs over the end of a row is in no sum that is kept.
+            flat, out = sums.reshape(-1), spare.reshape(-1)
+            additions.append((flat[:-distance], flat[distance:], out[:-distance]))
+            sums, spare, distance = spare, sums, 2 * distance
         kept = np.empty((height // step, width // step, channels), np.uint16)
-        found = _THREAD.__dict__[(shape, step)] = (halved, np.empty_like(halved[-1]), kept)
+        found = _THREAD.__dict__[(shape, step)] = (rows, additions, sums, kept)
+    return found
+
+
+def _scratch(shape: tuple[int, ...]) -> np.ndarray:
+    """For a picture that is not needed once it is averaged."""
+    found = _THREAD.__dict__.get(shape)
+    if found is None:
+        found = _THREAD.__dict__[shape] = np.empty(shape, np.uint8)
     return found

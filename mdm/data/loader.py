@@ -164,20 +164,20 @@ class Loader:
     def take(self, numbers: Sequence[int] | np.ndarray, shifts: np.ndarray) -> Batch:
         """The samples with these numbers, in this order; a substitute where one cannot be used."""
         images = self._buffer(len(numbers))
-        ids, captions = np.array(numbers, dtype=np.int64), [""] * len(numbers)
-        pixels = images.numpy()
+        ids, places = np.asarray(numbers).tolist(), shifts.tolist()  # Python's own numbers are faster one by one
+        captions, pixels = [""] * len(ids), images.numpy()
 
         def fill(first: int) -> None:
             for slot in range(first, len(ids), self._workers):
-                ids[slot], pixels[slot], captions[slot] = self._usable(int(ids[slot]), float(shifts[slot]))
+                ids[slot], captions[slot] = self._usable(ids[slot], places[slot], pixels[slot])
 
         if self._decoders is None:
             fill(0)
         else:
             list(self._decoders.map(fill, range(self._workers)))
         text, mask = self._embeddings.lookup(captions) if self._embeddings is not None else (None, None)
-        classes = torch.tensor([self._class(number) for number in ids.tolist()]) if self._class_label else None
-        return Batch(torch.from_numpy(ids), images.movedim(-1, -3), text, mask, classes, tuple(captions))
+        classes = torch.tensor([self._class(number) for number in ids]) if self._class_label else None
+        return Batch(torch.tensor(ids), images.movedim(-1, -3), text, mask, classes, tuple(captions))
 
     def _buffer(self, count: int) -> torch.Tensor:
         """Memory for decoded pictures, uint8 [count, H, W, 3], or clips."""
@@ -186,13 +186,13 @@ class Loader:
             return torch.empty(shape, dtype=torch.uint8, pin_memory=True)
         return torch.from_numpy(np.empty(shape, dtype=np.uint8))  # NumPy asks for large pages: fewer faults
 
-    def _usable(self, wanted: int, shift: float) -> tuple[int, np.ndarray, str]:
-        """The sample, or the first usable one after it in its shard: its number, pixels [H, W, 3] and caption."""
+    def _usable(self, wanted: int, shift: float, room: np.ndarray) -> tuple[int, str]:
+        """Fill `room` with the sample, or the first usable one after it in its shard; its number and caption."""
         number, others = wanted, None
         while number is not None:
             if number not in self.skipped:
                 try:
-                    return number, *self._sample(number, shift)
+                    return number, self._sample(number, shift, room)
                 except BadPicture as error:
                     self._skip(number, error)
             others = others or iter(self.pictures.others(wanted))
@@ -208,14 +208,13 @@ class Loader:
             if self._skipped_log is not None:
                 self._skipped_log.add(number, self.pictures.key(number), error.reason, str(error))
 
-    def _sample(self, number: int, shift: float) -> tuple[np.ndarray, str]:
-        if number in self._captions:  # written last, so the pixels are there
-            return self._kept[number], self._captions[number]
-        pixels, caption = self.pictures.sample(number, self._resolution, self._policy, shift)
-        if self._kept is not None:
-            self._kept[number] = pixels
-            self._captions[number] = caption
-        return pixels, caption
+    def _sample(self, number: int, shift: float, room: np.ndarray) -> str:
+        if self._kept is None:
+            return self.pictures.sample(number, room, self._policy, shift)
+        if number not in self._captions:  # written last, so that where one is its pixels are
+            self._captions[number] = self.pictures.sample(number, self._kept[number], self._policy, shift)
+        room[...] = self._kept[number]
+        return self._captions[number]
 
     def _class(self, number: int) -> int:
         if number in self._classes:

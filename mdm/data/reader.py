@@ -6,7 +6,6 @@ import json
 import os
 import threading
 from bisect import bisect_right
-from collections import OrderedDict
 from collections.abc import Iterable
 from itertools import accumulate
 from pathlib import Path
@@ -100,7 +99,7 @@ class Pictures:
         #: samples of each shard, in the order of their numbers
         self.shard_samples: list[int] = [shard["samples"] for shard in self.manifest["shards"]]
         self._ends = list(accumulate(self.shard_samples))
-        self._open: OrderedDict[int, _Shard] = OrderedDict()
+        self._open: dict[int, _Shard] = {}
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -127,13 +126,17 @@ class Pictures:
         data = next((files[name] for name in PICTURES if name in files), b"")
         return self._decoded(number, data, resolution or self.resolution, policy, 0.5)
 
-    def sample(
-        self, number: int, resolution: int, policy: Policy = "exact", shift: float = 0.5
-    ) -> tuple[np.ndarray, str]:
-        """A picture or clip and its caption, from one read; of a picture stored whole, the square at `shift` (0..1)."""
+    def sample(self, number: int, room: np.ndarray, policy: Policy = "exact", shift: float = 0.5) -> str:
+        """Fill `room` (see `shape`) with a picture or clip; its caption, from the same read.
+
+        Of a picture stored whole it is the square at `shift` (0..1). An unusable one may leave anything in `room`.
+        """
         shard, row = self._place(number)
         data, caption = shard.sample(row)
-        return self._decoded(number, data, resolution, policy, shift), caption
+        found = self._decoded(number, data, room.shape[-2], policy, shift, room)
+        if found is not room:
+            room[...] = found
+        return caption
 
     def shape(self, resolution: int) -> tuple[int, ...]:
         """Of one sample, channels last."""
@@ -141,12 +144,18 @@ class Pictures:
         return (*frames, resolution, resolution, 3)
 
     def _decoded(
-        self, number: int, data: bytes | memoryview, resolution: int, policy: Policy, shift: float
+        self,
+        number: int,
+        data: bytes | memoryview,
+        resolution: int,
+        policy: Policy,
+        shift: float,
+        room: np.ndarray | None = None,
     ) -> np.ndarray:
         try:
             if self.frames:
                 return decode_clip(data, self.resolution, self.frames, resolution, policy)
-            return decode_square(data, self.resolution, resolution, policy, shift if self.whole else None)
+            return decode_square(data, self.resolution, resolution, policy, shift if self.whole else None, room)
         except BadPicture as error:
             where = f"{self.folder}: picture {self.key(number)}"
             raise BadPicture(f"{where}: {error}; make the data set again", error.reason) from None
@@ -163,13 +172,14 @@ class Pictures:
             self._shard(shard).expect()
 
     def _shard_of(self, number: int) -> int:
-        if not 0 <= number < len(self):
+        if not 0 <= number < self._ends[-1]:
             raise IndexError(f"{self.folder} has samples 0 to {len(self) - 1}, not {number}")
         return bisect_right(self._ends, number)
 
     def _place(self, number: int) -> tuple[_Shard, int]:
         shard = self._shard_of(number)
-        return self._shard(shard), number - self._ends[shard] + self.shard_samples[shard]
+        # No lock where it is open already, which is nearly always; so those opened first are closed first.
+        return self._open.get(shard) or self._shard(shard), number - self._ends[shard] + self.shard_samples[shard]
 
     def _read(self, number: int, extensions: Iterable[str]) -> dict[str, bytes]:
         shard, row = self._place(number)
@@ -178,11 +188,10 @@ class Pictures:
     def _shard(self, number: int) -> _Shard:
         with self._lock:
             if number in self._open:
-                self._open.move_to_end(number)
                 return self._open[number]
             found = self._open[number] = self._opened(number)
             while len(self._open) > OPEN_SHARDS or (len(self._open) > 1 and self._open_samples() > OPEN_SAMPLES):
-                self._open.popitem(last=False)
+                self._open.pop(next(iter(self._open)))
             return found
 
     def _open_samples(self) -> int:
