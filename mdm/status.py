@@ -12,7 +12,7 @@ from typing import Any
 
 from mdm.manifest import ArtifactError, read_json
 from mdm.study import Study
-from mdm.train.journal import FINISHED, LOCK, Journal, holds, machine
+from mdm.train.journal import FINISHED, LOCK, Journal, holds, last_error, machine
 from mdm.units import clock, duration, percent
 
 SILENT_SECONDS = 600  # another machine that told nothing for so long is taken for dead; compiling takes minutes
@@ -60,7 +60,8 @@ class Stage:
         self._ends, self._runs = slice_ends, runs
         self._told = told(self._folder)
         self._journal = Journal(self._folder / "progress")
-        self._note = (self._journal.lines() or [{}])[-1]
+        lines = self._journal.lines()
+        self._note = last_error(lines) or (lines or [{}])[-1]
 
     def status(self) -> StageStatus:
         state, note = self._state()

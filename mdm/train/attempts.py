@@ -13,10 +13,16 @@ from torch.distributed import DistError
 
 from mdm.manifest import ArtifactError
 from mdm.train import slurm
-from mdm.train.journal import FINISHED, Journal
+from mdm.train.journal import FINISHED, Journal, last_error
 
 # A broken GPU or a lost connection: another try, likely on another machine, may end well. Other errors come again.
 OF_THE_MACHINE = (torch.AcceleratorError, DistError)
+LOST_PEER = "/gloo/"  # between hosts a lost connection is a plain RuntimeError; its text names gloo's file
+
+
+def of_the_machine(error: Exception) -> bool:
+    """Whether another attempt may end better: it was a machine that failed, or another process."""
+    return isinstance(error, OF_THE_MACHINE) or (isinstance(error, RuntimeError) and LOST_PEER in str(error))
 
 
 class Attempts:
@@ -48,11 +54,11 @@ class Attempts:
     @contextmanager
     def errors(self, attempt: int) -> Iterator[None]:
         """Record an error; an error of our own is not tried again by Snakemake's next attempt (2, 3, ...)."""
-        last = self.lines()[-1:]
-        if attempt > 1 and last and last[0].get("comes_again"):
-            raise ArtifactError(f"not tried again, the attempt before ended with an error: {last[0]['error']}")
+        before = last_error(self.lines())
+        if attempt > 1 and before and before["comes_again"]:
+            raise ArtifactError(f"not tried again, the attempt before ended with an error: {before['error']}")
         try:
             yield
         except Exception as error:
-            self._journal.error(error, comes_again=not isinstance(error, OF_THE_MACHINE))
+            self._journal.error(error, comes_again=not of_the_machine(error))
             raise

@@ -7,6 +7,7 @@ import json
 import os
 import socket
 from datetime import UTC, datetime
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,12 @@ class Journal:
             torn = stream.read() not in (b"", b"\n")
             # One write of a short line: a kill does not tear it, nor does another process.
             stream.write((b"\n" if torn else b"") + text.encode())
+
+
+def last_error(lines: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The error that a training ended with; of several processes the one whose own error it was, not its peers'."""
+    errors = list(takewhile(lambda line: "error" in line, reversed(lines)))
+    return next((line for line in errors if line["comes_again"]), errors[0] if errors else None)
 
 
 def _whole(text: str) -> dict[str, Any] | None:

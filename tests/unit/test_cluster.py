@@ -84,6 +84,19 @@ def test_an_error_of_the_machine_is_tried_again(tmp_path, error):
         pass
 
 
+LOST = RuntimeError("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer")
+
+
+def test_a_lost_process_is_no_error_of_ours_and_the_first_cause_counts(tmp_path):
+    fail(tmp_path, LOST)
+    with Attempts(tmp_path).errors(attempt=2):
+        pass
+    fail(tmp_path, RuntimeError("a bug of one process"))
+    fail(tmp_path, LOST)  # of its peer
+    with pytest.raises(ArtifactError, match="a bug of one process"), Attempts(tmp_path).errors(attempt=2):
+        raise AssertionError("this must not run")
+
+
 def test_part_of_a_line_counts_as_none(tmp_path):
     journal = Attempts(tmp_path)
     journal.begin(0, 64)

@@ -215,6 +215,17 @@ def test_two_processes_are_killed_and_one_goes_on(recipe, alone):
     assert difference(trained(recipe), alone) < TOLERANCE
 
 
+def test_one_of_two_processes_is_killed_and_the_next_attempt_goes_on(recipe, alone):
+    processes = begin_training(recipe, 2, 0)
+    wait_for(processes, lambda: saves(recipe))
+    processes[1].kill()
+    for process in processes:
+        process.join(PATIENCE)
+    assert processes[0].exitcode == 1 and saves(recipe)  # it does not wait for the one that is gone
+    assert together(2, train, recipe, recipe.parent / "final.ckpt", None, NEVER, attempt=2) == [0, 0]
+    assert difference(read_checkpoint(recipe.parent / "final.ckpt")[0], alone) < TOLERANCE
+
+
 def test_all_stop_after_the_same_step_when_one_is_asked_to(recipe, alone):
     processes = begin_training(recipe, 2, NEVER)
     log = recipe.parent / "out.0.log"
