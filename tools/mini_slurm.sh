@@ -70,7 +70,7 @@ cmd_install() {
 accounting() { # the lines of slurm.conf that say where jobs are remembered
     [ "$DBD" = 1 ] || { echo "AccountingStorageType=accounting_storage/none"; return; }
     printf '%s\n' "AccountingStorageType=accounting_storage/slurmdbd" "AccountingStorageHost=$HOST" \
-        "AccountingStoragePort=$((PORT + 90))" "AccountingStorageTRES=gres/gpu"
+        "AccountingStoragePort=$((PORT + NODES + 1))" "AccountingStorageTRES=gres/gpu"
 }
 
 write_conf() {
@@ -156,7 +156,7 @@ start_dbd() {
     mariadb-install-db --no-defaults --user="$(id -un)" --datadir="$DIR/mysql" \
         --auth-root-authentication-method=normal --skip-test-db >"$DIR/log/mariadb-install.log" 2>&1
     mariadbd --no-defaults --user="$(id -un)" --datadir="$DIR/mysql" --socket="$DIR/run/mysql.sock" \
-        --pid-file="$DIR/run/mariadbd.pid" --bind-address=127.0.0.1 --port=$((PORT + 91)) \
+        --pid-file="$DIR/run/mariadbd.pid" --bind-address=127.0.0.1 --port=$((PORT + NODES + 2)) \
         --innodb-buffer-pool-size=64M --innodb-lock-wait-timeout=900 >"$DIR/log/mariadbd.log" 2>&1 </dev/null &
     await "${sql[@]}" -e "select 1"
     "${sql[@]}" -e "create database slurm_acct_db; create user slurm identified by 'mini'; grant all on slurm_acct_db.* to slurm;
@@ -165,13 +165,13 @@ start_dbd() {
 AuthType=auth/none
 DbdHost=$HOST
 DbdAddr=127.0.0.1
-DbdPort=$((PORT + 90))
+DbdPort=$((PORT + NODES + 1))
 SlurmUser=$(id -un)
 PidFile=$DIR/run/slurmdbd.pid
 LogFile=$DIR/log/slurmdbd.log
 StorageType=accounting_storage/mysql
 StorageHost=127.0.0.1
-StoragePort=$((PORT + 91))
+StoragePort=$((PORT + NODES + 2))
 StorageUser=slurm
 StoragePass=mini
 StorageLoc=slurm_acct_db
@@ -211,8 +211,9 @@ cmd_stop() {
         timeout 10 scancel -u "$(id -un)" >/dev/null 2>&1 || true
         for _ in $(seq 80); do [ -z "$(timeout 5 squeue -h -t R,CG 2>/dev/null)" ] && break; sleep 0.1; done
     fi
-    local f
-    for f in "$DIR"/run/slurmd.*.pid; do [ -e "$f" ] && stop_one "$f" slurmd; done
+    local f pids=()
+    for f in "$DIR"/run/slurmd.*.pid; do stop_one "$f" slurmd & pids+=($!); done
+    wait "${pids[@]}"
     stop_one "$DIR/run/slurmctld.pid" slurmctld
     stop_one "$DIR/run/slurmdbd.pid" slurmdbd
     stop_one "$DIR/run/mariadbd.pid" mariadbd

@@ -85,7 +85,9 @@ def _train(
     previews = open_previews(recipe_path, recipe, resolutions, preview_images * ranks.first, gammas, loggers)
     belongs_to = identity(recipe_path, recipe)
     state.machines = trained_on(state.machines, state.images, machine(ranks))
+    ranks.wait()  # a process that failed on its way here ends us before training has begun
     attempts.begin(state.images, end, ranks.world)
+    ranks.wait()  # and an error from here on is written after that line
 
     state.model.train()
     while state.images < end:
