@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# mini_slurm.sh - a throw-away SLURM cluster on one machine (no systemd, no munge,
-# no database, no cgroups), for end-to-end tests of `snakemake --profile slurm`.
+# mini_slurm.sh - a throw-away SLURM cluster on one machine (no systemd, no munge, no cgroups, no database
+# unless asked for), for end-to-end tests of `snakemake --profile slurm`.
 #
 #   mini_slurm.sh install          apt packages (root; Debian/Ubuntu)
 #   mini_slurm.sh start            bring the cluster up, wait until all nodes are idle
@@ -20,6 +20,7 @@
 #   MINI_SLURM_PORT   first TCP port, loopback only         (default 17000)
 #   MINI_SLURM_WAIT   seconds to wait for readiness         (default 40)
 #   MINI_SLURM_SILENT seconds without a word from a node until it counts as down (default 60)
+#   MINI_SLURM_DBD    1: with MariaDB and slurmdbd, so that sacct works (default 0)
 set -euo pipefail
 DIR=${MINI_SLURM_DIR:-$PWD/.mini_slurm}
 NODES=${MINI_SLURM_NODES:-2}
@@ -29,6 +30,7 @@ MEM=${MINI_SLURM_MEM:-64000}
 PORT=${MINI_SLURM_PORT:-17000}
 WAIT=${MINI_SLURM_WAIT:-40}
 SILENT=${MINI_SLURM_SILENT:-60}
+DBD=${MINI_SLURM_DBD:-0}
 export MINI_SLURM_DIR=$DIR # jobs inherit it: the sign by which stop and crash know the processes of this cluster
 HOST=$(hostname -s)
 export SLURM_CONF="$DIR/slurm.conf"
@@ -53,11 +55,22 @@ stop_one() { # stop_one PIDFILE NAME: TERM, wait 10 s at most, KILL
 
 cmd_install() {
     local pk="slurmctld slurmd slurm-client"
-    command -v slurmctld >/dev/null && command -v slurmd >/dev/null && command -v sbatch >/dev/null && { say "already installed"; return; }
+    local program missing=""
+    [ "$DBD" = 1 ] && pk="$pk slurmdbd mariadb-server"
+    for program in slurmctld slurmd sbatch $([ "$DBD" = 1 ] && echo slurmdbd mariadbd); do
+        command -v "$program" >/dev/null || missing=$program
+    done
+    [ -n "$missing" ] || { say "already installed"; return; }
     apt-get update -qq
     # policy-rc.d 101: the packages must not start daemons of their own
     [ -e /usr/sbin/policy-rc.d ] || { printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d; chmod +x /usr/sbin/policy-rc.d; }
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $pk >/dev/null
+}
+
+accounting() { # the lines of slurm.conf that say where jobs are remembered
+    [ "$DBD" = 1 ] || { echo "AccountingStorageType=accounting_storage/none"; return; }
+    printf '%s\n' "AccountingStorageType=accounting_storage/slurmdbd" "AccountingStorageHost=$HOST" \
+        "AccountingStoragePort=$((PORT + NODES + 1))" "AccountingStorageTRES=gres/gpu"
 }
 
 write_conf() {
@@ -83,7 +96,7 @@ ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=0
-AccountingStorageType=accounting_storage/none
+$(accounting)
 JobCompType=jobcomp/filetxt
 JobCompLoc=$DIR/log/jobcomp.txt
 MpiDefault=none
@@ -132,12 +145,50 @@ PartitionName=urgent Nodes=n[1-$NODES] MaxTime=24:00:00 DefMemPerCPU=100 Priorit
 CONF
 }
 
+await() { # await COMMAND...: until it succeeds, 15 s at most
+    for _ in $(seq 150); do "$@" >/dev/null 2>&1 && return; sleep 0.1; done
+    say "waited in vain for: $*"; return 1
+}
+
+start_dbd() {
+    local sql=(mariadb --no-defaults -uroot -S "$DIR/run/mysql.sock")
+    rm -rf "$DIR/mysql"
+    mariadb-install-db --no-defaults --user="$(id -un)" --datadir="$DIR/mysql" \
+        --auth-root-authentication-method=normal --skip-test-db >"$DIR/log/mariadb-install.log" 2>&1
+    mariadbd --no-defaults --user="$(id -un)" --datadir="$DIR/mysql" --socket="$DIR/run/mysql.sock" \
+        --pid-file="$DIR/run/mariadbd.pid" --bind-address=127.0.0.1 --port=$((PORT + NODES + 2)) \
+        --innodb-buffer-pool-size=64M --innodb-lock-wait-timeout=900 >"$DIR/log/mariadbd.log" 2>&1 </dev/null &
+    await "${sql[@]}" -e "select 1"
+    "${sql[@]}" -e "create database slurm_acct_db; create user slurm identified by 'mini'; grant all on slurm_acct_db.* to slurm;
+        create user slurm@localhost identified by 'mini'; grant all on slurm_acct_db.* to slurm@localhost"
+    cat >"$DIR/slurmdbd.conf" <<CONF
+AuthType=auth/none
+DbdHost=$HOST
+DbdAddr=127.0.0.1
+DbdPort=$((PORT + NODES + 1))
+SlurmUser=$(id -un)
+PidFile=$DIR/run/slurmdbd.pid
+LogFile=$DIR/log/slurmdbd.log
+StorageType=accounting_storage/mysql
+StorageHost=127.0.0.1
+StoragePort=$((PORT + NODES + 2))
+StorageUser=slurm
+StoragePass=mini
+StorageLoc=slurm_acct_db
+CONF
+    chmod 600 "$DIR/slurmdbd.conf"
+    slurmdbd >"$DIR/log/slurmdbd.out" 2>&1 </dev/null
+    await sacctmgr -n show cluster
+    sacctmgr -i add cluster mini >/dev/null
+}
+
 cmd_start() {
     local t0; t0=$(date +%s%N)
     if alive "$DIR/run/slurmctld.pid" slurmctld; then say "already running in $DIR"; return; fi
     rm -rf "$DIR/ctld" "$DIR"/spool.* "$DIR/gpu"
     write_conf
     trap 'say "start failed; logs in $DIR/log"; tail -n 5 "$DIR"/log/slurm*.log >&2 || true; cmd_stop' ERR
+    [ "$DBD" = 1 ] && start_dbd
     slurmctld -c >"$DIR/log/slurmctld.out" 2>&1 </dev/null
     for i in $(seq "$NODES"); do slurmd -N "n$i" >"$DIR/log/slurmd.n$i.out" 2>&1 </dev/null; done
     local idle=0
@@ -160,9 +211,12 @@ cmd_stop() {
         timeout 10 scancel -u "$(id -un)" >/dev/null 2>&1 || true
         for _ in $(seq 80); do [ -z "$(timeout 5 squeue -h -t R,CG 2>/dev/null)" ] && break; sleep 0.1; done
     fi
-    local f
-    for f in "$DIR"/run/slurmd.*.pid; do [ -e "$f" ] && stop_one "$f" slurmd; done
+    local f pids=()
+    for f in "$DIR"/run/slurmd.*.pid; do stop_one "$f" slurmd & pids+=($!); done
+    wait "${pids[@]}"
     stop_one "$DIR/run/slurmctld.pid" slurmctld
+    stop_one "$DIR/run/slurmdbd.pid" slurmdbd
+    stop_one "$DIR/run/mariadbd.pid" mariadbd
     # job processes that outlived their step (proctrack/linuxproc loses orphans)
     local pid
     for pid in $(job_processes "SLURM_JOB_ID="); do
@@ -202,5 +256,5 @@ case "${1:-}" in
     status) sinfo -N -o '%N %T %c %m %G'; squeue ;;
     env) echo "export SLURM_CONF='$SLURM_CONF' PATH='$DIR/bin':\"\$PATH\"" ;;
     run) shift; cmd_start; trap cmd_stop EXIT; PATH="$DIR/bin:$PATH" "$@" ;;
-    *) sed -n '2,23p' "$0"; exit 2 ;;
+    *) sed -n '2,24p' "$0"; exit 2 ;;
 esac

@@ -61,7 +61,9 @@ def decode(data: bytes | memoryview, step: int = 1, out: np.ndarray | None = Non
     room = out if out is not None and out.shape == (height, width, 3) else None
     try:
         # The decoder takes the smallest scale that gives so many pixels, and the full one for none.
-        found = decode_jpeg(data, min_height=0 if step == 1 else height, min_width=0 if step == 1 else width, buffer=room)
+        found = decode_jpeg(
+            data, min_height=0 if step == 1 else height, min_width=0 if step == 1 else width, buffer=room
+        )
     except ValueError as error:
         # Also where a part is missing or overwritten: Pillow and OpenCV make something up in its place.
         raise BadPicture(f"it is damaged ({error})", Failure.BROKEN_PICTURE) from None

@@ -53,7 +53,10 @@ def train(
 def train_slice(s: Slice, stop: StopRequest, attempts: Attempts) -> None:
     """Step after step, with what is due between them; a process that is asked to stop saves and leaves."""
     state, begun = s.state, s.state.images
+    s.ranks.wait()  # a process that failed on its way here ends us before training has begun
     attempts.begin(begun, s.end, s.ranks.world)
+    s.ranks.wait()  # and an error from here on is written after that line
+
     state.model.train()
     while state.images < s.end:
         share = rate_share(s.config, state.images, s.total)

@@ -1,5 +1,6 @@
 """One Snakemake sends a training stage to the little cluster many times, while something happens to each job."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -9,22 +10,23 @@ from pathlib import Path
 
 import pytest
 from little_cluster import Cluster, Stage, live_through
-from repository import ROOT, copy_repository, snakemake
+from repository import ROOT, copy_repository
 
 from mdm import study
 
 STUDY = "tests/slurm/cluster.yaml"
-# Status by squeue (no accounting database here), asked for often so that a short test stays short.
+# Status by squeue (no accounting database here), and only one more try, so that a short test stays short.
+SNAKEMAKE = [sys.executable, str(Path(__file__).with_name("impatient_snakemake.py"))]
 QUICKLY = [
-    "--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "1",
-    "--seconds-between-status-checks", "1", "--latency-wait", "20", "--retries", "1",
+    "--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "20",
+    "--retries", "1",
 ]  # fmt: skip
 BUG = """
 
-def training_step(state, config, *rest, step=training_step):
-    if config.validate_images == 100005:
+def training_step(state, config, diffusion, gammas, example, ranks, *rest, step=training_step):
+    if config.validate_images == 100005 and ranks.rank == 1:
         raise RuntimeError("a real bug")
-    return step(state, config, *rest)
+    return step(state, config, diffusion, gammas, example, ranks, *rest)
 """
 
 
@@ -48,21 +50,37 @@ def story(tmp_path_factory):
         step.write(BUG)
     runs = {run.name: run.stages[0].artifact for run in study.load(str(ROOT / STUDY)).runs if run.name != "base"}
     stages = {name: Stage(folder / "results" / artifact) for name, artifact in runs.items()}
-    asked = ["--config", f"study={STUDY}"]
+    asked, environment = ["--config", f"study={STUDY}"], with_bytecode(folder / ".bytecode")
     recipes = [f"results/{artifact}/recipe.json" for artifact in runs.values()]
-    prepared = snakemake(folder, "data", *recipes, "--cores", "2", "--quiet", "all", *asked)
-    assert prepared.returncode == 0, prepared.stdout + prepared.stderr
-    targets = [f"results/{artifact}/final.ckpt" for artifact in runs.values()]
-    command = [sys.executable, "-m", "snakemake", *targets, "--profile", "slurm", "--keep-going", *QUICKLY, *asked]
-    cluster = Cluster(folder / ".slurm")
+    prepare = [sys.executable, "-m", "snakemake", "data", *recipes, "--cores", "2", "--quiet", "all"]
+    subprocess.run([*prepare, *asked], cwd=folder, env=environment, check=True, timeout=600)
+    cluster = Cluster(folder / ".slurm", folder, environment)
     cluster.tool("start")
     try:
         with open(folder / "out.log", "w") as out:
+            targets = [f"results/{artifact}/final.ckpt" for name, artifact in runs.items() if name != "torchrun"]
+            command = [
+                *SNAKEMAKE,
+                *targets,
+                "--profile",
+                "slurm",
+                "--keep-going",
+                *QUICKLY,
+                "--config",
+                f"study={STUDY}",
+            ]
             process = subprocess.Popen(command, cwd=folder, env=cluster.environment, stdout=out, stderr=out)
             returncode = live_through(process, cluster, stages)
     finally:
         cluster.tool("stop")
     return Story(folder, stages, (folder / "out.log").read_text(), returncode)
+
+
+def with_bytecode(folder):
+    """An environment where Python keeps what it compiles: dozens of processes start here, and none should repeat it."""
+    environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(folder)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    return environment
 
 
 @pytest.fixture(scope="session")
@@ -75,7 +93,8 @@ def alone(story, tmp_path_factory):
     def train(name):
         stage = results / "train" / story.stages[name].folder.name
         words = ["train", stage / "recipe.json", "--out", stage / "final.ckpt"]
-        subprocess.run([sys.executable, "-m", "mdm", "--threads", "1", *words], cwd=ROOT, check=True, timeout=300)
+        command = [sys.executable, "-m", "mdm", "--threads", "1", *words]
+        subprocess.run(command, cwd=ROOT, env=with_bytecode(story.folder / ".bytecode"), check=True, timeout=300)
         return stage
 
     return train

@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -14,7 +15,7 @@ from repository import ROOT
 from mdm.model.checkpoints import load_weights
 from mdm.train.attempts import Attempts
 
-NODES = 6
+NODES = 11
 
 
 def until(what, condition, going_on, seconds=900):
@@ -28,14 +29,16 @@ def until(what, condition, going_on, seconds=900):
 
 
 class Cluster:
-    """Commands of a cluster that lives in a folder."""
+    """Commands of a cluster that lives in a folder; people and jobs work in another."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, work, environment):
+        self._work = work
         self._environment = {
-            **os.environ, "MINI_SLURM_DIR": str(folder), "MINI_SLURM_NODES": str(NODES), "MINI_SLURM_GPUS": "2",
-            "MINI_SLURM_PORT": str(10000 + os.getpid() % 400 * 20), "MINI_SLURM_SILENT": "10",
+            **environment, "MINI_SLURM_DIR": str(folder), "MINI_SLURM_NODES": str(NODES), "MINI_SLURM_GPUS": "2",
+            "MINI_SLURM_PORT": str(10000 + os.getpid() % 400 * 20), "MINI_SLURM_SILENT": "4",
         }  # fmt: skip
-        self.environment = {**self._environment, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
+        programs = [folder / "bin", Path(sys.executable).parent, os.environ["PATH"]]
+        self.environment = {**self._environment, "PATH": ":".join(map(str, programs))}
 
     def tool(self, *arguments):
         done = subprocess.run(
@@ -45,7 +48,10 @@ class Cluster:
         assert done.returncode == 0, done.stdout + done.stderr
 
     def run(self, *command):
-        return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60, check=True)
+        done = subprocess.run(
+            command, cwd=self._work, env=self.environment, capture_output=True, text=True, timeout=600, check=False
+        )  # fmt: skip
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
 
 
 @dataclass
@@ -73,7 +79,7 @@ class Stage:
         return str(line["job"]), line["node"], line["pid"]
 
 
-def warned_requeued_killed(cluster, stage):
+def warned_killed(cluster, stage):
     """SLURM looks at time limits twice a minute; it warns when five minutes are left, as slurm/profile.yaml asks."""
     job, _, trainer = stage.begun(1)
     cluster.run("scontrol", "update", f"jobid={job}", "timelimit=5")
@@ -81,15 +87,23 @@ def warned_requeued_killed(cluster, stage):
     cluster.run("scontrol", "update", f"jobid={job}", "timelimit=60")  # or it would be warned before it begins again
     with suppress(ProcessLookupError):
         os.kill(trainer, signal.SIGCONT)
-    cluster.run("scontrol", "requeue", stage.begun(2)[0])
-    os.kill(stage.begun(3)[2], signal.SIGKILL)
+    os.kill(stage.begun(2)[2], signal.SIGKILL)
 
 
-def preempted_crashed_cancelled(cluster, stage):
+def preempted_cancelled(cluster, stage):
     node = stage.begun(1)[1]
     cluster.run("sbatch", "-p", "urgent", "-w", node, "--exclusive", "-o", "/dev/null", "--wrap", "sleep 1")
-    cluster.tool("crash", stage.begun(2)[1])
-    cluster.run("scancel", stage.begun(3)[0])
+    cluster.run("scancel", stage.begun(2)[0])
+
+
+def crashed_requeued(cluster, stage):
+    cluster.tool("crash", stage.begun(1)[1])
+    cluster.run("scontrol", "requeue", stage.begun(2)[0])
+
+
+def over_its_limit(cluster, stage):
+    """The limit comes before a warning can: SLURM ends the job, and wakes and asks all its processes first."""
+    cluster.run("scontrol", "update", f"jobid={stage.begun(1)[0]}", "endtime=now+1")
 
 
 def pending(process):
@@ -102,7 +116,19 @@ def pending(process):
     return set()
 
 
-EVENTS = {"unlucky": warned_requeued_killed, "displaced": preempted_crashed_cancelled}
+def by_torchrun(cluster, stage):
+    """The script of slurm/README.md, in the partition and with the resources that a person would name."""
+    asked = ["--partition=gpu", "--nodes=2", "--gres=gpu:1", "--cpus-per-task=1", "--mem=40000", "--time=60"]
+    cluster.run("sbatch", "--wait", *asked, "slurm/torchrun.sh", str(stage.folder))
+
+
+EVENTS = {
+    "warned": warned_killed,
+    "displaced": preempted_cancelled,
+    "crashed": crashed_requeued,
+    "overdue": over_its_limit,
+    "torchrun": by_torchrun,
+}
 
 
 def live_through(process, cluster, stages):

@@ -1,6 +1,12 @@
 # The page people read, one page per ablation, and Snakemake's own report as provenance.
 
 
+localrules:
+    write_report,
+    write_ablation_report,
+    publish,
+
+
 rule write_report:
     input:
         f"{RESULTS}/metrics.csv",

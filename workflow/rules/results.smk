@@ -1,6 +1,15 @@
 # From scores to tables, figures and verdicts. Each rule lists its source file, so editing a figure redraws it.
 
 
+# Seconds each: on a cluster they run where Snakemake does, instead of waiting in the queue of the GPUs.
+localrules:
+    collect_metrics,
+    make_tables,
+    draw_figure,
+    arrange_samples,
+    judge_claims,
+
+
 rule collect_metrics:
     input:
         artifacts=done(STUDY.measured()),
