@@ -63,7 +63,7 @@ def _metadata(settings: FfhqSettings) -> dict[str, Any]:
         return {}
     if not Path(settings.metadata).is_file():
         raise ArtifactError(f"there is no {settings.metadata}; correct `metadata` of the ffhq source")
-    return json.loads(Path(settings.metadata).read_text())
+    return json.loads(Path(settings.metadata).read_text(encoding="utf-8"))
 
 
 def _chosen(settings: FfhqSettings) -> Iterator[tuple[int, str]]:
