@@ -14,6 +14,7 @@ environment are not used by `own`: through a proxy nobody could tell which machi
 from __future__ import annotations
 
 import hashlib
+import http.client
 import itertools
 import shutil
 import tempfile
@@ -22,6 +23,7 @@ from collections.abc import Iterator
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
@@ -116,9 +118,14 @@ def index(settings: AddressSettings) -> Iterator[Row]:
 def _list_file(settings: AddressSettings, folder: Path) -> Path:
     path = Path(settings.index)
     if "://" in settings.index:
-        path = folder / settings.index.rsplit("/", 1)[-1]
-        with urllib.request.urlopen(settings.index, timeout=LIST_SECONDS) as answer, path.open("wb") as stream:
-            shutil.copyfileobj(answer, stream)
+        path = folder / (Path(urlsplit(settings.index).path).name or "list")
+        try:
+            with urllib.request.urlopen(settings.index, timeout=LIST_SECONDS) as answer, path.open("wb") as stream:
+                shutil.copyfileobj(answer, stream)
+        except (OSError, http.client.HTTPException) as error:
+            raise ArtifactError(
+                f"{settings.index} cannot be fetched ({error}); try again, or name a copy of it"
+            ) from None
     if not path.is_file():
         raise ArtifactError(f"there is no list {path}; correct `index` of the data set")
     if (seen := sha256_file(path)) != settings.sha256:
@@ -129,7 +136,7 @@ def _list_file(settings: AddressSettings, folder: Path) -> Path:
 def _pairs(path: Path, settings: AddressSettings) -> Iterator[tuple[str, str]]:
     """(url, caption) of every line that is wanted."""
     url, caption = settings.url_column, settings.caption_column
-    for _, row in table(path, (url, caption), settings.columns, plain=True):
+    for _, row in table(path, (url, caption), settings.columns, published=True):
         if wanted(row, settings.filters, str(path)):
             yield row[url], row[caption]
 

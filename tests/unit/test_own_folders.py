@@ -52,6 +52,13 @@ def test_tables_as_spreadsheets_write_them(tmp_path, ending):
     assert [Pictures(path.parent).caption(k) for k in range(2)] == ['blue, and "bold"', "grün"]
 
 
+def test_a_table_as_pandas_writes_it(tmp_path):
+    folder = folder_with(tmp_path / "mine", "a.png")
+    (folder / "captions.csv").write_text(",file,caption\n0,a.png,one\n")
+    path = make_data(tmp_path, source="folder", path=str(folder), num_images=1, captions="captions.csv")
+    assert Pictures(path.parent).caption(0) == "one"
+
+
 @pytest.mark.parametrize(
     ("table", "message"),
     [
