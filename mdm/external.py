@@ -9,7 +9,7 @@ from typing import Any
 
 from mdm.config import StudyError
 from mdm.data import sources
-from mdm.data.own_changes import changes
+from mdm.data.own_changes import problem
 from mdm.data.packages import Package, archive, member
 from mdm.manifest import write_atomic
 from mdm.proofs import Proofs
@@ -70,25 +70,21 @@ def _encoder(settings: dict[str, Any], needed_by: str) -> Iterator[ExternalFile]
 def check_files(study: Study, results: Path = Path("results")) -> int:
     """Refuse to start with missing, unpinned, wrong or changed files, listing all; returns how many are right."""
     files, proofs = {file.path: file for file in external_files(study)}, Proofs(results / "proofs.json")
-    problems = [problem for file in files.values() if (problem := _problem(file, proofs))]
-    problems += _changed_folders(study, results, proofs)
+    problems = [said for file in files.values() if (said := _problem(file, proofs))]
+    problems += _own_folders(study, results, proofs)
     proofs.keep()
     if problems:
         raise StudyError(f"{study.name}.yaml needs files that are not in order:\n" + "\n".join(problems))
     return len(files)
 
 
-def _changed_folders(study: Study, results: Path, proofs: Proofs) -> Iterator[str]:
-    """Own folders that are no longer what their data sets were made from."""
+def _own_folders(study: Study, results: Path, proofs: Proofs) -> Iterator[str]:
+    """Own folders that are not, or no longer, what their data sets are made from."""
     for ref, artifact in study.artifacts.items():
-        if artifact.kind == "data" and (results / ref).is_dir():
+        if artifact.kind == "data":
             source, settings = sources.reopen(artifact.recipe, f"data set {artifact.name}", artifact.handling)
-            if said := changes(results / ref, source, settings, proofs.sha256):
-                yield (
-                    f"  {settings.path} (data set {artifact.name}) has changed since {results / ref} was made from it: "
-                    f"{said}; put the old files back, or write revision: {settings.revision + 1} in its settings (and "
-                    "num_images as it is now) to make it anew"
-                )
+            if said := problem(results / ref, source, settings, proofs.sha256):
+                yield f"  {settings.path} (data set {artifact.name}): {said}"
 
 
 def bring(study: Study, packages: Path) -> list[Path]:

@@ -46,12 +46,16 @@ class Filtered(Strict):
         default=(), description="rows that are wanted, by columns of the list: {column, least, most, among}; all hold"
     )
 
+    @property
+    def news(self) -> tuple[str, ...]:
+        """Settings that are left out of recipes while they ask for nothing."""
+        return ("filters",)
+
     @model_serializer(mode="wrap")
     def _as_before_without_news(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Recipes (and so digests) that ask for nothing new are what they were before there was anything new."""
-        fields = type(self).model_fields
-        news = {name for name in ("filters", "revision") if name in fields}
-        return {k: v for k, v in write(self).items() if k not in news or getattr(self, k) != fields[k].default}
+        default = {name: field.default for name, field in type(self).model_fields.items() if name in self.news}
+        return {k: v for k, v in write(self).items() if k not in default or getattr(self, k) != default[k]}
 
 
 def wanted(row: Mapping[str, Any], filters: Sequence[Filter], where: str) -> bool:

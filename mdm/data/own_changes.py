@@ -12,25 +12,46 @@ from typing import Any
 
 from mdm.data.index import iterate_index
 from mdm.data.sources import Source
-from mdm.manifest import printable
+from mdm.manifest import ArtifactError, printable
 
 SHOWN = 3
 
 
-def changes(made: Path, source: Source, settings: Any, sha256: Callable[[Path], str]) -> str | None:
-    """What is new, gone or other in the folder since `made` was indexed, in words; None if nothing is."""
-    folder, index = Path(getattr(settings, "path", "")), made / "index.tsv"
-    if not hasattr(source, "listed") or not index.is_file():
+def problem(made: Path, source: Source, settings: Any, sha256: Callable[[Path], str]) -> str | None:
+    """What is wrong with the folder, and what to write instead; `made` is where its data set is, or will be."""
+    if not hasattr(source, "listed") or ((made / "manifest.json").is_file() and not Path(settings.path).is_dir()):
+        return None  # no own folder, or what was made is whole and the pictures may be gone
+    try:
+        listed = source.listed(settings)
+        if not (made / "index.tsv").is_file():
+            return _wrong_number(listed, settings)
+        said = _changes(made, listed, settings, sha256)
+    except (ArtifactError, OSError) as error:
+        return str(error)
+    if said is None:
         return None
-    if not folder.is_dir() and (made / "manifest.json").is_file():
-        return None  # what was made is whole: the pictures may be gone
-    found = dict(_differences(made, source.listed(settings), settings, sha256))
-    if not found:
+    return (
+        f"it has changed since {made} was made from it: {said}; put the old files back, or write revision: "
+        f"{settings.revision + 1} in its settings (and num_images as it is now) to make it anew"
+    )
+
+
+def _wrong_number(listed: dict[str, tuple[str, dict[str, int]]], settings: Any) -> str | None:
+    """How many pictures there are is known at once if no duplicates are looked for."""
+    if settings.duplicates != "none" or len(listed) == settings.num_images:
         return None
+    part = "" if settings.part == "all" else f" for part: {settings.part}"
+    return f"it has {len(listed)} captioned files{part}, not {settings.num_images}; write num_images: {len(listed)}"
+
+
+def _changes(
+    made: Path, listed: dict[str, tuple[str, dict[str, int]]], settings: Any, sha256: Callable[[Path], str]
+) -> str | None:
+    """What is new, gone or other since `made` was indexed, in words; None if nothing is."""
     kinds: dict[str, list[str]] = {}
-    for file, kind in found.items():
+    for file, kind in _differences(made, listed, settings, sha256):
         kinds.setdefault(kind, []).append(file)
-    return "; ".join(f"{len(files)} {kind} ({_some(files)})" for kind, files in sorted(kinds.items()))
+    return "; ".join(f"{len(files)} {kind} ({_some(files)})" for kind, files in sorted(kinds.items())) or None
 
 
 def _differences(

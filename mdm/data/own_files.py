@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterator
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mdm.config import Positive, Probability
 from mdm.data.filters import Filtered
@@ -18,12 +18,32 @@ from mdm.manifest import ArtifactError
 class OwnSettings(Filtered):
     """What holds for every data set of the user's own files."""
 
+    part: Literal["all", "train", "validation"] = Field(default="all", description="a file is never in both")
+    validation_every: Positive = Field(default=20, description="one file in so many belongs to validation")
     revision: Positive = Field(
         default=1, description="raise it when the files have changed: the data set is made anew, beside the old one"
     )
     min_success: Probability = Field(
         default=1.0, exclude=True, description="share of a shard's files that must be usable; the others are counted"
     )
+
+    @property
+    def news(self) -> tuple[str, ...]:
+        """Settings that are left out of recipes while they ask for nothing."""
+        return (*super().news, "part", "validation_every", "revision")
+
+    @model_validator(mode="after")
+    def _every_has_an_effect(self) -> Self:
+        if self.part == "all" and self.validation_every != type(self).model_fields["validation_every"].default:
+            raise ValueError("validation_every has no effect with part: all; write part: train or part: validation")
+        return self
+
+    def admits(self, name: str) -> bool:
+        """Whether a file belongs to the part: told by its name alone, so more files keep the split."""
+        if self.part == "all":
+            return True
+        drawn = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
+        return (int.from_bytes(drawn[:8], "big") % self.validation_every == 0) == (self.part == "validation")
 
 
 def existing_folder(path: str, source: str) -> Path:

@@ -74,7 +74,7 @@ def listed(settings: ClipFolderSettings) -> dict[str, tuple[str, dict[str, int]]
     folder = Path(settings.path)
     found = _of_table(folder, settings) if settings.captions else dict(captions_beside(folder, EXTENSIONS))
     clean = clean_caption if settings.clean_captions else str
-    return {file: (clean(caption), {}) for file, caption in found.items()}
+    return {file: (clean(caption), {}) for file, caption in found.items() if settings.admits(file)}
 
 
 def _of_table(folder: Path, settings: ClipFolderSettings) -> dict[str, str]:

@@ -75,9 +75,8 @@ def listed(settings: FolderSettings) -> dict[str, tuple[str, dict[str, int]]]:
         found = _from_table(folder / settings.captions, settings)
     else:
         found = {file: (caption, {}) for file, caption in captions_beside(folder, EXTENSIONS)}
-    if settings.clean_captions:
-        return {file: (clean_caption(caption), labels) for file, (caption, labels) in found.items()}
-    return found
+    clean = clean_caption if settings.clean_captions else str
+    return {file: (clean(caption), labels) for file, (caption, labels) in found.items() if settings.admits(file)}
 
 
 def _without_duplicates(hashes: dict[str, str], folder: Path, settings: FolderSettings) -> list[str]:

@@ -7,7 +7,6 @@ whatever else is no plain file are never followed or read.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tarfile
 import zlib
@@ -45,7 +44,6 @@ class WebdatasetSettings(OwnSettings, PictureSettings):
         default="txt", description="where a sample's caption is: txt, or json.KEY; none: the empty caption"
     )
     class_in: str | None = Field(default=None, description="where its class is: cls, or json.KEY (a number from 0)")
-    part: Literal["all", "train", "validation"] = "all"
     validation_every: Positive = Field(default=1000, description="one sample in so many belongs to validation")
     num_images: Positive = Field(description="samples taken, by name of the tar and place in it")
     stored: Literal["png", "jpg"] = Field(default="jpg", description="file format of the pictures in the shards")
@@ -86,7 +84,7 @@ def _rows(settings: WebdatasetSettings) -> Iterator[tuple[str, dict[str, int], d
         for sample in _samples(folder / tar):
             where = f"{folder / tar}: sample {printable(sample.name)}"
             facts = _facts(sample, where)
-            if _belongs(tar, sample.name, settings) and wanted(facts, settings.filters, where):
+            if settings.admits(f"{tar}/{sample.name}") and wanted(facts, settings.filters, where):
                 offset, size = sample.picture or (0, 0)
                 columns = {"tar": tar, "file": sample.name, "place": f"{offset}+{size}", "crc32": sample.checksum}
                 yield _caption(sample, facts, settings, where), _labels(sample, facts, settings, where), columns
@@ -173,14 +171,6 @@ def _facts(sample: Sample, where: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{where}: its json cannot be read ({error}); make the tar again") from None
     return found if isinstance(found, dict) else {}
-
-
-def _belongs(tar: str, name: str, settings: WebdatasetSettings) -> bool:
-    """Train and validation are told apart by names alone, so more tars keep the split."""
-    if settings.part == "all":
-        return True
-    drawn = hashlib.sha256(f"{tar}/{name}".encode("utf-8", "surrogateescape")).digest()
-    return (int.from_bytes(drawn[:8], "big") % settings.validation_every == 0) == (settings.part == "validation")
 
 
 def _caption(sample: Sample, facts: Mapping[str, Any], settings: WebdatasetSettings, where: str) -> str:

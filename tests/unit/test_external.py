@@ -151,6 +151,18 @@ def test_a_folder_that_changed_is_noticed(own, tmp_path):
     assert check_files(loaded, results) == 0  # what was made is whole
 
 
+def test_the_number_of_pictures_is_told_before_anything_runs(own, tmp_path):
+    folder, _, load = own
+    with pytest.raises(StudyError, match="it has 3 captioned files, not 7; write num_images: 3"):
+        check_files(load(num_images=7), tmp_path / "results")
+    (folder / "t.csv").write_text("file,caption\na.png\n")
+    with pytest.raises(StudyError, match="too few columns"):
+        check_files(load(), tmp_path / "results")
+    shutil.rmtree(folder)
+    with pytest.raises(StudyError, match=r"mine .*there is no"):
+        check_files(load(), tmp_path / "results")
+
+
 def test_duplicates_that_were_left_out_are_not_new(own, tmp_path):
     folder, make, _ = own
     loaded = make(duplicates="files", num_images=1)

@@ -170,6 +170,20 @@ def test_rows_are_filtered_by_their_columns(tmp_path):
         make_recipe(tmp_path, filters=wanted, resolution=16, **{**settings, "captions": None})
 
 
+def test_a_folder_is_split_by_names(tmp_path):
+    names = [f"{k:03d}.png" for k in range(60)]
+    folder = folder_with(tmp_path / "mine", *names)
+    (folder / "t.csv").write_text("file,caption\n" + "".join(f"{name},{name}\n" for name in names))
+    source, settings = sources.find("folder", "here"), {"path": str(folder), "captions": "t.csv", "resolution": 16}
+    parts = [
+        set(source.listed(source.Settings(**settings, num_images=1, part=part, validation_every=5)))
+        for part in ("train", "validation")
+    ]
+    assert not parts[0] & parts[1] and parts[0] | parts[1] == set(names) and 4 < len(parts[1]) < 25
+    with pytest.raises(StudyError, match="validation_every has no effect"):
+        make_recipe(tmp_path, source="folder", num_images=1, validation_every=5, **settings)
+
+
 def test_captions_do_not_depend_on_the_locale(tmp_path):
     """Nothing that is read or written leaves its encoding to the machine."""
     folder = folder_with(tmp_path / "mine", "a.png")
