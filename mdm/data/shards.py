@@ -199,6 +199,9 @@ def write_manifest(recipe_path: str | Path) -> dict[str, Any]:
         if gone:
             shard |= {"samples": shard["samples"] - len(gone), "left_out": gone}
     samples, asked = sum(shard["samples"] for shard in shards), job.settings.num_images
+    if not samples:
+        why = ", ".join(f"{count} x {reason}" for reason, count in failures.most_common(REASONS_SHOWN))
+        raise ArtifactError(f"{folder} has no picture at all ({why}); correct the data set's settings")
     facts = {
         "source": making.recipe["source"],
         "licence": job.source.LICENCE,

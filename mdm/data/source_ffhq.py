@@ -74,7 +74,14 @@ def _chosen(settings: FfhqSettings) -> Iterator[tuple[int, str]]:
             f"there is no folder {folder}. FFHQ is fetched by the script of its repository NVlabs/ffhq-dataset "
             "(images1024x1024, 90 GB); name that folder in `path`"
         )
-    files = {int(file.stem): str(file.relative_to(folder)) for file in folder.rglob("*.png") if file.stem.isdecimal()}
+    files: dict[int, str] = {}
+    for file in sorted(folder.rglob("*.png")):
+        if file.stem.isdecimal():
+            name = str(file.relative_to(folder))
+            if (other := files.setdefault(int(file.stem), name)) != name:
+                raise ArtifactError(
+                    f"{folder} has portrait {other} twice, also as {name}; name images1024x1024 in `path`"
+                )
     for number in sorted(files):
         if settings.split == "all" or (number < TRAINING) == (settings.split == "train"):
             yield number, files[number]
