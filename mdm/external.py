@@ -9,8 +9,10 @@ from typing import Any
 
 from mdm.config import StudyError
 from mdm.data import sources
+from mdm.data.own_changes import problem
 from mdm.data.packages import Package, archive, member
-from mdm.manifest import sha256_file, write_atomic
+from mdm.manifest import write_atomic
+from mdm.proofs import Proofs
 from mdm.study import Study
 
 # Files that ordinary packages hold, by their sha256: package and name inside.
@@ -65,13 +67,24 @@ def _encoder(settings: dict[str, Any], needed_by: str) -> Iterator[ExternalFile]
         yield ExternalFile(folder / name, sha256, needed_by)
 
 
-def check_files(study: Study) -> int:
-    """Refuse to start with missing, unpinned or wrong files, listing all of them; returns how many are right."""
-    files = {file.path: file for file in external_files(study)}
-    problems = [problem for file in files.values() if (problem := _problem(file))]
+def check_files(study: Study, results: Path = Path("results")) -> int:
+    """Refuse to start with missing, unpinned, wrong or changed files, listing all; returns how many are right."""
+    files, proofs = {file.path: file for file in external_files(study)}, Proofs(results / "proofs.json")
+    problems = [said for file in files.values() if (said := _problem(file, proofs))]
+    problems += _own_folders(study, results, proofs)
+    proofs.keep()
     if problems:
         raise StudyError(f"{study.name}.yaml needs files that are not in order:\n" + "\n".join(problems))
     return len(files)
+
+
+def _own_folders(study: Study, results: Path, proofs: Proofs) -> Iterator[str]:
+    """Own folders that are not, or no longer, what their data sets are made from."""
+    for ref, artifact in study.artifacts.items():
+        if artifact.kind == "data":
+            source, settings = sources.reopen(artifact.recipe, f"data set {artifact.name}", artifact.handling)
+            if said := problem(results / ref, source, settings, proofs.sha256):
+                yield f"  {settings.path} (data set {artifact.name}): {said}"
 
 
 def bring(study: Study, packages: Path) -> list[Path]:
@@ -85,12 +98,12 @@ def bring(study: Study, packages: Path) -> list[Path]:
     return brought
 
 
-def _problem(file: ExternalFile) -> str | None:
+def _problem(file: ExternalFile, proofs: Proofs) -> str | None:
     place = f"  {file.path} ({file.needed_by})"
     if not file.path.is_file():
         how = ", or bring it by `python -m mdm weights`" if file.sha256 in PACKAGED else ""
         return f"{place}: there is no such file; put it there or correct the path in the study{how}"
-    seen = sha256_file(file.path)
+    seen = proofs.sha256(file.path)
     if file.sha256 is None:
         return f"{place}: the study names no hash; if you trust this copy write sha256: {seen}"
     if seen != file.sha256:

@@ -99,7 +99,7 @@ def write_json(path: str | Path, value: Any) -> None:
 def read_json(path: str | Path) -> Any:
     """Read JSON; a damaged or missing file is an ArtifactError that names the path."""
     try:
-        return json.loads(Path(path).read_text())
+        return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ArtifactError(f"{path} does not exist; the rule that makes it has not run") from None
     except OSError as error:
@@ -168,7 +168,7 @@ SOURCE = (":/mdm", ":/config", ":/workflow")
 
 def _git(*arguments: str) -> str | None:
     here = Path(__file__).parent
-    done = subprocess.run(["git", "-C", here, *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run(["git", "-C", here, *arguments], capture_output=True, encoding="utf-8", check=False)
     return done.stdout.strip() if done.returncode == 0 else None
 
 

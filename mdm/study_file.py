@@ -45,7 +45,9 @@ def find_study(name: str) -> Path:
 def read_yaml(path: Path) -> dict[str, Any]:
     """Parse a YAML mapping with the safe loader."""
     try:
-        content = yaml.load(path.read_text(), Loader=_UniqueKeys)  # a SafeLoader: builds plain data only
+        content = yaml.load(
+            path.read_text(encoding="utf-8"), Loader=_UniqueKeys
+        )  # a SafeLoader: builds plain data only
     except yaml.YAMLError as error:
         raise StudyError(f"{path} is not valid YAML: {error}") from None
     except StudyError as error:

@@ -29,7 +29,7 @@ def check(options: argparse.Namespace) -> None:
     if options.files:
         from mdm.external import check_files
 
-        print(f"{check_files(study)} outside files are as the study says")
+        print(f"{check_files(study, options.results)} outside files are as the study says")
 
 
 def weights(options: argparse.Namespace) -> None:

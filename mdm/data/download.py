@@ -13,8 +13,8 @@ environment are not used by `own`: through a proxy nobody could tell which machi
 
 from __future__ import annotations
 
-import csv
 import hashlib
+import http.client
 import itertools
 import shutil
 import tempfile
@@ -23,13 +23,16 @@ from collections.abc import Iterator
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
 from mdm.config import SHA256, Count, Positive, Probability
 from mdm.data import fetch_img2dataset, fetch_many
+from mdm.data.filters import Filtered, wanted
 from mdm.data.preprocess import PictureSettings, clean_caption
 from mdm.data.sources import Picture, Row
+from mdm.data.tables import table
 from mdm.manifest import ArtifactError, sha256_file
 
 VERSION = 3
@@ -39,7 +42,7 @@ LIST_SECONDS = 60
 Seconds = Annotated[float, Field(ge=0)]
 
 
-class AddressSettings(PictureSettings):
+class AddressSettings(Filtered, PictureSettings):
     """Which list, which part of it, what becomes of each picture, and how many failures are acceptable."""
 
     index: str = Field(exclude=True, description="path or URL of a .tsv or .csv with columns url and caption")
@@ -115,9 +118,14 @@ def index(settings: AddressSettings) -> Iterator[Row]:
 def _list_file(settings: AddressSettings, folder: Path) -> Path:
     path = Path(settings.index)
     if "://" in settings.index:
-        path = folder / settings.index.rsplit("/", 1)[-1]
-        with urllib.request.urlopen(settings.index, timeout=LIST_SECONDS) as answer, path.open("wb") as stream:
-            shutil.copyfileobj(answer, stream)
+        path = folder / (Path(urlsplit(settings.index).path).name or "list")
+        try:
+            with urllib.request.urlopen(settings.index, timeout=LIST_SECONDS) as answer, path.open("wb") as stream:
+                shutil.copyfileobj(answer, stream)
+        except (OSError, http.client.HTTPException) as error:
+            raise ArtifactError(
+                f"{settings.index} cannot be fetched ({error}); try again, or name a copy of it"
+            ) from None
     if not path.is_file():
         raise ArtifactError(f"there is no list {path}; correct `index` of the data set")
     if (seen := sha256_file(path)) != settings.sha256:
@@ -126,20 +134,10 @@ def _list_file(settings: AddressSettings, folder: Path) -> Path:
 
 
 def _pairs(path: Path, settings: AddressSettings) -> Iterator[tuple[str, str]]:
-    """(url, caption) of every line."""
-    with path.open(newline="", encoding="utf-8") as stream:
-        tabs = path.suffix == ".tsv"
-        quoting = csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL
-        rows = csv.DictReader(stream, settings.columns, delimiter="\t" if tabs else ",", quoting=quoting)
-        url, caption = settings.url_column, settings.caption_column
-        if not {url, caption} <= set(rows.fieldnames or ()):
-            raise ArtifactError(
-                f"{path} needs columns {url} and {caption}, it has {rows.fieldnames}; a list without a "
-                f"header line needs `columns`, e.g. [{url}, {caption}]"
-            )
-        for row in rows:
-            if row[url] is None or row[caption] is None:
-                raise ArtifactError(f"{path}, line {rows.line_num} has too few columns: {row}; correct the list")
+    """(url, caption) of every line that is wanted."""
+    url, caption = settings.url_column, settings.caption_column
+    for _, row in table(path, (url, caption), settings.columns, published=True):
+        if wanted(row, settings.filters, str(path)):
             yield row[url], row[caption]
 
 

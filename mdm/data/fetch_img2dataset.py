@@ -37,7 +37,7 @@ def pictures(rows: list[Row], settings: AddressSettings) -> Iterator[tuple[str, 
         return
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        with (root / "list.jsonl").open("w") as stream:
+        with (root / "list.jsonl").open("w", encoding="utf-8") as stream:
             stream.writelines(json.dumps({"url": row.columns["url"], "row": row.key}) + "\n" for row in rows)
         _fetch(root, len(rows), settings)
         yield from _results(root / "fetched")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
@@ -17,6 +18,9 @@ from mdm.data.sources import Row
 from mdm.manifest import ArtifactError, canonical, read_json, replacing, write_atomic
 
 MARK_EVERY = 1000
+ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
+ESCAPED = re.compile(r"\\([\\tnr])")
+MEANING = {"\\": "\\", "t": "\t", "n": "\n", "r": "\r"}
 
 
 def index_data(recipe_path: str | Path) -> Path:
@@ -43,20 +47,24 @@ def _write(stream: IO[bytes], rows: Iterable[Row], marks: list[int], where: str)
     for row in rows:
         if names is None:
             names = list(row.columns)
-            stream.write(_line("key", "caption", "labels", *names))
+            stream.write(_line("key", "caption", "labels", *names, where=where))
         if row.key <= last:
             raise ArtifactError(f"{where}: key {row.key!r} follows {last!r}; a source lists keys ascending, each once")
         if count % MARK_EVERY == 0:
             marks.append(stream.tell())
         labels = canonical(row.labels).decode()
-        stream.write(_line(row.key, row.caption, labels, *(row.columns[name] for name in names)))
+        # To a text encoder all white space of a caption is the same; names of files come back to the letter.
+        columns = (str(row.columns[name]).translate(ESCAPES) for name in names)
+        stream.write(_line(row.key, " ".join(row.caption.split()), labels, *columns, where=where))
         count, last = count + 1, row.key
     return count
 
 
-def _line(*fields: str) -> bytes:
-    # A tab or line break inside a caption would break the table; readers need no quoting rules.
-    return ("\t".join(" ".join(str(field).split()) for field in fields) + "\n").encode()
+def _line(*fields: str, where: str) -> bytes:
+    try:
+        return ("\t".join(fields) + "\n").encode()
+    except UnicodeEncodeError:
+        raise ArtifactError(f"{where}: {fields!a} cannot be written as UTF-8; rename the file") from None
 
 
 def read_index(folder: str | Path, start: int = 0, stop: int | None = None) -> list[Row]:
@@ -93,4 +101,8 @@ def _seek(stream: IO[bytes], path: Path, start: int) -> int:
 def _row(names: list[str], line: bytes) -> Row:
     fields = dict(zip(names, line.decode().removesuffix("\n").split("\t"), strict=True))
     key, caption, labels = (fields.pop(name) for name in ("key", "caption", "labels"))
-    return Row(key, caption, json.loads(labels), fields)
+    return Row(key, caption, json.loads(labels), {name: _unescaped(text) for name, text in fields.items()})
+
+
+def _unescaped(text: str) -> str:
+    return ESCAPED.sub(lambda found: MEANING[found[1]], text) if "\\" in text else text

@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from mdm.data.failures import DOUBTFUL
 from mdm.data.sources import Picture
-from mdm.manifest import ArtifactError
+from mdm.manifest import UNWRITABLE, ArtifactError
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
@@ -50,8 +50,12 @@ class Journal:
     def __enter__(self) -> Journal:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self._file.close()
+        except OSError:
+            if kind is None:  # else the disk refused the same bytes before, and that is being told
+                raise
 
     def _lock(self) -> None:
         """One writer at a time, also where a requeued job starts before the old one is gone."""
@@ -98,16 +102,26 @@ class Journal:
 
     def add(self, key: str, outcome: Picture | str) -> None:
         """Note one result; it survives whatever happens to this process afterwards."""
+        try:
+            self._add(key, outcome)
+            self._file.flush()
+        except OSError as error:
+            if error.errno not in UNWRITABLE:
+                raise
+            raise ArtifactError(
+                f"{self.path} cannot be written: {error.strerror}. What came before is kept; make room and run it again"
+            ) from error
+
+    def _add(self, key: str, outcome: Picture | str) -> None:
         if isinstance(outcome, str):
             self._file.write(json.dumps({"key": key, "failure": str(outcome)}).encode() + b"\n")
             self.outcomes[key] = str(outcome)
-        else:
-            entry = {"extension": outcome.extension, "size": len(outcome.data)}
-            entry["sha256"] = hashlib.sha256(outcome.data).hexdigest()
-            self._file.write(json.dumps({"key": key, **entry}).encode() + b"\n")
-            self.outcomes[key] = Stored(offset=self._file.tell(), **entry)
-            self._file.write(outcome.data)
-        self._file.flush()
+            return
+        entry = {"extension": outcome.extension, "size": len(outcome.data)}
+        entry["sha256"] = hashlib.sha256(outcome.data).hexdigest()
+        self._file.write(json.dumps({"key": key, **entry}).encode() + b"\n")
+        self.outcomes[key] = Stored(offset=self._file.tell(), **entry)
+        self._file.write(outcome.data)
 
     def read(self, stored: Stored) -> bytes:
         """The bytes of a picture."""

@@ -40,6 +40,7 @@ ORIENTATION = 0x0112
 # How much larger than its final size a JPEG must come out of a DCT-scaled decoding: what is left to the resampling.
 DCT_MARGIN = 2
 JPG_QUALITY = 95
+MOST_PIXELS = 178_956_970  # beyond these Pillow decodes nothing
 JOINER = "\u200d"  # holds emoji together
 
 
@@ -62,7 +63,9 @@ class PictureSettings(Strict):
     jpg_quality: Annotated[int, Field(ge=1, le=100)] | None = Field(
         default=None, description="of stored: jpg (chroma 4:2:0); default 95"
     )
-    max_pixels: Positive = Field(default=64_000_000, description="larger pictures fail before they are decoded")
+    max_pixels: Annotated[int, Field(gt=0, le=MOST_PIXELS)] = Field(
+        default=64_000_000, description="larger pictures fail before they are decoded"
+    )
     max_aspect: Annotated[float, Field(ge=1)] | None = Field(
         default=None, description="longer side over shorter side; more elongated pictures fail"
     )

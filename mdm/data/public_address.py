@@ -14,6 +14,9 @@ from collections.abc import Sequence
 Number = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 TRANSLATED = ipaddress.ip_network("64:ff9b::/96")
+# Not public, whatever the Python that runs this knows: old site-local numbers, translation inside a site, examples.
+NOT_PUBLIC = [ipaddress.ip_network(text) for text in ("192.0.0.0/24", "fec0::/10", "64:ff9b:1::/48", "3fff::/20")]
+TUNNELLED = (0x00005EFE, 0x02005EFE)  # ISATAP: above the IPv4 number in the lower half
 
 
 class RefusedAddress(ConnectionError):
@@ -27,14 +30,16 @@ def may_contact(number: Number, allowed: Sequence[Network] = ()) -> bool:
         return may_contact(inner, allowed)
     if any(number in network for network in allowed):
         return True
+    if any(number in network for network in NOT_PUBLIC):
+        return False
     return number.is_global and not number.is_multicast and not number.is_reserved
 
 
 def _inner(number: Number) -> Number | None:
-    """The IPv4 number that some IPv6 numbers carry (mapped, 6to4, Teredo, translated)."""
+    """The IPv4 number that some IPv6 numbers carry (mapped, 6to4, Teredo, translated, ISATAP)."""
     if isinstance(number, ipaddress.IPv4Address):
         return None
-    if number in TRANSLATED:
+    if number in TRANSLATED or (int(number) >> 32) & 0xFFFFFFFF in TUNNELLED:
         return ipaddress.IPv4Address(int(number) & 0xFFFFFFFF)
     teredo = number.teredo[1] if number.teredo else None
     return number.ipv4_mapped or number.sixtofour or teredo

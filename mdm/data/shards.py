@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 import tarfile
 from collections import Counter
@@ -24,11 +25,11 @@ from mdm.data.clips import ClipSettings
 from mdm.data.decode import decode
 from mdm.data.duplicates import look
 from mdm.data.failures import Failure
-from mdm.data.index import index_data, read_index
+from mdm.data.index import index_data, iterate_index, read_index
 from mdm.data.journal import Journal, Stored
 from mdm.data.left_out import left_out
 from mdm.data.sources import Picture, Row
-from mdm.manifest import ArtifactError, Making, canonical, read_json, replacing, sha256_file, write_atomic
+from mdm.manifest import ArtifactError, Making, canonical, printable, read_json, replacing, sha256_file, write_atomic
 
 __all__ = ["index_data", "read_index", "write_manifest", "write_shard", "write_shards"]
 
@@ -48,7 +49,7 @@ def write_shard(recipe_path: str | Path, shard: int) -> Path:
     if not 0 <= shard < len(names):
         raise ArtifactError(f"{recipe_path} has shards 0 to {len(names) - 1}, there is no shard {shard}")
     rows = read_index(folder, shard * size, (shard + 1) * size)
-    identity = hashlib.sha256(canonical([asdict(row) for row in rows])).hexdigest()
+    identity = _identity(rows)
     path = folder / "shards" / f"{names[shard]}.tar"
     if _is_whole(path, identity):
         return path
@@ -58,11 +59,16 @@ def write_shard(recipe_path: str | Path, shard: int) -> Path:
         for key, outcome in job.source.pictures([row for row in rows if row.key not in journal.outcomes], job.settings):
             journal.add(key, outcome)
         outcomes = {row.key: journal.outcomes.get(row.key, str(Failure.NO_ANSWER)) for row in rows}
-        _check_success(outcomes, job.settings, f"{folder}, shard {shard}")
+        _check_success(rows, outcomes, job.settings, f"{folder}, shard {shard}")
         record = {"identity": identity, **_write_tar(path, rows, outcomes, journal, job)}
         write_atomic(path.with_suffix(".json"), json.dumps(record) + "\n")
         journal.remove()
     return path
+
+
+def _identity(rows: list[Row]) -> str:
+    """What a shard was made from: the rows of the index."""
+    return hashlib.sha256(canonical([asdict(row) for row in rows])).hexdigest()
 
 
 def _is_whole(path: Path, identity: str) -> bool:
@@ -107,17 +113,26 @@ def _write_tar(
     }
 
 
-def _check_success(outcomes: dict[str, Stored | str], settings: Any, where: str) -> None:
-    # Only sources that fetch have min_success; pictures that are drawn or read must all be there.
-    minimum, asked = getattr(settings, "min_success", 1.0), len(outcomes)
+def _check_success(rows: list[Row], outcomes: dict[str, Stored | str], settings: Any, where: str) -> None:
+    # Pictures of the embedded sources must all be there.
+    minimum, asked = getattr(settings, "min_success", 1.0), len(rows)
     failures = Counter(outcome for outcome in outcomes.values() if isinstance(outcome, str))
     found = asked - failures.total()
-    if found < minimum * asked or not found:
-        common = ", ".join(f"{count} x {reason}" for reason, count in failures.most_common(REASONS_SHOWN))
+    if found >= minimum * asked:
+        return
+    common = ", ".join(f"{count} x {reason}" for reason, count in failures.most_common(REASONS_SHOWN))
+    said = f"{where}: only {found} of {asked} pictures are there, min_success asks for {minimum:.0%} ({common})"
+    named = [f"{row.columns['file']} ({outcomes[row.key]})" for row in rows if isinstance(outcomes[row.key], str)
+             and "file" in row.columns]  # fmt: skip
+    if named:
+        more = ", ..." if len(named) > REASONS_SHOWN else ""
         raise ArtifactError(
-            f"{where}: only {found} of {asked} pictures arrived, min_success asks for {minimum:.0%} ("
-            f"{common}). Try again later (what arrived is kept), or lower min_success in the data set's settings"
+            f"{said}: {printable(', '.join(named[:REASONS_SHOWN]), 1000)}{more}. Mend or remove these files, or write "
+            "a lower min_success in the data set's settings: they are then left out and counted"
         )
+    raise ArtifactError(
+        f"{said}. Try again later (what arrived is kept), or lower min_success in the data set's settings"
+    )
 
 
 class _Hashing:
@@ -165,11 +180,13 @@ def write_manifest(recipe_path: str | Path) -> dict[str, Any]:
     making, job = Making(recipe_path), sources.job(recipe_path)
     folder, names = making.folder, sources.shard_names(making.recipe)
     shards, failures, licences = [], Counter[str](), Counter[str]()
+    index, size = iterate_index(folder), making.recipe["shard_images"]
 
     def records() -> Iterator[dict[str, Any]]:
         for number, name in enumerate(names):
             again = f"python -m mdm shard {recipe_path} --shard {number}"
-            record = _check_shard(folder / "shards" / f"{name}.tar", again)
+            rows = list(itertools.islice(index, size))
+            record = _check_shard(folder / "shards" / f"{name}.tar", _identity(rows), again)
             failures.update(record["failures"])
             licences.update(record["licences"])
             shards.append(
@@ -182,6 +199,9 @@ def write_manifest(recipe_path: str | Path) -> dict[str, Any]:
         if gone:
             shard |= {"samples": shard["samples"] - len(gone), "left_out": gone}
     samples, asked = sum(shard["samples"] for shard in shards), job.settings.num_images
+    if not samples:
+        why = ", ".join(f"{count} x {reason}" for reason, count in failures.most_common(REASONS_SHOWN))
+        raise ArtifactError(f"{folder} has no picture at all ({why}); correct the data set's settings")
     facts = {
         "source": making.recipe["source"],
         "licence": job.source.LICENCE,
@@ -207,7 +227,7 @@ def _digest(shards: list[dict[str, Any]]) -> str:
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
 
-def _check_shard(path: Path, again: str) -> dict[str, Any]:
+def _check_shard(path: Path, identity: str, again: str) -> dict[str, Any]:
     if not path.is_file() or not path.with_suffix(".json").is_file():
         raise ArtifactError(f"{path} or its record {path.stem}.json does not exist; make them again: {again}")
     record = read_json(path.with_suffix(".json"))
@@ -216,6 +236,8 @@ def _check_shard(path: Path, again: str) -> dict[str, Any]:
             f"{path} was damaged or changed: its sha256 is {seen}, {path.with_suffix('.json').name} says "
             f"{record['sha256']}; make it again: {again}"
         )
+    if record["identity"] != identity:
+        raise ArtifactError(f"{path} was made from another index.tsv than is there now; make it again: {again}")
     if len(record["files"]) != record["samples"]:
         raise ArtifactError(
             f"{path}: {record['samples']} samples, but {len(record['files'])} places; delete it, then {again}"

@@ -20,7 +20,7 @@ class SkippedLog:
         """Note a sample; what a killed process began to write ends with this line's first byte."""
         line = json.dumps({"number": number, "key": key, "reason": reason, "message": message})
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a") as stream:
+        with self._path.open("a", encoding="utf-8") as stream:
             stream.write(f"\n{line}\n")
 
 
@@ -28,7 +28,7 @@ def skipped(folder: Path, role: str) -> dict[str, Any]:
     """For a manifest: how many samples were left out, by reason, and the first keys."""
     found: dict[int, dict[str, Any]] = {}
     for path in sorted(folder.glob(f"skipped-{role}-*.jsonl")):
-        for line in path.read_text().splitlines():
+        for line in path.read_text(encoding="utf-8").splitlines():
             try:
                 entry = json.loads(line)
             except json.JSONDecodeError:  # empty, or torn by a kill: the next process that met it noted it again

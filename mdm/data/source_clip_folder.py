@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from mdm.config import Positive, nearest
+from mdm.config import Positive
 from mdm.data.clips import ClipSettings, prepare_clip
 from mdm.data.duplicates import as_keys, repeated
-from mdm.data.own_files import as_indexed, captions_beside
+from mdm.data.filters import wanted
+from mdm.data.own_files import (
+    OwnSettings,
+    as_indexed,
+    captions_beside,
+    check_found,
+    existing_folder,
+    refuse_strange_names,
+)
 from mdm.data.preprocess import clean_caption
 from mdm.data.sources import Picture, Row
+from mdm.data.tables import table
 from mdm.manifest import ArtifactError, sha256_file
 
 VERSION = 1
@@ -22,7 +30,7 @@ LICENCE = "as the folder's owner says"
 EXTENSIONS = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".webp", ".gif", ".png")
 
 
-class ClipFolderSettings(ClipSettings):
+class ClipFolderSettings(OwnSettings, ClipSettings):
     """Where the films are, and what becomes of each."""
 
     path: str = Field(description="folder of the films")
@@ -39,46 +47,58 @@ class ClipFolderSettings(ClipSettings):
     )
     duplicates: Literal["none", "files"] = Field(default="none", description="files: leave out equal files")
 
+    @model_validator(mode="after")
+    def _filters_need_a_table(self) -> Self:
+        if self.filters and self.captions is None:
+            raise ValueError("filters look at columns of a table; name it in captions, or leave the filters out")
+        return self
+
 
 Settings = ClipFolderSettings
 
 
 def index(settings: ClipFolderSettings) -> Iterator[Row]:
     """One row per captioned film, by file name; each file's hash is noted."""
-    folder = Path(settings.path)
-    if not folder.is_dir():
-        raise ArtifactError(f"there is no folder {folder}; correct `path` of the clip-folder source")
-    listed = _of_table(folder, settings) if settings.captions else captions_beside(folder, EXTENSIONS)
-    found = dict(sorted(listed))
-    for file in found:
-        if not (folder / file).is_file():
-            raise ArtifactError(f"{settings.captions} names {file}, which is not in {folder}")
-    hashes = {file: sha256_file(folder / file) for file in found}
+    folder = existing_folder(settings.path, "clip-folder")
+    found = listed(settings)
+    check_found(found, folder, settings.captions, EXTENSIONS)
+    hashes = {file: sha256_file(folder / file) for file in sorted(found)}
     again = repeated(as_keys(hashes.values())) if settings.duplicates == "files" else [False] * len(hashes)
     kept = [file for file, out in zip(hashes, again, strict=True) if not out]
     for number, file in enumerate(kept):
-        caption = clean_caption(found[file]) if settings.clean_captions else found[file]
-        yield Row(f"{number:08d}", caption, {}, {"file": file, "sha256": hashes[file]})
+        yield Row(f"{number:08d}", found[file][0], {}, {"file": file, "sha256": hashes[file]})
 
 
-def _of_table(folder: Path, settings: ClipFolderSettings) -> Iterator[tuple[str, str]]:
-    """File and caption of each line."""
+def listed(settings: ClipFolderSettings) -> dict[str, tuple[str, dict[str, int]]]:
+    """Caption (and no labels) by file name, of the files that are wanted."""
+    folder = Path(settings.path)
+    found = _of_table(folder, settings) if settings.captions else dict(captions_beside(folder, EXTENSIONS))
+    clean = clean_caption if settings.clean_captions else str
+    return {file: (clean(caption), {}) for file, caption in found.items() if settings.admits(file)}
+
+
+def _of_table(folder: Path, settings: ClipFolderSettings) -> dict[str, str]:
+    """Caption by file name."""
     path = folder / str(settings.captions)
     if not path.is_file():
         raise ArtifactError(f"there is no caption table {path}; correct `captions` of the clip-folder source")
-    with path.open(newline="", encoding="utf-8") as stream:
-        rows = csv.DictReader(stream, delimiter="\t" if path.suffix == ".tsv" else ",")
-        columns = rows.fieldnames or []
-        if settings.caption_column not in columns:
-            raise ArtifactError(f"{path} has no column {settings.caption_column}; {nearest('caption', columns)}")
-        for row in rows:
-            try:
-                yield settings.file_pattern.format_map(row), row[settings.caption_column]
-            except (KeyError, IndexError, ValueError, AttributeError) as error:
-                raise ArtifactError(
-                    f"file_pattern {settings.file_pattern!r} does not fit {path}, line {rows.line_num} ({error!r}); "
-                    f"the columns are {', '.join(columns)}"
-                ) from None
+    found: dict[str, str] = {}
+    for line, row in table(path, (settings.caption_column,)):
+        file = _file(row, settings, f"{path}, line {line}")
+        refuse_strange_names(path, line, file, found)
+        if wanted(row, settings.filters, str(path)):
+            found[file] = row[settings.caption_column]
+    return found
+
+
+def _file(row: dict[str, str], settings: ClipFolderSettings, where: str) -> str:
+    """A film's path, by the pattern."""
+    try:
+        return settings.file_pattern.format_map(row)
+    except (KeyError, IndexError, ValueError, AttributeError) as error:
+        raise ArtifactError(
+            f"file_pattern {settings.file_pattern!r} does not fit {where} ({error!r}); the columns are {', '.join(row)}"
+        ) from None
 
 
 def pictures(rows: list[Row], settings: ClipFolderSettings) -> Iterator[tuple[str, Picture | str]]:

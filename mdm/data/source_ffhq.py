@@ -63,7 +63,7 @@ def _metadata(settings: FfhqSettings) -> dict[str, Any]:
         return {}
     if not Path(settings.metadata).is_file():
         raise ArtifactError(f"there is no {settings.metadata}; correct `metadata` of the ffhq source")
-    return json.loads(Path(settings.metadata).read_text())
+    return json.loads(Path(settings.metadata).read_text(encoding="utf-8"))
 
 
 def _chosen(settings: FfhqSettings) -> Iterator[tuple[int, str]]:
@@ -74,7 +74,14 @@ def _chosen(settings: FfhqSettings) -> Iterator[tuple[int, str]]:
             f"there is no folder {folder}. FFHQ is fetched by the script of its repository NVlabs/ffhq-dataset "
             "(images1024x1024, 90 GB); name that folder in `path`"
         )
-    files = {int(file.stem): str(file.relative_to(folder)) for file in folder.rglob("*.png") if file.stem.isdecimal()}
+    files: dict[int, str] = {}
+    for file in sorted(folder.rglob("*.png")):
+        if file.stem.isdecimal():
+            name = str(file.relative_to(folder))
+            if (other := files.setdefault(int(file.stem), name)) != name:
+                raise ArtifactError(
+                    f"{folder} has portrait {other} twice, also as {name}; name images1024x1024 in `path`"
+                )
     for number in sorted(files):
         if settings.split == "all" or (number < TRAINING) == (settings.split == "train"):
             yield number, files[number]

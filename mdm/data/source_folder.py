@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mdm.config import Positive
 from mdm.data.duplicates import LOOK_DISTANCE, as_keys, look, look_alikes, repeated
 from mdm.data.failures import Failure
-from mdm.data.own_files import as_indexed, captions_beside
+from mdm.data.filters import wanted
+from mdm.data.own_files import (
+    OwnSettings,
+    as_indexed,
+    captions_beside,
+    check_found,
+    existing_folder,
+    refuse_strange_names,
+)
 from mdm.data.preprocess import PictureSettings, clean_caption, pixels, prepare
 from mdm.data.sources import Picture, Row
+from mdm.data.tables import table
 from mdm.manifest import ArtifactError, sha256_file
 
 VERSION = 2
@@ -24,7 +31,7 @@ LICENCE = "as the folder's owner says"
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
-class FolderSettings(PictureSettings):
+class FolderSettings(OwnSettings, PictureSettings):
     """Where the pictures are, and what becomes of each."""
 
     path: str = Field(description="folder of the pictures")
@@ -40,28 +47,36 @@ class FolderSettings(PictureSettings):
         default="none", description="which to leave out: equal files, or also pictures that look alike"
     )
 
+    @model_validator(mode="after")
+    def _filters_need_a_table(self) -> Self:
+        if self.filters and self.captions is None:
+            raise ValueError("filters look at columns of a table; name it in captions, or leave the filters out")
+        return self
+
 
 Settings = FolderSettings
 
 
 def index(settings: FolderSettings) -> Iterator[Row]:
     """One row per captioned picture, by file name; each file's hash is noted."""
-    folder = Path(settings.path)
-    if not folder.is_dir():
-        raise ArtifactError(f"there is no folder {folder}; correct `path` of the folder source")
-    found = (
-        _from_table(folder / settings.captions)
-        if settings.captions
-        else {file: (caption, {}) for file, caption in captions_beside(folder, EXTENSIONS)}
-    )
-    for file in found:
-        if not (folder / file).is_file():
-            raise ArtifactError(f"{folder / str(settings.captions)} names {file}, which is not in {folder}")
+    folder = existing_folder(settings.path, "folder")
+    found = listed(settings)
+    check_found(found, folder, settings.captions, EXTENSIONS)
     hashes = {file: sha256_file(folder / file) for file in sorted(found)}
     for number, file in enumerate(_without_duplicates(hashes, folder, settings)):
         caption, labels = found[file]
-        text = clean_caption(caption) if settings.clean_captions else caption
-        yield Row(f"{number:08d}", text, labels, {"file": file, "sha256": hashes[file]})
+        yield Row(f"{number:08d}", caption, labels, {"file": file, "sha256": hashes[file]})
+
+
+def listed(settings: FolderSettings) -> dict[str, tuple[str, dict[str, int]]]:
+    """Caption and labels by file name, of the files that are wanted."""
+    folder = Path(settings.path)
+    if settings.captions:
+        found = _from_table(folder / settings.captions, settings)
+    else:
+        found = {file: (caption, {}) for file, caption in captions_beside(folder, EXTENSIONS)}
+    clean = clean_caption if settings.clean_captions else str
+    return {file: (clean(caption), labels) for file, (caption, labels) in found.items() if settings.admits(file)}
 
 
 def _without_duplicates(hashes: dict[str, str], folder: Path, settings: FolderSettings) -> list[str]:
@@ -79,22 +94,22 @@ def _without_duplicates(hashes: dict[str, str], folder: Path, settings: FolderSe
     return [file for file in files if file not in gone]
 
 
-def _from_table(path: Path) -> dict[str, tuple[str, dict[str, int]]]:
+def _from_table(path: Path, settings: FolderSettings) -> dict[str, tuple[str, dict[str, int]]]:
     """Caption and labels by file name."""
     if not path.is_file():
         raise ArtifactError(f"there is no caption table {path}; correct `captions` of the folder source")
-    text = path.read_text()
-    header = text.split("\n", 1)[0]
-    rows = csv.DictReader(io.StringIO(text), delimiter="\t" if "\t" in header else ",")
-    if not {"file", "caption"} <= set(rows.fieldnames or ()):
-        raise ArtifactError(f"{path} needs columns file and caption; its first line is {header!r}")
-    return {row["file"]: (row["caption"], _labels(row, path)) for row in rows}
+    found: dict[str, tuple[str, dict[str, int]]] = {}
+    for line, row in table(path, ("file", "caption")):
+        refuse_strange_names(path, line, row["file"], found)
+        if wanted(row, settings.filters, str(path)):
+            found[row["file"]] = (row["caption"], _labels(row, path))
+    return found
 
 
 def _labels(row: dict[str, str], path: Path) -> dict[str, int]:
     if "class" not in row:
         return {}
-    if not row["class"].strip().isdigit():
+    if not (row["class"] or "").strip().isdecimal():
         raise ArtifactError(
             f"{path}: class {row['class']!r} of {row['file']} is not a number 0, 1, 2, ...; number them"
         )

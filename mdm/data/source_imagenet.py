@@ -88,7 +88,7 @@ def index(settings: ImagenetSettings) -> Iterator[Row]:
 
 def _words(settings: ImagenetSettings, synsets: list[str]) -> dict[str, str]:
     """A caption for each class, from the first of its names."""
-    lines = _existing(str(settings.names), "names").read_text().splitlines()
+    lines = _existing(str(settings.names), "names").read_text(encoding="utf-8").splitlines()
     names = dict(line.split(maxsplit=1) for line in lines if line.strip())
     if missing := [synset for synset in synsets if synset not in names]:
         raise ArtifactError(f"{settings.names} has no line for {missing[0]}; name ImageNet's own {NAMES}")
@@ -141,7 +141,7 @@ def _in_flat_tar(path: Path, settings: ImagenetSettings) -> Iterator[Found]:
     """The validation pictures, without classes; these stand in a table of their own."""
     if settings.val_classes is None:
         raise ArtifactError(f"{path} has no classes inside; name {SOLUTION} in `val_classes`, or give folders by class")
-    with _existing(settings.val_classes, "val_classes").open(newline="") as stream:
+    with _existing(settings.val_classes, "val_classes").open(newline="", encoding="utf-8") as stream:
         classes = {row["ImageId"]: row["PredictionString"].split()[0] for row in csv.DictReader(stream)}
     with tarfile.open(path, "r:") as opened:
         for entry in opened:

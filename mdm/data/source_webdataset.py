@@ -1,0 +1,237 @@
+"""Pictures with captions in tars as webdataset writes them: the user's own, or a published snapshot such as CC12M's.
+
+A sample is the files of a tar that stand together and share their name up to its first dot: abc.jpg, abc.txt,
+abc.json. Nothing is unpacked: the index notes where each picture begins, its size and its checksum. Links, devices and
+whatever else is no plain file are never followed or read.
+"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, Literal
+
+from pydantic import Field
+
+from mdm.config import Positive, Probability, nearest
+from mdm.data.failures import Failure
+from mdm.data.filters import wanted
+from mdm.data.own_files import OwnSettings
+from mdm.data.preprocess import PictureSettings, clean_caption, prepare
+from mdm.data.sources import Picture, Row
+from mdm.manifest import ArtifactError, printable
+
+VERSION = 1
+LICENCE = "as the owner of the tars says"
+DUPLICATES_IN_MANIFEST = True  # what is the same is known when everything is there
+PICTURES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm")
+MOST_TEXT = 1_000_000
+MOST_PICTURE = 200_000_000
+CHUNK = 1 << 20
+
+
+class WebdatasetSettings(OwnSettings, PictureSettings):
+    """Which tars, which samples of them, and what becomes of each picture."""
+
+    path: str = Field(description="folder of the tars, or one tar")
+    files: str = Field(default="*.tar", description="which tars of the folder, e.g. cc12m-train-*.tar")
+    caption: str = Field(
+        default="txt", description="where a sample's caption is: txt, or json.KEY; none: the empty caption"
+    )
+    class_in: str | None = Field(default=None, description="where its class is: cls, or json.KEY (a number from 0)")
+    validation_every: Positive = Field(default=1000, description="one sample in so many belongs to validation")
+    num_images: Positive = Field(description="samples taken, by name of the tar and place in it")
+    stored: Literal["png", "jpg"] = Field(default="jpg", description="file format of the pictures in the shards")
+    clean_captions: bool = Field(
+        default=False, description="resolve HTML entities, drop control characters, compose Unicode (NFC)"
+    )
+    duplicates: Literal["none", "files", "looks"] = Field(
+        default="none", description="which to leave out: equal pictures, or also those that look alike"
+    )
+    min_success: Probability = Field(
+        default=0.95, exclude=True, description="share of a shard's samples that must be usable; the others are counted"
+    )
+
+
+Settings = WebdatasetSettings
+
+
+@dataclass
+class Sample:
+    """What a tar has under one name: texts by extension, and where the picture lies."""
+
+    name: str
+    texts: dict[str, bytes] = field(default_factory=dict)
+    picture: tuple[int, int] | None = None
+    checksum: str = ""
+
+
+def index(settings: WebdatasetSettings) -> Iterator[Row]:
+    """One row per sample that is wanted, in the order of the tars' names and of their contents."""
+    for number, row in enumerate(islice(_rows(settings), settings.num_images)):
+        yield Row(f"{number:09d}", *row)
+
+
+def _rows(settings: WebdatasetSettings) -> Iterator[tuple[str, dict[str, int], dict[str, str]]]:
+    """Caption, labels and columns."""
+    folder, tars = _tars(settings)
+    for tar in tars:
+        for sample in _samples(folder / tar):
+            where = f"{folder / tar}: sample {printable(sample.name)}"
+            facts = _facts(sample, where)
+            if settings.admits(f"{tar}/{sample.name}") and wanted(facts, settings.filters, where):
+                offset, size = sample.picture or (0, 0)
+                columns = {"tar": tar, "file": sample.name, "place": f"{offset}+{size}", "crc32": sample.checksum}
+                yield _caption(sample, facts, settings, where), _labels(sample, facts, settings, where), columns
+
+
+def _tars(settings: WebdatasetSettings) -> tuple[Path, list[str]]:
+    """The folder, and the names of its tars in order."""
+    path = Path(settings.path)
+    if path.is_file():
+        return path.parent, [path.name]
+    found = sorted(str(tar.relative_to(path)) for tar in path.glob(settings.files) if tar.is_file())
+    if not found:
+        raise ArtifactError(
+            f"there is no tar {settings.files} in {path}; correct `path` or `files` of the webdataset source"
+        )
+    return path, found
+
+
+def _samples(path: Path) -> Iterator[Sample]:
+    """The samples of a tar, in its order; each name once."""
+    sample, seen = None, set[str]()
+    for name, extension, entry, content in _plain_files(path):
+        if sample is None or name != sample.name:
+            if sample is not None:
+                yield sample
+            if name in seen:
+                raise ArtifactError(
+                    f"{path}: the files of {printable(name)} do not stand together, or it is there twice; make the tar "
+                    "again, sorted by name"
+                )
+            seen.add(name)
+            sample = Sample(name)
+        _take(sample, extension, entry, content, path)
+    if sample is not None:
+        yield sample
+
+
+def _plain_files(path: Path) -> Iterator[tuple[str, str, tarfile.TarInfo, IO[bytes]]]:
+    """Name up to the first dot, extension, header and content of each plain file."""
+    try:
+        with tarfile.open(path, "r:") as opened:
+            for entry in opened:
+                opened.members.clear()  # tarfile remembers every header, of millions of files too
+                plain = entry.isreg() and not entry.issparse()
+                file = PurePosixPath(entry.name)
+                stem, _, extension = file.name.partition(".")
+                if plain and stem:
+                    content = opened.extractfile(entry)
+                    assert content is not None  # it is a plain file
+                    yield str(file.with_name(stem)), extension.lower(), entry, content
+            _check_end(opened)
+    except (tarfile.TarError, EOFError) as error:
+        raise ArtifactError(
+            f"{path} is damaged or no plain tar ({error}); fetch it again, or unpack it if it is compressed"
+        ) from None
+
+
+def _check_end(opened: tarfile.TarFile) -> None:
+    """The tar ends where its files end; tarfile takes a damaged header for the end."""
+    opened.fileobj.seek(opened.offset)
+    if opened.fileobj.read(tarfile.BLOCKSIZE).strip(b"\0"):
+        raise tarfile.ReadError(f"what stands at byte {opened.offset:,} is no header")
+
+
+def _take(sample: Sample, extension: str, entry: tarfile.TarInfo, content: IO[bytes], path: Path) -> None:
+    """Note a file of the sample."""
+    if extension in ("txt", "json", "cls"):
+        if entry.size > MOST_TEXT:
+            raise ArtifactError(
+                f"{path}: {printable(entry.name)} has {entry.size:,} bytes; a text has {MOST_TEXT:,} at most"
+            )
+        sample.texts[extension] = content.read()
+    elif extension in PICTURES and sample.picture is None:
+        sample.picture, checksum = (entry.offset_data, entry.size), 0
+        while piece := content.read(CHUNK):
+            checksum = zlib.crc32(piece, checksum)
+        sample.checksum = f"{checksum:08x}"
+
+
+def _facts(sample: Sample, where: str) -> dict[str, Any]:
+    """What the sample's JSON says."""
+    try:
+        found = json.loads(sample.texts.get("json", b"{}"))
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{where}: its json cannot be read ({error}); make the tar again") from None
+    return found if isinstance(found, dict) else {}
+
+
+def _caption(sample: Sample, facts: Mapping[str, Any], settings: WebdatasetSettings, where: str) -> str:
+    if settings.caption == "none":
+        return ""
+    text = _said(sample, facts, settings.caption, "caption", where)
+    # A lone half of a pair of surrogates, which JSON can write, is no text.
+    text = str(text).encode("utf-8", "replace").decode()
+    return clean_caption(text) if settings.clean_captions else text
+
+
+def _labels(sample: Sample, facts: Mapping[str, Any], settings: WebdatasetSettings, where: str) -> dict[str, int]:
+    if settings.class_in is None:
+        return {}
+    found = str(_said(sample, facts, settings.class_in, "class_in", where)).strip()
+    if not (found.isascii() and found.isdecimal()):
+        raise ArtifactError(f"{where}: class {printable(found)!r} is not a number 0, 1, 2, ...; correct class_in")
+    return {"class": int(found)}
+
+
+def _said(sample: Sample, facts: Mapping[str, Any], place: str, setting: str, where: str) -> Any:
+    """What the sample says at `txt`, `cls` or `json.KEY`."""
+    kind, _, key = place.partition(".")
+    there = {**{f"json.{name}": value for name, value in facts.items()}}
+    there |= {name: text for name, text in sample.texts.items() if name != "json"}
+    found = there.get(place if key else kind)
+    if found is None:
+        raise ArtifactError(f"{where} has no {place}; correct `{setting}`: {nearest(place, there)}")
+    try:
+        return found.decode("utf-8-sig") if isinstance(found, bytes) else found
+    except UnicodeDecodeError as error:
+        raise ArtifactError(f"{where}: its {place} is not UTF-8 ({error.reason}); make the tar again") from None
+
+
+def pictures(rows: list[Row], settings: WebdatasetSettings) -> Iterator[tuple[str, Picture | str]]:
+    """Read, prove, cut and scale the pictures of a shard, tar by tar."""
+    folder, _ = _tars(settings)
+    by_tar: dict[str, list[Row]] = {}
+    for row in rows:
+        by_tar.setdefault(row.columns["tar"], []).append(row)
+    for tar, of_tar in by_tar.items():
+        path = folder / tar
+        try:
+            with path.open("rb") as stream:
+                for row in of_tar:
+                    yield row.key, _picture(stream, row, path, settings)
+        except FileNotFoundError:
+            raise ArtifactError(f"{path} was there when the index was written; put it back") from None
+
+
+def _picture(stream: IO[bytes], row: Row, path: Path, settings: WebdatasetSettings) -> Picture | str:
+    offset, size = map(int, row.columns["place"].split("+"))
+    if not size:
+        return Failure.NOT_A_PICTURE
+    if size > MOST_PICTURE:
+        return Failure.TOO_LARGE
+    stream.seek(offset)
+    data = stream.read(size)
+    if f"{zlib.crc32(data):08x}" != row.columns["crc32"]:
+        raise ArtifactError(
+            f"{path} was changed since the index was written; put the old file back, or write a new `revision` in the "
+            "settings of the data set to make it anew"
+        )
+    return prepare(data, settings)

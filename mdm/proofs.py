@@ -1,0 +1,49 @@
+"""Hashes of files from outside, remembered: a zip of gigabytes is read once, not before every run.
+
+A file counts as the one that was hashed while its size, its time of writing and the time of its last change of any
+kind (which nobody can set back) are the same. What was written in the last seconds is not remembered: clocks of file
+systems are coarse, and a second write could look like the first.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from mdm.manifest import read_json, sha256_file, write_json
+
+SETTLED_SECONDS = 3.0
+
+
+class Proofs:
+    """SHA-256 of files; `kept` is where they are remembered (results/proofs.json)."""
+
+    def __init__(self, kept: Path) -> None:
+        self._kept = kept
+        self._known: dict[str, list[Any]] = read_json(kept) if kept.is_file() else {}
+        self._new = False
+
+    def sha256(self, path: Path) -> str:
+        """Of a file, read only if it may have changed."""
+        name, seen = str(path.resolve()), _seen(path)
+        known = self._known.get(name)
+        if known and known[:-1] == seen:
+            return known[-1]
+        found = sha256_file(path)
+        if _seen(path) == seen and time.time_ns() - max(seen[1:3]) > SETTLED_SECONDS * 1e9:
+            self._known[name] = [*seen, found]
+            self._new = True
+        return found
+
+    def keep(self) -> None:
+        """Remember what was read, where there is a place for it."""
+        if self._new and os.access(self._kept.parent, os.W_OK):
+            write_json(self._kept, self._known)
+            self._new = False
+
+
+def _seen(path: Path) -> list[int]:
+    facts = path.stat()
+    return [facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino]
