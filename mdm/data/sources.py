@@ -45,6 +45,7 @@ SOURCES = {
     "ffhq": "mdm.data.source_ffhq",
     "clip-folder": "mdm.data.source_clip_folder",
     "captioned-clips": "mdm.data.source_clip_list",
+    "emoji-clips": "mdm.data.source_emoji_clips",
     "webdataset": "mdm.data.source_webdataset",
 }
 
