@@ -23,6 +23,7 @@ class OwnSettings(Filtered):
     revision: Positive = Field(
         default=1, description="raise it when the files have changed: the data set is made anew, beside the old one"
     )
+    licence: str | None = Field(default=None, exclude=True, description="of the files; stands in the manifest")
     min_success: Probability = Field(
         default=1.0, exclude=True, description="share of a shard's files that must be usable; the others are counted"
     )

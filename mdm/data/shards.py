@@ -181,6 +181,7 @@ def write_manifest(recipe_path: str | Path) -> dict[str, Any]:
     folder, names = making.folder, sources.shard_names(making.recipe)
     shards, failures, licences = [], Counter[str](), Counter[str]()
     index, size = iterate_index(folder), making.recipe["shard_images"]
+    licence = getattr(job.settings, "licence", None) or job.source.LICENCE
 
     def records() -> Iterator[dict[str, Any]]:
         for number, name in enumerate(names):
@@ -188,7 +189,9 @@ def write_manifest(recipe_path: str | Path) -> dict[str, Any]:
             rows = list(itertools.islice(index, size))
             record = _check_shard(folder / "shards" / f"{name}.tar", _identity(rows), again)
             failures.update(record["failures"])
-            licences.update(record["licences"])
+            licences.update(
+                {licence if name == job.source.LICENCE else name: count for name, count in record["licences"].items()}
+            )
             shards.append(
                 {"file": f"shards/{name}.tar", **{key: record[key] for key in ("sha256", "samples", "bytes")}}
             )
@@ -204,7 +207,7 @@ def write_manifest(recipe_path: str | Path) -> dict[str, Any]:
         raise ArtifactError(f"{folder} has no picture at all ({why}); correct the data set's settings")
     facts = {
         "source": making.recipe["source"],
-        "licence": job.source.LICENCE,
+        "licence": licence,
         "licences": dict(licences.most_common()),
         "resolution": job.settings.resolution,
         **({"frames": job.settings.frames} if isinstance(job.settings, ClipSettings) else {}),

@@ -124,6 +124,16 @@ def test_bad_files_are_named_and_may_be_few(tmp_path):
     assert "min_success" not in read_json(path)["settings"]
 
 
+def test_the_licence_of_own_files_stands_in_the_manifest(tmp_path):
+    folder = folder_with(tmp_path / "mine", "a.png")
+    (folder / "a.txt").write_text("one")
+    settings = {"source": "folder", "path": str(folder), "num_images": 1}
+    for said, shown in (({}, "as the folder's owner says"), ({"licence": "CC0-1.0"}, "CC0-1.0")):
+        path = make_data(tmp_path, **settings, **said)
+        manifest = read_json(path.with_name("manifest.json"))
+        assert (manifest["licence"], manifest["licences"]) == (shown, {shown: 1})
+
+
 def test_a_file_that_vanished_is_named(tmp_path):
     folder = folder_with(tmp_path / "mine", "a.png")
     (folder / "a.txt").write_text("one")
