@@ -34,6 +34,12 @@ class OwnSettings(Filtered):
         return (*super().news, "part", "validation_every", "revision")
 
     @model_validator(mode="after")
+    def _path_is_whole(self) -> Self:
+        if (path := str(getattr(self, "path", ""))).startswith("~"):
+            raise ValueError(f"path {path}: a study has no home; write {Path(path).expanduser()}")
+        return self
+
+    @model_validator(mode="after")
     def _every_has_an_effect(self) -> Self:
         if self.part == "all" and self.validation_every != type(self).model_fields["validation_every"].default:
             raise ValueError("validation_every has no effect with part: all; write part: train or part: validation")

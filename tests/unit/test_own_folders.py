@@ -52,6 +52,22 @@ def test_tables_as_spreadsheets_write_them(tmp_path, ending):
     assert [Pictures(path.parent).caption(k) for k in range(2)] == ['blue, and "bold"', "grün"]
 
 
+def test_other_names_of_the_columns(tmp_path):
+    """As the image folders of Hugging Face's datasets have them."""
+    folder = folder_with(tmp_path / "mine", "train/a.png")
+    (folder / "metadata.csv").write_text("file_name,text\ntrain/a.png,one\n")
+    settings = {"source": "folder", "path": str(folder), "num_images": 1, "captions": "metadata.csv"}
+    with pytest.raises(ArtifactError, match="did you mean 'file_name'"):
+        make_data(tmp_path, **settings)
+    path = make_data(tmp_path, file_column="file_name", caption_column="text", **settings)
+    assert Pictures(path.parent).caption(0) == "one"
+
+
+def test_a_path_in_somebodys_home_is_refused(tmp_path):
+    with pytest.raises(StudyError, match=r"a study has no home; write /\S+/mine"):
+        make_recipe(tmp_path, source="folder", path="~/mine", num_images=1, resolution=8)
+
+
 def test_a_table_as_pandas_writes_it(tmp_path):
     folder = folder_with(tmp_path / "mine", "a.png")
     (folder / "captions.csv").write_text(",file,caption\n0,a.png,one\n")
