@@ -31,6 +31,10 @@ def index_data(recipe_path: str | Path) -> Path:
     marks_path.unlink(missing_ok=True)  # of an index that is being replaced
     with replacing(path) as stream:
         count = _write(stream, job.source.index(job.settings), marks, str(recipe_path))
+        if not count:
+            raise ArtifactError(
+                f"{recipe_path}: no picture is wanted of all there are; correct the data set's settings"
+            )
         if count != job.settings.num_images:
             raise ArtifactError(
                 f"{recipe_path}: num_images is {job.settings.num_images}, but the source '{job.recipe['source']}' has "

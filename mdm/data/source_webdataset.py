@@ -84,7 +84,8 @@ def _rows(settings: WebdatasetSettings) -> Iterator[tuple[str, dict[str, int], d
         for sample in _samples(folder / tar):
             where = f"{folder / tar}: sample {printable(sample.name)}"
             facts = _facts(sample, where)
-            if settings.admits(f"{tar}/{sample.name}") and wanted(facts, settings.filters, where):
+            said = dict.fromkeys((entry.column for entry in settings.filters), None) | facts
+            if settings.admits(f"{tar}/{sample.name}") and wanted(said, settings.filters, where):
                 offset, size = sample.picture or (0, 0)
                 columns = {"tar": tar, "file": sample.name, "place": f"{offset}+{size}", "crc32": sample.checksum}
                 yield _caption(sample, facts, settings, where), _labels(sample, facts, settings, where), columns

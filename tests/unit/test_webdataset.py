@@ -86,6 +86,8 @@ def test_parts_and_filters_by_json(tmp_path):
     assert not found["train"] & found["validation"] and len(found["train"] | found["validation"]) == 100
     path = made(tmp_path, folder, num_images=2, filters=[{"column": "similarity", "least": 1.95, "most": 2.15}])
     assert [row.caption for row in read_index(path.parent)] == ["number 20", "number 21"]
+    with pytest.raises(ArtifactError, match="no picture is wanted"):
+        made(tmp_path, folder, num_images=2, filters=[{"column": "similarty", "least": 1.95}])
 
 
 def test_what_is_no_plain_file_is_never_read(tmp_path):
