@@ -1,5 +1,7 @@
 """A user's own folder of pictures or films: odd names, odd tables, damaged files, and changes after it was indexed."""
 
+import os
+import shutil
 import subprocess
 import sys
 
@@ -220,3 +222,25 @@ def test_captions_do_not_depend_on_the_locale(tmp_path):
         done = subprocess.run([*strict, words[0], str(path), *words[1:]], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
     assert Pictures(path.parent).caption(0) == "grün"
+
+
+def test_same_bytes_whatever_the_machine_says(tmp_path):
+    """Not the seed of hashes, the time zone, the language, the rights of new files or the order on disk."""
+    folder = tmp_path / "mine"
+    made = []
+    for k, (environment, names) in enumerate((({"PYTHONHASHSEED": "1", "TZ": "UTC", "LC_ALL": "C"}, "abcdef"),
+                                              ({"PYTHONHASHSEED": "2", "TZ": "Asia/Tokyo"}, "fbdeca"))):  # fmt: skip
+        shutil.rmtree(folder, ignore_errors=True)
+        for name in names:
+            picture(folder / f"{name}.png", (40 * ord(name) % 256, 9, 9), (40, 50))
+            (folder / f"{name}.txt").write_text(f"say {name} ü", encoding="utf-8")
+        path = make_recipe(tmp_path / str(k), "folder", 4, path=str(folder), num_images=6, resolution=32)
+        for words in (["index", str(path)], ["shard", str(path), "--shard", "0-1"], ["manifest", str(path)]):
+            done = subprocess.run(
+                [sys.executable, "-m", "mdm", *words], env={**os.environ, **environment}, umask=0o077 * k, check=False,
+                capture_output=True, text=True,
+            )  # fmt: skip
+            assert done.returncode == 0, done.stderr
+        files = [*sorted((path.parent / "shards").iterdir()), path.with_name("index.tsv")]
+        made.append({file.name: file.read_bytes() for file in files})
+    assert made[0] == made[1] and len(made[0]) == 5
