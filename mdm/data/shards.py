@@ -34,6 +34,7 @@ from mdm.manifest import ArtifactError, Making, canonical, printable, read_json,
 __all__ = ["index_data", "read_index", "write_manifest", "write_shard", "write_shards"]
 
 REASONS_SHOWN = 5
+ROUNDING = 1e-6  # 0.55 x 100 is a little more than 55
 
 
 def write_shards(recipe_path: str | Path, first: int, last: int) -> None:
@@ -118,7 +119,7 @@ def _check_success(rows: list[Row], outcomes: dict[str, Stored | str], settings:
     minimum, asked = getattr(settings, "min_success", 1.0), len(rows)
     failures = Counter(outcome for outcome in outcomes.values() if isinstance(outcome, str))
     found = asked - failures.total()
-    if found >= minimum * asked:
+    if found >= minimum * asked - ROUNDING:
         return
     common = ", ".join(f"{count} x {reason}" for reason, count in failures.most_common(REASONS_SHOWN))
     said = f"{where}: only {found} of {asked} pictures are there, min_success asks for {minimum:.0%} ({common})"

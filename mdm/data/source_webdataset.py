@@ -175,7 +175,7 @@ def _facts(sample: Sample, where: str) -> dict[str, Any]:
 
 
 def _caption(sample: Sample, facts: Mapping[str, Any], settings: WebdatasetSettings, where: str) -> str:
-    if settings.caption == "none":
+    if settings.caption == "none" or sample.picture is None:  # without a picture it will be counted as failed
         return ""
     text = _said(sample, facts, settings.caption, "caption", where)
     # A lone half of a pair of surrogates, which JSON can write, is no text.
@@ -184,7 +184,7 @@ def _caption(sample: Sample, facts: Mapping[str, Any], settings: WebdatasetSetti
 
 
 def _labels(sample: Sample, facts: Mapping[str, Any], settings: WebdatasetSettings, where: str) -> dict[str, int]:
-    if settings.class_in is None:
+    if settings.class_in is None or sample.picture is None:
         return {}
     found = str(_said(sample, facts, settings.class_in, "class_in", where)).strip()
     if not (found.isascii() and found.isdecimal()):
