@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, Self
 
 from pydantic import Field
 
@@ -33,6 +33,9 @@ PICTURES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm")
 MOST_TEXT = 1_000_000
 MOST_PICTURE = 200_000_000
 CHUNK = 1 << 20
+EXTENSIONS = (
+    tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE,
+)  # fmt: skip
 
 
 class WebdatasetSettings(OwnSettings, PictureSettings):
@@ -123,10 +126,21 @@ def _samples(path: Path) -> Iterator[Sample]:
         yield sample
 
 
+class _Header(tarfile.TarInfo):
+    """A header whose extensions (long names, pax records) are of bounded size: tarfile reads them at once."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> Self:
+        found = super().frombuf(buf, encoding, errors)
+        if found.type in EXTENSIONS and found.size > MOST_TEXT:
+            raise tarfile.ReadError(f"a header of {found.size:,} bytes")
+        return found
+
+
 def _plain_files(path: Path) -> Iterator[tuple[str, str, tarfile.TarInfo, IO[bytes]]]:
     """Name up to the first dot, extension, header and content of each plain file."""
     try:
-        with tarfile.open(path, "r:") as opened:
+        with tarfile.open(path, "r:", tarinfo=_Header) as opened:
             for entry in opened:
                 opened.members.clear()  # tarfile remembers every header, of millions of files too
                 plain = entry.isreg() and not entry.issparse()

@@ -133,12 +133,17 @@ def test_damaged_and_strange_tars_are_refused(tmp_path):
     tar_of(wds / "a.tar", {"x": {"jpg": jpeg(40), "txt": b"x", "json": b"{"}})
     with pytest.raises(ArtifactError, match="json cannot be read"):
         made(tmp_path, wds, num_images=1)
+    with tarfile.open(wds / "a.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        add(tar, "x.jpg", jpeg(40), pax_headers={"comment": "x" * 2_000_000})
+    with pytest.raises(ArtifactError, match=r"a header of 2,000,\d+ bytes"):
+        made(tmp_path, wds, num_images=1)
     with pytest.raises(ArtifactError, match=r"there is no tar train-\*"):
         made(tmp_path, wds, num_images=1, files="train-*")
 
 
 def test_samples_without_a_usable_picture_are_counted(tmp_path):
-    samples = {f"s{k}": sample(k) for k in range(6)} | {
+    samples = {f"s{k}": sample(k) for k in range(6)}
+    samples |= {
         "s6": {"json": {"about": "the set"}},
         "s7": sample(7, jpg=b"<html>"),
     }
