@@ -141,6 +141,18 @@ def test_damaged_and_strange_tars_are_refused(tmp_path):
         made(tmp_path, wds, num_images=1, files="train-*")
 
 
+def test_wherever_a_tar_is_cut_off_it_is_told(tmp_path):
+    good = tar_of(tmp_path / "good.tar", {f"s{k}": sample(k) for k in range(2)}).read_bytes()
+    path = tmp_path / "wds" / "a.tar"
+    path.parent.mkdir()
+    with tarfile.open(tmp_path / "good.tar") as tar:
+        end = max(entry.offset_data + entry.size for entry in tar)
+    for cut in range(1, end, 97):
+        path.write_bytes(good[:cut])
+        with pytest.raises(ArtifactError, match=r"damaged|has 1 pictures|no picture is wanted"):
+            made(tmp_path, path, num_images=2, caption="none")
+
+
 def test_samples_without_a_usable_picture_are_counted(tmp_path):
     samples = {f"s{k}": sample(k) for k in range(6)}
     samples |= {
