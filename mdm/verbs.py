@@ -87,6 +87,8 @@ def shard(options: argparse.Namespace) -> None:
     last = last if dash else first
     if not (first.isdecimal() and last.isdecimal()):
         raise StudyError(f"--shard {options.shard!r} is neither a number nor a range; write 7 or 00000-00009")
+    if int(last) < int(first):
+        raise StudyError(f"--shard {options.shard!r} ends before it begins; write {last}-{first}")
     write_shards(options.recipe, int(first), int(last))
 
 

@@ -49,6 +49,7 @@ class Dictionary:
         if not plain:
             raise ArtifactError("the set of drawings that names all concepts lists no characters")
         self._names = {squash(name): name for name in plain.values()}
+        self._codes = {_without_selectors(code): name for code, name in characters.items()}
         older = [(name, alias["parent"]) for name, alias in icons.get("aliases", {}).items()]
         older += [(character, name) for code, name in plain.items() if (character := _character_name(code))]
         for name, current in older:
@@ -66,10 +67,20 @@ class Dictionary:
             name = name[: found.start()]
         return Concept(self._names[squash(name)], tuple(tones))
 
+    def of_code(self, code: str) -> Concept | None:
+        """What the emoji of these code points (1f469-200d-1f33e) shows; None if no dictionary entry says so."""
+        name = self._codes.get(_without_selectors(code))
+        return self.concept(name) if name else None
+
     def of_title(self, title: str, is_flag: bool = False) -> str:
         """The concept of a drawing that is no emoji: an emoji's where it has the same name, else the title itself."""
         plain = squash(re.sub(r"\(.*?\)", "", title)) or squash(title)  # variants: `crawfish (b and w)`
         return self._names.get(f"flag{plain}" if is_flag else plain, plain)
+
+
+def _without_selectors(code: str) -> str:
+    """Sets write the request to show an emoji as a picture, or leave it out."""
+    return "-".join(part for part in code.split("-") if part != "fe0f")
 
 
 def _character_name(code: str) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
@@ -18,6 +19,7 @@ from mdm.data.sources import Row
 from mdm.manifest import ArtifactError, canonical, read_json, replacing, write_atomic
 
 MARK_EVERY = 1000
+ABANDONED_SECONDS = 24 * 3600
 ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
 ESCAPED = re.compile(r"\\([\\tnr])")
 MEANING = {"\\": "\\", "t": "\t", "n": "\n", "r": "\r"}
@@ -29,8 +31,15 @@ def index_data(recipe_path: str | Path) -> Path:
     path, marks = Path(recipe_path).with_name("index.tsv"), list[int]()
     marks_path = path.with_suffix(".json")
     marks_path.unlink(missing_ok=True)  # of an index that is being replaced
+    for rest in path.parent.glob(f".{path.name}.*.tmp"):
+        if time.time() - rest.stat().st_mtime > ABANDONED_SECONDS:  # of a job that was killed; one at work writes
+            rest.unlink()
     with replacing(path) as stream:
         count = _write(stream, job.source.index(job.settings), marks, str(recipe_path))
+        if not count:
+            raise ArtifactError(
+                f"{recipe_path}: no picture is wanted of all there are; correct the data set's settings"
+            )
         if count != job.settings.num_images:
             raise ArtifactError(
                 f"{recipe_path}: num_images is {job.settings.num_images}, but the source '{job.recipe['source']}' has "

@@ -6,6 +6,7 @@ left out without a word, because what was made from the old ones is there alread
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ def problem(made: Path, source: Source, settings: Any, sha256: Callable[[Path], 
     if not hasattr(source, "listed") or ((made / "manifest.json").is_file() and not Path(settings.path).is_dir()):
         return None  # no own folder, or what was made is whole and the pictures may be gone
     try:
+        if (made / "index.tsv").is_file() and _untouched(made, settings):
+            return None
         listed = source.listed(settings)
         if not (made / "index.tsv").is_file():
             return _wrong_number(listed, settings)
@@ -34,6 +37,26 @@ def problem(made: Path, source: Source, settings: Any, sha256: Callable[[Path], 
         f"it has changed since {made} was made from it: {said}; put the old files back, or write revision: "
         f"{settings.revision + 1} in its settings (and num_images as it is now) to make it anew"
     )
+
+
+def _untouched(made: Path, settings: Any) -> bool:
+    """Whether no file that matters has changed in any way since the index was written; reads none of them."""
+    later, folder = _since((made / "index.tsv").stat().st_mtime_ns, settings.path), str(settings.path)
+    if settings.captions:
+        files = (f"{folder}/{name}" for name in (settings.captions, *(r.columns["file"] for r in iterate_index(made))))
+        return all(os.path.isfile(file) and not later(file) for file in files)
+    with os.scandir(folder) as entries:  # a file that came or went changes the folder itself
+        return not later(folder) and not any(later(entry.path) for entry in entries)
+
+
+def _since(written: int, root: str) -> Callable[[str | Path], bool]:
+    """Tells whether a file changed after `written`: itself, the link to it, or the link to its folder."""
+    relinked = os.path.islink(root) and os.lstat(root).st_ctime_ns > written
+
+    def later(file: str | Path) -> bool:
+        return relinked or os.stat(file).st_ctime_ns > written or os.lstat(file).st_ctime_ns > written
+
+    return later
 
 
 def _wrong_number(listed: dict[str, tuple[str, dict[str, int]]], settings: Any) -> str | None:
@@ -58,11 +81,7 @@ def _differences(
     made: Path, listed: dict[str, tuple[str, dict[str, int]]], settings: Any, sha256: Callable[[Path], str]
 ) -> Iterator[tuple[str, str]]:
     """File and what is the matter with it."""
-    folder, written = Path(settings.path), (made / "index.tsv").stat().st_mtime_ns
-
-    def later(file: str) -> bool:
-        return (folder / file).stat().st_ctime_ns > written
-
+    folder, later = Path(settings.path), _since((made / "index.tsv").stat().st_mtime_ns, settings.path)
     known = set()
     for row in iterate_index(made):
         file = row.columns["file"]
@@ -71,11 +90,11 @@ def _differences(
             yield file, "gone"
         elif (" ".join(listed[file][0].split()), listed[file][1]) != (row.caption, row.labels):
             yield file, "with another caption or class"
-        elif later(file) and sha256(folder / file) != row.columns["sha256"]:
+        elif later(folder / file) and sha256(folder / file) != row.columns["sha256"]:
             yield file, "with other content"
     for file in sorted(listed.keys() - known):
         # An older file that is not in the index was left out as a duplicate.
-        if settings.duplicates == "none" or ((folder / file).is_file() and later(file)):
+        if settings.duplicates == "none" or ((folder / file).is_file() and later(folder / file)):
             yield file, "new"
 
 

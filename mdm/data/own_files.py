@@ -23,6 +23,7 @@ class OwnSettings(Filtered):
     revision: Positive = Field(
         default=1, description="raise it when the files have changed: the data set is made anew, beside the old one"
     )
+    licence: str | None = Field(default=None, exclude=True, description="of the files; stands in the manifest")
     min_success: Probability = Field(
         default=1.0, exclude=True, description="share of a shard's files that must be usable; the others are counted"
     )
@@ -31,6 +32,12 @@ class OwnSettings(Filtered):
     def news(self) -> tuple[str, ...]:
         """Settings that are left out of recipes while they ask for nothing."""
         return (*super().news, "part", "validation_every", "revision")
+
+    @model_validator(mode="after")
+    def _path_is_whole(self) -> Self:
+        if (path := str(getattr(self, "path", ""))).startswith("~"):
+            raise ValueError(f"path {path}: a study has no home; write {Path(path).expanduser()}")
+        return self
 
     @model_validator(mode="after")
     def _every_has_an_effect(self) -> Self:

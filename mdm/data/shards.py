@@ -34,6 +34,7 @@ from mdm.manifest import ArtifactError, Making, canonical, printable, read_json,
 __all__ = ["index_data", "read_index", "write_manifest", "write_shard", "write_shards"]
 
 REASONS_SHOWN = 5
+ROUNDING = 1e-6  # 0.55 x 100 is a little more than 55
 
 
 def write_shards(recipe_path: str | Path, first: int, last: int) -> None:
@@ -118,7 +119,7 @@ def _check_success(rows: list[Row], outcomes: dict[str, Stored | str], settings:
     minimum, asked = getattr(settings, "min_success", 1.0), len(rows)
     failures = Counter(outcome for outcome in outcomes.values() if isinstance(outcome, str))
     found = asked - failures.total()
-    if found >= minimum * asked:
+    if found >= minimum * asked - ROUNDING:
         return
     common = ", ".join(f"{count} x {reason}" for reason, count in failures.most_common(REASONS_SHOWN))
     said = f"{where}: only {found} of {asked} pictures are there, min_success asks for {minimum:.0%} ({common})"
@@ -181,6 +182,7 @@ def write_manifest(recipe_path: str | Path) -> dict[str, Any]:
     folder, names = making.folder, sources.shard_names(making.recipe)
     shards, failures, licences = [], Counter[str](), Counter[str]()
     index, size = iterate_index(folder), making.recipe["shard_images"]
+    licence = getattr(job.settings, "licence", None) or job.source.LICENCE
 
     def records() -> Iterator[dict[str, Any]]:
         for number, name in enumerate(names):
@@ -188,7 +190,9 @@ def write_manifest(recipe_path: str | Path) -> dict[str, Any]:
             rows = list(itertools.islice(index, size))
             record = _check_shard(folder / "shards" / f"{name}.tar", _identity(rows), again)
             failures.update(record["failures"])
-            licences.update(record["licences"])
+            licences.update(
+                {licence if name == job.source.LICENCE else name: count for name, count in record["licences"].items()}
+            )
             shards.append(
                 {"file": f"shards/{name}.tar", **{key: record[key] for key in ("sha256", "samples", "bytes")}}
             )
@@ -204,7 +208,7 @@ def write_manifest(recipe_path: str | Path) -> dict[str, Any]:
         raise ArtifactError(f"{folder} has no picture at all ({why}); correct the data set's settings")
     facts = {
         "source": making.recipe["source"],
-        "licence": job.source.LICENCE,
+        "licence": licence,
         "licences": dict(licences.most_common()),
         "resolution": job.settings.resolution,
         **({"frames": job.settings.frames} if isinstance(job.settings, ClipSettings) else {}),

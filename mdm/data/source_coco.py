@@ -172,10 +172,13 @@ def _opened(settings: CocoSettings) -> Iterator[_Files]:
         return
     if not path.is_file():
         raise ArtifactError(f"there is no {path}; correct `images` of the coco source")
-    with zipfile.ZipFile(path) as opened:
-        places = {entry.filename.removeprefix(f"{settings.name}/"): entry for entry in opened.infolist()}
-        yield _Files(lambda name: opened.read(_entry(places, name, path)),
-                     lambda name: f"{_entry(places, name, path).CRC:08x}")  # fmt: skip
+    try:
+        with zipfile.ZipFile(path) as opened:
+            places = {entry.filename.removeprefix(f"{settings.name}/"): entry for entry in opened.infolist()}
+            yield _Files(lambda name: opened.read(_entry(places, name, path)),
+                         lambda name: f"{_entry(places, name, path).CRC:08x}")  # fmt: skip
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise ArtifactError(f"{path} was damaged since it was proved ({error}); fetch it again") from None
 
 
 def _entry(places: dict[str, zipfile.ZipInfo], name: str, path: Path) -> zipfile.ZipInfo:
@@ -194,10 +197,17 @@ def _annotated(settings: CocoSettings) -> dict[str, Any]:
     """COCO's captions file."""
     path, name = Path(settings.annotations), f"captions_{settings.name}.json"
     content = member(path, f"annotations/{name}") if path.suffix == ".zip" else path.read_bytes()
-    found = json.loads(content)
-    if not {"images", "annotations"} <= found.keys() or not found["annotations"][0].keys() >= {"caption", "image_id"}:
-        raise ArtifactError(f"{path} holds no captions; name COCO's {name}, or the zip it comes in")
-    return found
+    try:
+        found = json.loads(content)
+        known = {image["id"] for image in found["images"]}
+        whole = all(a["image_id"] in known and isinstance(a["caption"], str) for a in found["annotations"])
+        if whole and found["annotations"]:
+            return found
+    except (ValueError, KeyError, TypeError, RecursionError):  # another file of COCO's, or none
+        pass
+    raise ArtifactError(
+        f"{path} holds no captions of pictures that it lists; name COCO's {name}, or the zip it comes in"
+    )
 
 
 def _annotations_sha256(settings: CocoSettings) -> str | None:

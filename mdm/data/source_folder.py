@@ -40,12 +40,19 @@ class FolderSettings(OwnSettings, PictureSettings):
         default=None,
         description="CSV or TSV in that folder with columns file, caption, perhaps class; default: {name}.txt files",
     )
+    file_column: str = Field(default="file", description="column of the table with the files' names")
+    caption_column: str = Field(default="caption", description="column of the captions")
     clean_captions: bool = Field(
         default=False, description="resolve HTML entities, drop control characters, compose Unicode (NFC)"
     )
     duplicates: Literal["none", "files", "looks"] = Field(
         default="none", description="which to leave out: equal files, or also pictures that look alike"
     )
+
+    @property
+    def news(self) -> tuple[str, ...]:
+        """Settings that are left out of recipes while they ask for nothing."""
+        return (*super().news, "file_column", "caption_column")
 
     @model_validator(mode="after")
     def _filters_need_a_table(self) -> Self:
@@ -99,20 +106,19 @@ def _from_table(path: Path, settings: FolderSettings) -> dict[str, tuple[str, di
     if not path.is_file():
         raise ArtifactError(f"there is no caption table {path}; correct `captions` of the folder source")
     found: dict[str, tuple[str, dict[str, int]]] = {}
-    for line, row in table(path, ("file", "caption")):
-        refuse_strange_names(path, line, row["file"], found)
+    file, caption = settings.file_column, settings.caption_column
+    for line, row in table(path, (file, caption)):
+        refuse_strange_names(path, line, row[file], found)
         if wanted(row, settings.filters, str(path)):
-            found[row["file"]] = (row["caption"], _labels(row, path))
+            found[row[file]] = (row[caption], _labels(row, row[file], path))
     return found
 
 
-def _labels(row: dict[str, str], path: Path) -> dict[str, int]:
+def _labels(row: dict[str, str], file: str, path: Path) -> dict[str, int]:
     if "class" not in row:
         return {}
     if not (row["class"] or "").strip().isdecimal():
-        raise ArtifactError(
-            f"{path}: class {row['class']!r} of {row['file']} is not a number 0, 1, 2, ...; number them"
-        )
+        raise ArtifactError(f"{path}: class {row['class']!r} of {file} is not a number 0, 1, 2, ...; number them")
     return {"class": int(row["class"])}
 
 

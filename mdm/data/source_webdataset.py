@@ -11,10 +11,10 @@ import json
 import tarfile
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, Self
 
 from pydantic import Field
 
@@ -30,9 +30,13 @@ VERSION = 1
 LICENCE = "as the owner of the tars says"
 DUPLICATES_IN_MANIFEST = True  # what is the same is known when everything is there
 PICTURES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm")
+TEXTS = ("txt", "json", "cls")
 MOST_TEXT = 1_000_000
 MOST_PICTURE = 200_000_000
 CHUNK = 1 << 20
+EXTENSIONS = (
+    tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE,
+)  # fmt: skip
 
 
 class WebdatasetSettings(OwnSettings, PictureSettings):
@@ -84,7 +88,8 @@ def _rows(settings: WebdatasetSettings) -> Iterator[tuple[str, dict[str, int], d
         for sample in _samples(folder / tar):
             where = f"{folder / tar}: sample {printable(sample.name)}"
             facts = _facts(sample, where)
-            if settings.admits(f"{tar}/{sample.name}") and wanted(facts, settings.filters, where):
+            said = dict.fromkeys((entry.column for entry in settings.filters), None) | facts
+            if settings.admits(f"{tar}/{sample.name}") and wanted(said, settings.filters, where):
                 offset, size = sample.picture or (0, 0)
                 columns = {"tar": tar, "file": sample.name, "place": f"{offset}+{size}", "crc32": sample.checksum}
                 yield _caption(sample, facts, settings, where), _labels(sample, facts, settings, where), columns
@@ -103,38 +108,62 @@ def _tars(settings: WebdatasetSettings) -> tuple[Path, list[str]]:
     return path, found
 
 
+@dataclass(frozen=True)
+class File:
+    """A file of a tar: its name up to the first dot, its extension, its text, or where its picture lies."""
+
+    name: str
+    extension: str
+    text: bytes = b""
+    place: tuple[int, int] | None = None
+    checksum: str = ""
+
+
 def _samples(path: Path) -> Iterator[Sample]:
     """The samples of a tar, in its order; each name once."""
     sample, seen = None, set[str]()
-    for name, extension, entry, content in _plain_files(path):
-        if sample is None or name != sample.name:
+    for file in _files(path):
+        if sample is None or file.name != sample.name:
             if sample is not None:
                 yield sample
-            if name in seen:
+            if file.name in seen:
                 raise ArtifactError(
-                    f"{path}: the files of {printable(name)} do not stand together, or it is there twice; make the tar "
-                    "again, sorted by name"
+                    f"{path}: the files of {printable(file.name)} do not stand together, or it is there twice; make "
+                    "the tar again, sorted by name"
                 )
-            seen.add(name)
-            sample = Sample(name)
-        _take(sample, extension, entry, content, path)
+            seen.add(file.name)
+            sample = Sample(file.name)
+        if file.place is None:
+            sample.texts[file.extension] = file.text
+        elif sample.picture is None:
+            sample.picture, sample.checksum = file.place, file.checksum
     if sample is not None:
         yield sample
 
 
-def _plain_files(path: Path) -> Iterator[tuple[str, str, tarfile.TarInfo, IO[bytes]]]:
-    """Name up to the first dot, extension, header and content of each plain file."""
+class _Header(tarfile.TarInfo):
+    """A header whose extensions (long names, pax records) are of bounded size: tarfile reads them at once."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> Self:
+        found = super().frombuf(buf, encoding, errors)
+        if found.type in EXTENSIONS and found.size > MOST_TEXT:
+            raise tarfile.ReadError(f"a header of {found.size:,} bytes")
+        return found
+
+
+def _files(path: Path) -> Iterator[File]:
+    """The plain files of a tar that are texts or pictures."""
     try:
-        with tarfile.open(path, "r:") as opened:
+        with tarfile.open(path, "r:", tarinfo=_Header) as opened:
             for entry in opened:
                 opened.members.clear()  # tarfile remembers every header, of millions of files too
-                plain = entry.isreg() and not entry.issparse()
-                file = PurePosixPath(entry.name)
-                stem, _, extension = file.name.partition(".")
-                if plain and stem:
-                    content = opened.extractfile(entry)
-                    assert content is not None  # it is a plain file
-                    yield str(file.with_name(stem)), extension.lower(), entry, content
+                name = PurePosixPath(entry.name)
+                stem, _, extension = name.name.partition(".")
+                if entry.isreg() and not entry.issparse() and stem:
+                    file = File(str(name.with_name(stem)), extension.lower())
+                    if file.extension in TEXTS or file.extension in PICTURES:
+                        yield _read(opened, entry, file, path)
             _check_end(opened)
     except (tarfile.TarError, EOFError) as error:
         raise ArtifactError(
@@ -142,26 +171,26 @@ def _plain_files(path: Path) -> Iterator[tuple[str, str, tarfile.TarInfo, IO[byt
         ) from None
 
 
+def _read(opened: tarfile.TarFile, entry: tarfile.TarInfo, file: File, path: Path) -> File:
+    """The text of a file, or the place and checksum of a picture."""
+    content = opened.extractfile(entry)
+    assert content is not None  # it is a plain file
+    if file.extension in PICTURES:
+        checksum = 0
+        while piece := content.read(CHUNK):
+            checksum = zlib.crc32(piece, checksum)
+        return replace(file, place=(entry.offset_data, entry.size), checksum=f"{checksum:08x}")
+    if entry.size > MOST_TEXT:
+        shown = f"{path}: {printable(entry.name)}"
+        raise ArtifactError(f"{shown} has {entry.size:,} bytes, a text at most {MOST_TEXT:,}; make the tar again")
+    return replace(file, text=content.read())
+
+
 def _check_end(opened: tarfile.TarFile) -> None:
     """The tar ends where its files end; tarfile takes a damaged header for the end."""
     opened.fileobj.seek(opened.offset)
     if opened.fileobj.read(tarfile.BLOCKSIZE).strip(b"\0"):
         raise tarfile.ReadError(f"what stands at byte {opened.offset:,} is no header")
-
-
-def _take(sample: Sample, extension: str, entry: tarfile.TarInfo, content: IO[bytes], path: Path) -> None:
-    """Note a file of the sample."""
-    if extension in ("txt", "json", "cls"):
-        if entry.size > MOST_TEXT:
-            raise ArtifactError(
-                f"{path}: {printable(entry.name)} has {entry.size:,} bytes; a text has {MOST_TEXT:,} at most"
-            )
-        sample.texts[extension] = content.read()
-    elif extension in PICTURES and sample.picture is None:
-        sample.picture, checksum = (entry.offset_data, entry.size), 0
-        while piece := content.read(CHUNK):
-            checksum = zlib.crc32(piece, checksum)
-        sample.checksum = f"{checksum:08x}"
 
 
 def _facts(sample: Sample, where: str) -> dict[str, Any]:
@@ -174,7 +203,7 @@ def _facts(sample: Sample, where: str) -> dict[str, Any]:
 
 
 def _caption(sample: Sample, facts: Mapping[str, Any], settings: WebdatasetSettings, where: str) -> str:
-    if settings.caption == "none":
+    if settings.caption == "none" or sample.picture is None:  # without a picture it will be counted as failed
         return ""
     text = _said(sample, facts, settings.caption, "caption", where)
     # A lone half of a pair of surrogates, which JSON can write, is no text.
@@ -183,7 +212,7 @@ def _caption(sample: Sample, facts: Mapping[str, Any], settings: WebdatasetSetti
 
 
 def _labels(sample: Sample, facts: Mapping[str, Any], settings: WebdatasetSettings, where: str) -> dict[str, int]:
-    if settings.class_in is None:
+    if settings.class_in is None or sample.picture is None:
         return {}
     found = str(_said(sample, facts, settings.class_in, "class_in", where)).strip()
     if not (found.isascii() and found.isdecimal()):

@@ -8,6 +8,8 @@ A source module has
     pictures(rows, settings) -> Iterator[(key, Picture | str)]    of one shard: the pictures, or why not
 and may have
     describe(settings) -> str             the rule in words, for the protocols that use the data set
+    listed(settings) -> {file: (caption, labels)} the wanted files of a user's own folder, which are counted, and
+                                                  compared with what was made from them, before every run
     outside(settings) -> Iterator[(Path, sha256 | None)]          files of the user that must be there
 
 A source that cannot know before its pictures are there which of them are the same says
@@ -45,6 +47,7 @@ SOURCES = {
     "ffhq": "mdm.data.source_ffhq",
     "clip-folder": "mdm.data.source_clip_folder",
     "captioned-clips": "mdm.data.source_clip_list",
+    "emoji-clips": "mdm.data.source_emoji_clips",
     "webdataset": "mdm.data.source_webdataset",
 }
 

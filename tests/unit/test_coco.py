@@ -175,8 +175,31 @@ def test_captions_of_pictures_that_are_not_there_are_told(files, monkeypatch):
 def test_instances_are_no_captions(files):
     path = files / "instances.json"
     path.write_text(json.dumps({"images": [], "annotations": [{"id": 1, "image_id": 42, "bbox": []}]}))
-    with pytest.raises(ArtifactError, match=r"holds no captions; name COCO's captions_val2014\.json"):
+    with pytest.raises(ArtifactError, match=r"holds no captions .*; name COCO's captions_val2014\.json"):
         list(coco.index(settings(files, annotations=str(path), captions_sha256=sha256_file(path))))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"{", b"[]", b"\xff", b'{"images": [], "annotations": []}', b'{"images": {}, "annotations": {}}',
+     b'{"images": [], "annotations": [{"id": 1, "image_id": 42, "caption": "x"}]}'],
+)  # fmt: skip
+def test_files_that_are_no_captions_are_told(files, content):
+    path = files / "own.json"
+    path.write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"own\.json .*captions"):
+        list(coco.index(settings(files, annotations=str(path), captions_sha256=sha256_file(path))))
+
+
+def test_a_zip_that_is_damaged_later_is_told(files):
+    path = recipe(files, "a")
+    index_data(path)
+    content = bytearray((files / "val2014.zip").read_bytes())
+    content[200:400] = bytes(200)
+    for damaged in (bytes(content), b"no zip at all"):
+        (files / "val2014.zip").write_bytes(damaged)
+        with pytest.raises(ArtifactError, match=r"val2014\.zip .*(damaged|changed)"):
+            write_shard(path, 0)
 
 
 def test_drawing_needs_a_seed(files):

@@ -10,6 +10,7 @@ from PIL import Image
 
 from mdm import external, proofs, study
 from mdm.config import StudyError
+from mdm.data import source_folder
 from mdm.data.packages import Package
 from mdm.data.shards import index_data, write_manifest, write_shard
 from mdm.external import check_files, external_files
@@ -149,6 +150,55 @@ def test_a_folder_that_changed_is_noticed(own, tmp_path):
     assert check_files(load(revision=2, num_images=1), results) == 0
     shutil.rmtree(folder)
     assert check_files(loaded, results) == 0  # what was made is whole
+
+
+def test_an_untouched_folder_is_not_read_again(own, tmp_path, monkeypatch):
+    folder, make, _ = own
+    loaded = make()
+    monkeypatch.setattr(source_folder, "listed", lambda _: pytest.fail("read again"))
+    assert check_files(loaded, tmp_path / "results") == 0
+    monkeypatch.undo()
+    (folder / "b.png").unlink()
+    with pytest.raises(StudyError, match=r"1 gone \(b\.png\)"):
+        check_files(loaded, tmp_path / "results")
+
+
+def test_texts_beside_pictures_are_watched_too(own, tmp_path):
+    folder, make, _ = own
+    for name in "abc":
+        (folder / f"{name}.txt").write_text(name)
+    loaded = make(captions=None)
+    assert check_files(loaded, tmp_path / "results") == 0
+    (folder / "b.txt").write_text("other")
+    with pytest.raises(StudyError, match=r"1 with another caption or class \(b\.png\)"):
+        check_files(loaded, tmp_path / "results")
+    (folder / "b.txt").write_text("b")
+    assert check_files(loaded, tmp_path / "results") == 0
+    for suffix in ("png", "txt"):
+        shutil.copy(folder / f"a.{suffix}", folder / f"d.{suffix}")
+    with pytest.raises(StudyError, match=r"1 new \(d\.png\)"):
+        check_files(loaded, tmp_path / "results")
+
+
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_links_that_lead_elsewhere_are_noticed(own, tmp_path, what):
+    folder, make, _ = own
+    other = shutil.copytree(folder, tmp_path / "other")
+    Image.new("RGB", (40, 40), "blue").save(other / "a.png")
+    folder.rename(tmp_path / "first")
+    if what == "folder":
+        folder.symlink_to(tmp_path / "first")
+    else:
+        shutil.copytree(tmp_path / "first", folder)
+        (folder / "a.png").unlink()
+        (folder / "a.png").symlink_to(tmp_path / "first/a.png")
+    loaded = make()
+    assert check_files(loaded, tmp_path / "results") == 0
+    link = folder if what == "folder" else folder / "a.png"
+    link.unlink()
+    link.symlink_to(other if what == "folder" else other / "a.png")
+    with pytest.raises(StudyError, match=r"1 with other content \(a\.png\)"):
+        check_files(loaded, tmp_path / "results")
 
 
 def test_the_number_of_pictures_is_told_before_anything_runs(own, tmp_path):

@@ -1,5 +1,7 @@
 """A user's own folder of pictures or films: odd names, odd tables, damaged files, and changes after it was indexed."""
 
+import os
+import shutil
 import subprocess
 import sys
 
@@ -50,6 +52,22 @@ def test_tables_as_spreadsheets_write_them(tmp_path, ending):
     (folder / "captions.csv").write_bytes(b"\xef\xbb\xbf" + ending.join(lines).encode())
     path = make_data(tmp_path, source="folder", path=str(folder), num_images=2, captions="captions.csv")
     assert [Pictures(path.parent).caption(k) for k in range(2)] == ['blue, and "bold"', "grün"]
+
+
+def test_other_names_of_the_columns(tmp_path):
+    """As the image folders of Hugging Face's datasets have them."""
+    folder = folder_with(tmp_path / "mine", "train/a.png")
+    (folder / "metadata.csv").write_text("file_name,text\ntrain/a.png,one\n")
+    settings = {"source": "folder", "path": str(folder), "num_images": 1, "captions": "metadata.csv"}
+    with pytest.raises(ArtifactError, match="did you mean 'file_name'"):
+        make_data(tmp_path, **settings)
+    path = make_data(tmp_path, file_column="file_name", caption_column="text", **settings)
+    assert Pictures(path.parent).caption(0) == "one"
+
+
+def test_a_path_in_somebodys_home_is_refused(tmp_path):
+    with pytest.raises(StudyError, match=r"a study has no home; write /\S+/mine"):
+        make_recipe(tmp_path, source="folder", path="~/mine", num_images=1, resolution=8)
 
 
 def test_a_table_as_pandas_writes_it(tmp_path):
@@ -124,6 +142,16 @@ def test_bad_files_are_named_and_may_be_few(tmp_path):
     assert "min_success" not in read_json(path)["settings"]
 
 
+def test_the_licence_of_own_files_stands_in_the_manifest(tmp_path):
+    folder = folder_with(tmp_path / "mine", "a.png")
+    (folder / "a.txt").write_text("one")
+    settings = {"source": "folder", "path": str(folder), "num_images": 1}
+    for said, shown in (({}, "as the folder's owner says"), ({"licence": "CC0-1.0"}, "CC0-1.0")):
+        path = make_data(tmp_path, **settings, **said)
+        manifest = read_json(path.with_name("manifest.json"))
+        assert (manifest["licence"], manifest["licences"]) == (shown, {shown: 1})
+
+
 def test_a_file_that_vanished_is_named(tmp_path):
     folder = folder_with(tmp_path / "mine", "a.png")
     (folder / "a.txt").write_text("one")
@@ -194,3 +222,25 @@ def test_captions_do_not_depend_on_the_locale(tmp_path):
         done = subprocess.run([*strict, words[0], str(path), *words[1:]], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
     assert Pictures(path.parent).caption(0) == "grün"
+
+
+def test_same_bytes_whatever_the_machine_says(tmp_path):
+    """Not the seed of hashes, the time zone, the language, the rights of new files or the order on disk."""
+    folder = tmp_path / "mine"
+    made = []
+    for k, (environment, names) in enumerate((({"PYTHONHASHSEED": "1", "TZ": "UTC", "LC_ALL": "C"}, "abcdef"),
+                                              ({"PYTHONHASHSEED": "2", "TZ": "Asia/Tokyo"}, "fbdeca"))):  # fmt: skip
+        shutil.rmtree(folder, ignore_errors=True)
+        for name in names:
+            picture(folder / f"{name}.png", (40 * ord(name) % 256, 9, 9), (40, 50))
+            (folder / f"{name}.txt").write_text(f"say {name} ü", encoding="utf-8")
+        path = make_recipe(tmp_path / str(k), "folder", 4, path=str(folder), num_images=6, resolution=32)
+        for words in (["index", str(path)], ["shard", str(path), "--shard", "0-1"], ["manifest", str(path)]):
+            done = subprocess.run(
+                [sys.executable, "-m", "mdm", *words], env={**os.environ, **environment}, umask=0o077 * k, check=False,
+                capture_output=True, text=True,
+            )  # fmt: skip
+            assert done.returncode == 0, done.stderr
+        files = [*sorted((path.parent / "shards").iterdir()), path.with_name("index.tsv")]
+        made.append({file.name: file.read_bytes() for file in files})
+    assert made[0] == made[1] and len(made[0]) == 5

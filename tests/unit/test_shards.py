@@ -1,6 +1,7 @@
 """Shards: reproducible, readable by webdataset, and trusted only when their hashes agree."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -188,6 +189,16 @@ def test_folder_source_refuses_what_does_not_fit(tmp_path):
     (folder / "a.png").write_bytes(b"changed")
     with pytest.raises(ArtifactError, match="changed since the index"):
         write_shard(path, 0)
+
+
+def test_what_a_killed_writer_of_an_index_left_goes_after_a_day(tmp_path):
+    path = make_recipe(tmp_path, num_images=4, resolution=8)
+    old, young = (path.with_name(f".index.tsv.{pid}.tmp") for pid in (1, 2))
+    for rest in (old, young):
+        rest.write_text("half")
+    os.utime(old, (1, 1))
+    index_data(path)
+    assert young.is_file() and not old.exists()
 
 
 def test_records_are_json(data):

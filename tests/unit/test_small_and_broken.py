@@ -3,6 +3,7 @@
 import resource
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,9 +14,11 @@ from test_shards import make_data, make_recipe
 
 from mdm.config import StudyError
 from mdm.data import source_ffhq as ffhq
+from mdm.data.journal import Stored
 from mdm.data.loader import Loader
 from mdm.data.reader import Pictures
-from mdm.data.shards import index_data, write_manifest, write_shard
+from mdm.data.shards import _check_success, index_data, write_manifest, write_shard
+from mdm.data.sources import Row
 from mdm.manifest import ArtifactError
 
 
@@ -40,6 +43,15 @@ def test_a_data_set_without_any_picture_is_refused(tmp_path):
         write_shard(path, 0)
     with pytest.raises(ArtifactError, match=r"no picture at all .*2 x http 404"):
         write_manifest(path)
+
+
+def test_just_enough_is_enough(tmp_path):
+    """0.55 x 100 is 55.00000000000001."""
+    rows = [Row(f"{k:03d}", "") for k in range(100)]
+    outcomes = {row.key: Stored("png", 0, 1, "") if k < 55 else "http 404" for k, row in enumerate(rows)}
+    _check_success(rows, outcomes, SimpleNamespace(min_success=0.55), "here")
+    with pytest.raises(ArtifactError, match="only 55 of 100"):
+        _check_success(rows, outcomes, SimpleNamespace(min_success=0.56), "here")
 
 
 @pytest.mark.parametrize("images", [1, 8, 9])

@@ -86,6 +86,8 @@ def test_parts_and_filters_by_json(tmp_path):
     assert not found["train"] & found["validation"] and len(found["train"] | found["validation"]) == 100
     path = made(tmp_path, folder, num_images=2, filters=[{"column": "similarity", "least": 1.95, "most": 2.15}])
     assert [row.caption for row in read_index(path.parent)] == ["number 20", "number 21"]
+    with pytest.raises(ArtifactError, match="no picture is wanted"):
+        made(tmp_path, folder, num_images=2, filters=[{"column": "similarty", "least": 1.95}])
 
 
 def test_what_is_no_plain_file_is_never_read(tmp_path):
@@ -131,12 +133,32 @@ def test_damaged_and_strange_tars_are_refused(tmp_path):
     tar_of(wds / "a.tar", {"x": {"jpg": jpeg(40), "txt": b"x", "json": b"{"}})
     with pytest.raises(ArtifactError, match="json cannot be read"):
         made(tmp_path, wds, num_images=1)
+    with tarfile.open(wds / "a.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        add(tar, "x.jpg", jpeg(40), pax_headers={"comment": "x" * 2_000_000})
+    with pytest.raises(ArtifactError, match=r"a header of 2,000,\d+ bytes"):
+        made(tmp_path, wds, num_images=1)
     with pytest.raises(ArtifactError, match=r"there is no tar train-\*"):
         made(tmp_path, wds, num_images=1, files="train-*")
 
 
+def test_wherever_a_tar_is_cut_off_it_is_told(tmp_path):
+    good = tar_of(tmp_path / "good.tar", {f"s{k}": sample(k) for k in range(2)}).read_bytes()
+    path = tmp_path / "wds" / "a.tar"
+    path.parent.mkdir()
+    with tarfile.open(tmp_path / "good.tar") as tar:
+        end = max(entry.offset_data + entry.size for entry in tar)
+    for cut in range(1, end, 97):
+        path.write_bytes(good[:cut])
+        with pytest.raises(ArtifactError, match=r"damaged|has 1 pictures|no picture is wanted"):
+            made(tmp_path, path, num_images=2, caption="none")
+
+
 def test_samples_without_a_usable_picture_are_counted(tmp_path):
-    samples = {f"s{k}": sample(k) for k in range(6)} | {"s6": {"txt": b"alone"}, "s7": sample(7, jpg=b"<html>")}
+    samples = {f"s{k}": sample(k) for k in range(6)}
+    samples |= {
+        "s6": {"json": {"about": "the set"}},
+        "s7": sample(7, jpg=b"<html>"),
+    }
     tar_of(tmp_path / "wds/a.tar", samples)
     with pytest.raises(ArtifactError, match=r"only 6 of 8 .*s6 \(not a picture\), s7"):
         made(tmp_path, tmp_path / "wds", num_images=8)

@@ -1,0 +1,106 @@
+"""Captioned clips from packages: about two thousand animated emoji (Microsoft's Fluent, 256 px, three seconds each).
+
+Files are named by code points; what these show is said by the dictionary of the drawings, so `part` splits clips and
+drawings by the same concepts. Emoji of the packages that do not move, such as flags, are left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from pydantic import Field
+
+from mdm.config import Positive, Probability
+from mdm.data.clips import ClipSettings, prepare_clip
+from mdm.data.drawing_concepts import Concept
+from mdm.data.drawing_sets import dictionary
+from mdm.data.packages import Package, archive, members
+from mdm.data.sources import Picture, Row
+
+VERSION = 1
+LICENCE = "MIT"
+PUBLISHED = (
+    "/4m31vAuZEQ4aUJ5pxcOU5PVkuJya55GRxUZL7+zgLlxZXpzzE8jPqpDyhZICE3n47nS/Y9M5/vLdizi8201QA==",
+    "S6yzf0RZXrQbXdxCWuHA9BAoLdBRk2flX+ne4TPGEH/qApwisCAKHoAAGjKSlTY3OVeZ9b7t/NEbmpjawnQYJA==",
+    "UzRSUDMjdfdt9vER5bhjHkPqgc3EEgfGtYs6ndvizOTvQOxYQ57ow2RTkWSDZxwW30X4EYBi2eWTS7CXDDoFsg==",
+    "IIkl5ztSd1HrzvIDt/uGsFoC1WODXRdYq5uROrnkyqi9DbToEcJ1nlY86PnoUXeFS9nBCnHfiYk3ouSEGThFmA==",
+)
+PACKAGES = tuple(
+    Package("npm", f"@lobehub/fluent-emoji-anim-{number}", "1.0.0", f"sha512-{published}", LICENCE)
+    for number, published in enumerate(PUBLISHED, start=1)
+)
+FOLDER = "package/assets/"
+
+
+class EmojiClipSettings(ClipSettings):
+    """Which side of the split, and what becomes of each clip."""
+
+    skin_tones: bool = Field(default=True, description="also the variants of people and hands by skin tone")
+    part: Literal["all", "train", "validation"] = Field(default="all", description="a concept is never in both")
+    validation_every: Positive = Field(default=20, description="one concept in so many belongs to validation")
+    num_images: Positive = Field(description="clips taken, in a fixed order that mixes the packages")
+    # Where they come from and how many may fail is no part of the recipe: the hashes of the packages are fixed.
+    packages: str = Field(default="data/packages", exclude=True, description="folder of the packages' archives")
+    min_success: Probability = Field(default=0.95, exclude=True, description="share of a shard that must be usable")
+
+
+Settings = EmojiClipSettings
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One animated emoji: the number of its package, its file there, and what it shows."""
+
+    package: int
+    file: str
+    concept: Concept
+
+
+def index(settings: EmojiClipSettings) -> Iterator[Row]:
+    """One row per clip that moves and has a name, in an order that does not depend on the settings."""
+    found = sorted(_clips(settings), key=lambda clip: hashlib.sha256(clip.file.encode()).digest())
+    for number, clip in enumerate(found[: settings.num_images]):
+        columns = {"package": str(clip.package), "file": clip.file, "concept": clip.concept.name}
+        yield Row(f"{number:06d}", f"an animated emoji of {clip.concept.words}", {}, columns)
+
+
+def _clips(settings: EmojiClipSettings) -> Iterator[Clip]:
+    """Every clip of the part."""
+    names = dictionary(Path(settings.packages))
+    for number, package in enumerate(PACKAGES):
+        for name, content in members(archive(package, settings.packages), _is_webp):
+            concept = names.of_code(PurePosixPath(name).stem)
+            if concept is not None and _moves(content) and _belongs(concept, settings):
+                yield Clip(number, name.removeprefix(FOLDER), concept)
+
+
+def _is_webp(name: str) -> bool:
+    return name.startswith(FOLDER) and name.endswith(".webp")
+
+
+def _moves(webp: bytes) -> bool:
+    """Whether the header of an extended WebP announces an animation."""
+    return webp[12:16] == b"VP8X" and bool(webp[20] & 2)
+
+
+def _belongs(concept: Concept, settings: EmojiClipSettings) -> bool:
+    """The side of the split is drawn from the concept's name alone, as for drawings."""
+    if concept.tones and not settings.skin_tones:
+        return False
+    if settings.part == "all":
+        return True
+    drawn = int.from_bytes(hashlib.sha256(concept.name.encode()).digest()[:8], "big")
+    return (drawn % settings.validation_every == 0) == (settings.part == "validation")
+
+
+def pictures(rows: list[Row], settings: EmojiClipSettings) -> Iterator[tuple[str, Picture | str]]:
+    """The strips of a shard, package by package."""
+    for number, package in enumerate(PACKAGES):
+        keys = {FOLDER + row.columns["file"]: row.key for row in rows if row.columns["package"] == str(number)}
+        if keys:
+            for name, content in members(archive(package, settings.packages), keys.__contains__):
+                yield keys[name], prepare_clip(content, settings)
