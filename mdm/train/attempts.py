@@ -54,5 +54,8 @@ class Attempts:
         try:
             yield
         except Exception as error:
-            self._journal.error(error, comes_again=not isinstance(error, OF_THE_MACHINE))
+            try:
+                self._journal.error(error, comes_again=not isinstance(error, OF_THE_MACHINE))
+            except OSError as full:
+                error.add_note(f"(not recorded: {self._journal.path} cannot be written: {full.strerror})")
             raise
