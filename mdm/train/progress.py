@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mdm.manifest import write_atomic, write_json
+from mdm.manifest import ArtifactError, write_atomic, write_json
 from mdm.sizes import Size
 from mdm.train.loggers import Logger
 from mdm.train.stopwatch import Stopwatch
@@ -99,12 +99,21 @@ class Progress:
             line["validation"] = {name: values[0] for name, values in draws.items()}
             if any(len(values) > 1 for values in draws.values()):
                 line["validation_draws"] = draws
-        with self._history.open("a") as stream:
-            stream.write(json.dumps(line) + "\n")
+        self._append(line)
         for logger in self._loggers:
             logger.numbers(images, flat(line))
         self._sums.zero_()
         self._tell(line, ended=True)
+
+    def _append(self, line: dict[str, Any]) -> None:
+        try:
+            with self._history.open("a") as stream:
+                stream.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise ArtifactError(
+                f"{self._history} cannot be written: {error.strerror}. Make room and start again: training goes on "
+                "from its newest save"
+            ) from error
 
     def _facts(self, images: int) -> dict[str, Any]:
         """Where training is: the averages since the last tick, speed, waiting and memory."""

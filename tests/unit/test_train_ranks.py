@@ -184,6 +184,12 @@ def test_a_slice_goes_on_with_another_number_of_processes(recipe, alone):
     assert difference(trained(recipe, 4, before=first), alone) < TOLERANCE
 
 
+def test_a_slice_goes_on_with_another_number_of_parts(recipe, alone):
+    first = recipe.parent / "slice-48.ckpt"
+    train(recipe, first, None, NEVER, Execution(accumulate=2))
+    assert difference(trained(recipe, before=first, accumulate=4), alone) < TOLERANCE
+
+
 @pytest.mark.parametrize("world", [2, 4])
 def test_several_processes_resume_bit_for_bit(recipe, world):
     once = trained(recipe, world)
