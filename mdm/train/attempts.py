@@ -15,8 +15,7 @@ from mdm.manifest import ArtifactError
 from mdm.train import slurm
 from mdm.train.journal import FINISHED, Journal
 
-# A broken GPU or a lost connection: another try, likely on another machine, may end well. Other errors come again.
-OF_THE_MACHINE = (torch.AcceleratorError, DistError)
+GLOO_CONNECTION = "gloo/transport/"  # where gloo's errors say they come from; they have no type of their own
 
 
 class Attempts:
@@ -54,8 +53,15 @@ class Attempts:
         try:
             yield
         except Exception as error:
-            try:
-                self._journal.error(error, comes_again=not isinstance(error, OF_THE_MACHINE))
-            except OSError as full:
-                error.add_note(f"(not recorded: {self._journal.path} cannot be written: {full.strerror})")
+            self._record(error)
             raise
+
+    def _record(self, error: Exception) -> None:
+        """A broken GPU or a lost connection may end well on another try, likely on another machine. Others come again."""
+        lost = isinstance(error, DistError) or GLOO_CONNECTION in str(error)
+        try:
+            if lost and "error" in (self.lines() or [{}])[-1]:
+                return  # the process that is gone has said why, and that is what counts
+            self._journal.error(error, comes_again=not (lost or isinstance(error, torch.AcceleratorError)))
+        except OSError as full:
+            error.add_note(f"(not recorded: {self._journal.path} cannot be written: {full.strerror})")

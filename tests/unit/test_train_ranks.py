@@ -22,8 +22,10 @@ from mdm.model.dropout import PictureDropout
 from mdm.model.ema import Ema
 from mdm.model.execution import Execution
 from mdm.train import exchange
+from mdm.train.attempts import Attempts
 from mdm.train.checkpoint import read_checkpoint
 from mdm.train.example import training_examples
+from mdm.train.journal import Journal
 from mdm.train.loop import train
 from mdm.train.optim import make_optimizers
 from mdm.train.ranks import Place, Ranks, joined, meeting_point, place
@@ -222,6 +224,33 @@ def test_two_processes_are_killed_and_one_goes_on(recipe, alone):
         process.kill(), process.join()
     assert not (recipe.parent / "final.ckpt").exists() and saves(recipe)
     assert difference(trained(recipe), alone) < TOLERANCE
+
+
+def test_a_process_that_loses_another_one_may_be_tried_again(recipe, alone):
+    processes = begin_training(recipe, 2, 0)
+    wait_for(processes, lambda: saves(recipe))
+    processes[1].kill()
+    for process in processes:
+        process.join(PATIENCE)
+    assert [process.exitcode for process in processes] == [1, -9]
+    last = Journal(recipe.parent / "progress").lines()[-1]
+    assert "error" in last and last["comes_again"] is False
+    train(recipe, recipe.parent / "final.ckpt", None, NEVER, attempt=2)
+    assert difference(read_checkpoint(recipe.parent / "final.ckpt")[0], alone) < TOLERANCE
+
+
+def second_has_a_bug(folder):
+    with joined() as ranks, Attempts(folder).errors(1):
+        if ranks.rank == 1:
+            raise ValueError("a bug")
+        ranks.wait()
+
+
+def test_what_ended_the_first_process_to_go_is_what_counts(tmp_path):
+    assert together(2, second_has_a_bug, tmp_path, log=tmp_path / "out") == [1, 1]
+    assert "gloo" in (tmp_path / "out.0.log").read_text()
+    (line,) = Journal(tmp_path).lines()
+    assert line["error"] == "ValueError: a bug" and line["comes_again"] is True
 
 
 def test_all_stop_after_the_same_step_when_one_is_asked_to(recipe, alone):
