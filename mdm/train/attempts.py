@@ -57,7 +57,7 @@ class Attempts:
             raise
 
     def _record(self, error: Exception) -> None:
-        """A broken GPU or a lost connection may end well on another try, likely on another machine. Others come again."""
+        """After a broken GPU or a lost connection another try, likely elsewhere, may end well. Others come again."""
         lost = isinstance(error, DistError) or GLOO_CONNECTION in str(error)
         try:
             if lost and "error" in (self.lines() or [{}])[-1]:
