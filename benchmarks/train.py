@@ -162,8 +162,9 @@ def fresh(function: Callable[..., Any], *arguments: Any) -> Any:
 def tell_saves(root: Path, gigabytes: float, rounds: int) -> None:
     """Saves of a state: the first one of a process with and without memory made ready, and those that follow."""
     room, (first, *later) = fresh(saves_of, root, gigabytes, rounds + 1, True)
-    firsts = [fresh(saves_of, root, gigabytes, 1, ready)[1][0] for _ in range(rounds) for ready in (True, False)]
-    ready, unready = [first, *firsts[::2]], firsts[1::2]
+    others = [fresh(saves_of, root, gigabytes, 1, ready) for _ in range(rounds) for ready in (True, False)]
+    rooms, ready = [room, *(room for room, _ in others[::2])], [first, *(save for _, (save,) in others[::2])]
+    unready = [save for _, (save,) in others[1::2]]
     for title, saves in (
         ("the first save of a process", ready),
         ("later ones", later),
@@ -173,7 +174,7 @@ def tell_saves(root: Path, gigabytes: float, rounds: int) -> None:
         print(f"{title}: holds the loop up for {spread(stalled, '.2f')} s/GB,")
         print(f"    of which its processor works {spread(worked, '.2f')}; on disk after {spread(written, '.2f')} s/GB;")
         print(f"    pages waited for: {spread(faults, ',.0f')} for each GB")
-    print(f"making room ready: {room:.2f} s/GB of the processor, beside the training")
+    print(f"making room ready: {spread(rooms, '.2f')} s/GB of the processor, beside the training")
 
 
 def spread(values: Sequence[float], form: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,10 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mdm.config import StudyError
 from mdm.manifest import ArtifactError
 from mdm.model.checkpoints import load_weights, read_meta, save_weights
 
 KEPT_AUTOSAVES = 2  # the newest, and the one before in case the newest is damaged
+NAME = re.compile(r"autosave-(\d{12})\.ckpt$")
 Checkpoint = tuple[dict[str, Tensor], dict[str, Any]]
 
 
@@ -99,6 +102,8 @@ class Autosaves:
     """
 
     def __init__(self, folder: Path, every_seconds: float, writes: bool = True) -> None:
+        if not every_seconds >= 0:
+            raise StudyError(f"--autosave-seconds {every_seconds} is no time: write 0 (after every step) or more")
         self._folder, self._writes = folder, writes
         self._every = every_seconds
         self._last = time.monotonic()
@@ -148,10 +153,10 @@ class Autosaves:
     def latest(self, after: int, until: int) -> Checkpoint | None:
         """The newest undamaged save with after < images <= until; damaged ones are reported and passed over."""
         for path in self._newest_first():
-            if not after < int(path.stem.rpartition("-")[2]) <= until:
+            if not after < _images(path) <= until:
                 continue
             try:
-                return read_checkpoint(path)
+                return _read_save(path)
             except ArtifactError as error:
                 print(f"warning: {error}; trying the save before it", flush=True)
         return None
@@ -164,7 +169,10 @@ class Autosaves:
     def finish(self, out: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
         """Write the checkpoint that ends the slice, and keep one save: Snakemake deletes what a job has written if the
         job, or Snakemake itself, is killed before it has heard that all went well."""
-        self.settle()
+        try:
+            self.settle()
+        except ArtifactError as error:  # there may be room by now, and if not, the end says so itself
+            print(f"warning: {error}", flush=True)
         if self._writes:
             write_checkpoint(out, tensors, meta)
             kept = self._kept(out, self.at(meta["images"]))
@@ -187,4 +195,16 @@ class Autosaves:
             path.unlink(missing_ok=True)
 
     def _newest_first(self) -> list[Path]:
-        return sorted(self._folder.glob("autosave-*.ckpt"), reverse=True)
+        return sorted((path for path in self._folder.glob("autosave-*.ckpt") if NAME.match(path.name)), reverse=True)
+
+
+def _images(path: Path) -> int:
+    return int(NAME.match(path.name)[1])
+
+
+def _read_save(path: Path) -> Checkpoint:
+    """A save that is what its name says."""
+    tensors, meta = read_checkpoint(path)
+    if meta.get("images") != _images(path):
+        raise ArtifactError(f"{path.name} is a save at {meta.get('images')} images, so somebody renamed it")
+    return tensors, meta

@@ -43,10 +43,9 @@ def train(
 ) -> None:
     """Train until the image count that `out` stands for, then write it; with others if torchrun or srun started us."""
     order = Order(recipe_path, out, before, autosave_seconds, execution, preview_images)
-    with joined() as ranks, only_trainer(order.folder) if ranks.first else nullcontext():
-        attempts = Attempts(order.folder, speaks=ranks.first)
-        with attempts.errors(attempt):
-            stop = StopRequest()
+    with joined() as ranks:
+        stop, attempts = StopRequest(), Attempts(order.folder, speaks=ranks.first)
+        with only_trainer(order.folder) if ranks.first else nullcontext(), attempts.errors(attempt):
             train_slice(Slice(order, ranks), stop, attempts)
 
 

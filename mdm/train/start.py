@@ -118,12 +118,13 @@ def identity(recipe_path: Path, recipe: dict[str, Any]) -> dict[str, Any]:
 
 def refuse_other_identity(meta: dict[str, Any], here: dict[str, Any], recipe_path: Path) -> None:
     """A checkpoint of another stage, or of data or a parent made anew, would silently change the weights."""
-    for key, value in here.items():
-        if meta.get(key) != value:
-            raise ArtifactError(
-                f"a checkpoint in {recipe_path.parent} belongs to {key} {meta.get(key)}, the stage now has {value}; "
-                f"remove the checkpoints there to train anew"
-            )
+    differing = [f"{key} {meta.get(key, 'none')}, the stage now has {value}"
+                 for key, value in here.items() if meta.get(key) != value]  # fmt: skip
+    if differing:
+        raise ArtifactError(
+            f"a checkpoint in {recipe_path.parent} belongs to {'; to '.join(differing)}; "
+            "remove the checkpoints there to train anew"
+        )
 
 
 def first_weights(recipe_path: Path, recipe: dict[str, Any], config: ModelConfig) -> tuple[nn.Module, set[str]]:

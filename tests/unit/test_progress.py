@@ -7,6 +7,7 @@ import time
 import pytest
 import torch
 
+from mdm.manifest import ArtifactError
 from mdm.train.progress import MACHINE_FACTS, MARKS, Progress, flat, memory_bytes, sentence
 from mdm.train.stopwatch import Stopwatch
 
@@ -104,6 +105,14 @@ def test_a_resumed_log_differs_in_facts_of_the_machine_only(tmp_path, now):
     step(broken, now, 16, takes=3.0, loss=16)
     broken.tick(16, 0.0, 1.0, None)
     assert told(tmp_path / "broken") == told(tmp_path / "whole")
+
+
+def test_a_log_that_cannot_be_written_says_what_to_do(tmp_path, now):
+    progress = Progress(tmp_path, (64, 16), 40, 4, CPU)
+    (tmp_path / "history.jsonl").symlink_to("/dev/full")
+    step(progress, now, 4)
+    with pytest.raises(ArtifactError, match=r"history\.jsonl cannot be written: No space left .*; make room"):
+        progress.tick(4, 0.0, 1.0, None)
 
 
 def test_waiting_counts_the_fetching_alone():

@@ -25,7 +25,7 @@ from mdm.train.loop import train
 from mdm.train.optim import make_optimizers, rate_share, set_rates
 from mdm.train.progress import MACHINE_FACTS
 from mdm.train.ranks import Ranks
-from mdm.train.start import Order
+from mdm.train.start import Order, refuse_other_identity
 from mdm.train.start import start as start_stage
 from mdm.train.state import TrainingState
 
@@ -225,6 +225,21 @@ def begun(path):
     recipe = json.loads(path.read_text())
     autosaves = Autosaves(path.parent / "progress", NEVER)
     return start_stage(Order(path, path.parent / "final.ckpt", None, NEVER), recipe, autosaves, Ranks())[0]
+
+
+def test_a_refusal_names_all_that_differs_and_nothing_else(tmp_path):
+    here = {"recipe": "r8-aa", "data": "d1", "text": "t1", "parent": "p1"}
+    path = tmp_path / "r8-aa" / "recipe.json"
+    refuse_other_identity({**here, "images": 8}, here, path)
+    for wrong in ({"recipe": "r8-bb"}, {"data": "d2"}, {"text": "t2", "parent": "p2"}):
+        with pytest.raises(ArtifactError) as error:
+            refuse_other_identity({**here, **wrong}, here, path)
+        for key, value in wrong.items():
+            assert f"{key} {value}, the stage now has {here[key]}" in str(error.value)
+        assert all(f"{key} {value}" not in str(error.value) for key, value in here.items() if key not in wrong)
+        assert str(path.parent) in str(error.value) and "train anew" in str(error.value)
+    with pytest.raises(ArtifactError, match="belongs to parent none, the stage now has p1"):
+        refuse_other_identity({key: value for key, value in here.items() if key != "parent"}, here, path)
 
 
 def test_moments_of_other_weights_are_refused(fresh, unbroken, world):

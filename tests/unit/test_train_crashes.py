@@ -4,6 +4,7 @@ import errno
 import os
 import random
 import resource
+import signal
 import subprocess
 import time
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from training_world import NEVER, PATIENCE, begin, copied, make_world, together
 
+from mdm.config import StudyError
 from mdm.manifest import ArtifactError
 from mdm.model.checkpoints import state_hash
 from mdm.train.checkpoint import Autosaves, Snapshot, only_trainer, read_checkpoint, write_checkpoint
@@ -190,6 +192,80 @@ def test_a_save_that_cannot_be_written_ends_training_clearly(recipe, wanted):
     assert not out.exists() and not half_written(recipe)
     train(recipe, out, None, NEVER)
     assert state_of(out) == wanted[0]
+
+
+def stopped(process, recipe, until, signals=1):
+    """Send SIGTERM as soon as `until` says so; the exit status."""
+    while process.is_alive() and not until():
+        time.sleep(0.001)
+    for _ in range(signals):
+        process.terminate()
+        time.sleep(0.02)
+    process.join(PATIENCE)
+    return process.exitcode
+
+
+def test_a_warning_while_a_save_is_written(recipe, wanted):
+    """The save that is being written and another one of the moment are on disk before the process leaves."""
+    out = recipe.parent / "final.ckpt"
+    (process,) = begin(1, train, recipe, out, None, 0)
+    assert stopped(process, recipe, lambda: half_written(recipe)) == 128 + signal.SIGTERM
+    assert not half_written(recipe) and Journal(recipe.parent / "progress").lines()[-1]["why"].startswith("stopped by")
+    train(recipe, out, None, NEVER)
+    assert state_of(out) == wanted[0]
+
+
+@pytest.mark.parametrize("signals", [1, 3])
+def test_warnings_before_the_first_step(recipe, wanted, signals):
+    """However many: one step is made and saved, so that a job that is warned again and again gets on."""
+    out, lock = recipe.parent / "final.ckpt", recipe.parent / "progress" / "lock"
+    (process,) = begin(1, train, recipe, out, None, NEVER)
+    assert stopped(process, recipe, lock.exists, signals) == 128 + signal.SIGTERM
+    (save,) = (recipe.parent / "progress").glob("autosave-*.ckpt")
+    assert read_checkpoint(save)[1]["images"] == 8
+    train(recipe, out, None, NEVER)
+    assert state_of(out) == wanted[0]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\0" * 4096], ids=["empty", "short", "zeros"])
+def test_a_save_with_other_content_is_passed_over(tmp_path, capsys, content):
+    saves, x = Autosaves(tmp_path, 0), torch.arange(4.0)
+    for images in (8, 16):
+        saves.save(images, {"x": x + images}, {"images": images})
+    saves.settle()
+    saves.at(16).write_bytes(content)
+    tensors, meta = saves.latest(0, 100)
+    assert meta["images"] == 8 and torch.equal(tensors["x"], x + 8)
+    assert f"warning: {saves.at(16)}" in capsys.readouterr().out
+
+
+def test_files_that_are_no_saves_of_ours_are_left_alone(tmp_path, capsys):
+    saves = Autosaves(tmp_path, 0)
+    for images in (8, 16, 24):
+        saves.save(images, {"x": torch.ones(1)}, {"images": images})
+    saves.settle()
+    saves.at(24).rename(tmp_path / "autosave-000000000024 (copy).ckpt")
+    saves.at(16).rename(saves.at(32))  # a file that says another image count than its name
+    saves.save(8, {"x": torch.ones(1)}, {"images": 8})
+    saves.settle()
+    assert saves.latest(0, 100)[1]["images"] == 8
+    assert "autosave-000000000032.ckpt is a save at 16 images" in capsys.readouterr().out
+    assert (tmp_path / "autosave-000000000024 (copy).ckpt").exists()
+
+
+@pytest.mark.parametrize("seconds", [-1, float("nan")])
+def test_an_interval_that_is_none_is_refused(tmp_path, seconds):
+    with pytest.raises(StudyError, match=r"--autosave-seconds .* is no time: write 0 .* or more"):
+        Autosaves(tmp_path, seconds)
+
+
+def test_the_end_is_written_even_if_a_save_before_it_was_not(tmp_path, capsys):
+    saves = Autosaves(tmp_path / "progress", 0)
+    (tmp_path / "progress").write_text("in the way of a folder")
+    saves.save(8, {"x": torch.zeros(1)}, {"images": 8})
+    saves.finish(tmp_path / "final.ckpt", {"x": torch.ones(1)}, {"images": 16})
+    assert read_checkpoint(tmp_path / "final.ckpt")[1]["images"] == 16
+    assert "warning: cannot save" in capsys.readouterr().out
 
 
 @pytest.fixture

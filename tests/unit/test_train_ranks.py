@@ -22,8 +22,10 @@ from mdm.model.dropout import PictureDropout
 from mdm.model.ema import Ema
 from mdm.model.execution import Execution
 from mdm.train import exchange
+from mdm.train.attempts import Attempts
 from mdm.train.checkpoint import read_checkpoint
 from mdm.train.example import training_examples
+from mdm.train.journal import Journal, last_error
 from mdm.train.loop import train
 from mdm.train.optim import make_optimizers
 from mdm.train.ranks import Place, Ranks, joined, meeting_point, place
@@ -184,6 +186,12 @@ def test_a_slice_goes_on_with_another_number_of_processes(recipe, alone):
     assert difference(trained(recipe, 4, before=first), alone) < TOLERANCE
 
 
+def test_a_slice_goes_on_with_another_number_of_parts(recipe, alone):
+    first = recipe.parent / "slice-48.ckpt"
+    train(recipe, first, None, NEVER, Execution(accumulate=2))
+    assert difference(trained(recipe, before=first, accumulate=4), alone) < TOLERANCE
+
+
 @pytest.mark.parametrize("world", [2, 4])
 def test_several_processes_resume_bit_for_bit(recipe, world):
     once = trained(recipe, world)
@@ -224,9 +232,23 @@ def test_one_of_two_processes_is_killed_and_the_next_attempt_goes_on(recipe, alo
     processes[1].kill()
     for process in processes:
         process.join(PATIENCE)
-    assert processes[0].exitcode == 1 and saves(recipe)  # it does not wait for the one that is gone
+    assert [process.exitcode for process in processes] == [1, -9]  # the other one does not wait for it
     assert together(2, train, recipe, recipe.parent / "final.ckpt", None, NEVER, attempt=2) == [0, 0]
     assert difference(read_checkpoint(recipe.parent / "final.ckpt")[0], alone) < TOLERANCE
+
+
+def second_has_a_bug(folder):
+    with joined() as ranks, Attempts(folder).errors(1):
+        if ranks.rank == 1:
+            raise ValueError("a bug")
+        ranks.wait()
+
+
+def test_what_ended_the_first_process_to_go_is_what_counts(tmp_path):
+    assert together(2, second_has_a_bug, tmp_path, log=tmp_path / "out") == [1, 1]
+    assert "gloo" in (tmp_path / "out.0.log").read_text()
+    found = last_error(Journal(tmp_path).lines())
+    assert found["error"] == "ValueError: a bug" and found["comes_again"] is True
 
 
 def test_all_stop_after_the_same_step_when_one_is_asked_to(recipe, alone):
