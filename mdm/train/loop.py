@@ -50,6 +50,7 @@ def train(
     """Train until the image count that `out` stands for, then write it; with others if torchrun or srun started us."""
     folder = out.parent / "progress"
     with joined() as ranks, only_trainer(folder) if ranks.first else nullcontext():
+        ranks.wait()  # where the first one may not train, the others have nothing to note about whoever does
         attempts = Attempts(folder, speaks=ranks.first)
         with attempts.errors(attempt):
             _train(recipe_path, out, before, autosave_seconds, execution, preview_images, ranks, attempts)
