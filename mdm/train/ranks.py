@@ -124,10 +124,10 @@ def meeting_point(environment: Mapping[str, str]) -> tuple[str, int]:
     address = environment.get("MASTER_ADDR") or environment.get("SLURM_LAUNCH_NODE_IPADDR")
     if not address:
         raise StudyError("several processes train together, but MASTER_ADDR does not say where they meet; use torchrun")
-    # Two jobs on one node must not meet each other.
     if environment.get("MASTER_PORT"):
         return address, _number(environment, "MASTER_PORT")
-    return address, 20000 + int(environment.get("SLURM_JOB_ID", 0)) % 20000
+    # Two jobs on one node must not meet each other, nor any of Linux' own ports, which begin at 32768.
+    return address, 20000 + int(environment.get("SLURM_JOB_ID", 0)) % 12000
 
 
 def device_of(local: int, environment: Mapping[str, str]) -> torch.device:
