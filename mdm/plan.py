@@ -267,9 +267,10 @@ def memories(study: Study) -> dict[str, Memory]:
         recipe, resources = study.recipe(ref), study.resources(ref)
         parent = study.recipe(recipe["parent"])["model"]["levels"] if recipe["parent"] else []
         parts = {key: recipe[key] for key in CONFIGS}
-        parts["train"] = {**parts["train"], "batch_images": at_once(study, ref)}
+        in_parts = min(2, resources.accumulate)  # further parts take what the second one does
+        parts["train"] = {**parts["train"], "batch_images": in_parts * at_once(study, ref)}
         settings = {"tokens": throughput.tokens(study, recipe["text"]), "inherited": len(parent)}
-        settings |= {"recompute": resources.recompute, "on_gpu": resources.gpus > 0}
+        settings |= {"recompute": resources.recompute, "on_gpu": resources.gpus > 0, "parts": in_parts}
         key = (json.dumps(parts), *settings.values())
         if key not in known:
             known[key] = estimate(*(kind(**parts[name]) for name, kind in CONFIGS.items()), **settings)

@@ -146,7 +146,7 @@ class Shelf:
             self.check_resolution(name_of_data, as_clip(stage.sizes[-1]).resolution, place)
             self._check_frames(name_of_data, stage.sizes[-1], place)
         if stage.stills:
-            self._check_stills(stage, settings["diffusion"]["mixed_ratio"], place)
+            self._check_stills(stage, settings, place)
         stills = {"stills": self.data(stage.stills, place)} if stage.stills else {}
         if stage.stills and run.text:
             stills["stills_text"] = self.text(run.text, stage.stills, place)
@@ -173,15 +173,23 @@ class Shelf:
                 f"data.{data} {has}; name a data set of a source of clips, with frames: {size.frames}"
             )
 
-    def _check_stills(self, stage: StageConfig, mixed_ratio: list[float] | None, place: str) -> None:
+    def _check_stills(self, stage: StageConfig, settings: dict[str, Any], place: str) -> None:
         """Stills are the rows of a batch that no level of clips sees."""
         clips = [size for size in stage.sizes if isinstance(size, Clip)]
+        mixed_ratio, batch = settings["diffusion"]["mixed_ratio"], settings["train"]["batch_images"]
         if not clips:
             raise StudyError(f"{self._where}: {place}: stills {stage.stills} have no effect without a level of clips")
         if not mixed_ratio or not sum(mixed_ratio[len(clips) :]):
             raise StudyError(
                 f"{self._where}: {place}: stills {stage.stills} have no place: every row of the batch goes through a "
                 "level of clips; write a diffusion.mixed_ratio whose last entries, those of pictures, are not zero"
+            )
+        rows = int(sum(mixed_ratio[: len(clips)]) / sum(mixed_ratio) * batch + 1e-9)
+        processes = stage.resources.nodes * max(1, stage.resources.gpus)
+        if rows % processes:
+            raise StudyError(
+                f"{self._where}: {place}: {rows} of the {batch} rows of a batch are clips, which {processes} processes "
+                "cannot share evenly; use another number of gpus, or change diffusion.mixed_ratio"
             )
         self.check_pictures(stage.stills, f"{place}.stills")
         largest = max(size for size in stage.sizes if not isinstance(size, Clip))

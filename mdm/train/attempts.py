@@ -66,5 +66,5 @@ class Attempts:
     def _record(self, error: Exception) -> None:
         try:
             self._journal.error(error, comes_again=not of_the_machine(error))
-        except OSError as other:  # a full disk must not hide what it did
-            print(f"warning: {self._journal.path} cannot be written ({other.strerror})", flush=True)
+        except ArtifactError as other:  # a full disk must not hide what it did
+            print(f"warning: {other}", flush=True)

@@ -11,6 +11,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+from mdm.manifest import ArtifactError
+
 FILE, LOCK = "attempts.jsonl", "lock"
 FINISHED = "the slice is finished"
 
@@ -43,13 +45,21 @@ class Journal:
 
     def write(self, line: dict[str, Any]) -> None:
         text = json.dumps({"at": datetime.now(UTC).isoformat(timespec="seconds"), **line}) + "\n"
+        try:
+            self._append(text.encode())
+        except OSError as error:
+            raise ArtifactError(
+                f"{self.path} cannot be written: {error.strerror}; make room and start again"
+            ) from error
+
+    def _append(self, text: bytes) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a+b") as stream:
             size = stream.seek(0, os.SEEK_END)
             stream.seek(max(0, size - 1))
             torn = stream.read() not in (b"", b"\n")
             # One write of a short line: a kill does not tear it, nor does another process.
-            stream.write((b"\n" if torn else b"") + text.encode())
+            stream.write((b"\n" if torn else b"") + text)
 
 
 def last_error(lines: list[dict[str, Any]]) -> dict[str, Any] | None:

@@ -45,8 +45,10 @@ def train(
     order = Order(recipe_path, out, before, autosave_seconds, execution, preview_images)
     with joined() as ranks:
         stop, attempts = StopRequest(), Attempts(order.folder, speaks=ranks.first)
-        with only_trainer(order.folder) if ranks.first else nullcontext(), attempts.errors(attempt):
-            train_slice(Slice(order, ranks), stop, attempts)
+        with only_trainer(order.folder) if ranks.first else nullcontext():
+            ranks.wait()  # where the first one may not train, the others have nothing to note about whoever does
+            with attempts.errors(attempt):
+                train_slice(Slice(order, ranks), stop, attempts)
 
 
 def train_slice(s: Slice, stop: StopRequest, attempts: Attempts) -> None:

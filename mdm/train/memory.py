@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mdm.config import DiffusionConfig, ModelConfig, TrainConfig
-from mdm.diffusion.loss import training_loss
+from mdm.diffusion.loss import Part, training_loss
 from mdm.diffusion.noise import spread_times
 from mdm.diffusion.schedule import levels
 from mdm.model import build, execution
@@ -81,11 +81,14 @@ def estimate(
     inherited: int = 0,
     recompute: Collection[Size] = (),
     on_gpu: bool = False,
+    parts: int = 1,
 ) -> Memory:
-    """Memory of a step: captions of `tokens` positions, the lowest `inherited` levels from a parent stage.
+    """Memory of a step: captions of `tokens` positions, the lowest `inherited` levels from a parent stage, the batch
+    in `parts` parts (from the second on, the gradients of those before are there too).
 
     What the libraries themselves take is not in it: on a CPU up to half a gigabyte, and some room between tensors.
     """
+    train = train.model_copy(update={"skip_nonfinite": 0})  # tensors without content are neither finite nor not
     network = _without_content(model)
     execution.recompute(network, recompute)
     batch, table = train.batch_images, levels(diffusion, model.resolutions)
@@ -100,9 +103,9 @@ def estimate(
         average = ledger.alive.total() - parameters
         moments, gradients = _first_moments(state, ledger)
         example, gammas = _example(model, tokens, torch.empty(batch, dtype=times.dtype)), torch.empty(table.shape)
-        activations = _activations(state, train, diffusion, gammas, example, ledger)
+        activations = _activations(state, train, diffusion, gammas, example, ledger, parts)
         ledger.peak = 0
-        training_step(state, train, diffusion, gammas, example)
+        training_step(state, train, diffusion, gammas, example, accumulate=parts)
     return Memory(parameters, gradients, moments, average, activations, ledger.peak)
 
 
@@ -148,6 +151,7 @@ def _activations(
     gammas: Tensor,
     example: Example,
     ledger: Ledger,
+    parts: int,
 ) -> dict[Size, int]:
     """What each level keeps for the way back."""
 
@@ -162,7 +166,7 @@ def _activations(
         inside = [module for name, module in level.named_modules() if name and not name.startswith("inner_unet")]
         hooks += [module.register_forward_pre_hook(enter(level.level.size)) for module in inside]
     with torch.autocast("cpu", torch.bfloat16, enabled=train.precision == "bf16"):
-        loss, _ = training_loss(state.model, diffusion, gammas, *example.inputs())
+        loss, _ = training_loss(state.model, diffusion, gammas, *example.part(0, parts).inputs(), part=Part(0, parts))
     ledger.label = None
     found = {size: ledger.alive[size] for size in state.model.config.resolutions}
     del loss

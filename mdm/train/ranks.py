@@ -18,6 +18,8 @@ from mdm.config import StudyError
 
 # One process may read a checkpoint of many gigabytes, or measure, while the others wait for it.
 PATIENCE = timedelta(minutes=60)
+# Jobs of a node start within seconds of one another: one that does not come has died.
+GATHERING = timedelta(minutes=10)
 GPUS = "MDM_GPUS"  # how many `mdm spread` was told to expect on each machine
 
 
@@ -122,10 +124,10 @@ def meeting_point(environment: Mapping[str, str]) -> tuple[str, int]:
     address = environment.get("MASTER_ADDR") or environment.get("SLURM_LAUNCH_NODE_IPADDR")
     if not address:
         raise StudyError("several processes train together, but MASTER_ADDR does not say where they meet; use torchrun")
-    # Two jobs on one node must not meet each other.
     if environment.get("MASTER_PORT"):
         return address, _number(environment, "MASTER_PORT")
-    return address, 20000 + int(environment.get("SLURM_JOB_ID", 0)) % 20000
+    # Two jobs on one node must not meet each other, nor any of Linux' own ports, which begin at 32768.
+    return address, 20000 + int(environment.get("SLURM_JOB_ID", 0)) % 12000
 
 
 def device_of(local: int, environment: Mapping[str, str]) -> torch.device:
@@ -157,10 +159,11 @@ def joined(environment: Mapping[str, str] = os.environ) -> Iterator[Ranks]:
         yield Ranks(device=device)
         return
     address, port = meeting_point(environment)
+    store, _, _ = next(dist.rendezvous(f"tcp://{address}:{port}", here.rank, here.world, timeout=GATHERING))
+    store.set_timeout(PATIENCE)
     dist.init_process_group(
-        "cpu:gloo,cuda:nccl" if cuda else "gloo", init_method=f"tcp://{address}:{port}",
-        rank=here.rank, world_size=here.world, timeout=PATIENCE,
-    )  # fmt: skip
+        "cpu:gloo,cuda:nccl" if cuda else "gloo", store=store, rank=here.rank, world_size=here.world, timeout=PATIENCE
+    )
     try:
         yield Ranks(here.rank, here.world, device)
     finally:

@@ -22,7 +22,7 @@ from mdm.train.state import TrainingState
 
 NUM_IMAGES = 64
 PAIRINGS = 8  # a single one hangs on the few pictures that happen to get the highest noise
-PIXELS = 64 * 64**2  # at the same time: 64 pictures of 1024 px would take 100 GiB in the paper's network
+PIXELS = 64 * 64**2  # at the same time: 64 pictures of 1024 px take 88 GiB in the network of the paper study
 SEED = 20231023  # one for all runs and seeds, so that their numbers differ by their weights only
 
 

@@ -34,6 +34,9 @@ CASES = {
     "orthogonal momentum": ((WIDE,), {"batch_images": 2, "matrix_rate": 0.01}, {}),
     "clips": ((INNER, CLIPS), {"batch_images": 8}, {}),
     "recomputed clips": ((INNER, CLIPS), {"batch_images": 8}, {"recompute": (Clip(4, 16),)}),
+    "mostly weights in parts": ((WIDE,), {"batch_images": 4}, {"parts": 2}),
+    "mostly activations in parts": ((INNER, OUTER), {"batch_images": 8}, {"parts": 4}),
+    "steps left out": ((WIDE,), {"batch_images": 2, "skip_nonfinite": 3}, {}),
     "frozen": ((INNER, OUTER), {"batch_images": 4, "inner_rate": 0.0}, {"inherited": 1}),
 }
 
@@ -54,10 +57,10 @@ def measured(model, train, diffusion, rest):
     clean, noises = ([torch.randn(train.batch_images, *shape(size)) for size in model.resolutions] for _ in range(2))
     text = torch.randn(train.batch_images, TOKENS, 64), torch.ones(train.batch_images, TOKENS)
     example = Example(clean, noises, spread_times(diffusion, train.batch_images), *text, None)
-    gammas = levels(diffusion, model.resolutions)
-    training_step(state, train, diffusion, gammas, example)  # makes the moments
+    gammas, parts = levels(diffusion, model.resolutions), rest.get("parts", 1)
+    training_step(state, train, diffusion, gammas, example, accumulate=parts)  # makes the moments
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
-        training_step(state, train, diffusion, gammas, example)
+        training_step(state, train, diffusion, gammas, example, accumulate=parts)
     events = [e for e in profiled.profiler.kineto_results.events() if e.name() == "[memory]"]
     now = most = 0
     for event in sorted(events, key=lambda e: e.start_ns()):

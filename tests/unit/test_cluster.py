@@ -101,7 +101,9 @@ def test_a_journal_that_cannot_be_written_hides_no_error(tmp_path, capsys):
     with pytest.raises(ArtifactError, match="the disk is full"), Attempts(tmp_path).errors(1):
         (tmp_path / "attempts.jsonl").mkdir()
         raise ArtifactError("the disk is full")
-    assert "attempts.jsonl cannot be written (Is a directory)" in capsys.readouterr().out
+    assert "attempts.jsonl cannot be written: Is a directory" in capsys.readouterr().out
+    with pytest.raises(ArtifactError, match=r"attempts\.jsonl cannot be written"):
+        Attempts(tmp_path).begin(0, 64)
 
 
 def test_part_of_a_line_counts_as_none(tmp_path):

@@ -1,17 +1,20 @@
 """What a person or a scheduler may get wrong about a training: each is one message that says what to write."""
 
 import os
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
+from training_world import free_port
 
 from mdm import cli
 from mdm.config import StudyError
 from mdm.manifest import ArtifactError, append_line, digest, read_recipe, write_json
+from mdm.train import ranks
 from mdm.train.checkpoint import only_trainer
 from mdm.train.progress import Progress
-from mdm.train.ranks import device_of, meeting_point, place
+from mdm.train.ranks import device_of, joined, meeting_point, place
 from mdm.train.start import slice_end
 
 RECIPE = {"num_images": 96, "train": {"batch_images": 8}}
@@ -49,6 +52,15 @@ def test_who_a_process_is_must_make_sense():
         place(who | {"RANK": "5"})
     with pytest.raises(StudyError, match="MASTER_PORT is 'abc', not a number"):
         meeting_point(who | {"MASTER_PORT": "abc"})
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_never_comes_is_not_waited_for_for_ever(monkeypatch, rank):
+    monkeypatch.setattr(ranks, "GATHERING", timedelta(seconds=1))
+    place = {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+    alone = joined(place | {"MASTER_PORT": str(free_port())})
+    with pytest.raises(torch.distributed.DistError, match=r"[Tt]imed out"), alone:
+        raise AssertionError("this must not run")
 
 
 def test_gpus_that_are_not_there_are_told(monkeypatch, capsys):

@@ -157,6 +157,10 @@ def test_processes_share_the_rows_of_a_joint_batch(written, tmp_path):
         ({"base.stages.c8.stills": "films"}, r"c8\.stills: data\.films has clips; name a data set of pictures"),
         ({"base.stages.c8.diffusion": {}}, "stills scenes have no place"),
         ({"base.stages.c8.diffusion.mixed_ratio": [1, 0]}, "stills scenes have no place"),
+        (
+            {"base.stages.c8.resources": {"gpus": 2}, "base.stages.c8.diffusion.mixed_ratio": [1, 1]},
+            r"c8: 3 of the 6 rows of a batch are clips, which 2 processes cannot share evenly",
+        ),
         ({"base.stages.r8.stills": "scenes"}, "no effect without a level of clips"),
         ({"base.stages.c8.resolutions": ["8x4x"]}, "resolutions"),
         ({"data.scenes.settings.resolution": 12}, "stored at 12 px"),

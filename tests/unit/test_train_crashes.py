@@ -98,6 +98,17 @@ def test_a_finished_slice_that_snakemake_deletes_is_not_trained_again(recipe, wa
     assert not list((recipe.parent / "progress").glob("autosave-*"))
 
 
+def test_a_second_training_leaves_no_word_about_the_first(recipe):
+    folder = recipe.parent / "progress"
+    with only_trainer(folder):
+        assert together(2, train, recipe, recipe.parent / "final.ckpt", None, NEVER, log=recipe.parent / "out") == [
+            1,
+            1,
+        ]
+    assert "another process is training" in (recipe.parent / "out.0.log").read_text()
+    assert Journal(folder).lines() == []
+
+
 def no_links(*_):
     raise OSError(errno.EPERM, "Operation not permitted")
 

@@ -314,7 +314,7 @@ def test_who_a_process_is():
     with pytest.raises(StudyError, match="WORLD_SIZE is set but RANK is not"):
         place({"WORLD_SIZE": "2"})
     assert meeting_point({"MASTER_ADDR": "a", "MASTER_PORT": "1"}) == ("a", 1)
-    assert meeting_point({"SLURM_LAUNCH_NODE_IPADDR": "10.0.0.1", "SLURM_JOB_ID": "20007"}) == ("10.0.0.1", 20007)
+    assert meeting_point({"SLURM_LAUNCH_NODE_IPADDR": "10.0.0.1", "SLURM_JOB_ID": "44007"}) == ("10.0.0.1", 28007)
     with pytest.raises(StudyError, match="MASTER_ADDR"), joined({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}):
         pass
 
