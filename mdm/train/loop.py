@@ -120,4 +120,4 @@ def _train(
 
     autosaves.finish(out, {**state.tensors(), **progress.tensors()}, {**belongs_to, **state.story()})
     ranks.wait()
-    attempts.finish(end)
+    attempts.finish(state.images)
