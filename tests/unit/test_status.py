@@ -71,6 +71,14 @@ def test_a_running_stage_and_then_kill_9(stage):
     assert now.left_seconds == pytest.approx(92 / now.images_per_second)
 
 
+def test_of_several_processes_the_error_of_the_one_that_failed_is_told(stage):
+    journal = Journal(stage / "progress")
+    journal.begin(0, 100, processes=2)
+    journal.error(ValueError("loss is NaN"), comes_again=True)
+    journal.error(RuntimeError("Connection closed by peer"), comes_again=False)
+    assert (told(stage).state, told(stage).note) == ("failed", "ValueError: loss is NaN")
+
+
 @pytest.mark.parametrize(
     ("end", "state", "note"),
     [
