@@ -10,7 +10,7 @@ import copy
 import json
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -295,11 +295,14 @@ class Study:
         elif isinstance(value, str) and value in self.artifacts:
             yield value
 
-    def slice_before(self, ref: str, images: str | int | None = None) -> str | None:
-        """The checkpoint file with which the slice ending at `images` (None: the last slice) begins."""
+    def slice_before(self, ref: str, images: str | int | None = None, kept: Iterable[int] = ()) -> str | None:
+        """The checkpoint file with which the slice ending at `images` (None: the last slice) begins.
+
+        Where slices of another size are there already (they ended at `kept`), the newest one on the way.
+        """
         total = self.recipe(ref)["num_images"]
-        size = self._slices[ref] or total
-        start = (int(images or total) - 1) // size * size
+        size, end = self._slices[ref] or total, int(images or total)
+        start = max([(end - 1) // size * size, *(count for count in kept if count < end)])
         return f"slice-{start}.ckpt" if start else None
 
     def slice_ends(self, ref: str) -> list[int]:

@@ -150,10 +150,10 @@ class Autosaves:
         for old in self._newest_first()[KEPT_AUTOSAVES:]:
             old.unlink(missing_ok=True)
 
-    def latest(self, after: int, until: int) -> Checkpoint | None:
-        """The newest undamaged save with after < images <= until; damaged ones are reported and passed over."""
+    def latest(self, after: int) -> Checkpoint | None:
+        """The newest undamaged save with images > after; damaged ones are reported and passed over."""
         for path in self._newest_first():
-            if not after < _images(path) <= until:
+            if _images(path) <= after:
                 continue
             try:
                 return _read_save(path)

@@ -87,7 +87,7 @@ def train_slice(s: Slice, stop: StopRequest, attempts: Attempts) -> None:
 
     s.autosaves.finish(s.out, *s.checkpoint())
     s.ranks.wait()
-    attempts.finish(s.end)
+    attempts.finish(state.images)
 
 
 def _step(s: Slice, share: float) -> tuple[Tensor, Tensor, Tensor]:

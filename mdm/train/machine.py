@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from mdm.train.ranks import Ranks
+
+# A site's choices for the exchange between GPUs: in which order it adds up, and over what. Nothing that names a host.
+NCCL_CHOICES = (
+    "ALGO", "PROTO", "MIN_NCHANNELS", "MAX_NCHANNELS", "NVLS_ENABLE", "NET", "IB_DISABLE", "P2P_DISABLE", "SHM_DISABLE",
+)  # fmt: skip
+
+
+def nccl_settings(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The choices that were made; nothing is NCCL's own."""
+    return {name: environment[f"NCCL_{name}"] for name in NCCL_CHOICES if f"NCCL_{name}" in environment}
 
 
 def machine(ranks: Ranks) -> dict[str, Any]:
@@ -17,7 +29,7 @@ def machine(ranks: Ranks) -> dict[str, Any]:
         facts |= {
             "device": properties.name, "memory_gib": round(properties.total_memory / 2**30, 1),
             "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version(),
-            "nccl": ".".join(map(str, torch.cuda.nccl.version())),
+            "nccl": ".".join(map(str, torch.cuda.nccl.version())), "nccl_settings": nccl_settings(),
         }  # fmt: skip
     else:
         facts |= {"capability": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads()}

@@ -69,7 +69,7 @@ def start(
     if order.execution.shard_optimizer:
         state.shard_moments(ranks)
 
-    saved = newest(recipe, order.out, order.before, autosaves, ranks)
+    saved = newest(recipe, order.before, autosaves, ranks)
     tensors, meta = saved or ({}, {"images": 0})
     images = meta["images"]
     if saved:
@@ -89,12 +89,10 @@ def start(
     return state, progress
 
 
-def newest(
-    recipe: dict[str, Any], out: Path, before: Path | None, autosaves: Autosaves, ranks: Ranks
-) -> Checkpoint | None:
+def newest(recipe: dict[str, Any], before: Path | None, autosaves: Autosaves, ranks: Ranks) -> Checkpoint | None:
     """The last save of this slice, or the slice before; the first process chooses, the others read what it chose."""
-    begin = slice_end(recipe, before) if before else 0
-    found = autosaves.latest(begin, slice_end(recipe, out)) if ranks.first else None
+    # A save may lie behind the end of a slice that was made shorter: the slice then holds what there is.
+    found = autosaves.latest(slice_end(recipe, before) if before else 0) if ranks.first else None
     images = ranks.tell(found[1]["images"] if found else None)
     if images is not None:
         return found or read_checkpoint(autosaves.at(images))

@@ -9,6 +9,7 @@ from mdm.config import ResourceConfig, StudyError, TrainingResources
 from mdm.manifest import ArtifactError
 from mdm.train import slurm
 from mdm.train.attempts import Attempts
+from mdm.train.machine import nccl_settings
 
 
 def test_one_process_asks_for_gpus_of_a_node_and_nothing_else():
@@ -56,6 +57,12 @@ def test_without_a_scheduler_to_ask_the_reason_is_said(monkeypatch, tmp_path):
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setenv("PATH", str(tmp_path))
     assert "there is no scontrol on PATH" in slurm.run_again(images_gained=16)
+
+
+def test_what_a_site_chose_for_nccl_is_recorded_and_no_host():
+    chosen = {"NCCL_ALGO": "Ring", "NCCL_SOCKET_IFNAME": "eth0", "NCCL_COMM_ID": "10.0.0.1:9", "PATH": "/bin"}
+    assert nccl_settings(chosen) == {"ALGO": "Ring"}
+    assert nccl_settings({}) == {}
 
 
 def fail(folder, error, attempt=1):

@@ -116,6 +116,14 @@ def test_a_broken_study_hides_no_training(stage, tmp_path, monkeypatch, capsys):
     assert "r64-0123456789ab" in seen.out and "warning: stages of the study broken" in seen.err
 
 
+def test_of_several_processes_the_error_of_the_one_that_failed_is_told(stage):
+    journal = Journal(stage / "progress")
+    journal.begin(0, 100, processes=2)
+    journal.error(ValueError("loss is NaN"), comes_again=True)
+    journal.error(RuntimeError("Connection closed by peer"), comes_again=False)
+    assert (told(stage).state, told(stage).note) == ("failed", "ValueError: loss is NaN")
+
+
 @pytest.mark.parametrize(
     ("end", "state", "note"),
     [

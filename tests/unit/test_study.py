@@ -121,6 +121,9 @@ def test_slices_end_where_the_next_begins(write):
     first = trainings(loaded)[0]  # 512 images in slices of 256
     assert loaded.slice_before(first, 256) is None
     assert loaded.slice_before(first) == "slice-256.ckpt"
+    # Slices of another size that are there already: the newest one on the way is taken up.
+    assert loaded.slice_before(first, None, kept=[192, 320, 512]) == "slice-320.ckpt"
+    assert loaded.slice_before(first, 256, kept=[64, 192, 320]) == "slice-192.ckpt"
 
 
 def test_overrides_are_settings_of_the_study():

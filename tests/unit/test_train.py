@@ -18,6 +18,7 @@ from mdm.model.ema import Ema
 from mdm.model.execution import Execution
 from mdm.status import of_folder
 from mdm.train import progress
+from mdm.train.attempts import Attempts
 from mdm.train.checkpoint import Autosaves, read_checkpoint, write_checkpoint
 from mdm.train.export import export
 from mdm.train.journal import FINISHED, Journal
@@ -79,6 +80,17 @@ def test_two_slices_equal_one(fresh, unbroken):
     assert_same(folder / "final.ckpt", unbroken)
 
 
+def test_a_slice_made_shorter_than_its_saves_loses_nothing(fresh, unbroken):
+    folder = fresh["r8"].parent
+    train(fresh["r8"], folder / "slice-64.ckpt", None, NEVER)
+    (folder / "slice-64.ckpt").rename(folder / "progress" / "autosave-000000000064.ckpt")
+    train(fresh["r8"], folder / "slice-32.ckpt", None, NEVER)
+    train(fresh["r8"], folder / "final.ckpt", folder / "slice-32.ckpt", NEVER)
+    assert_same(folder / "final.ckpt", unbroken)
+    images = [line.get("begin", line.get("end")) for line in Attempts(folder / "progress").lines()]
+    assert images == [0, 64, 64, 64, 64, 128]
+
+
 def test_recomputing_activations_trains_the_same_weights(fresh, unbroken):
     out = fresh["r8"].parent / "final.ckpt"
     train(fresh["r8"], out, None, NEVER, Execution(recompute=(8,)))
@@ -137,7 +149,7 @@ def test_a_damaged_save_is_passed_over_for_the_one_before(tmp_path, capsys):
     content = bytearray(newest.read_bytes())
     content[-1] ^= 1
     newest.write_bytes(content)
-    tensors, meta = saves.latest(0, 100)
+    tensors, meta = saves.latest(0)
     assert meta["images"] == 8 and tensors["x"][0] == 8
     assert "damaged" in capsys.readouterr().out
 
@@ -155,8 +167,7 @@ def test_a_save_of_another_slice_is_not_used(tmp_path):
     saves = Autosaves(tmp_path, 0)
     saves.save(64, {"x": torch.zeros(1)}, {"images": 64})
     saves.settle()
-    assert saves.latest(64, 128) is None  # it belongs to the slice that ended at 64
-    assert saves.latest(0, 32) is None
+    assert saves.latest(64) is None  # it belongs to the slice that ended at 64
 
 
 def test_a_checkpoint_of_another_stage_is_refused(fresh, unbroken):
@@ -314,7 +325,7 @@ def test_a_diverged_training_stops_and_keeps_the_save_before(fresh, monkeypatch)
     with pytest.raises(ArtifactError, match=r"not finite: loss of the level 8 px, in step \d \(images .*checkpoint is"):
         train(fresh["r8"], folder / "final.ckpt", None, 0)
     assert not (folder / "final.ckpt").exists()
-    tensors, meta = Autosaves(folder / "progress", 0).latest(0, 128)
+    tensors, meta = Autosaves(folder / "progress", 0).latest(0)
     assert meta["images"] >= 64 and all(value.isfinite().all() for value in tensors.values())
 
 

@@ -139,7 +139,7 @@ def test_a_save_is_a_copy_and_is_written_while_training_goes_on(tmp_path):
         saves.save(images, {"x": x, "count": torch.tensor(images)}, {"images": images})
         x += 1
         saves.settle()
-        found, meta = saves.latest(0, 100)
+        found, meta = saves.latest(0)
         assert torch.equal(found["x"], wanted) and found["count"] == images == meta["images"]
     assert len(list(tmp_path.iterdir())) == 2  # the newest and the one before
 
@@ -301,7 +301,7 @@ def test_a_full_disk_keeps_the_save_before(small_disk):
     with pytest.raises(ArtifactError, match=r"final\.ckpt .*No space left") as error:
         saves.finish(small_disk / "final.ckpt", {"x": x}, {})
     assert error.value.__cause__.errno == errno.ENOSPC
-    tensors, meta = saves.latest(0, 100)
+    tensors, meta = saves.latest(0)
     assert meta["images"] == 16 and torch.equal(tensors["x"], x + 16)
     assert sorted(path.name for path in small_disk.iterdir()) == [
         "autosave-000000000008.ckpt",

@@ -76,7 +76,8 @@ def handling(wildcards):
 
 def slice_before(wildcards):
     folder = f"train/{wildcards.name}-{wildcards.digest}"
-    before = STUDY.slice_before(folder, wildcards.get("images"))
+    kept = map(int, glob_wildcards(f"results/{folder}/slice-{{n,[0-9]+}}.ckpt").n)
+    before = STUDY.slice_before(folder, wildcards.get("images"), kept)
     return f"results/{folder}/{before}" if before else []
 
 
