@@ -182,8 +182,8 @@ class Autosaves:
 
     def _kept(self, out: Path, save: Path) -> Path | None:
         """A second name for the file, which takes no room; where there is no such thing the newest save has to do."""
-        save.unlink(missing_ok=True)
         try:
+            save.unlink(missing_ok=True)
             os.link(out, save)
         except OSError:
             return next((path for path in self._newest_first() if path < save), None)

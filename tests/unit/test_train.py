@@ -88,7 +88,7 @@ def test_a_slice_made_shorter_than_its_saves_loses_nothing(fresh, unbroken):
     train(fresh["r8"], folder / "final.ckpt", folder / "slice-32.ckpt", NEVER)
     assert_same(folder / "final.ckpt", unbroken)
     images = [line.get("begin", line.get("end")) for line in Attempts(folder / "progress").lines()]
-    assert images == [0, 64, 64, 64, 64, 128]
+    assert images[-6:] == [0, 64, 64, 64, 64, 128]
 
 
 def test_recomputing_activations_trains_the_same_weights(fresh, unbroken):

@@ -122,7 +122,7 @@ def test_one_save_is_left_of_a_finished_slice(tmp_path, monkeypatch, links, left
         monkeypatch.setattr(os, "link", no_links)
     saves.finish(tmp_path / "slice-24.ckpt", {"x": torch.tensor(24)}, {"images": 24})
     assert saves.newest() == saves.at(left) and len(list((tmp_path / "progress").iterdir())) == 1
-    assert saves.latest(0, 24)[0]["x"] == left
+    assert saves.latest(0)[0]["x"] == left
 
 
 def half_written(recipe):
@@ -170,7 +170,7 @@ def save_with_and_without_room(folder):
     unprepared.take(tensors)
     assert between - before < pages / 10 and page_faults() - between > pages / 2
     saves.settle()
-    assert torch.equal(saves.latest(0, 8)[0]["x"], tensors["x"])
+    assert torch.equal(saves.latest(0)[0]["x"], tensors["x"])
 
 
 def test_the_first_save_finds_its_memory_ready(tmp_path):
@@ -245,7 +245,7 @@ def test_a_save_with_other_content_is_passed_over(tmp_path, capsys, content):
         saves.save(images, {"x": x + images}, {"images": images})
     saves.settle()
     saves.at(16).write_bytes(content)
-    tensors, meta = saves.latest(0, 100)
+    tensors, meta = saves.latest(0)
     assert meta["images"] == 8 and torch.equal(tensors["x"], x + 8)
     assert f"warning: {saves.at(16)}" in capsys.readouterr().out
 
@@ -259,7 +259,7 @@ def test_files_that_are_no_saves_of_ours_are_left_alone(tmp_path, capsys):
     saves.at(16).rename(saves.at(32))  # a file that says another image count than its name
     saves.save(8, {"x": torch.ones(1)}, {"images": 8})
     saves.settle()
-    assert saves.latest(0, 100)[1]["images"] == 8
+    assert saves.latest(0)[1]["images"] == 8
     assert "autosave-000000000032.ckpt is a save at 16 images" in capsys.readouterr().out
     assert (tmp_path / "autosave-000000000024 (copy).ckpt").exists()
 
