@@ -7,6 +7,7 @@ Pillow's (tested). Everything else goes to Pillow.
 from __future__ import annotations
 
 import io
+import math
 import struct
 import threading
 from functools import cache, lru_cache
@@ -29,7 +30,8 @@ SIZES = frozenset((0xC0, 0xC1, 0xC2))  # baseline, extended and progressive
 SIZE_END = 177
 LARGEST_JPEG = 2**27  # pixels; beyond them Pillow decides, which refuses what would fill the memory
 DCT_STEPS, DCT_BLOCK = (8, 4, 2), 8
-LARGEST_SUM = 16  # 16 x 16 x 255 fits into 16 bits
+SUMMED = (2, 4, 8, 16)  # 16 x 16 x 255 fits into 16 bits
+SPARE_BYTES, BESIDE_ALIGNED = 64, 16
 _THREAD = threading.local()
 
 
@@ -59,11 +61,10 @@ def decode(data: bytes | memoryview, step: int = 1, out: np.ndarray | None = Non
         return _decode_any(data)
     height, width = size if step == 1 else (-(-size[0] // step), -(-size[1] // step))
     room = out if out is not None and out.shape == (height, width, 3) else None
+    # The decoder takes the smallest scale that gives so many pixels, and the full one for none.
+    least = {} if step == 1 else {"min_height": height, "min_width": width}
     try:
-        # The decoder takes the smallest scale that gives so many pixels, and the full one for none.
-        found = decode_jpeg(
-            data, min_height=0 if step == 1 else height, min_width=0 if step == 1 else width, buffer=room
-        )
+        found = decode_jpeg(data, buffer=room, **least)
     except ValueError as error:
         # Also where a part is missing or overwritten: Pillow and OpenCV make something up in its place.
         raise BadPicture(f"it is damaged ({error})", Failure.BROKEN_PICTURE) from None
@@ -117,11 +118,14 @@ def decode_square(
     """
     step = 1 if policy == "exact" else _dct_step(stored, resolution)
     side = stored // step
-    pixels = decode(data, step, out if side == resolution else _scratch((side, side, 3)))
+    place = None if side == resolution else _workplace((side, side, 3), side / resolution)
+    pixels = decode(data, step, place.pixels if place else out)
     height, width, _ = pixels.shape
     if min(height, width) not in (stored, side) or (height != width and shift is None):
         raise _wrong_size(pixels, f"{stored} x {stored}")
-    return shrink(pixels if shift is None else _square(pixels, shift), resolution, out)
+    if place and pixels is place.pixels:
+        return place.means(out)
+    return shrink(pixels if shift is None else _square(pixels, shift), resolution)
 
 
 def decode_clip(
@@ -156,11 +160,8 @@ def _square(pixels: np.ndarray, shift: float) -> np.ndarray:
     return pixels[min(top, height - side) :, min(left, width - side) :][:side, :side]
 
 
-def shrink(pixels: np.ndarray, resolution: int, out: np.ndarray | None = None) -> np.ndarray:
-    """Average uint8 [H, H, C] down to [resolution, resolution, C]; exact means where the ratio is whole.
-
-    The means may be written into `out` of that shape, which is then returned.
-    """
+def shrink(pixels: np.ndarray, resolution: int) -> np.ndarray:
+    """Average uint8 [H, H, C] down to [resolution, resolution, C]; exact means where the ratio is whole."""
     stored = pixels.shape[0]
     if resolution == stored:
         return pixels
@@ -173,61 +174,78 @@ def shrink(pixels: np.ndarray, resolution: int, out: np.ndarray | None = None) -
         from PIL import Image
 
         return np.asarray(Image.fromarray(pixels).resize((resolution, resolution), Image.Resampling.BOX))
-    return _means(pixels, stored // resolution, out)
+    return _means(pixels, stored // resolution)
 
 
-def _means(pixels: np.ndarray, step: int, out: np.ndarray | None = None) -> np.ndarray:
+def _means(pixels: np.ndarray, step: int) -> np.ndarray:
     """Means of step x step blocks, rounded to the nearest, halves to even."""
+    place = _workplace(pixels.shape, step)
+    if place is not None:
+        np.copyto(place.pixels, pixels)
+        return place.means()
     cv2, size = _opencv(), (pixels.shape[1] // step, pixels.shape[0] // step)
     if step & (step - 1) == 0:
-        # OpenCV's own rounding is exact from 4 x 4 on, but sums of rows and columns take less than half its time.
-        if step <= LARGEST_SUM:
-            return _means_by_sums(pixels, step, out)
-        return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+        return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)  # exact from 4 x 4 on, but slower than sums
     area = np.float32(step * step)
     near = cv2.resize(pixels.astype(np.float32), size, interpolation=cv2.INTER_AREA)
     return np.rint(np.rint(near * area) / area).astype(np.uint8)  # sums are whole numbers: rounding makes them exact
 
 
-def _means_by_sums(pixels: np.ndarray, step: int, out: np.ndarray | None) -> np.ndarray:
-    """The same for a power of two: the rows of a block are added, then its columns, and every step-th sum divided."""
-    cv2, (height, width, _) = _opencv(), pixels.shape
-    rows, columns, sums, kept = _room(pixels.shape, step)
-    np.add(pixels[0::step], pixels[1::step], out=rows, dtype=np.uint16)
-    for row in range(2, step):
-        np.add(rows, pixels[row::step], out=rows)
-    for left, right, both in columns:
-        np.add(left, right, out=both)
-    cv2.resize(sums, (width // step, height // step), dst=kept, interpolation=cv2.INTER_NEAREST)
-    means = np.empty(kept.shape, np.uint8) if out is None else out
-    cv2.convertScaleAbs(kept, dst=means, alpha=1 / step**2)
-    return means
+class _Workplace:
+    """Memory in which one thread averages pictures of one shape: always the same, so it stays in the caches.
 
+    Where step is a power of two up to 16: the rows of a block are added, then its columns, and every step-th sum is
+    divided. All that does not change from picture to picture is made once.
+    """
 
-Additions = list[tuple[np.ndarray, np.ndarray, np.ndarray]]
-
-
-# Both kinds of memory belong to one thread and are always the same, so that they stay in the processor's cache.
-def _room(shape: tuple[int, ...], step: int) -> tuple[np.ndarray, Additions, np.ndarray, np.ndarray]:
-    """For sums of rows, the additions that make them sums of columns too, where those are, and for those kept."""
-    found = _THREAD.__dict__.get((shape, step))
-    if found is None:
+    def __init__(self, shape: tuple[int, int, int], step: int) -> None:
         height, width, channels = shape
-        rows = sums = np.empty((height // step, width, channels), np.uint16)
-        spare, additions, distance = np.empty_like(rows), [], channels
+        self.step, self.pixels = step, _cached(shape)
+        self._blocks = [self.pixels[row::step] for row in range(step)]
+        self._rows, self._spare = (np.empty((height // step, width, channels), np.uint16) for _ in range(2))
+        self._sums, other, self._additions, distance = self._rows, self._spare, [], channels
         while distance < channels * step:
             # All rows are added to themselves, shifted; what runs over the end of a row is in no sum that is kept.
-            flat, out = sums.reshape(-1), spare.reshape(-1)
-            additions.append((flat[:-distance], flat[distance:], out[:-distance]))
-            sums, spare, distance = spare, sums, 2 * distance
-        kept = np.empty((height // step, width // step, channels), np.uint16)
-        found = _THREAD.__dict__[(shape, step)] = (rows, additions, sums, kept)
-    return found
+            flat, both = self._sums.reshape(-1), other.reshape(-1)
+            self._additions.append((flat[:-distance], flat[distance:], both[:-distance]))
+            self._sums, other, distance = other, self._sums, 2 * distance
+        self._kept = np.empty((height // step, width // step, channels), np.uint16)
+
+    def means(self, out: np.ndarray | None = None) -> np.ndarray:
+        """Of the blocks of `pixels`."""
+        out = np.empty(self._kept.shape, np.uint8) if out is None else out
+        np.copyto(self._rows, self._blocks[0])
+        for block in self._blocks[1:]:
+            np.copyto(self._spare, block)  # widened by itself: NumPy is slow at additions that widen
+            np.add(self._rows, self._spare, out=self._rows)
+        for left, right, both in self._additions:
+            np.add(left, right, out=both)
+        cv2, (height, width, _) = _opencv(), self._kept.shape
+        cv2.resize(self._sums, (width, height), dst=self._kept, interpolation=cv2.INTER_NEAREST)
+        cv2.convertScaleAbs(self._kept, dst=out, alpha=1 / self.step**2)  # halves to even, as np.rint
+        return out
 
 
-def _scratch(shape: tuple[int, ...]) -> np.ndarray:
-    """For a picture that is not needed once it is averaged."""
-    found = _THREAD.__dict__.get(shape)
+def _workplace(shape: tuple[int, int, int], step: float) -> _Workplace | None:
+    """This thread's; None where means are not made of sums."""
+    if step not in SUMMED:
+        return None
+    found = _THREAD.__dict__.get((shape, step))
     if found is None:
-        found = _THREAD.__dict__[shape] = np.empty(shape, np.uint8)
+        found = _THREAD.__dict__[shape, step] = _Workplace(shape, int(step))
     return found
+
+
+def _cached(shape: tuple[int, ...]) -> np.ndarray:
+    size = math.prod(shape)
+    room = np.empty(size + SPARE_BYTES, np.uint8)
+    return room[cached_from(room.ctypes.data) :][:size].reshape(shape)
+
+
+def cached_from(address: int) -> int:
+    """How many bytes of memory at `address`, at most SPARE_BYTES, to skip so that pixels pass through the caches.
+
+    Where rows begin at a multiple of 32 bytes, libjpeg-turbo writes past the caches: slower for a picture that fits
+    into them, and averaging then takes twice as long to read it.
+    """
+    return (BESIDE_ALIGNED - address) % SPARE_BYTES

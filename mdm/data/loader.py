@@ -10,6 +10,7 @@ back to the start) takes its place, everywhere alike.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,7 +22,7 @@ import numpy as np
 import torch
 
 from mdm.data.classes import ClassLabel
-from mdm.data.decode import BadPicture, Policy
+from mdm.data.decode import SPARE_BYTES, BadPicture, Policy, cached_from
 from mdm.data.order import Order, draws
 from mdm.data.reader import Pictures
 from mdm.data.skipped import SkippedLog
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from mdm.text.cache import Embeddings
 
 CACHE_BYTES = 4 * 2**30
+EXPECTED_EVERY = 1024  # images; a small part of a window, and the search for shards not a part of every small batch
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ class Loader:
         self.skipped: dict[int, str] = {}
         self._skipped_log = skipped_log
         self._expected: set[int] = set()
+        self._expected_at: int | None = None
         self._captions: dict[int, str] = {}
         self._classes: dict[int, int] = {}
         self._kept = self._room(cache_bytes)
@@ -151,25 +154,29 @@ class Loader:
         places = self.images(images_seen, rank, world)
         return self.take(self.ids(images_seen, self._global)[rank::world], self._shifts(places))
 
-    def _shifts(self, places: range) -> np.ndarray:
+    def _shifts(self, places: range) -> Sequence[float]:
         """Where the squares of these images are cut from pictures stored whole, 0 to 1: drawn anew for each image."""
-        return draws(np.asarray(places), "square", self._seed) / 2.0**64
+        if not self.pictures.whole:
+            return [0.5] * len(places)
+        return (draws(np.asarray(places), "square", self._seed) / 2.0**64).tolist()
 
     def _expect(self, images_seen: int) -> None:
         """Have the shards of this window read in one sweep each, and those of the next bit by bit."""
+        if self._expected_at is not None and 0 <= images_seen - self._expected_at < EXPECTED_EVERY:
+            return
         here, following = self._order.shards_near(images_seen)
         self.pictures.expect(shard for shard in (*here, *following) if shard not in self._expected)
-        self._expected = {*here, *following}
+        self._expected, self._expected_at = {*here, *following}, images_seen
 
-    def take(self, numbers: Sequence[int] | np.ndarray, shifts: np.ndarray) -> Batch:
+    def take(self, numbers: Sequence[int] | np.ndarray, shifts: Sequence[float]) -> Batch:
         """The samples with these numbers, in this order; a substitute where one cannot be used."""
         images = self._buffer(len(numbers))
-        ids, places = np.asarray(numbers).tolist(), shifts.tolist()  # Python's own numbers are faster one by one
+        ids = np.asarray(numbers).tolist()  # Python's own numbers are faster one by one
         captions, pixels = [""] * len(ids), images.numpy()
 
         def fill(first: int) -> None:
             for slot in range(first, len(ids), self._workers):
-                ids[slot], captions[slot] = self._usable(ids[slot], places[slot], pixels[slot])
+                ids[slot], captions[slot] = self._usable(ids[slot], shifts[slot], pixels[slot])
 
         if self._decoders is None:
             fill(0)
@@ -177,14 +184,18 @@ class Loader:
             list(self._decoders.map(fill, range(self._workers)))
         text, mask = self._embeddings.lookup(captions) if self._embeddings is not None else (None, None)
         classes = torch.tensor([self._class(number) for number in ids]) if self._class_label else None
-        return Batch(torch.tensor(ids), images.movedim(-1, -3), text, mask, classes, tuple(captions))
+        numbers = torch.from_numpy(np.array(ids, dtype=np.int64))  # of a list PyTorch itself makes one ten times slower
+        return Batch(numbers, images.movedim(-1, -3), text, mask, classes, tuple(captions))
 
     def _buffer(self, count: int) -> torch.Tensor:
         """Memory for decoded pictures, uint8 [count, H, W, 3], or clips."""
         shape = (count, *self.pictures.shape(self._resolution))
+        size = math.prod(shape)
         if self._pinned:
-            return torch.empty(shape, dtype=torch.uint8, pin_memory=True)
-        return torch.from_numpy(np.empty(shape, dtype=np.uint8))  # NumPy asks for large pages: fewer faults
+            room = torch.empty(size + SPARE_BYTES, dtype=torch.uint8, pin_memory=True)
+        else:
+            room = torch.from_numpy(np.empty(size + SPARE_BYTES, np.uint8))  # NumPy asks for large pages: fewer faults
+        return room[cached_from(room.data_ptr()) :][:size].view(shape)
 
     def _usable(self, wanted: int, shift: float, room: np.ndarray) -> tuple[int, str]:
         """Fill `room` with the sample, or the first usable one after it in its shard; its number and caption."""

@@ -172,7 +172,7 @@ class Pictures:
             self._shard(shard).expect()
 
     def _shard_of(self, number: int) -> int:
-        if not 0 <= number < self._ends[-1]:
+        if not 0 <= number < len(self):
             raise IndexError(f"{self.folder} has samples 0 to {len(self) - 1}, not {number}")
         return bisect_right(self._ends, number)
 
