@@ -16,6 +16,7 @@ import json
 import multiprocessing
 import os
 import resource
+import shutil
 import statistics
 import sys
 import tempfile
@@ -107,8 +108,8 @@ def loop_shares(recipe: Path, steps: int, warmup: int) -> tuple[float, float]:
             loop.train(recipe, out, None, 1e9)
     finally:
         loop.training_step, parts.Pace = before
-    for path in (out, recipe.parent / "progress" / "history.jsonl"):
-        path.unlink()
+    out.unlink()
+    shutil.rmtree(recipe.parent / "progress")  # with the save of a finished slice, or the next round had nothing to do
     return watched.shares()
 
 
