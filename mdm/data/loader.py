@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -80,7 +80,6 @@ class Loader:
         rank: int = 0,
         world: int = 1,
         workers: int = 0,
-        prefetch: bool = False,
         policy: Policy = "exact",
         cache_bytes: int = CACHE_BYTES,
         skipped_log: SkippedLog | None = None,
@@ -111,8 +110,6 @@ class Loader:
         self._decoders = ThreadPoolExecutor(workers, "decode") if workers else None
         self._workers = max(workers, 1)
         self._pinned = torch.cuda.is_available()  # what is pinned is sent to the device while the host goes on
-        self._worker = ThreadPoolExecutor(1, "prefetch") if prefetch else None
-        self._ahead: tuple[tuple[int, int, int], Future[Batch]] | None = None
 
     def _room(self, cache_bytes: int) -> np.ndarray | None:
         """Memory for the whole set at the resolution asked for, or None if that is over the budget."""
@@ -135,20 +132,6 @@ class Loader:
     def batch(self, images_seen: int, rank: int | None = None, world: int | None = None) -> Batch:
         """This rank's part of the global batch that starts after `images_seen` images."""
         rank, world = self._rank if rank is None else rank, self._world if world is None else world
-        wanted = (images_seen, rank, world)
-        ahead, self._ahead = self._ahead, None
-        if ahead is not None and ahead[0] == wanted:
-            found = ahead[1].result()
-        else:
-            if ahead is not None:
-                ahead[1].result()  # one reader at a time, and an error of the worker must not vanish
-            found = self._part(*wanted)
-        if self._worker is not None:
-            following = (images_seen + self._global, rank, world)
-            self._ahead = (following, self._worker.submit(self._part, *following))
-        return found
-
-    def _part(self, images_seen: int, rank: int, world: int) -> Batch:
         if self._kept is None:
             self._expect(images_seen)
         places = self.images(images_seen, rank, world)
@@ -238,7 +221,6 @@ class Loader:
 
     def close(self) -> None:
         """Stop the threads and close the shards."""
-        for threads in (self._worker, self._decoders):
-            if threads is not None:
-                threads.shutdown(wait=True, cancel_futures=True)
+        if self._decoders is not None:
+            self._decoders.shutdown(wait=True, cancel_futures=True)
         self.pictures.close()

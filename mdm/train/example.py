@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mdm.config import DiffusionConfig, StudyError, TrainConfig
+from mdm.data.ahead import Ahead
 from mdm.data.classes import class_label
 from mdm.data.loader import Batch, Loader
 from mdm.data.skipped import SkippedLog
@@ -46,25 +47,21 @@ class Example:
         if count == 1:
             return self
 
-        def cut(x: Tensor | None) -> Tensor | None:
-            return None if x is None else x[index::count]
+        return replace(self._each(lambda x: x[index::count]), pictures=self.pictures[index::count])
 
-        images, noises = ([cut(x) for x in level] for level in (self.images, self.noises))
-        condition = map(cut, (self.text, self.mask, self.labels))
-        return Example(images, noises, cut(self.times), *condition, self.pictures[index::count])
+    def pinned(self) -> Example:
+        """In memory that a GPU copies from by itself; from other memory it would first have to end all its work."""
+        return self._each(Tensor.pin_memory)
 
     def to(self, device: torch.device) -> Example:
-        """The batch on the device, pictures in the memory layout that convolutions like."""
-        if device.type == "cpu":
-            return self
+        """The batch on the device."""
+        return self if device.type == "cpu" else self._each(lambda x: x.to(device, non_blocking=True))
 
-        def send(x: Tensor) -> Tensor:
-            # From pinned memory, or the copy would wait for all work that the device still has.
-            return x.pin_memory().to(device, non_blocking=True)
-
-        images, noises = ([send(x) for x in part] for part in (self.images, self.noises))
-        condition = (None if part is None else send(part) for part in (self.text, self.mask, self.labels))
-        return Example(images, noises, send(self.times), *condition, self.pictures)
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Example:
+        """The same of changed tensors."""
+        images, noises = ([change(x) for x in part] for part in (self.images, self.noises))
+        condition = (None if part is None else change(part) for part in (self.text, self.mask, self.labels))
+        return Example(images, noises, change(self.times), *condition, self.pictures)
 
     def inputs(self) -> tuple[Any, ...]:
         """In the order of `training_loss`."""
@@ -78,7 +75,7 @@ def dropped(seed: int, pictures: Sequence[int], share: float) -> Tensor:
 
 
 class Examples:
-    """Batches of one stage by image counter."""
+    """Batches of one stage by image counter, each made while the one before it is trained on."""
 
     def __init__(
         self,
@@ -86,8 +83,11 @@ class Examples:
         embeddings: Lookup | None,
         recipe: dict[str, Any],
         resolutions: tuple[Size, ...],
+        device: torch.device,
     ) -> None:
         self._loader, self._resolutions, self._seed = loader, resolutions, recipe["seed"]
+        self._pin = device.type == "cuda"
+        self._ahead = Ahead(self._made, recipe["train"]["batch_images"])
         self._diffusion = DiffusionConfig(**recipe["diffusion"])
         self._dropout = TrainConfig(**recipe["train"]).condition_dropout
         self._empty = embeddings.lookup([""]) if embeddings else None
@@ -95,15 +95,19 @@ class Examples:
 
     def at(self, images_seen: int) -> Example:
         """This process's part of the batch that begins with the image numbered `images_seen`."""
+        return self._ahead.at(images_seen)
+
+    def _made(self, images_seen: int) -> Example:
         batch = self._loader.batch(images_seen)
         pictures = self._loader.images(images_seen)
-        return Example(
+        made = Example(
             pyramid(batch.signal(), self._resolutions, batch.still_signal()),
             noise.training_noises(self._diffusion, self._seed, pictures, self._resolutions),
             noise.training_times(self._diffusion, self._seed, pictures),
             *self._condition(batch, pictures),
             pictures,
         )
+        return made.pinned() if self._pin else made
 
     def _condition(self, batch: Batch, pictures: Sequence[int]) -> tuple[Tensor | None, ...]:
         """Text, mask and labels after dropout."""
@@ -131,7 +135,8 @@ def training_examples(
     open_loader = partial(_loader, recipe_path, recipe, ranks)
     side = as_clip(resolutions[0]).resolution
     if not recipe.get("stills"):
-        return Examples(open_loader("data", embeddings, batch_images, side), embeddings, recipe, resolutions)
+        loader = open_loader("data", embeddings, batch_images, side)
+        return Examples(loader, embeddings, recipe, resolutions, ranks.device)
     still_embeddings = open_embeddings(root, recipe.get("stills_text"))
     if embeddings and still_embeddings:
         embeddings, still_embeddings = padded_alike(embeddings, still_embeddings)
@@ -147,7 +152,7 @@ def training_examples(
         batch_images,
         clips,
     )
-    return Examples(loader, embeddings, recipe, resolutions)
+    return Examples(loader, embeddings, recipe, resolutions, ranks.device)
 
 
 def _loader(
@@ -163,7 +168,7 @@ def _loader(
     role = {"data": "training", "stills": "stills"}[key]
     return Loader(
         results_root(recipe_path) / recipe[key], embeddings, batch_images, recipe["seed"], side,
-        class_label=class_label(recipe), rank=ranks.rank, world=ranks.world, prefetch=True,
+        class_label=class_label(recipe), rank=ranks.rank, world=ranks.world,
         workers=decoding_threads(), policy=TrainConfig(**recipe["train"]).decode,
         skipped_log=SkippedLog(recipe_path.parent / "progress", role),
     )  # fmt: skip

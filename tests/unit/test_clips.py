@@ -154,7 +154,7 @@ def test_a_folder_of_clips_becomes_batches_of_clips(tmp_path):
     np.testing.assert_array_equal(half.images, means.round())
     odd = Loader(path.parent, None, 6, 0, 12).batch(0)
     assert odd.images.shape == (6, 4, 3, 12, 12)
-    for options in ({"workers": 2}, {"cache_bytes": 0}, {"prefetch": True}):
+    for options in ({"workers": 2}, {"cache_bytes": 0}):
         reading = Loader(path.parent, None, 6, 0, SIDE, **options)
         assert (reading.batch(0).images == whole.images).all()
         reading.close()

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from test_shards import make_data
 
+from mdm.data.ahead import Ahead
 from mdm.data.loader import Loader
 from mdm.data.reader import Pictures, shrink
 from mdm.data.skipped import SkippedLog, skipped
@@ -65,12 +66,23 @@ def test_images_are_those_of_the_ids(folder):
         assert caption == pictures.caption(id)
 
 
-def test_prefetch_and_cache_change_nothing(folder):
-    plain, ahead = loader(folder, cache_bytes=0), loader(folder, prefetch=True)
+def test_keeping_pictures_and_being_ahead_change_nothing(folder):
+    plain, kept = loader(folder, cache_bytes=0), loader(folder)
+    ahead = Ahead(kept.batch, 6)
     for seen in (0, 6, 12, 18, 24, 3, 9, 60):
-        a, b = plain.batch(seen), ahead.batch(seen)
-        assert same(a, b)
-    plain.close()
+        assert same(plain.batch(seen), ahead.at(seen))
+    ahead.close()
+
+
+def test_an_error_of_the_next_batch_is_raised_when_it_is_asked_for():
+    def reciprocal(number):
+        return 12 / (4 - number)
+
+    ahead = Ahead(reciprocal, 1)
+    assert [ahead.at(number) for number in (1, 2, 3)] == [4, 6, 12]
+    with pytest.raises(ZeroDivisionError):
+        ahead.at(4)
+    assert ahead.at(5) == -12
     ahead.close()
 
 
@@ -120,10 +132,7 @@ def sequence(folder):
 @pytest.mark.parametrize("workers", [0, 2, 4])
 @pytest.mark.parametrize("world", [1, 2, 4, 8])
 def test_ranks_and_workers_give_one_sequence(folder, sequence, world, workers):
-    ranks = [
-        loader(folder, batch=8, rank=rank, world=world, workers=workers, prefetch=workers == 4, cache_bytes=0)
-        for rank in range(world)
-    ]
+    ranks = [loader(folder, batch=8, rank=rank, world=world, workers=workers, cache_bytes=0) for rank in range(world)]
     for step, whole in enumerate(sequence):
         parts = [rank.batch(8 * step) for rank in ranks]
         assert torch.equal(dealt([part.ids for part in parts]), whole.ids)
@@ -161,7 +170,7 @@ def test_bad_pictures_are_counted_and_replaced_by_the_rule(folder, tmp_path, cap
     bad = {3: 5, 4: 5, 15: 8, 19: 16}  # the next usable one of the shard (of 8), from its end back to its start
     copy, whole = damaged_copy(folder, tmp_path / "copy", bad), loader(folder, batch=20).batch(0)
     expected = [bad.get(number, number) for number in whole.ids.tolist()]
-    by_kind = [{}, {"workers": 3}, {"cache_bytes": 0}, {"prefetch": True}]
+    by_kind = [{}, {"workers": 3}, {"cache_bytes": 0}]
     for options in by_kind:
         reading = loader(copy, batch=20, **options)
         found = reading.batch(0)
