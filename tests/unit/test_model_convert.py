@@ -7,6 +7,7 @@ import collections
 import json
 import resource
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -251,24 +252,26 @@ def refusals(folder: Path) -> dict[str, tuple[Callable[[], None], str]]:
     }
 
 
-@pytest.fixture
+@contextmanager
 def small_disk() -> Iterator[None]:
-    """No file may grow beyond some bytes, as on a full disk."""
+    """No file may grow beyond some bytes, as on a full disk; not for longer, or pytest's own log could not grow."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("verb", ["grow", "to ours", "to theirs"])
-def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, capsys, request, verb: str) -> None:
+def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, capsys, verb: str) -> None:
     own, deeper = tmp_path / "own.safetensors", model_file(tmp_path, nest(3), "deeper.json")
     save_weights(own, build(nest(2)).state_dict(), {"model": nest(2).model_dump(mode="json")})
     out = tmp_path / ("out.pth" if verb == "to theirs" else "out.safetensors")
     out.write_text("what stood here")
     arguments = ["grow", str(own), "--model", deeper] if verb == "grow" else ["convert", str(own)]
-    request.getfixturevalue("small_disk")
-    assert cli.main([*arguments, "--out", str(out), "--force"]) == 2
+    with small_disk():
+        assert cli.main([*arguments, "--out", str(out), "--force"]) == 2
     said = capsys.readouterr().err
     assert "cannot be written: File too large; what stood there is unchanged" in said and said.count("\n") == 1
     assert out.read_text() == "what stood here"
