@@ -43,7 +43,8 @@ def test_one_machine_starts_its_processes_by_torchrun_and_two_need_slurm():
         spread(["train"], nodes=2, gpus=4, cpus=6, environment={})
 
 
-def test_a_single_process_is_not_started_anew(capsys):
+def test_a_single_process_is_not_started_anew(capsys, monkeypatch):
+    monkeypatch.setenv("MDM_GPUS", "0")  # `spread` sets it: later tests must not see that
     assert cli.main(["spread", "--nodes", "1", "--gpus", "1", "--cpus", "1", "check", "--study", "quick"]) == 0
     assert "every recipe is valid" in capsys.readouterr().out
 
