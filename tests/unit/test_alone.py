@@ -15,7 +15,7 @@ from mdm.config import StudyError
 from mdm.train.journal import machine
 
 SLEEP = [sys.executable, "-c", "import time; print(flush=True); time.sleep(60)"]
-DEAF = [sys.executable, "-c", "import signal, sys; signal.signal(2, 1); print(flush=True); sys.stdin.read()"]  # to Ctrl-C
+DEAF = [sys.executable, "-c", "import signal, sys; signal.signal(2, 1); print(flush=True); sys.stdin.read()"]
 fork = multiprocessing.get_context("fork")
 
 

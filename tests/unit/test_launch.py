@@ -1,6 +1,5 @@
 """What `mdm run` starts can be stopped, however it was started itself."""
 
-import signal
 import subprocess
 import sys
 
