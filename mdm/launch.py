@@ -57,7 +57,7 @@ def _stop_politely() -> None:
 def snakemake_command(study: Study, targets: Sequence[str], cores: str) -> list[str]:
     """How Snakemake is started; its progress is read from what it says of each job, whatever a profile leaves out."""
     command = [sys.executable, "-m", "snakemake", *targets, "--cores", cores, "--nolock", "--quiet", "host"]
-    command += ["--resources", "gpu=1"]  # here, whoever needs a GPU takes the first: one after the other
+    command += ["--resources", "device=1"]  # here, whoever needs a GPU takes the first: one after the other
     command += ["--config", *study.call.snakemake]
     # Snakemake makes what is to go first, wanted or not: only where everything is wanted.
     return [*command, "--prioritize", *go_first(study)] if list(targets) == ["all"] else command
