@@ -17,6 +17,7 @@ from typing import IO, Any
 import psutil
 
 from mdm.config import StudyError
+from mdm.train.journal import machine
 
 MARK = "MDM_RUN"  # in the environment of all that a run starts: the numbers of processes are used again, this is not
 SAVING_SECONDS = 60.0  # what a training that is asked to stop may take for its save
@@ -36,17 +37,26 @@ def alone(folder: Path) -> Iterator[Turn]:
 
     Snakemake's own lock survives kill -9 and then refuses to start; the kernel drops this one.
     """
-    folder.mkdir(exist_ok=True)
-    with open(folder / "mdm-run.lock", "a+") as lock:
+    with _opened(folder) as lock:
         free, before = _taken(lock), _holder(lock)
-        if not free and _lives(before):
-            raise StudyError(_busy(before, f"wait for it, or stop it: kill {before['process']}"))
-        _end(_leftovers(before))
+        if not free and (before["machine"] != machine() or _lives(before)):
+            raise StudyError(_busy(before))
+        if free:  # whoever starts now is told of us, and what was left can be found again if we are killed as well
+            _write(lock, before["mark"])
+        _end(_leftovers(before["mark"]))
         if not (free or _taken(lock)):
-            raise StudyError(_busy(before, "which is another machine, or another user's: stop it there"))
+            raise StudyError(_busy(_holder(lock)))
         mark = uuid.uuid4().hex
         _write(lock, mark)
         yield Turn(lock.fileno(), {**os.environ, MARK: mark})
+
+
+def _opened(folder: Path) -> IO[str]:
+    try:
+        folder.mkdir(exist_ok=True)
+        return open(folder / "mdm-run.lock", "a+")
+    except OSError as error:
+        raise StudyError(f"{folder.absolute()} cannot be written: {error.strerror}; run in a folder of yours") from None
 
 
 def _taken(lock: IO[str]) -> bool:
@@ -61,32 +71,44 @@ def _holder(lock: IO[str]) -> dict[str, Any]:
     lock.seek(0)
     with suppress(json.JSONDecodeError):
         return json.loads(lock.read())
-    return {"process": 0, "began": 0.0, "host": "?", "mark": ""}
+    return {"process": 0, "began": "", "host": "?", "machine": None, "mark": ""}
 
 
 def _write(lock: IO[str], mark: str) -> None:
-    me = psutil.Process()
+    me = os.getpid()
     lock.truncate(0)
-    json.dump({"process": me.pid, "began": me.create_time(), "host": platform.node(), "mark": mark}, lock)
+    facts = {"process": me, "began": _began(me), "host": platform.node(), "machine": machine(), "mark": mark}
+    json.dump(facts, lock)
     lock.flush()
 
 
 def _lives(holder: dict[str, Any]) -> bool:
-    with suppress(psutil.Error):
-        return psutil.Process(holder["process"]).create_time() == holder["began"]
-    return False
+    """Whether the holder, a process of this machine, is still the one that wrote."""
+    return bool(holder["began"]) and _began(holder["process"]) == holder["began"]
 
 
-def _busy(holder: dict[str, Any], advice: str) -> str:
+def _began(process: int) -> str:
+    """Ticks from the start of this machine to that of a process, which no setting of its clock changes; "" if gone."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return ""
+
+
+def _busy(holder: dict[str, Any]) -> str:
+    if holder["machine"] == machine() and _lives(holder):
+        advice = f"wait for it, or stop it: kill {holder['process']}"
+    else:
+        advice = "which is another machine or container, or another user's: stop it there"
     return f"another `mdm run` (process {holder['process']} on {holder['host']}) is working in {Path.cwd()}; {advice}"
 
 
-def _leftovers(holder: dict[str, Any]) -> list[psutil.Process]:
+def _leftovers(mark: str) -> list[psutil.Process]:
     """What a launcher that was killed had started, and what that had started."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):  # gone, or of another user
-            if holder["mark"] and process.environ().get(MARK) == holder["mark"]:
+            if mark and process.environ().get(MARK) == mark:
                 found.append(process)
     return found
 

@@ -28,6 +28,8 @@ def run(study: Study, targets: list[str], cores: str) -> int:
     print(f"study {study.name}: planning (details in {LOG})", flush=True)
     _stop_politely()
     with alone(FOLDER) as turn, open(LOG, "wb") as log:
+        # Made first: whoever presses Ctrl-C meanwhile would leave Snakemake at work with nobody who watches it.
+        screen = Screen(sys.stdout, users(study), Outlook(study, targets, Path("results")))
         # A session of its own: Ctrl-C reaches Snakemake and its jobs once, from here, and the jobs save.
         child = subprocess.Popen(
             command,
@@ -37,8 +39,7 @@ def run(study: Study, targets: list[str], cores: str) -> int:
             pass_fds=[turn.descriptor],
             env=turn.environment,
         )
-        outlook = Outlook(study, targets, Path("results"))
-        status, asked = _watch(child, Screen(sys.stdout, users(study), outlook))
+        status, asked = _watch(child, screen)
     _conclude(status, asked, time.monotonic() - started, pages(study, targets))
     return status
 
@@ -48,12 +49,15 @@ def _stop_politely() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler)
+    # In the background of a script Ctrl-C is not for us, but what we start would ignore it as well, also from us.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, lambda *_: None)
 
 
 def snakemake_command(study: Study, targets: Sequence[str], cores: str) -> list[str]:
     """How Snakemake is started; its progress is read from what it says of each job, whatever a profile leaves out."""
     command = [sys.executable, "-m", "snakemake", *targets, "--cores", cores, "--nolock", "--quiet", "host"]
-    command += ["--resources", "gpu=1"]  # here, whoever needs a GPU takes the first: one after the other
+    command += ["--resources", "device=1"]  # here, whoever needs a GPU takes the first: one after the other
     command += ["--config", *study.call.snakemake]
     # Snakemake makes what is to go first, wanted or not: only where everything is wanted.
     return [*command, "--prioritize", *go_first(study)] if list(targets) == ["all"] else command

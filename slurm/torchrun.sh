@@ -11,7 +11,7 @@
 #SBATCH --open-mode=append
 #SBATCH --output=torchrun-%j.log
 set -euo pipefail
-export STAGE=$1 GPUS=${SLURM_GPUS_ON_NODE:-1} PORT=$((20000 + SLURM_JOB_ID % 20000))
+export STAGE=$1 GPUS=${SLURM_GPUS_ON_NODE:-1} PORT=$((20000 + SLURM_JOB_ID % 12000))
 slices=$(find "$STAGE" -maxdepth 1 -name "slice-*.ckpt" | sort -V)
 export BEFORE=${slices##*$'\n'} THREADS=$((${SLURM_CPUS_PER_TASK:-$GPUS} / GPUS))
 # torchrun hands a warning on to its processes; by itself it would kill them after 30 s, saved or not.

@@ -29,7 +29,3 @@ class Ahead(Generic[Made]):
         (number, future), self._next = self._next, None
         made = future.result()  # waited for in any case: one maker at a time, and no error of it may vanish
         return made if number == images_seen else self._make(images_seen)
-
-    def close(self) -> None:
-        """Stop the thread."""
-        self._thread.shutdown(wait=True, cancel_futures=True)

@@ -109,7 +109,6 @@ class Loader:
         self._lock = threading.Lock()
         self._decoders = ThreadPoolExecutor(workers, "decode") if workers else None
         self._workers = max(workers, 1)
-        self._pinned = torch.cuda.is_available()  # what is pinned is sent to the device while the host goes on
 
     def _room(self, cache_bytes: int) -> np.ndarray | None:
         """Memory for the whole set at the resolution asked for, or None if that is over the budget."""
@@ -174,10 +173,7 @@ class Loader:
         """Memory for decoded pictures, uint8 [count, H, W, 3], or clips."""
         shape = (count, *self.pictures.shape(self._resolution))
         size = math.prod(shape)
-        if self._pinned:
-            room = torch.empty(size + SPARE_BYTES, dtype=torch.uint8, pin_memory=True)
-        else:
-            room = torch.from_numpy(np.empty(size + SPARE_BYTES, np.uint8))  # NumPy asks for large pages: fewer faults
+        room = torch.from_numpy(np.empty(size + SPARE_BYTES, np.uint8))  # NumPy asks for large pages: fewer faults
         return room[cached_from(room.data_ptr()) :][:size].view(shape)
 
     def _usable(self, wanted: int, shift: float, room: np.ndarray) -> tuple[int, str]:

@@ -82,10 +82,11 @@ def _differences(
 ) -> Iterator[tuple[str, str]]:
     """File and what is the matter with it."""
     folder, later = Path(settings.path), _since((made / "index.tsv").stat().st_mtime_ns, settings.path)
-    known = set()
+    known, hashes = set(), set()
     for row in iterate_index(made):
         file = row.columns["file"]
         known.add(file)
+        hashes.add(row.columns["sha256"])
         if file not in listed or not (folder / file).is_file():
             yield file, "gone"
         elif (" ".join(listed[file][0].split()), listed[file][1]) != (row.caption, row.labels):
@@ -93,8 +94,9 @@ def _differences(
         elif later(folder / file) and sha256(folder / file) != row.columns["sha256"]:
             yield file, "with other content"
     for file in sorted(listed.keys() - known):
-        # An older file that is not in the index was left out as a duplicate.
-        if settings.duplicates == "none" or ((folder / file).is_file() and later(folder / file)):
+        # A file that is not in the index may have been left out as a duplicate: an older one, or one with known bytes.
+        path, kept = folder / file, settings.duplicates == "none"
+        if kept or (path.is_file() and later(path) and sha256(path) not in hashes):
             yield file, "new"
 
 

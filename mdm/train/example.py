@@ -170,7 +170,7 @@ def _loader(
         results_root(recipe_path) / recipe[key], embeddings, batch_images, recipe["seed"], side,
         class_label=class_label(recipe), rank=ranks.rank, world=ranks.world,
         workers=decoding_threads(), policy=TrainConfig(**recipe["train"]).decode,
-        skipped_log=SkippedLog(recipe_path.parent / "progress", role),
+        skipped_log=SkippedLog(recipe_path.parent / "progress", role, ranks.rank),
     )  # fmt: skip
 
 

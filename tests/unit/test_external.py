@@ -213,6 +213,14 @@ def test_the_number_of_pictures_is_told_before_anything_runs(own, tmp_path):
         check_files(load(), tmp_path / "results")
 
 
+def test_duplicates_in_a_folder_that_was_copied_are_not_new(own, tmp_path):
+    folder, make, _ = own
+    loaded = make(duplicates="files", num_images=1)
+    for name in "abc":  # as if written now
+        (folder / f"{name}.png").touch()
+    assert check_files(loaded, tmp_path / "results") == 0
+
+
 def test_duplicates_that_were_left_out_are_not_new(own, tmp_path):
     folder, make, _ = own
     loaded = make(duplicates="files", num_images=1)

@@ -71,7 +71,6 @@ def test_keeping_pictures_and_being_ahead_change_nothing(folder):
     ahead = Ahead(kept.batch, 6)
     for seen in (0, 6, 12, 18, 24, 3, 9, 60):
         assert same(plain.batch(seen), ahead.at(seen))
-    ahead.close()
 
 
 def test_an_error_of_the_next_batch_is_raised_when_it_is_asked_for():
@@ -83,7 +82,6 @@ def test_an_error_of_the_next_batch_is_raised_when_it_is_asked_for():
     with pytest.raises(ZeroDivisionError):
         ahead.at(4)
     assert ahead.at(5) == -12
-    ahead.close()
 
 
 def test_smaller_pictures_are_exact_means(folder):

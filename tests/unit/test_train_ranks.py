@@ -15,6 +15,8 @@ from training_world import NEVER, PATIENCE, begin, copied, make_world, together
 
 from mdm import study
 from mdm.config import DiffusionConfig, ModelConfig, StudyError, TrainConfig
+from mdm.data.decode import BadPicture
+from mdm.data.failures import Failure
 from mdm.manifest import ArtifactError
 from mdm.model import build, dropout
 from mdm.model.checkpoints import load_weights, save_weights, state_hash
@@ -99,6 +101,12 @@ def test_ranks_see_the_same_batches_and_noises(recipe, world):
             assert part.pictures == own.pictures
             for found, wanted in zip(flat(part), flat(own), strict=True):
                 assert torch.equal(found, wanted)
+
+
+def test_each_process_notes_what_it_left_out_in_a_file_of_its_own(recipe):
+    loader = training_examples(recipe, json.loads(recipe.read_text()), (16, 8), Ranks(1, 2))._loader
+    loader._skip(3, BadPicture("it is damaged", Failure.BROKEN_PICTURE))
+    assert (recipe.parent / "progress" / "skipped-training-1.jsonl").is_file()
 
 
 def flat(example):

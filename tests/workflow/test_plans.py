@@ -1,10 +1,14 @@
 """Plans from a fresh clone: no network, no GPU, nothing made yet."""
 
+import re
 import subprocess
 import sys
 
 import pytest
 from repository import copy_repository, snakemake
+
+from mdm import study
+from mdm.launch import snakemake_command
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +50,10 @@ def test_the_workstation_study_plans_all_three_stages(fresh):
     assert done.returncode == 0, text
     assert "results/train/r1024" in text and "results/data/drawings-1024" in text
     assert not (fresh / "results" / "train").exists() and not (fresh / "data").exists()
+    for line in re.findall(r"^    resources: .*$", text, re.MULTILINE):  # `mdm run` allows one device at a time
+        assert ("device=1" in line) == bool(re.search(r"\bgpu(s_of_node)?=1\b", line)), line
+    assert {"device=1"} <= {part for line in text.splitlines() if "gpus_of_node=1" in line for part in line.split(", ")}
+    assert "device=1" in snakemake_command(study.load("workstation"), ["all"], "all")
 
 
 def test_a_wrong_study_is_one_message_and_no_traceback_of_ours(fresh):

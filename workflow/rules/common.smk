@@ -85,6 +85,11 @@ def resource(kind, key, wildcards):
     return getattr(STUDY.resources(f"{kind}/{wildcards.name}-{wildcards.digest}"), key)
 
 
+def device(kind, wildcards):
+    """Whether a job needs a GPU: `mdm run` lets one such job run at a time. No name that SLURM's executor reads."""
+    return min(1, resource(kind, "gpus", wildcards))
+
+
 def asked(key, wildcards):
     folder = f"train/{wildcards.name}-{wildcards.digest}"
     return cluster.asks(STUDY.resources(folder))[key]

@@ -87,6 +87,7 @@ rule embed_text:
     resources:
         runtime=partial(resource, "text", "minutes"),
         gpu=partial(resource, "text", "gpus"),
+        device=partial(device, "text"),
         cpus_per_task=partial(resource, "text", "cpus"),
         mem_mb=partial(resource, "text", "memory_mb"),
     shell:

@@ -47,6 +47,7 @@ rule draw_samples:
     resources:
         runtime=partial(resource, "samples", "minutes"),
         gpu=partial(resource, "samples", "gpus"),
+        device=partial(device, "samples"),
         cpus_per_task=partial(resource, "samples", "cpus"),
         mem_mb=partial(resource, "samples", "memory_mb"),
     shell:
@@ -68,6 +69,7 @@ rule extract_features:
     resources:
         runtime=partial(resource, "features", "minutes"),
         gpu=partial(resource, "features", "gpus"),
+        device=partial(device, "features"),
         cpus_per_task=partial(resource, "features", "cpus"),
         mem_mb=partial(resource, "features", "memory_mb"),
     shell:

@@ -25,6 +25,7 @@ rule train_slice:
         mpi=partial(asked, "mpi"),
         tasks=partial(asked, "tasks"),
         tasks_per_gpu=partial(asked, "tasks_per_gpu"),
+        device=partial(device, "train"),
         # A resource, not a parameter: those that change would train anew.
         how=how,
     # One process for each GPU: `spread` starts them by srun; a single one it becomes itself.
