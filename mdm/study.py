@@ -317,13 +317,13 @@ class Study:
         Captions that are there twice are stored once, so the last jobs of a text may find that theirs do not exist.
         """
         from mdm.data import sources
-        from mdm.text.captions import most_shards
+        from mdm.text.captions import SHARD_CAPTIONS, most_shards
 
         recipe, encoder = self.recipe(ref), self._shelf.encoders.get(ref)
         if encoder:
             captions = 1 + len(recipe.get("captions", ()))  # the empty one, and the negative prompt
             captions += sum(self.recipe(data)["settings"]["num_images"] for data in recipe["data"])
-            count, size = most_shards(captions), self.config.text[encoder].shards_per_job
+            count, size = most_shards(captions, SHARD_CAPTIONS), self.config.text[encoder].shards_per_job
         else:
             count, size = len(sources.shard_names(recipe)), self.config.data[self.artifact(ref).name].shards_per_job
         return [f"{k:05d}-{min(k + size, count) - 1:05d}" for k in range(0, count, size)]

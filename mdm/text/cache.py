@@ -50,12 +50,12 @@ def embed_shards(recipe_path: str | Path, first: int, last: int) -> None:
             f"{recipe_path} has shards 0 to {listing.most_shards - 1} at most, there is no shard {last}"
         )
     encoder = Unloaded(recipe["encoder"], "cuda" if torch.cuda.is_available() else "cpu")
+    # Captions that are there twice leave the last shards of all without any.
+    for number in range(first, min(last + 1, listing.shards)):
+        made = make_shard(folder, number, listing, encoder)
+        print(f"shard {number}: {made['captions']:,} captions, {made['tokens']:,} tokens", flush=True)
     name = f"{first:05d}-{last:05d}"
     with only_writer(folder / "shards", name):
-        # Captions that are there twice leave the last shards of all without any.
-        for number in range(first, min(last + 1, listing.shards)):
-            made = make_shard(folder, number, listing, encoder)
-            print(f"shard {number}: {made['captions']:,} captions, {made['tokens']:,} tokens", flush=True)
         done = folder / "shards" / f"{name}.done"
         if encoder.device or not done.is_file():
             write_json(done, {"device": encoder.device, "seconds": round(time.monotonic() - started, 3)})

@@ -58,7 +58,7 @@ class Listing:
     begins: Sequence[int]
     #: of the distinct captions, ascending
     places: np.ndarray
-    shard_captions: int = SHARD_CAPTIONS
+    shard_captions: int
 
     @property
     def shards(self) -> int:
@@ -78,12 +78,12 @@ class Listing:
         return sorted(itertools.compress(self.captions.between(start, stop, self.begins), wanted.tolist()))
 
 
-def most_shards(captions: int, shard_captions: int = SHARD_CAPTIONS) -> int:
+def most_shards(captions: int, shard_captions: int) -> int:
     """Shards of so many captions, if all are distinct: known before any is read."""
     return math.ceil(captions / shard_captions)
 
 
-def listed(captions: Captions, shard_captions: int = SHARD_CAPTIONS) -> Listing:
+def listed(captions: Captions, shard_captions: int) -> Listing:
     """Find the distinct captions; all are read once, and told apart by 128 bits of a hash."""
     hashes, begins = bytearray(), [0]
     for part in captions.parts():
@@ -116,7 +116,7 @@ def list_captions(recipe_path: str | Path) -> Listing:
     """Find the distinct captions of a text recipe and keep where they are, beside the recipe."""
     folder, captions = Path(recipe_path).parent, _captions(recipe_path)
     with only_writer(folder, LISTING):
-        found = listed(captions)
+        found = listed(captions, SHARD_CAPTIONS)
         first = np.zeros(found.begins[-1], dtype=bool)
         first[found.places] = True
         arrays = {"begins": np.array(found.begins, dtype="<i8"), "indices": _indices(captions)}
@@ -134,7 +134,8 @@ def read_listing(recipe_path: str | Path) -> Listing:
     if not np.array_equal(mapped.array("indices"), _indices(captions)):
         raise ArtifactError(f"{path} was made from another index.tsv than is there now; make it again: {again}")
     begins = mapped.array("begins").tolist()
-    return Listing(captions, begins, np.flatnonzero(np.unpackbits(mapped.array("first"), count=begins[-1])))
+    places = np.flatnonzero(np.unpackbits(mapped.array("first"), count=begins[-1]))
+    return Listing(captions, begins, places, SHARD_CAPTIONS)
 
 
 def _captions(recipe_path: str | Path) -> Captions:
