@@ -52,6 +52,7 @@ STUDY_OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     SET,
 )
 RECIPE: tuple[tuple[str, dict[str, Any]], ...] = (("recipe", {"type": Path, "help": "an artifact's recipe.json"}),)
+RANGE = "a number, or first and last: 00000-00009"
 FILES = ("--files", {"action": "store_true", "help": "also the files from outside, by their hashes"})
 MEMORY = ("--memory", {"action": "store_true", "help": "also the memory of a training step (seconds per network)"})
 RESULTS = ("--results", {"type": Path, "default": Path("results"), "help": "default: %(default)s"})
@@ -90,18 +91,20 @@ VERBS: dict[str, tuple[Verb, str, tuple[tuple[str, dict[str, Any]], ...]]] = {
          ("--cores", {"default": "all", "help": "default: %(default)s"})),
     ),
     "schema": (verbs.schema, "write the JSON schema of study files", (OUT,)),
-    "index": (verbs.index, "list what a data set contains", RECIPE),
+    "index": (verbs.index, "list what a data set contains, or which of its captions are to be embedded", RECIPE),
     "shard": (
-        verbs.shard, "make shards of a data set",
-        (*RECIPE, ("--shard", {"required": True, "help": "a number, or first and last: 00000-00009"})),
+        verbs.shard, "make shards of a data set", (*RECIPE, ("--shard", {"required": True, "help": RANGE})),
     ),
-    "manifest": (verbs.manifest, "verify and record the shards of a data set", RECIPE),
+    "manifest": (verbs.manifest, "verify and record the shards of a data set, or of embedded captions", RECIPE),
     "data": (
         verbs.data, "compare two data sets; ends with 1 where they differ",
         (("action", {"choices": ["diff"]}),
          ("first", {"type": Path, "help": "a data folder or its manifest.json"}), ("second", {"type": Path})),
     ),
-    "embed": (verbs.embed, "embed the captions of a data set", RECIPE),
+    "embed": (
+        verbs.embed, "embed the captions of a data set, all or some shards of them",
+        (*RECIPE, ("--shard", {"help": f"{RANGE}; default: list, embed, verify and record all"})),
+    ),
     "flan-t5-small": (
         verbs.flan_t5_small,
         "make the folder of a small FLAN-T5 encoder from a package; prints the study's entry for it",

@@ -207,14 +207,15 @@ class Plan:
         largest = max(map(parameters, models))
         yield f"A stage in training keeps up to {size(largest * BYTES_TRAINING)} more (autosaves and the slice before)."
         for ref in self.study.of_kind("data", "text"):
-            if said := (self._of_data if ref.startswith("data/") else self._of_text)(self.study.recipe(ref)):
+            if said := (self._of_data if ref.startswith("data/") else self._of_text)(ref):
                 yield f"{ref}: {said}"
 
-    def _of_data(self, recipe: dict[str, Any]) -> str:
-        count, side = (recipe["settings"].get(key) for key in ("num_images", "resolution"))
+    def _of_data(self, ref: str) -> str:
+        count, side = (self.study.recipe(ref)["settings"].get(key) for key in ("num_images", "resolution"))
         return f"about {size(count * side**2 * BYTES_PER_PIXEL)} of pictures" if count and side else ""
 
-    def _of_text(self, recipe: dict[str, Any]) -> str:
+    def _of_text(self, ref: str) -> str:
+        recipe, jobs = self.study.recipe(ref), len(self.study.shard_jobs(ref))
         counts = [self.study.recipe(ref)["settings"].get("num_images") for ref in recipe["data"]]
         if None in counts:
             return ""
@@ -222,6 +223,7 @@ class Plan:
         each = 2 * encoder["channels"] * encoder["settings"]["max_tokens"]
         return (
             f"at most {size(sum(counts) * each)} of embeddings (captions of {encoder['settings']['max_tokens']} tokens)"
+            f", by {jobs} {'job' if jobs == 1 else 'jobs'}"
         )
 
     def _warnings(self) -> Iterator[str]:

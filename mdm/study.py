@@ -312,11 +312,21 @@ class Study:
         return [*range(size, total, size), total]
 
     def shard_jobs(self, ref: str) -> list[str]:
-        """What makes a data set's shards, known before anything is fetched: "00000-00009", first and last shard."""
-        from mdm.data import sources
+        """What makes the shards of a data set or of its captions, known before anything is fetched: "00000-00009".
 
-        names, size = sources.shard_names(self.recipe(ref)), self.config.data[self.artifact(ref).name].shards_per_job
-        return [f"{names[k]}-{names[min(k + size, len(names)) - 1]}" for k in range(0, len(names), size)]
+        Captions that are there twice are stored once, so the last jobs of a text may find that theirs do not exist.
+        """
+        from mdm.data import sources
+        from mdm.text.captions import SHARD_CAPTIONS, most_shards
+
+        recipe, encoder = self.recipe(ref), self._shelf.encoders.get(ref)
+        if encoder:
+            captions = 1 + len(recipe.get("captions", ()))  # the empty one, and the negative prompt
+            captions += sum(self.recipe(data)["settings"]["num_images"] for data in recipe["data"])
+            count, size = most_shards(captions, SHARD_CAPTIONS), self.config.text[encoder].shards_per_job
+        else:
+            count, size = len(sources.shard_names(recipe)), self.config.data[self.artifact(ref).name].shards_per_job
+        return [f"{k:05d}-{min(k + size, count) - 1:05d}" for k in range(0, count, size)]
 
     def handling_text(self, ref: str) -> str:
         """The content of handling.json: settings that do not determine a data set; empty without such."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mdm.config import StudyError
-from mdm.manifest import write_json
+from mdm.manifest import read_recipe, write_json
 from mdm.study_file import LITERATURE
 
 
@@ -76,26 +76,37 @@ def schema(options: argparse.Namespace) -> None:
 
 def index(options: argparse.Namespace) -> None:
     from mdm.data.shards import index_data
+    from mdm.text.captions import list_captions
 
-    index_data(options.recipe)
+    (list_captions if _of_text(options) else index_data)(options.recipe)
 
 
 def shard(options: argparse.Namespace) -> None:
     from mdm.data.shards import write_shards
 
-    first, dash, last = options.shard.partition("-")
+    write_shards(options.recipe, *_shards(options.shard))
+
+
+def _shards(words: str) -> tuple[int, int]:
+    """First and last of the shards asked for."""
+    first, dash, last = words.partition("-")
     last = last if dash else first
     if not (first.isdecimal() and last.isdecimal()):
-        raise StudyError(f"--shard {options.shard!r} is neither a number nor a range; write 7 or 00000-00009")
+        raise StudyError(f"--shard {words!r} is neither a number nor a range; write 7 or 00000-00009")
     if int(last) < int(first):
-        raise StudyError(f"--shard {options.shard!r} ends before it begins; write {last}-{first}")
-    write_shards(options.recipe, int(first), int(last))
+        raise StudyError(f"--shard {words!r} ends before it begins; write {last}-{first}")
+    return int(first), int(last)
 
 
 def manifest(options: argparse.Namespace) -> None:
     from mdm.data.shards import write_manifest
+    from mdm.text.gather import gather
 
-    write_manifest(options.recipe)
+    (gather if _of_text(options) else write_manifest)(options.recipe)
+
+
+def _of_text(options: argparse.Namespace) -> bool:
+    return bool(read_recipe(options.recipe)["kind"] == "text")
 
 
 def data(options: argparse.Namespace) -> int:
@@ -107,9 +118,12 @@ def data(options: argparse.Namespace) -> int:
 
 
 def embed(options: argparse.Namespace) -> None:
-    from mdm.text.cache import embed
+    from mdm.text.cache import embed, embed_shards
 
-    embed(options.recipe)
+    if options.shard:
+        embed_shards(options.recipe, *_shards(options.shard))
+    else:
+        embed(options.recipe)
 
 
 def flan_t5_small(options: argparse.Namespace) -> None:

@@ -27,7 +27,10 @@ class EncoderConfig(Strict):
     name: str = Field(default="tiny-t5", description="tiny-t5 (embedded, fixed seed) or t5 (a local folder)")
     settings: dict[str, Any] = Field(default={}, description="settings of that encoder")
     channels: Width = Field(description="width of its features")
-    resources: ResourceConfig = Field(default=ResourceConfig(), description="of the job that embeds the captions")
+    shards_per_job: Positive = Field(
+        default=16, description="shards, of 65,536 captions each, that one job embeds; changes no result"
+    )
+    resources: ResourceConfig = Field(default=ResourceConfig(), description="of each job that embeds captions")
 
 
 class RunConfig(Strict):

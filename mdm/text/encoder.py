@@ -12,7 +12,7 @@ import torch
 from mdm.config import StudyError, nearest
 from mdm.manifest import ArtifactError, sha256_file
 from mdm.study_file import parse
-from mdm.text.settings import ENCODERS, T5Settings, TinyT5Settings
+from mdm.text.settings import ENCODERS, T5Settings, TinyT5Settings, stored_as
 from mdm.text.words import WordTokenizer
 
 # Position biases of the tiny encoder. T5 starts them near zero; random attention then averages over the whole
@@ -48,6 +48,26 @@ class Encoder:
         mask = (torch.arange(longest, device=self._device)[None] < lengths[:, None]).float()
         features = self.model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
         return features * mask[..., None], mask
+
+
+class Unloaded:
+    """An encoder that is loaded when the first captions come: where all is made already, no weights are read."""
+
+    def __init__(self, spec: dict[str, Any], device: str) -> None:
+        self._spec, self._device = spec, device
+        self._loaded: Encoder | None = None
+        self.channels, number = stored_as(spec)
+        self.stored: torch.dtype = getattr(torch, number.removeprefix("torch."))
+
+    @property
+    def device(self) -> str | None:
+        """Where captions were encoded; None if there were none."""
+        return self._device if self._loaded else None
+
+    def encode(self, captions: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the encoder says."""
+        self._loaded = self._loaded or load(self._spec, self._device)
+        return self._loaded.encode(captions)
 
 
 def load(spec: dict[str, Any], device: str = "cpu") -> Encoder:

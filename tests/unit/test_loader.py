@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from caption_cache import write_cache
 from PIL import Image
 from test_shards import make_data
 
@@ -109,7 +110,7 @@ def test_bad_requests_are_refused(folder):
 def test_text_comes_with_the_pictures(folder, tmp_path):
     small = encoder.load({"name": "tiny-t5", "settings": {"channels": 8, "layers": 1, "heads": 2}})
     pictures = Pictures(folder)
-    cache.write(tmp_path, [pictures.caption(k) for k in range(20)], small)
+    write_cache(tmp_path, [pictures.caption(k) for k in range(20)], small)
     embeddings = cache.Embeddings(tmp_path)
     batch = Loader(folder, embeddings, 4, 0, 16).batch(0)
     features, mask = embeddings.lookup(batch.captions)

@@ -86,7 +86,9 @@ def test_gpu_hours_storage_and_jobs_of_the_paper_study(tmp_path):
     assert line.gpu_hours == pytest.approx(102_400_000 * gigaflops * 1e-6 / 3600)
     assert (line.slices, line.left_slices) == (20, 20)
     text = plan.render(loaded, tmp_path)
-    assert "at most 5.72 TiB of embeddings (captions of 128 tokens)" in row(text, "text/flan-t5-xl-cc12m-256-")
+    assert "at most 5.72 TiB of embeddings (captions of 128 tokens), by 23 jobs" in row(
+        text, "text/flan-t5-xl-cc12m-256-"
+    )
     # Two checkpoints' worth of weights and moments: what is written is what is announced.
     assert line.bytes == 24 * plan.parameters(plan.ModelConfig(**recipe["model"]))
 

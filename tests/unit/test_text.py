@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from caption_cache import write_cache
 
 from mdm.config import StudyError
 from mdm.data.scenes import vocabulary
@@ -174,7 +175,7 @@ def test_wrong_or_missing_files_are_errors(tmp_path):
 
 
 def test_cache_returns_what_the_encoder_gave(tiny, tmp_path):
-    counts = cache.write(tmp_path, [*CAPTIONS, CAPTIONS[0], 'say "ü"'], tiny)
+    counts = write_cache(tmp_path, [*CAPTIONS, CAPTIONS[0], 'say "ü"'], tiny)
     assert {k: counts[k] for k in ("captions", "tokens", "channels")} == {"captions": 4, "tokens": 19, "channels": 32}
     embeddings = cache.Embeddings(tmp_path)
     features, mask = embeddings.lookup(CAPTIONS)
@@ -186,13 +187,13 @@ def test_cache_returns_what_the_encoder_gave(tiny, tmp_path):
 
 def test_cache_is_reproducible(tiny, tmp_path):
     for name, captions in (("a", CAPTIONS), ("b", CAPTIONS[::-1])):
-        cache.write(tmp_path / name, captions, tiny)
+        write_cache(tmp_path / name, captions, tiny)
     for file in ("lookup.safetensors", "shards/00000.safetensors"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
 
 def test_a_missing_caption_is_named(tiny, tmp_path):
-    cache.write(tmp_path, CAPTIONS, tiny)
+    write_cache(tmp_path, CAPTIONS, tiny)
     with pytest.raises(ArtifactError, match="not 'a purple cow'"):
         cache.Embeddings(tmp_path).lookup(["a purple cow"])
     with pytest.raises(ArtifactError, match="mdm embed"):
@@ -202,7 +203,12 @@ def test_a_missing_caption_is_named(tiny, tmp_path):
 def test_embed_reads_the_data_sets(tmp_path):
     for name in ("one", "two"):
         write_atomic(tmp_path / f"data/{name}/index.tsv", f"key\tcaption\tlabels\n0\ta {name} thing\t{{}}\n")
-    recipe = {"kind": "text", "encoder": TINY, "data": ["data/one", "data/two"], "captions": ["negative"]}
+    recipe = {
+        "kind": "text",
+        "encoder": {**TINY, "channels": 32},
+        "data": ["data/one", "data/two"],
+        "captions": ["negative"],
+    }
     path = tmp_path / "text" / f"t-{digest(recipe)}" / "recipe.json"
     write_json(path, recipe)
     manifest = cache.embed(path)

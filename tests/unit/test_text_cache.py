@@ -4,13 +4,15 @@ import tracemalloc
 
 import pytest
 import torch
+from caption_cache import write_cache
 from safetensors.torch import load_file
 
 from mdm.manifest import ArtifactError
-from mdm.text import cache, encoder
+from mdm.text import cache, captions, encoder
 from mdm.text.shard import Shard
 
 SMALL = {"name": "tiny-t5", "settings": {"channels": 8, "layers": 1, "heads": 2, "max_tokens": 8}}
+LOOKUP = "lookup.safetensors"
 CAPTIONS = [f"number {k % 150} of {k % 7} things, ü" for k in range(400)]
 
 
@@ -35,7 +37,7 @@ class Counting:
 
 def test_each_caption_is_stored_once_in_the_shard_where_it_first_appears(small, tmp_path):
     counting = Counting(small)
-    counts = cache.write(tmp_path, CAPTIONS, counting, shard_captions=64)
+    counts = write_cache(tmp_path, CAPTIONS, counting, shard_captions=64)
     distinct = list(dict.fromkeys(["", *CAPTIONS]))
     assert counting.seen == counts["captions"] == len(distinct)
     sizes = [shard["captions"] for shard in counts["shards"]]
@@ -45,7 +47,7 @@ def test_each_caption_is_stored_once_in_the_shard_where_it_first_appears(small, 
 
 
 def test_lookup_is_exact_in_every_shard(small, tmp_path):
-    cache.write(tmp_path, CAPTIONS, small, shard_captions=64)
+    write_cache(tmp_path, CAPTIONS, small, shard_captions=64)
     embeddings, distinct = cache.Embeddings(tmp_path), list(dict.fromkeys(["", *CAPTIONS]))
     for start in range(0, len(distinct), 64):
         part = sorted(distinct[start : start + 64])
@@ -58,26 +60,26 @@ def test_lookup_is_exact_in_every_shard(small, tmp_path):
 
 def test_captions_that_share_a_hash_are_told_apart(small, tmp_path, monkeypatch):
     whole = tmp_path / "whole"
-    cache.write(whole, CAPTIONS, small, shard_captions=64)
+    write_cache(whole, CAPTIONS, small, shard_captions=64)
     proper = cache.Embeddings(whole).lookup(CAPTIONS[:50])
-    monkeypatch.setattr(cache, "_key", lambda caption: len(caption) % 3)
-    cache.write(tmp_path / "shared", CAPTIONS, small, shard_captions=64)
+    monkeypatch.setattr(captions, "key", lambda caption: len(caption) % 3)
+    write_cache(tmp_path / "shared", CAPTIONS, small, shard_captions=64)
     embeddings = cache.Embeddings(tmp_path / "shared")
     assert all(torch.equal(a, b) for a, b in zip(embeddings.lookup(CAPTIONS[:50]), proper, strict=True))
     assert "a purple cow" not in embeddings
 
 
 def test_a_killed_writer_leaves_its_shards_to_the_next(small, tmp_path):
-    cache.write(tmp_path / "unbroken", CAPTIONS, small, shard_captions=64)
+    write_cache(tmp_path / "unbroken", CAPTIONS, small, shard_captions=64)
     with pytest.raises(KeyboardInterrupt):
-        cache.write(tmp_path / "killed", CAPTIONS, Counting(small, stop_after=150), shard_captions=64)
-    assert not (tmp_path / "killed" / cache.LOOKUP).exists()
+        write_cache(tmp_path / "killed", CAPTIONS, Counting(small, stop_after=150), shard_captions=64)
+    assert not (tmp_path / "killed" / LOOKUP).exists()
     second = tmp_path / "killed/shards/00001.safetensors"
     second.write_bytes(second.read_bytes()[:-1])
     counting = Counting(small)
-    counts = cache.write(tmp_path / "killed", CAPTIONS, counting, shard_captions=64)
+    counts = write_cache(tmp_path / "killed", CAPTIONS, counting, shard_captions=64)
     assert counting.seen == counts["captions"] - 64
-    files = [cache.LOOKUP, *(shard["file"] for shard in counts["shards"])]
+    files = [LOOKUP, *(shard["file"] for shard in counts["shards"])]
     assert all((tmp_path / "killed" / f).read_bytes() == (tmp_path / "unbroken" / f).read_bytes() for f in files)
 
 
@@ -85,7 +87,7 @@ def test_memory_does_not_grow_with_the_captions(small, tmp_path):
     peaks = []
     for count in (1_000, 20_000):
         captions = [f"caption {k}" for k in range(count)]
-        cache.write(tmp_path / str(count), captions, small, shard_captions=4_096)
+        write_cache(tmp_path / str(count), captions, small, shard_captions=4_096)
         asked = captions[:: count // 50]
         del captions
         tracemalloc.start()
@@ -98,19 +100,19 @@ def test_memory_does_not_grow_with_the_captions(small, tmp_path):
 
 
 def test_the_files_are_safetensors(small, tmp_path):
-    counts = cache.write(tmp_path, CAPTIONS[:10], small)
+    counts = write_cache(tmp_path, CAPTIONS[:10], small)
     shard = load_file(tmp_path / "shards/00000.safetensors")
     assert shard["features"].shape == (counts["tokens"], 8) and shard["features"].dtype == torch.float16
     texts = bytes(shard["texts"].tolist())
     first = texts[shard["text_offsets"][1] : shard["text_offsets"][2]].decode()
     assert first == sorted(CAPTIONS[:10])[0] and int(shard["offsets"][-1]) == counts["tokens"]
-    assert sorted(load_file(tmp_path / cache.LOOKUP)) == ["keys", "longest", "places"]
+    assert sorted(load_file(tmp_path / LOOKUP)) == ["keys", "longest", "places"]
 
 
 @pytest.mark.parametrize("keep", [0, 5, 700, -1])
 def test_a_cut_file_is_refused(small, tmp_path, keep):
-    cache.write(tmp_path, CAPTIONS[:10], small)
-    for file in (cache.LOOKUP, "shards/00000.safetensors"):
+    write_cache(tmp_path, CAPTIONS[:10], small)
+    for file in (LOOKUP, "shards/00000.safetensors"):
         whole = (tmp_path / file).read_bytes()
         (tmp_path / file).write_bytes(whole[:keep])
         with pytest.raises(ArtifactError, match=r"embed again|cut off"):
@@ -122,8 +124,8 @@ def test_features_that_halves_cannot_hold(tmp_path):
     large = encoder.load(SMALL)
     large.model.encoder.final_layer_norm.weight.fill_(1e5)
     with pytest.raises(ArtifactError, match="stored: bfloat16"):
-        cache.write(tmp_path / "float16", CAPTIONS[:3], large)
+        write_cache(tmp_path / "float16", CAPTIONS[:3], large)
     large.stored = torch.bfloat16
-    cache.write(tmp_path / "bfloat16", CAPTIONS[:3], large)
+    write_cache(tmp_path / "bfloat16", CAPTIONS[:3], large)
     found, wanted = cache.Embeddings(tmp_path / "bfloat16").lookup([CAPTIONS[0]])[0], large.encode([CAPTIONS[0]])[0]
     torch.testing.assert_close(found[:, : wanted.shape[1]], wanted, rtol=2**-8, atol=1e3)

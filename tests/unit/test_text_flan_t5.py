@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from caption_cache import write_cache
 from repository import ROOT
 
 from mdm.manifest import ArtifactError, sha256_file
@@ -110,7 +111,7 @@ def test_the_real_encoder_equals_transformers(tmp_path):
 
     hashes = {name: sha256_file(REAL / name) for name in flan_t5_small.FILES}
     small = encoder.load({"name": "t5", "settings": {"path": str(REAL), "sha256": hashes}, "channels": 512})
-    cache.write(tmp_path, CAPTIONS, small)
+    write_cache(tmp_path, CAPTIONS, small)
     features, mask = cache.Embeddings(tmp_path).lookup(CAPTIONS)
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(REAL / "tokenizer.json"), pad_token="<pad>")
     words = tokenizer(CAPTIONS, padding=True, return_tensors="pt")

@@ -60,8 +60,8 @@ def parents(kind, wildcards):
     return done(STUDY.parents(f"{kind}/{wildcards.name}-{wildcards.digest}"))
 
 
-def shards(wildcards):
-    folder = f"data/{wildcards.name}-{wildcards.digest}"
+def shards(kind, wildcards):
+    folder = f"{kind}/{wildcards.name}-{wildcards.digest}"
     return [f"results/{folder}/shards/{job}.done" for job in STUDY.shard_jobs(folder)]
 
 

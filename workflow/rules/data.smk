@@ -5,6 +5,7 @@ localrules:
     write_recipe,
     write_handling,
     write_manifest,
+    list_captions,
 
 
 # Every verb proves that a recipe is the one its folder is named after (the digest).
@@ -64,7 +65,7 @@ rule write_manifest:
     input:
         recipe=ancient("results/data/{name}-{digest}/recipe.json"),
         handling=ancient(handling),
-        shards=ancient(shards),
+        shards=ancient(partial(shards, "data")),
     output:
         "results/data/{name}-{digest}/manifest.json",
     log:
@@ -73,17 +74,30 @@ rule write_manifest:
         "python -m mdm manifest {input.recipe} > {log} 2>&1"
 
 
-rule embed_text:
+# Which captions are distinct, and so what each shard of embeddings holds.
+rule list_captions:
     input:
         recipe=ancient("results/text/{name}-{digest}/recipe.json"),
         data=ancient(partial(parents, "text")),
     output:
-        "results/text/{name}-{digest}/lookup.safetensors",
-        "results/text/{name}-{digest}/manifest.json",
+        "results/text/{name}-{digest}/captions.safetensors",
     log:
-        "results/text/{name}-{digest}/logs/embed.log",
+        "results/text/{name}-{digest}/logs/captions.log",
+    shell:
+        "python -m mdm index {input.recipe} > {log} 2>&1"
+
+
+# As with the pictures, the shards are no outputs.
+rule embed_text:
+    input:
+        recipe=ancient("results/text/{name}-{digest}/recipe.json"),
+        captions=ancient("results/text/{name}-{digest}/captions.safetensors"),
+    output:
+        "results/text/{name}-{digest}/shards/{shards}.done",
+    log:
+        "results/text/{name}-{digest}/logs/embed-{shards}.log",
     benchmark:
-        "results/text/{name}-{digest}/logs/embed.benchmark.tsv"
+        "results/text/{name}-{digest}/logs/embed-{shards}.benchmark.tsv"
     resources:
         runtime=partial(resource, "text", "minutes"),
         gpu=partial(resource, "text", "gpus"),
@@ -91,4 +105,23 @@ rule embed_text:
         cpus_per_task=partial(resource, "text", "cpus"),
         mem_mb=partial(resource, "text", "memory_mb"),
     shell:
-        "exec python -m mdm --threads {resources.cpus_per_task} embed {input.recipe} > {log} 2>&1"
+        "exec python -m mdm --threads {resources.cpus_per_task} embed {input.recipe} --shard {wildcards.shards}"
+        " > {log} 2>&1"
+
+
+# Reads every shard to prove it: minutes for millions of captions, so no local rule.
+rule gather_text:
+    input:
+        recipe=ancient("results/text/{name}-{digest}/recipe.json"),
+        captions=ancient("results/text/{name}-{digest}/captions.safetensors"),
+        shards=ancient(partial(shards, "text")),
+    output:
+        "results/text/{name}-{digest}/lookup.safetensors",
+        "results/text/{name}-{digest}/manifest.json",
+    log:
+        "results/text/{name}-{digest}/logs/gather.log",
+    resources:
+        runtime=partial(resource, "text", "minutes"),
+        mem_mb=partial(resource, "text", "memory_mb"),
+    shell:
+        "python -m mdm manifest {input.recipe} > {log} 2>&1"

@@ -1,0 +1,81 @@
+"""The end of an embedding: every shard proved, the lookup over all of them, and the manifest. No torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mdm.manifest import ArtifactError, Making, canonical, read_json, sha256_file
+from mdm.text import captions
+from mdm.text.arrays import write_arrays
+from mdm.text.captions import Listing
+from mdm.text.only_writer import only_writer
+from mdm.text.settings import stored_as
+
+LOOKUP = "lookup"
+FEATURES = tuple[int, str]  # width, and the type of the numbers as torch prints it
+
+
+def shard_path(folder: Path, number: int) -> Path:
+    """Where a shard lies; its record stands beside it as .json."""
+    return folder / "shards" / f"{number:05d}.safetensors"
+
+
+def identity(texts: list[str], features: FEATURES) -> str:
+    """What a shard was made from."""
+    return hashlib.sha256(canonical([texts, *features])).hexdigest()
+
+
+def whole(path: Path, wanted: str) -> dict[str, Any] | None:
+    """The record of a shard that was finished and is still what its record says."""
+    record = path.with_suffix(".json")
+    if not (path.is_file() and record.is_file()):
+        return None
+    known: dict[str, Any] = read_json(record)
+    return known if known["identity"] == wanted and known["sha256"] == sha256_file(path) else None
+
+
+def gather(recipe_path: str | Path) -> dict[str, Any]:
+    """Prove all shards of a text recipe, and write lookup.safetensors and manifest.json."""
+    making, listing = Making(recipe_path), captions.read_listing(recipe_path)
+    with only_writer(making.folder, LOOKUP, "manifest"):
+        facts = write_lookup(making.folder, listing, stored_as(making.recipe["encoder"]))
+        parts = hashlib.sha256(json.dumps([shard["sha256"] for shard in facts["shards"]]).encode())
+        jobs = [read_json(path) for path in sorted((making.folder / "shards").glob("*.done"))]
+        devices = sorted({job["device"] for job in jobs if job["device"]})
+        seconds = round(sum(job["seconds"] for job in jobs), 3)
+        facts |= {"sha256": parts.hexdigest(), "seconds": seconds}
+        return making.finish(facts, ", ".join(devices) or "not known")
+
+
+def write_lookup(folder: Path, listing: Listing, features: FEATURES) -> dict[str, Any]:
+    """Where each caption is, by hash, written as one file; returns what the manifest says of the shards."""
+    shards: list[dict[str, Any]] = []
+    keys, places = [], []
+    for number in range(listing.shards):
+        texts = listing.shard(number)
+        shards.append(_proved(folder, number, texts, features))
+        keys.append(np.array([captions.key(text) for text in texts], dtype="<u8"))
+        places.append(np.stack([np.full(len(texts), number), np.arange(len(texts))], axis=1).astype("<i4"))
+    order = np.argsort(np.concatenate(keys), kind="stable")
+    longest = max(shard["longest"] for shard in shards)
+    arrays = {
+        "keys": np.concatenate(keys)[order],
+        "longest": np.array([longest], dtype="<i8"),
+        "places": np.concatenate(places)[order],
+    }
+    write_arrays(folder / f"{LOOKUP}.safetensors", arrays)
+    counts = {name: sum(shard[name] for shard in shards) for name in ("captions", "tokens")}
+    return {**counts, "channels": features[0], "longest": longest, "shards": shards}
+
+
+def _proved(folder: Path, number: int, texts: list[str], features: FEATURES) -> dict[str, Any]:
+    path = shard_path(folder, number)
+    if found := whole(path, identity(texts, features)):
+        return found
+    wrong = "was damaged, or made from other captions" if path.is_file() else "does not exist"
+    raise ArtifactError(f"{path} {wrong}; make it again: python -m mdm embed {folder / 'recipe.json'} --shard {number}")
