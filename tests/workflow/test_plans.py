@@ -24,7 +24,7 @@ def test_the_slurm_profile_plans_the_paper_study(fresh):
     assert "slurm_partition=gpu" in text and "gres=gpu:8" in text and "runtime=1440" in text
     assert "mpi=srun, tasks=8, tasks_per_gpu=0" in text
     cc12m = [job for job in text.split("rule ") if re.match("embed_text:(.*\n)*.*/flan-t5-xl-cc12m-256-", job)]
-    assert len(cc12m) == 23 and all("gpu=1, cpus_per_task=8" in job for job in cc12m)
+    assert len(cc12m) == 23 and all("gpu=1, device=1, cpus_per_task=8" in job for job in cc12m)
     assert not (fresh / "results" / "train").exists()
 
 
