@@ -9,8 +9,8 @@ from typing import Any
 
 from mdm.config import StudyError
 from mdm.data import sources
-from mdm.data.own_changes import problem
-from mdm.data.packages import Package, archive, member
+from mdm.data.fetch.packages import Package, archive, member
+from mdm.data.sources.own_changes import problem
 from mdm.manifest import write_atomic
 from mdm.proofs import Proofs
 from mdm.study import Study

@@ -41,7 +41,7 @@ class Artifact:
     kind: str
     name: str
     recipe: dict[str, Any]
-    # How a data set is made where that does not change what it is: see mdm/data/sources.py.
+    # How a data set is made where that does not change what it is: see mdm/data/sources.
     handling: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -15,7 +15,7 @@ from mdm.config.training import ResourceConfig, StageConfig, TrainConfig
 class DataConfig(Strict):
     """One data set: a source and its settings (each source checks its own)."""
 
-    source: str = Field(description="scenes, cc12m, folder, ... (mdm/data/sources.py)")
+    source: str = Field(description="scenes, cc12m, folder, ... (mdm/data/sources)")
     settings: dict[str, Any] = Field(default={}, description="settings of that source")
     shard_images: Positive = Field(default=1024, description="pictures in one shard (a tar file)")
     shards_per_job: Positive = Field(default=1, description="shards that one job makes; changes no result")

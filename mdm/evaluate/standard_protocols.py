@@ -13,7 +13,7 @@ from typing import Any, Literal
 from mdm.config import DataConfig, ProtocolConfig, StudyConfig, StudyError, nearest
 
 SHARD_IMAGES = 5000
-SEED = 30000  # of all drawn sets: drawn once, by the rule of mdm/data/source_coco.py
+SEED = 30000  # of all drawn sets: drawn once, by the rule of mdm/data/sources/coco.py
 PICTURES = {("val", 2014): 40504, ("val", 2017): 5000}
 
 

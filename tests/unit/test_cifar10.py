@@ -13,9 +13,9 @@ from PIL import Image
 from test_packages import tgz
 
 from mdm.config import StudyError
-from mdm.data import source_cifar10 as cifar
 from mdm.data import sources
-from mdm.data.packages import archive
+from mdm.data.fetch.packages import archive
+from mdm.data.sources import cifar10 as cifar
 from mdm.manifest import ArtifactError, sha256_file
 
 COUNT = 10  # pictures in a batch of the made-up archives

@@ -15,7 +15,7 @@ from mdm.config import StudyError
 from mdm.data.classes import ClassLabel
 from mdm.data.loader import Loader
 from mdm.data.reader import Pictures
-from mdm.data.scene_shapes import SHAPES
+from mdm.data.scenes.shapes import SHAPES
 from mdm.data.shards import index_data, write_manifest, write_shard
 from mdm.evaluate.generate import generate
 from mdm.evaluate.painter import Painter

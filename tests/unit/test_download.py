@@ -113,14 +113,14 @@ def test_a_source_that_forgets_rows_is_noticed(tmp_path, monkeypatch):
     def poor(rows, settings):
         yield rows[0].key, Picture("jpg", jpeg(40))
 
-    monkeypatch.setattr("mdm.data.download.pictures", poor)
+    monkeypatch.setattr("mdm.data.sources.addresses.pictures", poor)
     path = indexed(tmp_path, "http://localhost", NAMES[:4])
     with pytest.raises(ArtifactError, match=r"only 1 of 4 pictures .* \(3 x no answer"):
         write_shard(path, 0)
 
 
 def test_an_error_of_the_program_ends_the_shard(server, tmp_path, monkeypatch):
-    monkeypatch.setattr("mdm.data.fetch_many.prepare_as", lambda *_: 1 / 0)
+    monkeypatch.setattr("mdm.data.fetch.many.prepare_as", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_shard(indexed(tmp_path, server.base, NAMES), 0)
 

@@ -16,11 +16,13 @@ from PIL import Image
 from test_packages import add, deb, tgz
 
 from mdm.config import StudyError
-from mdm.data import drawing_sets, packages, sources
-from mdm.data.drawing_concepts import Concept, Dictionary
-from mdm.data.drawing_sets import SETS
+from mdm.data import sources
+from mdm.data.fetch import packages
 from mdm.data.shards import index_data, read_index, write_manifest, write_shard
-from mdm.data.vector import draw
+from mdm.data.sources import drawing_sets
+from mdm.data.sources.drawing_concepts import Concept, Dictionary
+from mdm.data.sources.drawing_sets import SETS
+from mdm.data.sources.vector import draw
 from mdm.manifest import ArtifactError, digest, sha256_file, write_json
 
 pytest.importorskip("resvg_py", reason="resvg_py of requirements.lock is not installed: run make setup")

@@ -13,11 +13,11 @@ from test_packages import tgz
 from test_preprocess import saved
 from test_shards import make_data
 
-from mdm.data import drawing_sets
-from mdm.data import source_emoji_clips as emoji
-from mdm.data.drawing_concepts import Dictionary
 from mdm.data.reader import Pictures
 from mdm.data.shards import read_index
+from mdm.data.sources import drawing_sets
+from mdm.data.sources import emoji_clips as emoji
+from mdm.data.sources.drawing_concepts import Dictionary
 from mdm.manifest import ArtifactError, read_json
 
 

@@ -10,9 +10,9 @@ from PIL import Image
 
 from mdm import external, proofs, study
 from mdm.config import StudyError
-from mdm.data import source_folder
-from mdm.data.packages import Package
+from mdm.data.fetch.packages import Package
 from mdm.data.shards import index_data, write_manifest, write_shard
+from mdm.data.sources import folder as source_folder
 from mdm.external import check_files, external_files
 from mdm.manifest import sha256_file, write_json
 

@@ -11,9 +11,8 @@ from PIL import Image
 from test_packages import add
 
 from mdm.config import StudyError
-from mdm.data import source_ffhq as ffhq
-from mdm.data import source_imagenet as imagenet
 from mdm.data import sources
+from mdm.data.sources import ffhq, imagenet
 from mdm.manifest import ArtifactError
 
 SYNSETS = ("n02084071", "n01440764", "n01443537")

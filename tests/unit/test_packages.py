@@ -8,8 +8,8 @@ import zipfile
 
 import pytest
 
-from mdm.data import packages
-from mdm.data.packages import Package, archive, member, members
+from mdm.data.fetch import packages
+from mdm.data.fetch.packages import Package, archive, member, members
 from mdm.manifest import ArtifactError
 
 

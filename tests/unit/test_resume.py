@@ -6,12 +6,13 @@ import shutil
 import pytest
 from test_shards import make_recipe
 
-from mdm.data import index, source_scenes
+from mdm.data import index
 from mdm.data.failures import Failure
 from mdm.data.index import index_data, read_index
 from mdm.data.journal import Journal
 from mdm.data.shards import write_shard
 from mdm.data.sources import Picture, Row
+from mdm.data.sources import scenes as source_scenes
 from mdm.manifest import ArtifactError, read_json
 
 

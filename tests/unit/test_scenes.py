@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from mdm.data import scene_layout
-from mdm.data.scene_language import vocabulary, words
-from mdm.data.scene_shapes import COLOURS, ROOMS, SHAPES, TONES, is_held_out
-from mdm.data.scenes import SCENES_VERSION, SceneSettings, caption, captions, labels, render, scene
+from mdm.data.scenes import SCENES_VERSION, SceneSettings, caption, captions, labels, layout, render, scene
+from mdm.data.scenes.language import vocabulary, words
+from mdm.data.scenes.shapes import COLOURS, ROOMS, SHAPES, TONES, is_held_out
 
 COUNT = 3000
 
@@ -44,11 +43,11 @@ def test_every_object_is_inside_the_frame_and_apart_from_all_others(many):
         placed = [(*centre, g.radius, k) for k, g in enumerate(s.groups) for centre in g.centres]
         assert 1 <= len(placed) <= 4
         for x, y, radius, _ in placed:
-            assert min(x, y, 1 - x, 1 - y) >= radius + scene_layout.MARGIN - 1e-6
+            assert min(x, y, 1 - x, 1 - y) >= radius + layout.MARGIN - 1e-6
         for (x, y, r, k), (x2, y2, r2, k2) in itertools.combinations(placed, 2):
             if s.relation != "inside" or k == k2:
                 # A close-up may show more room around its objects than the scene had, and shrink the gap with it.
-                assert np.hypot(x - x2, y - y2) >= r + r2 + 0.6 * scene_layout.GAP
+                assert np.hypot(x - x2, y - y2) >= r + r2 + 0.6 * layout.GAP
 
 
 def test_relations_are_true(many):
@@ -191,7 +190,7 @@ def test_a_close_up_shows_the_same_facts_larger():
             (g.colour, g.shape, g.size, g.count) for g in close.groups
         ]
         if len(wide.groups[0].centres) == 1 and len(wide.groups) == 1:
-            assert close.groups[0].radius >= 0.5 / (1 + scene_layout.CLOSE_ROOM[1]) - 1e-9 > wide.groups[0].radius
+            assert close.groups[0].radius >= 0.5 / (1 + layout.CLOSE_ROOM[1]) - 1e-9 > wide.groups[0].radius
 
 
 def test_knobs_restrict_the_world():

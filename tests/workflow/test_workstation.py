@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from mdm import study
-from mdm.data import packages
-from mdm.data.drawing_sets import SETS
+from mdm.data.fetch import packages
 from mdm.data.shards import index_data, write_manifest, write_shards
+from mdm.data.sources.drawing_sets import SETS
 from mdm.evaluate.archive import read_array
 from mdm.evaluate.generate import generate
 from mdm.manifest import ArtifactError, read_json, write_atomic

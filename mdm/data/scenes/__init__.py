@@ -15,12 +15,12 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from mdm.config import Count, Positive, Strict, nearest
-from mdm.data import scene_layout
-from mdm.data.scene_language import caption, captions, vocabulary
-from mdm.data.scene_layout import Draw, Point
-from mdm.data.scene_picture import LARGEST, SMALLEST, render
-from mdm.data.scene_records import BACKGROUNDS, FILLS, RELATIONS, SIZES, Background, Group, Scene, objects
-from mdm.data.scene_shapes import COLOURS, ROOMS, SHAPES, TONES, is_held_out
+from mdm.data.scenes import layout
+from mdm.data.scenes.language import caption, captions, vocabulary
+from mdm.data.scenes.layout import Draw, Point
+from mdm.data.scenes.picture import LARGEST, SMALLEST, render
+from mdm.data.scenes.records import BACKGROUNDS, FILLS, RELATIONS, SIZES, Background, Group, Scene, objects
+from mdm.data.scenes.shapes import COLOURS, ROOMS, SHAPES, TONES, is_held_out
 
 __all__ = [
     "SCENES_VERSION", "Scene", "SceneSettings",
@@ -131,7 +131,7 @@ def _side_layouts(settings: SceneSettings, total: int) -> tuple[tuple[tuple[int,
     """All (counts, sizes) of two groups that fit side by side."""
     sizes = tuple(itertools.product(settings.knob("sizes"), repeat=2))
     counts = tuple((n, total - n) for n in range(1, total))
-    return tuple((n, s) for n, s in itertools.product(counts, sizes) if scene_layout.fits(n, s))
+    return tuple((n, s) for n, s in itertools.product(counts, sizes) if layout.fits(n, s))
 
 
 @cache
@@ -139,9 +139,9 @@ def _inside_layouts(settings: SceneSettings, count: int, container: str) -> tupl
     """Sizes of `count` objects that fit inside a container of this shape."""
     if "large" not in settings.knob("sizes"):
         return ()
-    room = ROOMS[container][1] * scene_layout.CONTAINER_RADII[0]
+    room = ROOMS[container][1] * layout.CONTAINER_RADII[0]
     inner = [size for size in settings.knob("sizes") if size != "large"]
-    return tuple(size for size in inner if scene_layout.room_needed(count, size) <= room)
+    return tuple(size for size in inner if layout.room_needed(count, size) <= room)
 
 
 @cache
@@ -194,20 +194,20 @@ def _group(draw: Draw, settings: SceneSettings, pair: Pair, size: str, radius: f
 
 
 def _radius(draw: Draw, size: str) -> float:
-    return scene_layout.RADII[size] * (1 + draw.between(-1, 1) * scene_layout.RADIUS_SPREAD)
+    return layout.RADII[size] * (1 + draw.between(-1, 1) * layout.RADIUS_SPREAD)
 
 
 def _alone(draw: Draw, settings: SceneSettings, pair: Pair, count: int) -> Group:
-    size = draw.pick([size for size in settings.knob("sizes") if scene_layout.fits((count,), (size,))])
+    size = draw.pick([size for size in settings.knob("sizes") if layout.fits((count,), (size,))])
     radius = _radius(draw, size)
-    return _group(draw, settings, pair, size, radius, scene_layout.scatter(draw, count, radius, scene_layout.FRAME))
+    return _group(draw, settings, pair, size, radius, layout.scatter(draw, count, radius, layout.FRAME))
 
 
 def _side(draw: Draw, settings: SceneSettings, first: Pair, total: int, relation: str) -> tuple[Group, Group]:
     counts, sizes = draw.pick(_side_layouts(settings, total))
     second = draw.pick(_partners(settings, first, relation))
     radii = (_radius(draw, sizes[0]), _radius(draw, sizes[1]))
-    places = scene_layout.side_by_side(draw, relation, counts, radii)
+    places = layout.side_by_side(draw, relation, counts, radii)
     a = _group(draw, settings, first, sizes[0], radii[0], places[0])
     return a, _group(draw, settings, second, sizes[1], radii[1], places[1])
 
@@ -216,19 +216,19 @@ def _nested(draw: Draw, settings: SceneSettings, first: Pair, count: int) -> tup
     partners = _partners(settings, first, "inside")
     second = draw.pick([pair for pair in partners if _inside_layouts(settings, count, pair[1])])
     size = draw.pick(_inside_layouts(settings, count, second[1]))
-    radius, outer = _radius(draw, size), draw.between(*scene_layout.CONTAINER_RADII)
-    edge = scene_layout.MARGIN + outer
+    radius, outer = _radius(draw, size), draw.between(*layout.CONTAINER_RADII)
+    edge = layout.MARGIN + outer
     x, y = draw.between(edge, 1 - edge), draw.between(edge, 1 - edge)
     container = _container(draw, settings, second, outer, (x, y))
     height, room = ROOMS[second[1]]
-    places = scene_layout.cluster(draw, count, radius, (x, y - height * outer), room * outer)
+    places = layout.cluster(draw, count, radius, (x, y - height * outer), room * outer)
     return _group(draw, settings, first, size, radius, places), container
 
 
 def _close_up(draw: Draw, groups: tuple[Group, ...], relation: str | None) -> tuple[Group, ...]:
     """The same objects moved together and drawn as large as the frame allows, with a little room to wander."""
     discs = [[(centre, group.radius) for centre in group.centres] for group in groups]
-    places = scene_layout.close_up(draw, discs, relation)
+    places = layout.close_up(draw, discs, relation)
     return tuple(
         replace(group, radius=place[0][1], centres=tuple(centre for centre, _ in place))
         for group, place in zip(groups, places, strict=True)

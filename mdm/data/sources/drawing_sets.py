@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from mdm.data.drawing_concepts import Dictionary
-from mdm.data.packages import Package, archive, member, members
+from mdm.data.fetch.packages import Package, archive, member, members
 from mdm.data.preprocess import clean_caption
+from mdm.data.sources.drawing_concepts import Dictionary
 from mdm.manifest import ArtifactError
 
 REFERENCE = "noto"  # its names are the concepts

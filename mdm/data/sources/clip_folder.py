@@ -11,8 +11,10 @@ from pydantic import Field, model_validator
 from mdm.config import Positive
 from mdm.data.clips import ClipSettings, prepare_clip
 from mdm.data.duplicates import as_keys, repeated
-from mdm.data.filters import wanted
-from mdm.data.own_files import (
+from mdm.data.preprocess import clean_caption
+from mdm.data.sources import Picture, Row
+from mdm.data.sources.filters import wanted
+from mdm.data.sources.own_files import (
     OwnSettings,
     as_indexed,
     captions_beside,
@@ -20,9 +22,7 @@ from mdm.data.own_files import (
     existing_folder,
     refuse_strange_names,
 )
-from mdm.data.preprocess import clean_caption
-from mdm.data.sources import Picture, Row
-from mdm.data.tables import table
+from mdm.data.sources.tables import table
 from mdm.manifest import ArtifactError, sha256_file
 
 VERSION = 1

@@ -10,8 +10,8 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from mdm.config import Positive, Probability
-from mdm.data.filters import Filtered
 from mdm.data.sources import Row
+from mdm.data.sources.filters import Filtered
 from mdm.manifest import ArtifactError
 
 

@@ -11,12 +11,12 @@ from urllib.parse import urlsplit
 
 from mdm.data.clips import ClipSettings, prepare_as
 from mdm.data.failures import TRANSIENT
-from mdm.data.fetch import FetchError, Limits, fetch
-from mdm.data.host_queue import HostQueue, Task
+from mdm.data.fetch.host_queue import HostQueue, Task
+from mdm.data.fetch.one import FetchError, Limits, fetch
 from mdm.data.sources import Picture, Row
 
 if TYPE_CHECKING:
-    from mdm.data.download import AddressSettings
+    from mdm.data.sources.addresses import AddressSettings
 
 LONGEST_WAIT = 120.0
 Result = tuple[str, Picture | str] | BaseException | None

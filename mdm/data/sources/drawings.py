@@ -1,7 +1,7 @@
 """Captioned vector drawings from packages, drawn natively at any size: five emoji sets and the openclipart library.
 
 Captions are made of the packages' own names, titles and keywords. Train and validation are told apart by concept
-(mdm/data/drawing_concepts.py): what one set draws for training, no other set shows in validation.
+(mdm/data/sources/drawing_concepts.py): what one set draws for training, no other set shows in validation.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from mdm.config import Positive, Probability, Strict, nearest
-from mdm.data.drawing_sets import SETS, Drawing, dictionary, drawings
 from mdm.data.sources import Picture, Row, png
-from mdm.data.vector import draw
+from mdm.data.sources.drawing_sets import SETS, Drawing, dictionary, drawings
+from mdm.data.sources.vector import draw
 
 VERSION = 1
 LICENCE = "each drawing keeps the licence of its package"

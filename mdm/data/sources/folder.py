@@ -12,8 +12,10 @@ from pydantic import Field, model_validator
 from mdm.config import Positive
 from mdm.data.duplicates import LOOK_DISTANCE, as_keys, look, look_alikes, repeated
 from mdm.data.failures import Failure
-from mdm.data.filters import wanted
-from mdm.data.own_files import (
+from mdm.data.preprocess import PictureSettings, clean_caption, pixels, prepare
+from mdm.data.sources import Picture, Row
+from mdm.data.sources.filters import wanted
+from mdm.data.sources.own_files import (
     OwnSettings,
     as_indexed,
     captions_beside,
@@ -21,9 +23,7 @@ from mdm.data.own_files import (
     existing_folder,
     refuse_strange_names,
 )
-from mdm.data.preprocess import PictureSettings, clean_caption, pixels, prepare
-from mdm.data.sources import Picture, Row
-from mdm.data.tables import table
+from mdm.data.sources.tables import table
 from mdm.manifest import ArtifactError, sha256_file
 
 VERSION = 2

@@ -36,19 +36,19 @@ from mdm.manifest import ArtifactError, read_json, read_recipe
 from mdm.study_file import parse
 
 SOURCES = {
-    "scenes": "mdm.data.source_scenes",
-    "folder": "mdm.data.source_folder",
-    "cc12m": "mdm.data.download",
-    "captioned-urls": "mdm.data.download",
-    "drawings": "mdm.data.source_drawings",
-    "cifar10": "mdm.data.source_cifar10",
-    "coco": "mdm.data.source_coco",
-    "imagenet": "mdm.data.source_imagenet",
-    "ffhq": "mdm.data.source_ffhq",
-    "clip-folder": "mdm.data.source_clip_folder",
-    "captioned-clips": "mdm.data.source_clip_list",
-    "emoji-clips": "mdm.data.source_emoji_clips",
-    "webdataset": "mdm.data.source_webdataset",
+    "scenes": "mdm.data.sources.scenes",
+    "folder": "mdm.data.sources.folder",
+    "cc12m": "mdm.data.sources.addresses",
+    "captioned-urls": "mdm.data.sources.addresses",
+    "drawings": "mdm.data.sources.drawings",
+    "cifar10": "mdm.data.sources.cifar10",
+    "coco": "mdm.data.sources.coco",
+    "imagenet": "mdm.data.sources.imagenet",
+    "ffhq": "mdm.data.sources.ffhq",
+    "clip-folder": "mdm.data.sources.clip_folder",
+    "captioned-clips": "mdm.data.sources.clip_list",
+    "emoji-clips": "mdm.data.sources.emoji_clips",
+    "webdataset": "mdm.data.sources.webdataset",
 }
 
 

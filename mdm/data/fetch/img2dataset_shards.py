@@ -1,4 +1,4 @@
-"""A shard fetched by img2dataset: for lists that are trusted (see mdm/data/download.py)."""
+"""A shard fetched by img2dataset: for lists that are trusted (see mdm/data/sources/addresses.py)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mdm.data.sources import Picture, Row
 from mdm.manifest import ArtifactError
 
 if TYPE_CHECKING:
-    from mdm.data.download import AddressSettings
+    from mdm.data.sources.addresses import AddressSettings
 
 # Without the first, a dependency of img2dataset calls the package index at import.
 QUIET = {"NO_ALBUMENTATIONS_UPDATE": "1", "HF_HUB_OFFLINE": "1", "WANDB_MODE": "disabled"}

@@ -21,7 +21,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from mdm.config import SHA256, Count, Positive
-from mdm.data.packages import member
+from mdm.data.fetch.packages import member
 from mdm.data.preprocess import PictureSettings, prepare
 from mdm.data.sources import Picture, Row
 from mdm.manifest import ArtifactError, sha256_file

@@ -28,11 +28,12 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from mdm.config import SHA256, Count, Positive, Probability
-from mdm.data import fetch_img2dataset, fetch_many
-from mdm.data.filters import Filtered, wanted
+from mdm.data.fetch import img2dataset_shards as fetch_img2dataset
+from mdm.data.fetch import many as fetch_many
 from mdm.data.preprocess import PictureSettings, clean_caption
 from mdm.data.sources import Picture, Row
-from mdm.data.tables import table
+from mdm.data.sources.filters import Filtered, wanted
+from mdm.data.sources.tables import table
 from mdm.manifest import ArtifactError, sha256_file
 
 VERSION = 3

@@ -20,10 +20,10 @@ from pydantic import Field
 
 from mdm.config import Positive, Probability, nearest
 from mdm.data.failures import Failure
-from mdm.data.filters import wanted
-from mdm.data.own_files import OwnSettings
 from mdm.data.preprocess import PictureSettings, clean_caption, prepare
 from mdm.data.sources import Picture, Row
+from mdm.data.sources.filters import wanted
+from mdm.data.sources.own_files import OwnSettings
 from mdm.manifest import ArtifactError, printable
 
 VERSION = 1

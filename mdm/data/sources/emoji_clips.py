@@ -16,10 +16,10 @@ from pydantic import Field
 
 from mdm.config import Positive, Probability
 from mdm.data.clips import ClipSettings, prepare_clip
-from mdm.data.drawing_concepts import Concept
-from mdm.data.drawing_sets import dictionary
-from mdm.data.packages import Package, archive, members
+from mdm.data.fetch.packages import Package, archive, members
 from mdm.data.sources import Picture, Row
+from mdm.data.sources.drawing_concepts import Concept
+from mdm.data.sources.drawing_sets import dictionary
 
 VERSION = 1
 LICENCE = "MIT"

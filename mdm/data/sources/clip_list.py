@@ -7,9 +7,9 @@ from typing import Literal
 from pydantic import Field
 
 from mdm.config import Positive
-from mdm.data import download
 from mdm.data.clips import ClipSettings
-from mdm.data.download import DUPLICATES_IN_MANIFEST, index, pictures
+from mdm.data.sources import addresses as download
+from mdm.data.sources.addresses import DUPLICATES_IN_MANIFEST, index, pictures
 
 __all__ = ["DUPLICATES_IN_MANIFEST", "LICENCE", "VERSION", "Settings", "index", "pictures"]
 

@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from mdm.config import Count, Positive, Strict
-from mdm.data.packages import Package, archive, member
+from mdm.data.fetch.packages import Package, archive, member
 from mdm.data.sources import Picture, Row, png
 from mdm.manifest import ArtifactError, sha256_file
 

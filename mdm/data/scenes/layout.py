@@ -110,7 +110,7 @@ def side_by_side(
         groups = _split_frame(draw, axis, [counts[i] for i in order], [radii[i] for i in order])
         if _is_clear(groups, axis):
             return (groups[1], groups[0]) if swap else (groups[0], groups[1])
-    raise RuntimeError(f"no clear layout for {counts} {relation} with radii {radii}: widen scene_layout.CLEAR_SLOPE")
+    raise RuntimeError(f"no clear layout for {counts} {relation} with radii {radii}: widen layout.CLEAR_SLOPE")
 
 
 def _split_frame(draw: Draw, axis: int, counts: list[int], radii: list[float]) -> list[list[Point]]:
