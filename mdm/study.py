@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from mdm.config import ResourceConfig, RunConfig, StudyConfig, StudyError, nearest
-from mdm.manifest import digest
+from mdm.manifest import digest, read_json, write_json
 from mdm.recipes import Artifact, Shelf
 from mdm.sizes import Clip, Size, listed
 from mdm.study_file import assign, parse, read_study
@@ -328,10 +328,12 @@ class Study:
             count, size = len(sources.shard_names(recipe)), self.config.data[self.artifact(ref).name].shards_per_job
         return [f"{k:05d}-{min(k + size, count) - 1:05d}" for k in range(0, count, size)]
 
-    def handling_text(self, ref: str) -> str:
-        """The content of handling.json: settings that do not determine a data set; empty without such."""
-        handling = self.artifact(ref).handling
-        return json.dumps(handling, indent=2, ensure_ascii=False) if handling else ""
+    def write_handling(self, results: Path) -> None:
+        """Put beside the recipes of data sets what they are made with and not known by: handling.json."""
+        for ref, artifact in self.artifacts.items():
+            path = results / ref / "handling.json"
+            if artifact.handling and not (path.is_file() and read_json(path) == artifact.handling):
+                write_json(path, artifact.handling)
 
     def measured(self, ablation: str | None = None) -> list[str]:
         """Artifacts that hold numbers: of the whole study, or of one ablation and what it is compared with."""

@@ -17,7 +17,7 @@ from mdm.units import clock
 
 BEAT_SECONDS = 25
 # Done in an instant and of no interest: counted, but not told in a log.
-UNTOLD = ("write_recipe", "write_handling", "publish", "all", "data", "report")
+UNTOLD = ("write_recipe", "publish", "all", "data", "report")
 STARTED = re.compile(r"^(?:local)?(?:rule|checkpoint) (\S+):$")
 DETAIL = re.compile(r"^ {4}(jobid|log|wildcards): (.*)$")
 FINISHED = re.compile(r"^Finished jobid: (\d+) \(Rule: (\S+)\)$")

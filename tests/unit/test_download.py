@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import json
 import os
 import random
 import shutil
@@ -181,7 +180,7 @@ def test_the_paper_study_groups_its_shards_and_hands_over_how_to_fetch():
     ref = next(ref for ref in paper.of_kind("data") if "cc12m-256" in ref)
     jobs = paper.shard_jobs(ref)
     assert jobs[0] == "00000-00009" and jobs[-1] == "00590-00599" and len(jobs) == 60
-    assert json.loads(paper.handling_text(ref))["index"] == "data/cc12m.tsv"
+    assert paper.artifact(ref).handling["index"] == "data/cc12m.tsv"
     faster = study.load("paper", {"data.cc12m-256.settings.retries": 9, "data.cc12m-256.shards_per_job": 7})
     assert set(faster.artifacts) == set(paper.artifacts) and faster.shard_jobs(ref)[-1] == "00595-00599"
 

@@ -54,9 +54,25 @@ def test_the_readme_leads_to_shards(clone):
     assert re.fullmatch(r"picture \d+, mine", made["mine-new"].caption(0))
 
 
+def test_after_a_failed_shard_a_lower_min_success_goes_on(clone):
+    """Before, Snakemake planned to write the changed setting, nothing behind it, and said that all was done."""
+    study, broken = clone / "config" / "studies" / "mine.yaml", clone / "data" / "mine" / "my 5.jpg"
+    whole = broken.read_bytes()
+    broken.write_bytes(b"no picture")
+    study.write_text(study.read_text().replace("resolution: 64,", "resolution: 64, revision: 2,", 1))
+    failed = call(clone, f"{commands()[-1]} data")
+    assert failed.returncode == 1 and "write a lower min_success" in failed.stderr and "my 5.jpg" in failed.stderr
+    study.write_text(study.read_text().replace("revision: 2,", "revision: 2, min_success: 0.9,", 1))
+    done = call(clone, f"{commands()[-1]} data")
+    assert done.returncode == 0, done.stdout + done.stderr
+    made = [folder for folder in (clone / "results" / "data").glob("mine*") if (folder / "manifest.json").is_file()]
+    assert len(made) == 4  # both parts, before and after
+    broken.write_bytes(whole)
+
+
 def test_a_changed_caption_stops_the_next_run(clone):
     table = clone / "data" / "mine" / "captions.csv"
     table.write_text(table.read_text(encoding="utf-8-sig").replace("picture 5, mine", "picture five, mine"))
     refused = call(clone, f"{commands()[-1]} data")
     assert refused.returncode == 2 and "1 with another caption or class (my 5.jpg)" in refused.stderr
-    assert "write revision: 2" in refused.stderr
+    assert "write revision: 3" in refused.stderr

@@ -78,8 +78,7 @@ def make(plan, ref, results):
     for parent in plan.parents(ref):
         make(plan, parent, results)
     write_atomic(recipe, plan.recipe_text(ref))
-    if text := plan.handling_text(ref):
-        write_atomic(recipe.with_name("handling.json"), text)
+    plan.write_handling(results)
     kind = ref.split("/")[0]
     if kind == "data":
         index_data(recipe)

@@ -3,7 +3,6 @@
 
 localrules:
     write_recipe,
-    write_handling,
     write_manifest,
     list_captions,
 
@@ -20,22 +19,9 @@ rule write_recipe:
         "printf '%s\n' {params.recipe:q} > {output} 2> {log}"
 
 
-# Timeouts, politeness, where a list lies: how a data set is made, not what it is. Changing them reruns only this.
-rule write_handling:
-    output:
-        "results/data/{name}-{digest}/handling.json",
-    log:
-        "results/data/{name}-{digest}/logs/handling.log",
-    params:
-        handling=handling_text,
-    shell:
-        "printf '%s\n' {params.handling:q} > {output} 2> {log}"
-
-
 rule fetch_index:
     input:
         recipe=ancient("results/data/{name}-{digest}/recipe.json"),
-        handling=ancient(handling),
     output:
         "results/data/{name}-{digest}/index.tsv",
         "results/data/{name}-{digest}/index.json",
@@ -49,7 +35,6 @@ rule fetch_index:
 rule make_shards:
     input:
         recipe=ancient("results/data/{name}-{digest}/recipe.json"),
-        handling=ancient(handling),
         index=ancient("results/data/{name}-{digest}/index.tsv"),
     output:
         touch("results/data/{name}-{digest}/shards/{shards}.done"),
@@ -64,7 +49,6 @@ rule make_shards:
 rule write_manifest:
     input:
         recipe=ancient("results/data/{name}-{digest}/recipe.json"),
-        handling=ancient(handling),
         shards=ancient(partial(shards, "data")),
     output:
         "results/data/{name}-{digest}/manifest.json",
