@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from mdm.config import StudyError
 from mdm.manifest import read_recipe, write_json
-from mdm.study_file import LITERATURE
+from mdm.study_file import LITERATURE, read_overrides
 
 
 def _study(options: argparse.Namespace) -> Any:
     from mdm import study
 
-    try:
-        overrides = json.loads(options.set)
-    except json.JSONDecodeError as error:
-        raise StudyError(f"--set {options.set!r} is not JSON ({error}); write --set '{{\"a.b\": 1}}'") from None
-    return study.load(options.study, overrides)
+    return study.load(options.study, read_overrides(options.set))
 
 
 def check(options: argparse.Namespace) -> None:
