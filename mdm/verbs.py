@@ -20,11 +20,12 @@ def _study(options: argparse.Namespace) -> Any:
 
 def check(options: argparse.Namespace) -> None:
     study = _study(options)
-    print(f"{study.name}: {len(study.runs)} runs, {len(study.artifacts)} artifacts, every recipe is valid")
+    said = [f"{study.name}: {len(study.runs)} runs, {len(study.artifacts)} artifacts, every recipe is valid"]
     if options.files:
-        from mdm.external import check_files
+        from mdm.external import check_files, files_said
 
-        print(f"{check_files(study, options.results)} outside files are as the study says")
+        said.append(files_said(study, check_files(study, options.results)))
+    print("\n".join(said))  # nothing is called valid before all that was asked for is
 
 
 def weights(options: argparse.Namespace) -> None:
