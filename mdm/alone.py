@@ -90,9 +90,10 @@ def _lives(holder: dict[str, Any]) -> bool:
 def _began(process: int) -> str:
     """Ticks from the start of this machine to that of a process, which no setting of its clock changes; "" if gone."""
     try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
+        facts = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return ""
+    return "" if facts[0] in "ZX" else facts[19]  # a zombie is dead; whoever started it has not looked yet
 
 
 def _busy(holder: dict[str, Any]) -> str:

@@ -46,7 +46,11 @@ def _seconds(word: str) -> float:
 
 
 COUNT, POSITIVE = _whole(0), _whole(1)
-SET = ("--set", {"default": "{}", "metavar": "JSON", "help": "overrides, e.g. '{\"base.train.batch_images\": 8}'"})
+SET = (
+    "--set",
+    {"action": "append", "default": [], "metavar": "KEY=VALUE",
+     "help": "change the study for this once, e.g. base.sample.guidance=6.0; several: again, or as JSON"},
+)  # fmt: skip
 STUDY_OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("--study", {"default": "laptop", "help": "name in config/studies, or a path (default: %(default)s)"}),
     SET,

@@ -78,13 +78,28 @@ def check_files(study: Study, results: Path = Path("results")) -> int:
     return len(files)
 
 
+def files_said(study: Study, outside: int) -> str:
+    """What is in order where `check_files` found no problem and so many outside files."""
+    counts = [str(settings.num_images) for _, _, settings in _own_data(study) if Path(settings.path).is_dir()]
+    number = f"{len(counts)} own folder{'s' if len(counts) > 1 else ''}"
+    own = f"{number} ({' + '.join(counts)} files) and " if counts else ""
+    return f"{own}{outside} outside files are as the study says"
+
+
+def _own_data(study: Study) -> Iterator[tuple[str, sources.Source, Any]]:
+    """Every data set made from a folder of one's own, its source and settings."""
+    for ref in study.of_kind("data"):
+        artifact = study.artifact(ref)
+        source, settings = sources.reopen(artifact.recipe, f"data set {artifact.name}", artifact.handling)
+        if hasattr(source, "listed"):
+            yield ref, source, settings
+
+
 def _own_folders(study: Study, results: Path, proofs: Proofs) -> Iterator[str]:
     """Own folders that are not, or no longer, what their data sets are made from."""
-    for ref, artifact in study.artifacts.items():
-        if artifact.kind == "data":
-            source, settings = sources.reopen(artifact.recipe, f"data set {artifact.name}", artifact.handling)
-            if said := problem(results / ref, source, settings, proofs.sha256):
-                yield f"  {settings.path} (data set {artifact.name}): {said}"
+    for ref, source, settings in _own_data(study):
+        if said := problem(results / ref, source, settings, proofs.sha256):
+            yield f"  {settings.path} (data set {study.artifact(ref).name}): {said}"
 
 
 def bring(study: Study, packages: Path) -> list[Path]:

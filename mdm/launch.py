@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mdm.alone import alone
+from mdm.config import StudyError, nearest
 from mdm.external import check_files
 from mdm.plan import training_gigaflops
 from mdm.study import Study, group_members
@@ -18,11 +19,14 @@ from mdm.watch import Outlook, Screen, users
 
 FOLDER = Path(".snakemake")
 LOG = FOLDER / "mdm-run.log"
+# Rules that make the same files whatever is asked for: their names are targets as well.
+RULES = ("all", "data", "report", "collect_metrics", "make_tables", "judge_claims", "write_report")
 
 
 def run(study: Study, targets: list[str], cores: str) -> int:
     """Run targets of a study on this machine; the exit status is Snakemake's."""
     started = time.monotonic()
+    check_targets(study, targets)
     check_files(study)  # one clear message before anything starts
     command = snakemake_command(study, targets, cores)
     print(f"study {study.name}: planning (details in {LOG})", flush=True)
@@ -42,6 +46,17 @@ def run(study: Study, targets: list[str], cores: str) -> int:
         status, asked = _watch(child, screen)
     _conclude(status, asked, time.monotonic() - started, pages(study, targets))
     return status
+
+
+def check_targets(study: Study, targets: Sequence[str]) -> None:
+    """Refuse words that name nothing to make; of files only Snakemake knows whether some rule makes them."""
+    known = [*RULES, *study.ablations, *group_members(study)]
+    unknown = [target for target in targets if "/" not in target and target not in known]
+    if unknown:
+        said = [
+            f"there is no target '{target}' in the study {study.name}; {nearest(target, known)}" for target in unknown
+        ]
+        raise StudyError("\n".join(said))
 
 
 def _stop_politely() -> None:

@@ -223,11 +223,12 @@ class Shelf:
         if "frames" in self._pick("data", data, place).settings:
             raise StudyError(f"{self._where}: {place}: data.{data} has clips; name a data set of pictures")
 
-    def check_count(self, data: str, wanted: int, place: str) -> None:
-        """A protocol cannot use more pictures than a data set has."""
+    def too_many(self, data: str, wanted: int, place: str) -> list[str]:
+        """The problem, if a protocol wants more pictures than a data set has."""
         there = self._pick("data", data, place).settings.get("num_images")
-        if there is not None and wanted > there:
-            raise StudyError(f"{self._where}: {place}: {wanted} pictures of data.{data}, which has {there}")
+        if there is None or wanted <= there:
+            return []
+        return [f"{self._where}: {place}: {wanted} pictures of data.{data}, which has {there}; write {there} or less"]
 
     def samples(self, run: RunConfig, train: str, protocol: str) -> str:
         entry: ProtocolConfig = self._config.protocols[protocol]

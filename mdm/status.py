@@ -116,12 +116,16 @@ class Stage:
             return "waiting", ""
         if "begin" in self._note:
             until = f"until {self._note['until']:,}"
-            return ("running", until) if self._attempt.alive() else ("stopped", "killed; goes on from its save")
+            return ("running", until) if self._attempt.alive() else ("stopped", self._after_a_kill())
         if "error" in self._note:
             return "failed", self._note["error"].splitlines()[0]
         if self._note["why"] == FINISHED:
             return "waiting", "weights not exported yet" if self._trained() else "between two slices"
         return "stopped", self._note["why"]
+
+    def _after_a_kill(self) -> str:
+        saved = saved_images(self._folder, self._total)
+        return "killed; goes on from its save" if saved else "killed before its first save; starts anew"
 
     def _trained(self) -> bool:
         return (self._folder / "final.ckpt").is_file()

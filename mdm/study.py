@@ -133,6 +133,7 @@ class Study:
         variants = self._variants()
         self.ablations = self._ablations(variants)
         self.runs = [run for variant in variants for run in self._runs(variant)]
+        self._check_counts()
         self.artifacts: dict[str, Artifact] = self._shelf.artifacts
         self.claims = self._claims()
         self._check_targets()
@@ -221,8 +222,6 @@ class Study:
         place = f"protocols.{name}"
         self._shelf.check_pictures(protocol.reference, f"{place}.reference")
         self._shelf.check_resolution(protocol.reference, top, f"{place}.reference")
-        self._shelf.check_count(protocol.prompts, protocol.num_images, f"{place}.num_images")
-        self._shelf.check_count(protocol.reference, protocol.num_reference, f"{place}.num_reference")
         real = self._shelf.data(protocol.reference, f"{place}.reference")
         reference = self._shelf.features(f"{name}-real", real, protocol.num_reference, top, protocol)
         scores = self._shelf.scores(f"{name}-{last.name}", features, reference, protocol)
@@ -235,6 +234,16 @@ class Study:
     def _known(self, word: str, valid: Any, place: str) -> None:
         if word not in valid:
             raise StudyError(f"{self.name}.yaml: {place}: there is no '{word}'; {nearest(word, valid)}")
+
+    def _check_counts(self) -> None:
+        """No protocol may want more pictures than there are; all that do are told at once."""
+        problems = []
+        for name, protocol in self.protocols.items():
+            place = f"protocols.{name}"
+            problems += self._shelf.too_many(protocol.prompts, protocol.num_images, f"{place}.num_images")
+            problems += self._shelf.too_many(protocol.reference, protocol.num_reference, f"{place}.num_reference")
+        if problems:
+            raise StudyError("\n".join(problems))
 
     def _claims(self) -> dict[str, Claim]:
         # Each room checks its own settings: sources theirs, instruments theirs, results the language of claims.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -55,6 +57,25 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise StudyError(f"{path} must hold a mapping (title: ..., base: ...), not {type(content).__name__}")
     return content
+
+
+def read_overrides(words: Sequence[str]) -> dict[str, Any]:
+    """What stands after each --set: KEY=VALUE, with a value as in a study file, or several as JSON: {"a.b": 1}."""
+    found: dict[str, Any] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        try:
+            if word.lstrip().startswith("{"):
+                found.update(json.loads(word))
+            elif key.strip() and equals:
+                found[key.strip()] = yaml.load(value, Loader=_UniqueKeys)
+            else:
+                raise StudyError(f"--set {word!r} has no value or no key; write --set base.sample.guidance=6.0")
+        except json.JSONDecodeError as error:
+            raise StudyError(f"--set {word!r} is not JSON ({error}); write --set '{{\"a.b\": 1}}'") from None
+        except yaml.YAMLError as error:
+            raise StudyError(f"--set {word!r}: the value is not valid YAML: {error}") from None
+    return found
 
 
 def assign(tree: dict[str, Any], dotted: str, value: Any) -> Any:

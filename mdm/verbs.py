@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from mdm.config import StudyError
 from mdm.manifest import read_recipe, write_json
-from mdm.study_file import LITERATURE
+from mdm.study_file import LITERATURE, read_overrides
 
 
 def _study(options: argparse.Namespace) -> Any:
     from mdm import study
 
-    try:
-        overrides = json.loads(options.set)
-    except json.JSONDecodeError as error:
-        raise StudyError(f"--set {options.set!r} is not JSON ({error}); write --set '{{\"a.b\": 1}}'") from None
-    return study.load(options.study, overrides)
+    return study.load(options.study, read_overrides(options.set))
 
 
 def check(options: argparse.Namespace) -> None:
     study = _study(options)
-    print(f"{study.name}: {len(study.runs)} runs, {len(study.artifacts)} artifacts, every recipe is valid")
+    said = [f"{study.name}: {len(study.runs)} runs, {len(study.artifacts)} artifacts, every recipe is valid"]
     if options.files:
-        from mdm.external import check_files
+        from mdm.external import check_files, files_said
 
-        print(f"{check_files(study, options.results)} outside files are as the study says")
+        said.append(files_said(study, check_files(study, options.results)))
+    print("\n".join(said))  # nothing is called valid before all that was asked for is
 
 
 def weights(options: argparse.Namespace) -> None:

@@ -6,7 +6,8 @@
 #   mini_slurm.sh start            bring the cluster up, wait until all nodes are idle
 #   mini_slurm.sh stop             cancel jobs, stop the daemons by their own pid files
 #   mini_slurm.sh status           sinfo + squeue
-#   mini_slurm.sh env              print `export PATH=... SLURM_CONF=...` for eval
+#   mini_slurm.sh env              print `export SLURM_CONF=... PATH=...`: every shell that talks to the cluster needs
+#                                  eval "$(tools/mini_slurm.sh env)", with the MINI_SLURM_DIR (or folder) of `start`
 #   mini_slurm.sh run CMD...       start, run CMD with that environment, always stop
 #   mini_slurm.sh crash NODE       what a power cut does to a node: kill -9 of its slurmd and of all that runs there
 #   mini_slurm.sh boot NODE        start the slurmd of a crashed node again

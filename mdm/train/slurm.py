@@ -15,7 +15,10 @@ def run_again(images_gained: int) -> str | None:
     state = _state(job)
     if state != "RUNNING":
         # Cancelled, preempted or over its time: that is decided. A request now would bring back a cancelled job.
-        return f"SLURM is ending job {job} already ({state}); not queued again from here"
+        return (
+            f"SLURM is ending job {job} already ({state}); not queued again from here: "
+            "unless SLURM does so itself, Snakemake, if it runs, sends another job"
+        )
     if not images_gained:
         return f"not one step fits between start and warning; job {job} would come back for ever: raise minutes"
     done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)

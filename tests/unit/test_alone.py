@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
@@ -104,6 +105,20 @@ def test_a_lock_that_a_dead_launcher_left_to_its_child_is_taken_over(tmp_path, s
     note(tmp_path, process=2**22 + 1)  # the launcher is gone
     with alone(tmp_path):
         assert child.wait(10) is not None
+
+
+def test_a_zombie_is_dead(tmp_path, started):
+    """In a container nobody may ever look for the end of a launcher that was killed."""
+    with alone(tmp_path) as turn:
+        child = started(turn.environment[MARK], pass_fds=[turn.descriptor])
+    zombie = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)
+    note(
+        tmp_path, process=zombie.pid, began=Path(f"/proc/{zombie.pid}/stat").read_text().rpartition(")")[2].split()[19]
+    )
+    with alone(tmp_path):
+        assert child.wait(10) is not None
+    zombie.wait()
 
 
 def start_over(folder, pipe):

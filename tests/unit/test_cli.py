@@ -3,6 +3,7 @@
 import pytest
 
 from mdm import cli
+from mdm.study_file import read_overrides
 
 FROZEN = {
     "check", "weights", "flan-t5-small", "plan", "calibrate", "status", "run", "schema", "index", "shard", "manifest",
@@ -38,3 +39,22 @@ def test_a_range_of_shards_that_is_none_says_so(capsys):
 def test_overrides_that_are_no_json_say_so(capsys):
     assert cli.main(["check", "--study", "quick", "--set", "{batch: 3"]) == 2
     assert "--set" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["base"], ["=3"], ["[1]"], ["3"], ["a=[1"]])
+def test_overrides_that_are_none_say_so(words, capsys):
+    assert cli.main(["check", "--study", "quick", "--set", *words]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("mdm check: ") and "--set" in said
+
+
+def test_overrides_are_written_as_in_a_study():
+    words = ["base.sample.guidance=6.0", "seeds=[0, 1]", "x.y={a: 1}", "t=a=b", '{"base.train.batch_images": 8}']
+    assert read_overrides(words) == {
+        "base.sample.guidance": 6.0, "seeds": [0, 1], "x.y": {"a": 1}, "t": "a=b", "base.train.batch_images": 8
+    }  # fmt: skip
+
+
+def test_an_unknown_override_names_the_nearest_key(capsys):
+    assert cli.main(["check", "--study", "quick", "--set", "base.sample.guidnce=6.0"]) == 2
+    assert "'guidance'" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """Files from outside are proved before anything runs."""
 
 import hashlib
+import json
 import os
 import shutil
 import zipfile
@@ -8,7 +9,7 @@ import zipfile
 import pytest
 from PIL import Image
 
-from mdm import external, proofs, study
+from mdm import cli, external, proofs, study
 from mdm.config import StudyError
 from mdm.data.fetch.packages import Package
 from mdm.data.shards import index_data, write_manifest, write_shard
@@ -150,6 +151,18 @@ def test_a_folder_that_changed_is_noticed(own, tmp_path):
     assert check_files(load(revision=2, num_images=1), results) == 0
     shutil.rmtree(folder)
     assert check_files(loaded, results) == 0  # what was made is whole
+
+
+def test_the_check_says_what_it_looked_at(own, tmp_path, capsys):
+    folder, _, load = own
+    asked = ["check", "--study", "quick", "--files", "--results", str(tmp_path / "results"), "--set"]
+    assert cli.main([*asked, json.dumps(load().call.overrides)]) == 0
+    assert "1 own folder (3 files) and 0 outside files are as the study says" in capsys.readouterr().out
+    (folder / "c.png").unlink()
+    (folder / "t.csv").write_text("file,caption\na.png,say a\n")
+    assert cli.main([*asked, json.dumps(load().call.overrides)]) == 2
+    seen = capsys.readouterr()
+    assert not seen.out and "write num_images: 1" in seen.err
 
 
 def test_an_untouched_folder_is_not_read_again(own, tmp_path, monkeypatch):

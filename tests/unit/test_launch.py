@@ -5,6 +5,9 @@ import sys
 
 import pytest
 
+from mdm import cli, launch, study
+from mdm.study_file import ROOT
+
 PROGRAM = """
 import signal, subprocess, sys
 from mdm.launch import _stop_politely
@@ -27,3 +30,20 @@ def test_jobs_hear_an_interrupt_that_the_launcher_has_to_ignore(interrupt):
         assert "KeyboardInterrupt" in done.stderr and not done.stdout
     else:
         assert done.stdout == "works on\n" and done.returncode == 0, done.stderr
+
+
+def test_a_mistyped_target_is_refused_before_anything_starts(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["run", "no-progresive", "guidance", "al", "--study", "quick"]) == 2
+    said = capsys.readouterr().err
+    assert "there is no target 'no-progresive' in the study quick; did you mean 'no-progressive'?" in said
+    assert "there is no target 'al' in the study quick; did you mean 'all'?" in said and "'guidance' in" not in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_target_that_snakemake_knows_is_one_and_files_are_left_to_it():
+    command = [sys.executable, "-m", "snakemake", "--list-target-rules", "--config", "study=quick"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60, check=True)
+    quick, known = study.load("quick"), set(done.stdout.split())
+    assert known == {*launch.RULES, *quick.ablations, *study.group_members(quick)}
+    launch.check_targets(quick, [*known, "results/studies/quick/metrics.csv"])

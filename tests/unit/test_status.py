@@ -70,6 +70,7 @@ def test_a_running_stage_and_then_kill_9(stage):
     finally:
         child.kill()
         child.communicate()
+    assert (told(stage).images, told(stage).note) == (0, "killed before its first save; starts anew")
     (stage / "progress" / "autosave-000000000008.ckpt").write_bytes(b"")
     now = told(stage)
     assert (now.state, now.images, now.note) == ("stopped", 8, "killed; goes on from its save")

@@ -327,6 +327,23 @@ def test_wrong_settings_are_refused_with_place_and_remedy(write, case):
     assert all(word in str(refused.value) for word in ("changed.yaml", *words)), str(refused.value)
 
 
+def test_all_numbers_of_protocols_that_are_too_large_are_told_at_once(write):
+    def change(raw):
+        raw["protocols"]["second"] = {**raw["protocols"]["zero-shot"], "num_reference": 65}
+        raw["protocols"]["zero-shot"].update(num_images=70, num_reference=71)
+
+    with pytest.raises(StudyError) as refused:
+        study.load(write(change))
+    assert str(refused.value).splitlines() == [
+        f"changed.yaml: protocols.{place}: {wanted} pictures of data.scenes-new, which has 64; write 64 or less"
+        for place, wanted in (
+            ("zero-shot.num_images", 70),
+            ("zero-shot.num_reference", 71),
+            ("second.num_reference", 65),
+        )
+    ]
+
+
 def test_a_key_written_twice_is_refused(tmp_path):
     path = tmp_path / "twice.yaml"
     path.write_text("title: a\ntitle: b\n")
