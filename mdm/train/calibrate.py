@@ -42,7 +42,7 @@ def calibrate(study: Study, out: Path, seconds: float) -> dict[str, Any]:
         )
     found: dict[str, Any] = {
         "version": VERSION, "made": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "machine": machine(device),
-        "busy": load(), "matmul_flops_per_second": {}, "shapes": {},
+        "busy": load(), "shapes": {},
     }  # fmt: skip
     timings: dict[str, Timing] = {}
     for work in wanted:
@@ -58,15 +58,17 @@ def calibrate(study: Study, out: Path, seconds: float) -> dict[str, Any]:
 
 def compare(found: dict[str, Any], timings: dict[str, Timing], device: torch.device) -> None:
     """Say of all measurements so far whether they were disturbed: a later product may show an earlier one was slow."""
-    operations, shapes, best = product_operations(device), found["shapes"], dict[str, float]()
+    operations, shapes = product_operations(device), found["shapes"]
     for key, timed in timings.items():
-        precision = shapes[key]["precision"]
-        best[precision] = min(timed.product, best.get(precision, timed.product))
-    found["matmul_flops_per_second"] = {precision: operations / seconds for precision, seconds in best.items()}
-    for key, timed in timings.items():
-        facts, fastest = shapes[key], best[shapes[key]["precision"]]
+        facts = shapes[key]
+        fastest = min(other.product for k, other in timings.items() if _alike(shapes[k], facts))
         share = facts["flops_per_second"] * fastest / operations
         facts |= {"disturbed": timed.disturbances(fastest), "matmul_share": share if share <= 1 else None}
+
+
+def _alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two works were compared with the same matrix product."""
+    return all(one[key] == other[key] for key in ("precision", "threads"))
 
 
 def distinct(study: Study) -> list[Work]:
@@ -80,7 +82,7 @@ def machine(device: torch.device) -> dict[str, Any]:
     """What the numbers hold for. Host names are left out on purpose."""
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.machine()} processor"
     return {
-        "kind": device.type, "device": name, "cores": len(os.sched_getaffinity(0)), "threads": torch.get_num_threads(),
+        "kind": device.type, "device": name, "cores": len(os.sched_getaffinity(0)),
         "torch": torch.__version__, "cuda": torch.version.cuda,
     }  # fmt: skip
 
@@ -89,8 +91,9 @@ def measured(work: Work, study: Study, seconds: float, device: torch.device) -> 
     """Seconds per picture of one kind of step and how steady they are; without them if it does not fit into memory."""
     facts = {
         "kind": work.kind, "ref": work.ref, "precision": work.precision, "batch_images": work.batch_images,
-        "gigaflops_per_image": work.gigaflops,
+        "gigaflops_per_image": work.gigaflops, "threads": study.resources(work.ref).cpus,
     }  # fmt: skip
+    torch.set_num_threads(facts["threads"])  # as its job will: more than that wait for one another on a busy machine
     memory = PeakMemory(device)
     try:
         step = (_training if work.kind == "train" else _drawing)(work, study, device)
@@ -197,7 +200,7 @@ def sentence(facts: dict[str, Any]) -> str:
     doubt = f"  UNSTEADY: {'; '.join(facts['disturbed'])}" if facts["disturbed"] else ""
     return (
         f"{start} {facts['images_per_second']:10.2f} images/s {facts['flops_per_second'] / 1e12:8.3f} TFLOP/s"
-        f"{share}  median of {facts['steps']} steps, spread {facts['spread']:.0%}{memory}{doubt}"
+        f"{share}  steps: {facts['steps']}, spread {facts['spread']:.0%}{memory}{doubt}"
     )
 
 

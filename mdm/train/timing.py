@@ -39,7 +39,7 @@ class Timing:
         """Why it cannot be trusted, given the fastest matrix product of all measurements; [] if it can."""
         found = []
         if len(self.rounds) < ROUNDS:
-            found.append(f"only {self.steps} steps, of {self.seconds:.1f} s each")
+            found.append(f"only {len(self.rounds)} of {ROUNDS} measurements: a step took {self.seconds:.1f} s")
         if self.spread > UNSTEADY:
             found.append(f"measurements of the same work differ by {self.spread:.0%}")
         if self.product > (1 + UNSTEADY) * best_product:

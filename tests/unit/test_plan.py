@@ -222,8 +222,9 @@ def test_what_calibrate_measures_the_plan_uses(tmp_path, capsys):
     said = capsys.readouterr().out
     found, loaded = json.loads(out.read_text()), study.load("quick")
     assert found["shapes"].keys() == {work.key for work in calibrate.distinct(loaded)}
-    assert found["matmul_flops_per_second"]["float32"] > 1e9 and found["machine"]["torch"] == torch.__version__
+    assert found["machine"]["torch"] == torch.__version__
     for facts in found["shapes"].values():
+        assert facts["threads"] == loaded.resources(facts["ref"]).cpus and facts["matmul_flops_per_second"] > 1e8
         assert facts["flops_per_second"] == pytest.approx(
             facts["gigaflops_per_image"] * 1e9 / facts["seconds_per_image"]
         )

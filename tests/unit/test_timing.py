@@ -66,8 +66,8 @@ def test_the_load_of_the_minute_before_is_told(monkeypatch):
 
 def facts(flops):
     return {"kind": "train", "ref": "train/r8-0", "precision": "float32", "batch_images": 16, "steps": 30,
-            "seconds_per_image": 0.1,
-            "images_per_second": 9.0, "spread": 0.04, "flops_per_second": flops, "peak_bytes": None}  # fmt: skip
+            "seconds_per_image": 0.1, "images_per_second": 9.0, "spread": 0.04, "flops_per_second": flops,
+            "peak_bytes": None, "threads": 1}  # fmt: skip
 
 
 def test_later_measurements_show_that_an_early_one_was_slow():
@@ -81,6 +81,9 @@ def test_later_measurements_show_that_an_early_one_was_slow():
     calibrate.compare(found, {"a": slow, "b": fast}, CPU)
     assert found["shapes"]["a"]["disturbed"] and found["shapes"]["a"]["matmul_share"] == 0.25
     (said,) = calibrate.warnings(found)
+    other = {"busy": "", "shapes": {"a": facts(operations / 4.0), "b": {**facts(operations / 2.0), "threads": 8}}}
+    calibrate.compare(other, {"a": slow, "b": fast}, CPU)  # a product with more threads is another product
+    assert other["shapes"]["a"]["disturbed"] == []
     assert "1 of 2 works were disturbed" in said and "Calibrate again when it is idle" in said
 
 
@@ -89,4 +92,4 @@ def test_no_share_above_a_whole_matrix_product_is_printed():
     found = {"busy": "", "shapes": {"a": facts(1.4 * operations)}}
     calibrate.compare(found, {"a": timing.Timing(1.0, 30, (1.0, 1.0, 1.0), 1.0)}, CPU)
     said = calibrate.sentence(found["shapes"]["a"])
-    assert "matrix" not in said and "median of 30 steps, spread 4%" in said
+    assert "matrix" not in said and "steps: 30, spread 4%" in said
