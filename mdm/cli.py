@@ -81,7 +81,7 @@ VERBS: dict[str, tuple[Verb, str, tuple[tuple[str, dict[str, Any]], ...]]] = {
     "calibrate": (
         verbs.calibrate, "measure on this machine how fast the networks of a study train and draw",
         (*STUDY_OPTIONS, RESULTS, ("--out", {"type": Path, "help": "default: RESULTS/calibration.json"}),
-         ("--seconds", {"type": _seconds, "default": 5.0, "help": "for each network; default: %(default)s"})),
+         ("--seconds", {"type": _seconds, "default": 3.0, "help": "for each network; default: %(default)s"})),
     ),
     "status": (
         verbs.status, "say where every stage of training is, how fast it goes and when it will end",

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mdm import throughput
+from mdm import observed, throughput
 from mdm.config import DiffusionConfig, ModelConfig, TrainConfig
 from mdm.layers import parameters, step_gigaflops
-from mdm.manifest import read_json
-from mdm.status import saved_images, told
+from mdm.status import saved_images
 from mdm.study import Run, Study
-from mdm.throughput import Throughput, Work, calls
+from mdm.throughput import Speed, Throughput
 from mdm.units import duration, percent, size
 
 if TYPE_CHECKING:
@@ -34,6 +33,9 @@ BYTES_PER_PIXEL = 0.5  # of a stored photograph: JPEG of quality 95; drawn scene
 MARKS = {
     "c": "c = calibrated on {source}",
     "f": "f = from its FLOPs at the speed calibrated on {source}",
+    "cb": "cb = calibrated on {source}, which was busy: run `mdm calibrate` again when it is idle",
+    "fb": "fb = from its FLOPs at the speed calibrated on {source}, which was busy: run `mdm calibrate` again",
+    "r": "r = as fast as equal work went in this results folder",
     "?": "? = not measured yet: {assumed:g} s per GFLOP and device are assumed (seconds_per_gigaflop in the study; "
     "`mdm calibrate` measures it)",
 }
@@ -71,17 +73,18 @@ class Line:
 
 
 class Estimate:
-    """Cost of each artifact: measured where it was made on this disk, else calibrated, else assumed."""
+    """Cost of each artifact: measured where it or equal work was made on this disk, else calibrated, else assumed."""
 
     def __init__(self, study: Study, results: Path, speeds: Throughput | None = None) -> None:
         self._study, self._results = study, results
         self._speeds = speeds or Throughput(study.config.seconds_per_gigaflop)
+        self._seen = observed.speeds(study, results)
 
     def line(self, ref: str) -> Line:
         folder, images = self._results / ref, self._study.recipe(ref)["num_images"]
         gpus, ends = self._gpus(ref), self._job_ends(ref)
         if (folder / "manifest.json").is_file():
-            seconds = read_json(folder / "manifest.json")["seconds"]
+            seconds = observed.seconds(self._study, self._results, ref) or 0.0
             return Line(ref, images, seconds, 0.0, gpus, len(ends), 0, self._bytes(ref), "done")
         done = self._done(ref)
         seconds, mark, peak = self._whole(ref)
@@ -96,15 +99,14 @@ class Estimate:
 
     def _whole(self, ref: str) -> tuple[float, str, int | None]:
         """Seconds of all of it with the devices its job asks for, how that is known, and memory if known."""
-        recipe = self._study.recipe(ref)
-        if speed := told(self._results / ref).get("images_per_second"):
-            return recipe["num_images"] / speed, "", None  # it has begun: its own speed
-        speed = self._speeds.speed(self._work(ref))
-        times = 1 if ref.startswith("train/") else calls(recipe["sample"])
-        return recipe["num_images"] * times * speed.seconds / max(1, self._gpus(ref)), speed.mark, speed.peak_bytes
-
-    def _work(self, ref: str) -> Work:
-        return (throughput.training if ref.startswith("train/") else throughput.drawing)(self._study, ref)
+        if seconds := observed.seconds(self._study, self._results, ref):
+            return seconds, "", None
+        work = throughput.work(self._study, ref)
+        speed = self._speeds.speed(work)
+        if work.key in self._seen:
+            speed = Speed(self._seen[work.key], "r", speed.peak_bytes)
+        each = speed.seconds / throughput.devices(self._study, ref)
+        return throughput.passes(self._study, ref) * each, speed.mark, speed.peak_bytes
 
     def _gpus(self, ref: str) -> int:
         resources = self._study.resources(ref)

@@ -77,6 +77,23 @@ def drawing(study: Study, ref: str) -> Work:
     )  # fmt: skip
 
 
+def work(study: Study, ref: str) -> Work:
+    """The work of a training stage, or of a protocol's pictures."""
+    return (training if ref.startswith("train/") else drawing)(study, ref)
+
+
+def devices(study: Study, ref: str) -> int:
+    """Devices that share the work: GPUs of all nodes, or the processor."""
+    resources = study.resources(ref)
+    return max(1, resources.nodes * resources.gpus)
+
+
+def passes(study: Study, ref: str) -> int:
+    """Pictures to train on, or calls of the network for all pictures to be drawn."""
+    recipe = study.recipe(ref)
+    return recipe["num_images"] * (1 if ref.startswith("train/") else calls(recipe["sample"]))
+
+
 def tokens(study: Study, text: str | None) -> int:
     """Positions of a caption at most."""
     return study.recipe(text)["encoder"]["settings"]["max_tokens"] if text else 0
@@ -93,7 +110,9 @@ class Speed:
     """Seconds that one device needs per picture (of a call, when drawing), and how that is known."""
 
     seconds: float
-    mark: str  # c: this very work was calibrated, f: calibrated work of the same kind, by FLOPs; ?: assumed
+    # c: this very work was calibrated, f: calibrated work of the same kind, by FLOPs (cb, fb: on a busy machine);
+    # r: it went so on this results folder; ?: assumed
+    mark: str
     peak_bytes: int | None = None
 
 
@@ -116,10 +135,17 @@ class Throughput:
             return Speed(work.gigaflops * self._assumed, "?")
         found = self._shapes.get(work.key)
         if found and "seconds_per_image" in found:
-            return Speed(found["seconds_per_image"], "c", found["peak_bytes"])
-        similar = [s["seconds_per_image"] / s["gigaflops_per_image"] for s in self._similar(work)]
-        per_gigaflop = statistics.median(similar) if similar else self._assumed
-        return Speed(work.gigaflops * per_gigaflop, "f" if similar else "?")
+            return Speed(found["seconds_per_image"], f"c{self._doubt(found)}", found["peak_bytes"])
+        similar = self._similar(work)
+        steady = [s for s in similar if not self._doubt(s)] or similar
+        if not steady:
+            return Speed(work.gigaflops * self._assumed, "?")
+        per_gigaflop = statistics.median(s["seconds_per_image"] / s["gigaflops_per_image"] for s in steady)
+        return Speed(work.gigaflops * per_gigaflop, f"f{self._doubt(steady[0])}")
+
+    def _doubt(self, found: dict[str, Any]) -> str:
+        """`b` for what was measured on a busy machine."""
+        return "b" if (self._file and self._file.get("busy")) or found.get("disturbed") else ""
 
     def _similar(self, work: Work) -> list[dict[str, Any]]:
         wanted = {"kind": work.kind, "precision": work.precision}

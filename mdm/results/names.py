@@ -18,21 +18,34 @@ def sampled_runs(study: Any) -> list[str]:
     return list(dict.fromkeys(run.name for run in study.runs if run.evaluations))
 
 
+def instruments(study: Any) -> set[str]:
+    """The measuring networks of the first protocol, which the report shows: judge, clip, inception."""
+    first = next(iter(study.protocols.values()), None)
+    return {name for name in ("judge", "clip", "inception") if getattr(first, name, None)}
+
+
+def has_distance(study: Any) -> bool:
+    """Whether a Fréchet distance is measured; a CLIP model alone gives none."""
+    return bool(instruments(study) & {"judge", "inception"})
+
+
+def has_agreement(study: Any) -> bool:
+    """Whether it is measured that pictures show what was asked for."""
+    return bool(instruments(study) & {"judge", "clip"})
+
+
 def table_names(study: Any) -> list[str]:
-    """Every table; each is written as .csv, .md and .tex."""
-    return [
-        "main",
-        "alignment",
-        "metrics",
-        "cost",
-        "literature",
-        *(f"ablation-{g}" for g in group_members(study)),
-    ]
+    """Every table that the study's measurements can fill; each is written as .csv, .md and .tex."""
+    alignment = ["alignment"] if "judge" in instruments(study) else []
+    literature = ["literature"] if has_distance(study) else []
+    return ["main", *alignment, "metrics", "cost", *literature, *(f"ablation-{g}" for g in group_members(study))]
 
 
 def figure_names(study: Any) -> list[str]:
-    """Every figure: .svg and .png, except `samples-RUN`, which is a .png."""
-    drawn = ["training-curves", "guidance", "alignment", *(f"ablation-{g}" for g in group_members(study))]
+    """Every figure that the study's measurements can fill: .svg and .png, except `samples-RUN`, which is a .png."""
+    guidance = ["guidance"] if instruments(study) else []
+    alignment = ["alignment"] if "judge" in instruments(study) else []
+    drawn = ["training-curves", *guidance, *alignment, *(f"ablation-{g}" for g in group_members(study))]
     return drawn + [f"samples-{run}" for run in sampled_runs(study)]
 
 

@@ -17,7 +17,7 @@ from mdm.results import (
 )  # fmt: skip
 from mdm.results.claims import VERDICTS, judge_all
 from mdm.results.collect import Artifacts, read_evidence
-from mdm.results.names import sampled_runs
+from mdm.results.names import figure_names, sampled_runs, table_names
 from mdm.results.rerun import commands
 from mdm.study import group_members
 
@@ -29,13 +29,7 @@ CAPTIONS = {
         "noise schedule. A validation loss is measured on the same few pictures, times and noises for every run and "
         "hangs on those with much noise: bars at the ends of stages hold 95 % of such measurements with other noises.",
     ),
-    "guidance": (
-        "Guidance",
-        "Agreement with the caption against the Fréchet distance, both as our small instruments see them; each "
-        "point is one guidance weight (its number) of one trained network, bars are 95 % intervals. Up and to the "
-        "left is better. More guidance need not mean more agreement: beyond some weight pictures leave what the "
-        "instruments were trained on, and the score may fall again.",
-    ),
+    "guidance": ("Guidance", ""),  # its caption depends on what the study measures
     "alignment": (
         "Alignment by factor",
         "Share of pictures in which the judge network reads what the caption asked for, with 95 % intervals; "
@@ -108,18 +102,19 @@ class Page:
     def figures(self) -> list[FigureView]:
         """The figures that concern all runs."""
         made = []
-        for name, (title, caption) in CAPTIONS.items():
-            words = (title, " ".join([caption, *self._measured_notes(name)]))
+        for name in (name for name in CAPTIONS if name in figure_names(self.study)):
+            title, caption = CAPTIONS[name]
+            words = (title, " ".join(filter(None, [caption, *self._notes(name)])))
             draw = lambda name=name: figures.draw(name, self.evidence, self.artifacts)  # noqa: E731
             made.append(self.figure(name, words, draw, self.line()))
         return made
 
-    def _measured_notes(self, name: str) -> list[str]:
-        """What a caption says of the numbers themselves."""
+    def _notes(self, name: str) -> list[str]:
+        """What a caption says of this study and its numbers."""
         if name != "guidance":
             return []
-        said = [figure_guidance.summary(self.evidence, self.artifacts)]
-        return [*filter(None, said), *instruments.clip_notes(self.evidence, self.artifacts)]
+        said = [figure_guidance.caption(self.study), figure_guidance.summary(self.evidence, self.artifacts)]
+        return [*said, *instruments.clip_notes(self.evidence, self.artifacts)]
 
     def galleries(self, first_count: int, other_count: int) -> list[dict[str, Any]]:
         """Pictures of each run; the study's first run shows the most prompts."""
@@ -197,7 +192,9 @@ class Page:
         """The whole report but its galleries."""
         verdicts = judge_all(self.study, self.evidence)
         groups = {g: [self.ablation(n) for n in names] for g, names in group_members(self.study).items()}
-        named = {name: self.table(name) for name in ("main", "metrics", "alignment", "literature", "cost")}
+        shown = set(table_names(self.study))
+        tables_of_all = ("main", "metrics", "alignment", "literature", "cost")
+        named = {name: self.table(name) if name in shown else None for name in tables_of_all}
         commits = provenance.full_commits(self.study, self.artifacts)
         return self.common() | named | {
             "verdicts": verdicts, "counts": {v: sum(x.verdict == v for x in verdicts) for v in VERDICTS},

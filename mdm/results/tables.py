@@ -75,10 +75,11 @@ def _by_protocol(evidence: Evidence, name: str, title: str, caption: str, main: 
         Column("images", "Training pictures"),
         *metric_columns(metrics),
     ]
-    notes = [
-        "Brackets: 95 % interval; over several seeds the value is their mean.",
-        "Real pictures: what they reach with the same instrument (Fréchet distance: as many of them against the rest).",
-    ]
+    notes = ["Brackets: 95 % interval; over several seeds the value is their mean."]
+    if "frame" in classes:
+        distance = any(m.startswith(("fd", "fid")) for m in metrics)
+        apart = " (Fréchet distance: as many of them against the rest)" if distance else ""
+        notes.append(f"Real pictures: what they reach with the same instrument{apart}.")
     return Table(name, title, caption, columns, rows, notes, classes)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,10 +27,8 @@ from mdm.train.example import Example
 from mdm.train.optim import make_optimizers
 from mdm.train.state import TrainingState, average_of
 from mdm.train.step import training_step
+from mdm.train.timing import Timing, load, product_operations, product_seconds, timing, waiting
 from mdm.units import size
-
-FEWEST = 3  # steps that are timed, however long they take
-MATRIX_SIDE = {"cpu": 2048, "cuda": 8192}
 
 
 def calibrate(study: Study, out: Path, seconds: float) -> dict[str, Any]:
@@ -43,17 +40,35 @@ def calibrate(study: Study, out: Path, seconds: float) -> dict[str, Any]:
             f"study '{study.name}' trains on GPUs, and this machine shows none; run mdm calibrate on one of the nodes "
             "that will train (SLURM: srun --gres=gpu:1 python -m mdm calibrate ...)"
         )
-    precisions = sorted({work.precision for work in wanted})
     found: dict[str, Any] = {
         "version": VERSION, "made": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "machine": machine(device),
-        "matmul_flops_per_second": {p: matmul_speed(p, device) for p in precisions}, "shapes": {},
+        "busy": load(), "shapes": {},
     }  # fmt: skip
+    timings: dict[str, Timing] = {}
     for work in wanted:
-        found["shapes"][work.key] = facts = measured(work, study, seconds, device)
+        facts, timed = measured(work, study, seconds, device)
+        found["shapes"][work.key] = facts
+        timings |= {work.key: timed} if timed else {}
+        compare(found, timings, device)
         write_json(out, found)
-        print(sentence(facts, found["matmul_flops_per_second"][work.precision]), flush=True)
-    print(out)
+        print(sentence(facts), flush=True)
+    print("\n".join([*warnings(found), str(out)]))
     return found
+
+
+def compare(found: dict[str, Any], timings: dict[str, Timing], device: torch.device) -> None:
+    """Say of all measurements so far whether they were disturbed: a later product may show an earlier one was slow."""
+    operations, shapes = product_operations(device), found["shapes"]
+    for key, timed in timings.items():
+        facts = shapes[key]
+        fastest = min(other.product for k, other in timings.items() if _alike(shapes[k], facts))
+        share = facts["flops_per_second"] * fastest / operations
+        facts |= {"disturbed": timed.disturbances(fastest), "matmul_share": share if share <= 1 else None}
+
+
+def _alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two works were compared with the same matrix product."""
+    return all(one[key] == other[key] for key in ("precision", "threads"))
 
 
 def distinct(study: Study) -> list[Work]:
@@ -67,44 +82,57 @@ def machine(device: torch.device) -> dict[str, Any]:
     """What the numbers hold for. Host names are left out on purpose."""
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.machine()} processor"
     return {
-        "kind": device.type, "device": name, "cores": len(os.sched_getaffinity(0)), "threads": torch.get_num_threads(),
+        "kind": device.type, "device": name, "cores": len(os.sched_getaffinity(0)),
         "torch": torch.__version__, "cuda": torch.version.cuda,
     }  # fmt: skip
 
 
-def measured(work: Work, study: Study, seconds: float, device: torch.device) -> dict[str, Any]:
-    """Seconds per picture of one kind of step; without them if it does not fit into memory."""
+def measured(work: Work, study: Study, seconds: float, device: torch.device) -> tuple[dict[str, Any], Timing | None]:
+    """Seconds per picture of one kind of step and how steady they are; without them if it does not fit into memory."""
     facts = {
         "kind": work.kind, "ref": work.ref, "precision": work.precision, "batch_images": work.batch_images,
-        "gigaflops_per_image": work.gigaflops,
+        "gigaflops_per_image": work.gigaflops, "threads": study.resources(work.ref).cpus,
     }  # fmt: skip
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
+    torch.set_num_threads(facts["threads"])  # as its job will: more than that wait for one another on a busy machine
+    memory = PeakMemory(device)
     try:
         step = (_training if work.kind == "train" else _drawing)(work, study, device)
-        each = median_seconds(step, seconds, device) / work.batch_images
+        product = memory.without(lambda: product_seconds(work.precision, device))
+        timed = timing(waiting(step, device), product, seconds)
     except torch.cuda.OutOfMemoryError:
-        return {**facts, "out_of_memory": True}
-    peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else None
-    speed = {"images_per_second": 1 / each, "flops_per_second": work.gigaflops * 1e9 / each}
-    return {**facts, "seconds_per_image": each, **speed, "peak_bytes": peak}
+        return {**facts, "out_of_memory": True}, None
+    each = timed.seconds / work.batch_images
+    return {
+        **facts, "seconds_per_image": each, "images_per_second": 1 / each, "steps": timed.steps,
+        "spread": timed.spread, "flops_per_second": work.gigaflops * 1e9 / each,
+        "matmul_flops_per_second": product_operations(device) / timed.product, "peak_bytes": memory.peak(),
+    }, timed  # fmt: skip
 
 
-def median_seconds(step: Callable[[], None], seconds: float, device: torch.device) -> float:
-    """Of repeated steps, after one that warms up (and compiles)."""
-    wait = torch.cuda.synchronize if device.type == "cuda" else _nothing
-    step(), wait()
-    times: list[float] = []
-    while len(times) < FEWEST or sum(times) < seconds:
-        start = time.perf_counter()
-        step(), wait()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+class PeakMemory:
+    """The most memory that a GPU held for a work, apart from what was measured in between."""
 
+    def __init__(self, device: torch.device) -> None:
+        self._on_gpu, self._most = device.type == "cuda", 0
+        if self._on_gpu:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
 
-def _nothing() -> None:
-    """A processor has done its work when a call returns."""
+    def peak(self) -> int | None:
+        """Bytes; None on a processor."""
+        return max(self._most, torch.cuda.max_memory_allocated()) if self._on_gpu else None
+
+    def without(self, other: Callable[[], float]) -> Callable[[], float]:
+        """The other measurement, left out of the peak."""
+
+        def apart() -> float:
+            self._most = self.peak() or 0
+            found = other()
+            if self._on_gpu:
+                torch.cuda.reset_peak_memory_stats()
+            return found
+
+        return apart
 
 
 def _training(work: Work, study: Study, device: torch.device) -> Callable[[], None]:
@@ -162,27 +190,26 @@ def _drawing(work: Work, study: Study, device: torch.device) -> Callable[[], Non
     return step
 
 
-def matmul_speed(precision: str, device: torch.device) -> float:
-    """Operations per second of the best of several large matrix products."""
-    kind = torch.bfloat16 if precision == "bf16" else torch.float32
-    a = torch.randn(MATRIX_SIDE[device.type], MATRIX_SIDE[device.type], device=device).to(kind)
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        a @ a
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return 2 * len(a) ** 3 / min(times)
-
-
-def sentence(facts: dict[str, Any], peak: float) -> str:
+def sentence(facts: dict[str, Any]) -> str:
     """One line for people."""
     start = f"{facts['kind']:<5} {facts['ref']:<44} batch {facts['batch_images']:<4}"
     if "seconds_per_image" not in facts:
         return f"{start} does not fit into memory; raise accumulate or gpus, or write recompute, in its resources"
     memory = "" if facts["peak_bytes"] is None else f"  peak {size(facts['peak_bytes'])}"
+    share = "" if facts["matmul_share"] is None else f"  {facts['matmul_share']:5.1%} of a matrix product's"
+    doubt = f"  UNSTEADY: {'; '.join(facts['disturbed'])}" if facts["disturbed"] else ""
     return (
         f"{start} {facts['images_per_second']:10.2f} images/s {facts['flops_per_second'] / 1e12:8.3f} TFLOP/s"
-        f"  {facts['flops_per_second'] / peak:5.1%} of a matrix product's{memory}"
+        f"{share}  steps: {facts['steps']}, spread {facts['spread']:.0%}{memory}{doubt}"
     )
+
+
+def warnings(found: dict[str, Any]) -> list[str]:
+    """What makes the speeds of a calibration doubtful, for people."""
+    doubtful = [facts["ref"] for facts in found["shapes"].values() if facts.get("disturbed")]
+    reasons = [found["busy"]] if found["busy"] else []
+    if doubtful:
+        reasons.append(f"{len(doubtful)} of {len(found['shapes'])} works were disturbed ({', '.join(doubtful)})")
+    if not reasons:
+        return []
+    return [f"The machine is busy: {'; '.join(reasons)}. Calibrate again when it is idle; the plan marks these speeds."]

@@ -48,6 +48,9 @@ PARAMETERS = {16: 5_900_000, 64: 6_300_000, 256: 6_450_000}
 class Protocol:
     description: str
     num_images: int
+    judge: str | None = "judge"
+    clip: str | None = "clip"
+    inception: str | None = None
 
 
 @dataclass
@@ -99,14 +102,14 @@ ABSTRACT = """Every number on this page is invented: the page is a test of the r
 A real study says here what was asked, what was trained, and on what."""
 
 
-def make_study(title: str = "Matryoshka Diffusion, rebuilt small (fixture)") -> Study:
-    """The study, without any file."""
+def make_study(title: str = "Matryoshka Diffusion, rebuilt small (fixture)", **instruments: str | None) -> Study:
+    """The study, without any file; `judge=None` measures without a judge."""
     ablations = {
         n: Ablation(n, title, question, group, "base", {}, {}, [0], []) for n, title, group, question in ABLATIONS
     }
     question = "Does one network that denoises several resolutions at once train better than one at full size?"
     runs = [run for name in INVENTED for run in _runs(name)]
-    protocols = {"zero-shot": Protocol("captions of pairs that training never showed", NUM_IMAGES)}
+    protocols = {"zero-shot": Protocol("captions of pairs that training never showed", NUM_IMAGES, **instruments)}
     claims = {claim.name: claim for claim in CLAIMS}
     return Study("fixture", title, question, ABSTRACT, "f1c2d3e4a5b6", runs, ablations, GROUPS, protocols, claims)
 
@@ -152,7 +155,7 @@ def write_tree(study: Study, root: Path, absent: tuple[str, ...] = ABSENT, capti
         for index, stage in enumerate(run.stages):
             _write_stage(results / stage.artifact, run, index)
         _write_samples(results / run.evaluations[0].samples, run, captions)
-        _write_scores(results, run)
+        _write_scores(results, run, study.protocols["zero-shot"])
     sources = Sources(results, results / "metrics.csv", results / "missing.json", LITERATURE)
     collect.write(study, results, sources.metrics_csv, sources.missing_json)
     return sources
@@ -185,7 +188,9 @@ def _loss(run: Run, index: int, resolution: int, step: int) -> float:
     return INVENTED[run.name][0] / 6 * (0.05 + 0.4 * math.exp(-5 * share)) / resolution**0.5
 
 
-def _write_scores(results: Path, run: Run) -> None:
+def _write_scores(results: Path, run: Run, protocol: Protocol) -> None:
+    extractors = {"judge": "judge/judge-aaaa", "clip": "clip/clip-bbbb"}
+    extractors = {name: made for name, made in extractors.items() if getattr(protocol, name)}
     evaluation, luck = run.evaluations[0], random.Random(f"{run.name} {run.seed}")
     distance, agreement, clip, *_ = INVENTED[run.name]
     rows = [
@@ -198,12 +203,12 @@ def _write_scores(results: Path, run: Run) -> None:
         value = min(0.94, agreement + 0.16 - 0.07 * index + luck.uniform(-0.02, 0.02))
         names = {"": value, "_chance": chance, "_real": real}
         rows += [(f"alignment_{factor}{end}", share, min(0.04, 1 - share)) for end, share in names.items()]
+    rows = [row for row in rows if ("clip" if row[0].startswith("clip") else "judge") in extractors]
     metrics = [{"metric": m, "value": v, "low": v - h, "high": v + h, "n": NUM_IMAGES} for m, v, h in rows]
-    protocol = {"description": "256 pictures for the first captions of data/scenes-new-77, against 512 real ones"}
-    extractors = {"judge": "judge/judge-aaaa", "clip": "clip/clip-bbbb"}
+    recorded = {"description": "256 pictures for the first captions of data/scenes-new-77, against 512 real ones"}
     write_json(results / evaluation.features / "recipe.json", {"extractors": extractors})
     write_json(results / evaluation.scores / "recipe.json", {"features": evaluation.features})
-    write_json(results / evaluation.scores / "scores.json", {"metrics": metrics, "protocol": protocol})
+    write_json(results / evaluation.scores / "scores.json", {"metrics": metrics, "protocol": recorded})
 
 
 def _write_samples(folder: Path, run: Run, captions: tuple[str, ...]) -> None:

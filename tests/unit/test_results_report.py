@@ -124,6 +124,21 @@ def test_partial_results_make_a_partial_report(page: str, tmp_path: Path) -> Non
     assert "Partial report." not in everything and "Every run of the study is trained" in everything
 
 
+def test_a_study_without_a_judge_has_no_word_of_one(tmp_path: Path) -> None:
+    # Before, own.yaml's report told that no run has been judged, and of a Fréchet distance that nothing measures.
+    study = fixture.make_study(judge=None)
+    study.claims, study.question = {}, ""
+    html.write_report(study, fixture.write_tree(study, tmp_path, absent=()), tmp_path / "index.html")
+    page = (tmp_path / "index.html").read_text()
+    shown = page[page.index('id="results"') :]
+    for word in ("Nothing to draw yet", "judge", "Fréchet", "Alignment"):
+        assert word not in shown, shown[shown.index(word) - 200 :][:400]
+    tags = Tags(page)
+    assert not tags.open and "literature" not in tags.ids() and "figure-guidance" in tags.ids()
+    targets = {a["href"][1:] for tag, a in tags.elements if tag == "a" and (a.get("href") or "").startswith("#")}
+    assert targets <= set(tags.ids())
+
+
 def test_a_changed_source_is_said(tmp_path: Path) -> None:
     study = fixture.make_study()
     sources = fixture.write_tree(study, tmp_path)

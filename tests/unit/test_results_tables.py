@@ -13,8 +13,8 @@ import results_fixture as fixture
 from PIL import Image
 
 from mdm.manifest import ArtifactError
-from mdm.results import figures, gallery, names, tables
-from mdm.results.collect import Artifacts, Evidence, read_metrics
+from mdm.results import figure_guidance, figures, gallery, names, style, tables
+from mdm.results.collect import Artifacts, Evidence, read_evidence, read_metrics
 from mdm.results.figure_training_curves import training
 from mdm.results.literature import read_literature
 from mdm.results.quantity import Quantity
@@ -155,6 +155,38 @@ def test_titles_do_not_reach_tables_or_figures(tree, tmp_path: Path) -> None:
     renamed = fixture.make_study("Another title")
     figures.write(renamed, "guidance", sources.metrics_csv, sources.results, tmp_path)
     assert "Another" not in (tmp_path / "guidance.svg").read_text()
+
+
+def test_a_study_without_a_judge_promises_nothing_that_a_judge_measures(tmp_path: Path) -> None:
+    study = fixture.make_study(judge=None)
+    sources = fixture.write_tree(study, tmp_path)
+    assert not {"alignment", "literature"} & {*names.table_names(study), *names.figure_names(study)}
+    written = tables.write(study, sources.metrics_csv, sources.results, sources.literature_csv, tmp_path / "tables")
+    main = (tmp_path / "tables" / "main.md").read_text()
+    assert written == names.table_names(study) and "CLIP score" in main and "real pictures" in main
+    assert "Fréchet" not in main and "Alignment" not in main
+    unmeasured = fixture.make_study(judge=None, clip=None)
+    assert "guidance" not in names.figure_names(unmeasured) and "main" in names.table_names(unmeasured)
+
+
+def test_guidance_is_drawn_with_the_metrics_that_are_there(tmp_path: Path) -> None:
+    def axes(**instruments: None) -> tuple[list[figure_guidance.Point], str, str]:
+        study = fixture.make_study(**instruments)
+        sources = fixture.write_tree(study, tmp_path / "-".join(["x", *instruments]))
+        evidence, artifacts = read_evidence(study, sources.metrics_csv), Artifacts(sources.results)
+        pair = figure_guidance.metric_axes(evidence, evidence.protocol())
+        points = figure_guidance.points_by_network(evidence, artifacts, evidence.protocol(), pair)["base"]
+        with style.drawing("guidance"):
+            words = figure_guidance.draw(evidence, artifacts).axes[0].get_xlabel()
+        return points, words, figure_guidance.summary(evidence, artifacts)
+
+    points, words, said = axes(judge=None)
+    assert [(p.weight, p.x.value) for p in points] == [(1, 1), (2, 2), (4, 4), (6, 6)] and words == "Guidance weight"
+    assert points[-1].y.value == pytest.approx(32.6, abs=0.2) and "CLIP score" in said and "Fréchet" not in said
+    assert "highest at weight 6" in said
+    points, words, said = axes()
+    assert points[0].x.value == pytest.approx(21.4, abs=0.5) and words.startswith("Fréchet distance")
+    assert "Fréchet distance (judge) lowest at 4" in said
 
 
 def test_figures_without_data_say_so(tmp_path: Path) -> None:
