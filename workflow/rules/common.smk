@@ -32,8 +32,8 @@ PAGE_CODE = [CODE / "html.py", CODE / "page.py", *sorted(CODE.glob("templates/*"
 
 
 # Before the first job, and not in a dry run: weights and lists from outside are proved; and how data sets are to be
-# made is put beside their recipes. No rule does that: Snakemake (9.27) does not plan what is missing behind a file that
-# is made anew for its params and read as ancient, and then it ends as if all were done.
+# made is put beside their recipes. It is no job, because Snakemake (9.27) does not plan what is missing behind a file
+# that is made anew for its params and read as ancient, and then it ends as if all were done.
 onstart:
     shell("python -m mdm check {STUDY.call.mdm} --files")
     STUDY.write_handling(Path("results"))
