@@ -13,7 +13,6 @@ environment are not used by `own`: through a proxy nobody could tell which machi
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import itertools
 import shutil
@@ -33,6 +32,7 @@ from mdm.data.fetch import many as fetch_many
 from mdm.data.preprocess import PictureSettings, clean_caption
 from mdm.data.sources import Picture, Row
 from mdm.data.sources.filters import Filtered, wanted
+from mdm.data.sources.part import Part, belongs
 from mdm.data.sources.tables import table
 from mdm.manifest import ArtifactError, sha256_file
 
@@ -56,7 +56,7 @@ class AddressSettings(Filtered, PictureSettings):
     )
     url_column: str = Field(default="url", description="column of the addresses")
     caption_column: str = Field(default="caption", description="column of the captions")
-    part: Literal["all", "train", "validation"] = "all"
+    part: Part = Field(default="all", description="told by the address alone, so a longer list keeps the split")
     validation_every: Positive = Field(default=1000, description="one address in so many belongs to validation")
     num_images: Positive = Field(description="addresses taken, from the top of that part of the list")
     stored: Literal["png", "jpg"] = Field(default="jpg", description="file format of the pictures in the shards")
@@ -110,7 +110,7 @@ def index(settings: AddressSettings) -> Iterator[Row]:
     """The first num_images addresses of the part; nothing is fetched but the list itself."""
     with tempfile.TemporaryDirectory() as folder:
         path = _list_file(settings, Path(folder))
-        chosen = (pair for pair in _pairs(path, settings) if _belongs(pair[0], settings))
+        chosen = (pair for pair in _pairs(path, settings) if belongs(pair[0], settings.part, settings.validation_every))
         for number, (url, caption) in enumerate(itertools.islice(chosen, settings.num_images)):
             text = clean_caption(caption) if settings.clean_captions else caption
             yield Row(f"{number:09d}", text, {}, {"url": url})
@@ -140,14 +140,6 @@ def _pairs(path: Path, settings: AddressSettings) -> Iterator[tuple[str, str]]:
     for _, row in table(path, (url, caption), settings.columns, published=True):
         if wanted(row, settings.filters, str(path)):
             yield row[url], row[caption]
-
-
-def _belongs(url: str, settings: AddressSettings) -> bool:
-    """Train and validation are told apart by the address alone, so a longer list keeps the split."""
-    if settings.part == "all":
-        return True
-    drawn = int.from_bytes(hashlib.sha256(url.encode()).digest()[:8], "big") % settings.validation_every == 0
-    return drawn == (settings.part == "validation")
 
 
 def pictures(rows: list[Row], settings: Any) -> Iterator[tuple[str, Picture | str]]:

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from mdm.config import Positive
 from mdm.data.clips import ClipSettings, prepare_clip
-from mdm.data.duplicates import as_keys, repeated
 from mdm.data.preprocess import clean_caption
 from mdm.data.sources import Picture, Row
 from mdm.data.sources.filters import wanted
 from mdm.data.sources.own_files import (
-    OwnSettings,
+    OwnFolder,
     as_indexed,
     captions_beside,
     check_found,
     existing_folder,
     refuse_strange_names,
+    without_equal_files,
 )
 from mdm.data.sources.tables import table
 from mdm.manifest import ArtifactError, sha256_file
@@ -30,28 +30,15 @@ LICENCE = "as the folder's owner says"
 EXTENSIONS = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".webp", ".gif", ".png")
 
 
-class ClipFolderSettings(OwnSettings, ClipSettings):
+class ClipFolderSettings(OwnFolder, ClipSettings):
     """Where the films are, and what becomes of each."""
 
     path: str = Field(description="folder of the films")
     num_images: Positive = Field(description="how many there are")
-    captions: str | None = Field(
-        default=None, description="CSV or TSV in that folder; default: a file {name}.txt beside each film"
-    )
     file_pattern: str = Field(
         default="{file}", description="a film's path from the columns of the table; WebVid: {page_dir}/{videoid}.mp4"
     )
-    caption_column: str = Field(default="caption", description="column of the captions; WebVid: name")
-    clean_captions: bool = Field(
-        default=False, description="resolve HTML entities, drop control characters, compose Unicode (NFC)"
-    )
     duplicates: Literal["none", "files"] = Field(default="none", description="files: leave out equal files")
-
-    @model_validator(mode="after")
-    def _filters_need_a_table(self) -> Self:
-        if self.filters and self.captions is None:
-            raise ValueError("filters look at columns of a table; name it in captions, or leave the filters out")
-        return self
 
 
 Settings = ClipFolderSettings
@@ -63,8 +50,7 @@ def index(settings: ClipFolderSettings) -> Iterator[Row]:
     found = listed(settings)
     check_found(found, folder, settings.captions, EXTENSIONS)
     hashes = {file: sha256_file(folder / file) for file in sorted(found)}
-    again = repeated(as_keys(hashes.values())) if settings.duplicates == "files" else [False] * len(hashes)
-    kept = [file for file, out in zip(hashes, again, strict=True) if not out]
+    kept = without_equal_files(hashes) if settings.duplicates == "files" else list(hashes)
     for number, file in enumerate(kept):
         yield Row(f"{number:08d}", found[file][0], {}, {"file": file, "sha256": hashes[file]})
 

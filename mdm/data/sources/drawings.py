@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, field_validator
 
 from mdm.config import Positive, Probability, Strict, nearest
 from mdm.data.sources import Picture, Row, png
 from mdm.data.sources.drawing_sets import SETS, Drawing, dictionary, drawings
+from mdm.data.sources.part import Part, belongs
 from mdm.data.sources.vector import draw
 
 VERSION = 1
@@ -31,7 +32,7 @@ class DrawingSettings(Strict):
         description="noto, noto-v1, fluent-emoji, fluent-emoji-flat, fxemoji, openclipart",
     )
     skin_tones: bool = Field(default=True, description="also the variants of people and hands by skin tone")
-    part: Literal["all", "train", "validation"] = Field(default="all", description="a concept is never in both")
+    part: Part = Field(default="all", description="a concept is never in both")
     validation_every: Positive = Field(default=20, description="one concept in so many belongs to validation")
     num_images: Positive = Field(description="drawings taken, of all sets mixed in a fixed order")
     resolution: Annotated[int, Field(ge=8, le=1024)] = Field(description="side of the square they are drawn in")
@@ -81,10 +82,7 @@ def _belongs(drawing: Drawing, settings: DrawingSettings) -> bool:
     """The side of the split is drawn from the concept's name alone."""
     if drawing.has_tone and not settings.skin_tones:
         return False
-    if settings.part == "all":
-        return True
-    drawn = int.from_bytes(hashlib.sha256(drawing.concept.encode()).digest()[:8], "big")
-    return (drawn % settings.validation_every == 0) == (settings.part == "validation")
+    return belongs(drawing.concept, settings.part, settings.validation_every)
 
 
 def pictures(rows: list[Row], settings: DrawingSettings) -> Iterator[tuple[str, Picture | str]]:

@@ -10,7 +10,6 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Literal
 
 from pydantic import Field
 
@@ -20,6 +19,7 @@ from mdm.data.fetch.packages import Package, archive, members
 from mdm.data.sources import Picture, Row
 from mdm.data.sources.drawing_concepts import Concept
 from mdm.data.sources.drawing_sets import dictionary
+from mdm.data.sources.part import Part, belongs
 
 VERSION = 1
 LICENCE = "MIT"
@@ -40,7 +40,7 @@ class EmojiClipSettings(ClipSettings):
     """Which side of the split, and what becomes of each clip."""
 
     skin_tones: bool = Field(default=True, description="also the variants of people and hands by skin tone")
-    part: Literal["all", "train", "validation"] = Field(default="all", description="a concept is never in both")
+    part: Part = Field(default="all", description="a concept is never in both")
     validation_every: Positive = Field(default=20, description="one concept in so many belongs to validation")
     num_images: Positive = Field(description="clips taken, in a fixed order that mixes the packages")
     # Where they come from and how many may fail is no part of the recipe: the hashes of the packages are fixed.
@@ -91,10 +91,7 @@ def _belongs(concept: Concept, settings: EmojiClipSettings) -> bool:
     """The side of the split is drawn from the concept's name alone, as for drawings."""
     if concept.tones and not settings.skin_tones:
         return False
-    if settings.part == "all":
-        return True
-    drawn = int.from_bytes(hashlib.sha256(concept.name.encode()).digest()[:8], "big")
-    return (drawn % settings.validation_every == 0) == (settings.part == "validation")
+    return belongs(concept.name, settings.part, settings.validation_every)
 
 
 def pictures(rows: list[Row], settings: EmojiClipSettings) -> Iterator[tuple[str, Picture | str]]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 
 from mdm.config import Strict, nearest
 from mdm.manifest import ArtifactError
@@ -42,20 +42,11 @@ class Filter(Strict):
 class Filtered(Strict):
     """Settings of a source whose rows can be filtered."""
 
+    later: ClassVar = ("filters",)
+
     filters: tuple[Filter, ...] = Field(
         default=(), description="rows that are wanted, by columns of the list: {column, least, most, among}; all hold"
     )
-
-    @property
-    def news(self) -> tuple[str, ...]:
-        """Settings that are left out of recipes while they ask for nothing."""
-        return ("filters",)
-
-    @model_serializer(mode="wrap")
-    def _as_before_without_news(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Recipes (and so digests) that ask for nothing new are what they were before there was anything new."""
-        default = {name: field.default for name, field in type(self).model_fields.items() if name in self.news}
-        return {k: v for k, v in write(self).items() if k not in default or getattr(self, k) != default[k]}
 
 
 def wanted(row: Mapping[str, Any], filters: Sequence[Filter], where: str) -> bool:

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from mdm.config import Positive
-from mdm.data.duplicates import LOOK_DISTANCE, as_keys, look, look_alikes, repeated
+from mdm.data.duplicates import LOOK_DISTANCE, look, look_alikes
 from mdm.data.failures import Failure
 from mdm.data.preprocess import PictureSettings, clean_caption, pixels, prepare
 from mdm.data.sources import Picture, Row
 from mdm.data.sources.filters import wanted
 from mdm.data.sources.own_files import (
-    OwnSettings,
+    OwnFolder,
     as_indexed,
     captions_beside,
     check_found,
     existing_folder,
     refuse_strange_names,
+    without_equal_files,
 )
 from mdm.data.sources.tables import table
 from mdm.manifest import ArtifactError, sha256_file
@@ -31,34 +32,17 @@ LICENCE = "as the folder's owner says"
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
-class FolderSettings(OwnSettings, PictureSettings):
-    """Where the pictures are, and what becomes of each."""
+class FolderSettings(OwnFolder, PictureSettings):
+    """Where the pictures are, and what becomes of each. Its table may have a column class."""
+
+    later: ClassVar = (*OwnFolder.later, "file_column", "caption_column")
 
     path: str = Field(description="folder of the pictures")
     num_images: Positive
-    captions: str | None = Field(
-        default=None,
-        description="CSV or TSV in that folder with columns file, caption, perhaps class; default: {name}.txt files",
-    )
     file_column: str = Field(default="file", description="column of the table with the files' names")
-    caption_column: str = Field(default="caption", description="column of the captions")
-    clean_captions: bool = Field(
-        default=False, description="resolve HTML entities, drop control characters, compose Unicode (NFC)"
-    )
     duplicates: Literal["none", "files", "looks"] = Field(
         default="none", description="which to leave out: equal files, or also pictures that look alike"
     )
-
-    @property
-    def news(self) -> tuple[str, ...]:
-        """Settings that are left out of recipes while they ask for nothing."""
-        return (*super().news, "file_column", "caption_column")
-
-    @model_validator(mode="after")
-    def _filters_need_a_table(self) -> Self:
-        if self.filters and self.captions is None:
-            raise ValueError("filters look at columns of a table; name it in captions, or leave the filters out")
-        return self
 
 
 Settings = FolderSettings
@@ -90,7 +74,7 @@ def _without_duplicates(hashes: dict[str, str], folder: Path, settings: FolderSe
     """The files to keep; of several that are the same, the first by name."""
     if settings.duplicates == "none":
         return list(hashes)
-    files = [file for file, again in zip(hashes, repeated(as_keys(hashes.values())), strict=True) if not again]
+    files = without_equal_files(hashes)
     if settings.duplicates == "files":
         return files
     prepared = ((file, pixels((folder / file).read_bytes(), settings)) for file in files)

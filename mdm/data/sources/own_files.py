@@ -5,20 +5,24 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterator
 from pathlib import Path, PurePath
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
 from mdm.config import Positive, Probability
+from mdm.data.duplicates import as_keys, repeated
 from mdm.data.sources import Row
 from mdm.data.sources.filters import Filtered
+from mdm.data.sources.part import Part, belongs
 from mdm.manifest import ArtifactError
 
 
 class OwnSettings(Filtered):
     """What holds for every data set of the user's own files."""
 
-    part: Literal["all", "train", "validation"] = Field(default="all", description="a file is never in both")
+    later: ClassVar = (*Filtered.later, "part", "validation_every", "revision")
+
+    part: Part = Field(default="all", description="a file is never in both")
     validation_every: Positive = Field(default=20, description="one file in so many belongs to validation")
     revision: Positive = Field(
         default=1, description="raise it when the files have changed: the data set is made anew, beside the old one"
@@ -27,11 +31,6 @@ class OwnSettings(Filtered):
     min_success: Probability = Field(
         default=1.0, exclude=True, description="share of a shard's files that must be usable; the others are counted"
     )
-
-    @property
-    def news(self) -> tuple[str, ...]:
-        """Settings that are left out of recipes while they ask for nothing."""
-        return (*super().news, "part", "validation_every", "revision")
 
     @model_validator(mode="after")
     def _path_is_whole(self) -> Self:
@@ -47,10 +46,25 @@ class OwnSettings(Filtered):
 
     def admits(self, name: str) -> bool:
         """Whether a file belongs to the part: told by its name alone, so more files keep the split."""
-        if self.part == "all":
-            return True
-        drawn = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
-        return (int.from_bytes(drawn[:8], "big") % self.validation_every == 0) == (self.part == "validation")
+        return belongs(name, self.part, self.validation_every)
+
+
+class OwnFolder(OwnSettings):
+    """A folder whose files have captions in a table, or in a text file beside each."""
+
+    captions: str | None = Field(
+        default=None, description="CSV or TSV in that folder; default: a file {name}.txt beside each of its files"
+    )
+    caption_column: str = Field(default="caption", description="column of the captions; WebVid: name")
+    clean_captions: bool = Field(
+        default=False, description="resolve HTML entities, drop control characters, compose Unicode (NFC)"
+    )
+
+    @model_validator(mode="after")
+    def _filters_need_a_table(self) -> Self:
+        if self.filters and self.captions is None:
+            raise ValueError("filters look at columns of a table; name it in captions, or leave the filters out")
+        return self
 
 
 def existing_folder(path: str, source: str) -> Path:
@@ -73,6 +87,11 @@ def captions_beside(folder: Path, extensions: Collection[str]) -> Iterator[tuple
                 yield file.name, text.read_text(encoding="utf-8-sig").strip()
             except UnicodeDecodeError as error:
                 raise ArtifactError(f"{text} is not UTF-8 ({error.reason}); save it as UTF-8") from None
+
+
+def without_equal_files(hashes: dict[str, str]) -> list[str]:
+    """The files to keep; of several with the same bytes, the first."""
+    return [file for file, again in zip(hashes, repeated(as_keys(hashes.values())), strict=True) if not again]
 
 
 def refuse_strange_names(path: Path, line: int, name: str, seen: Collection[str]) -> None:
