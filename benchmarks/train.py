@@ -32,7 +32,8 @@ def prepared(root: Path, study: str, stage: str) -> Path:
     """Data, captions and the recipe of one stage, trained from fresh weights."""
     from mdm import study as studies
     from mdm.data.shards import index_data, write_manifest, write_shard
-    from mdm.manifest import digest, write_json
+    from mdm.files.artifact import digest
+    from mdm.files.atomic import write_json
     from mdm.text.cache import embed
 
     loaded = studies.load(study)

@@ -11,8 +11,8 @@ from typing import Any
 
 from mdm import verbs
 from mdm.config import StudyError
+from mdm.files.atomic import ArtifactError
 from mdm.heap import keep_freed_memory
-from mdm.manifest import ArtifactError
 
 Verb = Callable[[argparse.Namespace], int | None]
 LAST_SEED = 2**63 - 1  # of PyTorch's generators

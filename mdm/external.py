@@ -11,8 +11,8 @@ from mdm.config import StudyError
 from mdm.data import sources
 from mdm.data.fetch.packages import Package, archive, member
 from mdm.data.sources.own_changes import problem
-from mdm.manifest import write_atomic
-from mdm.proofs import Proofs
+from mdm.files.atomic import write_atomic
+from mdm.files.hashes import Proofs
 from mdm.study import Study
 
 # Files that ordinary packages hold, by their sha256: package and name inside.

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from mdm.config import DiffusionConfig, LevelConfig, ModelConfig
-from mdm.sizes import Size
+from mdm.config.sizes import Size
 
 GIGA = 1e9
 ROTARY_RATES = 16  # half of the channels of a head

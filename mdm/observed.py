@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from pathlib import Path
 
-from mdm.manifest import read_json
+from mdm.files.atomic import read_json
 from mdm.status import told
 from mdm.study import Study
 from mdm.throughput import devices, passes, work

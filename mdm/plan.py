@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from mdm import observed, throughput
 from mdm.config import DiffusionConfig, ModelConfig, TrainConfig
+from mdm.config.units import percent, rough_duration, size
 from mdm.layers import parameters, step_gigaflops
 from mdm.status import saved_images
 from mdm.study import Run, Study
 from mdm.throughput import Speed, Throughput
-from mdm.units import duration, percent, size
 
 if TYPE_CHECKING:
     from mdm.train.memory import Memory
@@ -170,7 +170,7 @@ class Plan:
                 yield f"{start} {'':>47}  shared" if shared else f"{start} {self._costs(line)}"
 
     def _costs(self, line: Line) -> str:
-        time = f"{duration(line.seconds)} {line.mark}".strip()
+        time = f"{rough_duration(line.seconds)} {line.mark}".strip()
         peak = self._peaks.get(line.ref, line.peak_bytes)
         jobs = f"{line.left_slices}/{line.slices}"
         return (
@@ -200,7 +200,7 @@ class Plan:
         left = sum(x.left_seconds for x in new), sum(x.left_seconds * x.gpus / 3600 for x in new)
         return (
             f"{name:<28} {_cost(everything)}   {_cost(new)} {size(sum(x.bytes for x in new)):>9} {jobs:>7}"
-            f"   {duration(left[0]):>12} {hours(left[1]):>8}"
+            f"   {rough_duration(left[0]):>12} {hours(left[1]):>8}"
         )
 
     def _storage(self) -> Iterator[str]:
@@ -234,7 +234,8 @@ class Plan:
             minutes, each = self.study.resources(ref).minutes, line.seconds / line.slices / 60
             if line.left_slices and line.gpus and each > minutes:
                 remedy = "write a smaller slice_images or more minutes" if ref.startswith("train/") else "raise minutes"
-                yield f"{ref}: a job takes {duration(60 * each)}, but asks for {duration(60 * minutes)}; {remedy}"
+                takes, asks = rough_duration(60 * each), rough_duration(60 * minutes)
+                yield f"{ref}: a job takes {takes}, but asks for {asks}; {remedy}"
 
     def _legend(self) -> Iterator[str]:
         used = {line.mark for line in self.lines.values()} - {""}
@@ -246,7 +247,7 @@ class Plan:
 
 
 def _cost(lines: list[Line]) -> str:
-    return f"{duration(sum(x.seconds for x in lines)):>12} {hours(sum(x.gpu_hours for x in lines)):>8}"
+    return f"{rough_duration(sum(x.seconds for x in lines)):>12} {hours(sum(x.gpu_hours for x in lines)):>8}"
 
 
 def hours(count: float) -> str:

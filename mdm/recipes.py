@@ -25,9 +25,9 @@ from mdm.config import (
     WeightsConfig,
     nearest,
 )
-from mdm.manifest import digest
-from mdm.sizes import Clip, Size, as_clip, parse_size
-from mdm.study_file import parse
+from mdm.config.base import parse
+from mdm.config.sizes import Clip, Size, as_clip, parse_size
+from mdm.files.artifact import digest
 from mdm.text import ENCODER_VERSION
 
 # Raised in the same commit as any change of code that alters what a recipe computes; refactors leave it.

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from mdm.config import StudyError
-from mdm.manifest import ArtifactError, read_json
+from mdm.config.units import clock, percent, rough_duration
+from mdm.files.atomic import ArtifactError, read_json
 from mdm.study import Study, load
 from mdm.study_file import STUDIES
 from mdm.train.journal import FINISHED, LOCK, Journal, holds, last_error, machine
-from mdm.units import clock, duration, percent
 
 SILENT_SECONDS = 600  # another machine that told nothing for so long is taken for dead; compiling takes minutes
 WATCH_SECONDS = 2
@@ -111,7 +111,7 @@ class Stage:
     def _state(self) -> tuple[str, str]:
         """What the stage is doing, and what there is to add."""
         if (self._folder / "manifest.json").is_file():
-            return "finished", f"took {duration(read_json(self._folder / 'manifest.json')['seconds'])}"
+            return "finished", f"took {rough_duration(read_json(self._folder / 'manifest.json')['seconds'])}"
         if not self._note:
             return "waiting", ""
         if "begin" in self._note:
@@ -207,10 +207,10 @@ def _end(s: StageStatus, now: float) -> str:
     if s.state == "running" and s.left_seconds is not None:
         form = "%H:%M" if s.left_seconds < 20 * 3600 else "%a %d %b %H:%M"
         at = time.strftime(form, time.localtime(now + s.left_seconds))
-        return f"in {duration(s.left_seconds)}, at {at} ({s.note})"
+        return f"in {rough_duration(s.left_seconds)}, at {at} ({s.note})"
     if s.state == "running":
         return f"starting ({s.note})"
-    needs = f"needs {duration(s.left_seconds)} more" if s.left_seconds else ""
+    needs = f"needs {rough_duration(s.left_seconds)} more" if s.left_seconds else ""
     return "; ".join(filter(None, (needs, s.note)))
 
 

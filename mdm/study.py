@@ -18,10 +18,12 @@ from typing import Any
 import yaml
 
 from mdm.config import ResourceConfig, RunConfig, StudyConfig, StudyError, nearest
-from mdm.manifest import digest, read_json, write_json
+from mdm.config.base import parse
+from mdm.config.sizes import Clip, Size, listed
+from mdm.files.artifact import digest
+from mdm.files.atomic import read_json, write_json
 from mdm.recipes import Artifact, Shelf
-from mdm.sizes import Clip, Size, listed
-from mdm.study_file import assign, parse, read_study
+from mdm.study_file import assign, read_study
 
 RESERVED_TARGETS = ("all", "data", "report", "base", "score")
 

@@ -7,17 +7,16 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
 
 from mdm.config import StudyConfig, StudyError, nearest
+from mdm.config.base import parse
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES = ROOT / "config" / "studies"
 LITERATURE = ROOT / "config" / "literature.csv"
-Model = TypeVar("Model", bound=BaseModel)
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -95,22 +94,6 @@ def assign(tree: dict[str, Any], dotted: str, value: Any) -> Any:
 def _key(node: dict[Any, Any], part: str) -> Any:
     """Levels are keyed by their resolution, a number; everything else by a word."""
     return int(part) if part.isdigit() and any(isinstance(key, int) for key in node) else part
-
-
-def parse(model: type[Model], content: dict[str, Any], where: str) -> Model:
-    """Validate; every problem becomes one line that starts with its place in the file."""
-    try:
-        return model.model_validate(content)
-    except ValidationError as error:
-        raise StudyError("\n".join(_explain(problem, where) for problem in error.errors())) from None
-
-
-def _explain(problem: Any, where: str) -> str:
-    place = ".".join(str(part) for part in problem["loc"])
-    message = problem["msg"].removeprefix("Value error, ")
-    seen = problem.get("input")
-    shown = "" if isinstance(seen, dict) or problem["type"] == "missing" else f" (seen: {seen!r})"
-    return f"{where}{': ' if place else ''}{place}: {message}{shown}"
 
 
 def read_study(name: str, overrides: dict[str, Any]) -> tuple[Path, dict[str, Any], StudyConfig]:

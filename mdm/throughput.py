@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from mdm.config import DiffusionConfig, ModelConfig, StudyError
+from mdm.files.artifact import digest
+from mdm.files.atomic import read_json
 from mdm.layers import gigaflops, step_gigaflops
-from mdm.manifest import digest, read_json
 from mdm.study import Study
 
 FILE = "calibration.json"

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from mdm.config import StudyError
-from mdm.manifest import read_recipe, write_json
+from mdm.files.artifact import read_recipe
+from mdm.files.atomic import write_json
 from mdm.study_file import LITERATURE, read_overrides
 
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from mdm.config.units import clock
 from mdm.plan import Estimate
 from mdm.status import told, told_now
 from mdm.study import Study, group_members
-from mdm.units import clock
 
 BEAT_SECONDS = 25
 # Done in an instant and of no interest: counted, but not told in a log.

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 NAME = r"^[a-z0-9][a-z0-9.]*(-[a-z0-9.]+)*$"
 SHA256 = r"^[0-9a-f]{64}$"
@@ -19,6 +27,7 @@ Width = Annotated[int, Field(gt=0, le=2**20)]
 Layers = Annotated[int, Field(ge=0, le=1000)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class StudyError(ValueError):
@@ -55,3 +64,19 @@ class Strict(BaseModel):
                 if key not in cls.model_fields:
                     raise ValueError(f"unknown key '{key}'; {nearest(key, cls.model_fields)}")
         return data
+
+
+def parse(model: type[Model], content: dict[str, Any], where: str) -> Model:
+    """Validate; every problem becomes one line that starts with its place in the file."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise StudyError("\n".join(_explain(problem, where) for problem in error.errors())) from None
+
+
+def _explain(problem: Any, where: str) -> str:
+    place = ".".join(str(part) for part in problem["loc"])
+    message = problem["msg"].removeprefix("Value error, ")
+    seen = problem.get("input")
+    shown = "" if isinstance(seen, dict) or problem["type"] == "missing" else f" (seen: {seen!r})"
+    return f"{where}{': ' if place else ''}{place}: {message}{shown}"

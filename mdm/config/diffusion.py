@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from mdm.config.base import Positive, Probability, Strict
-from mdm.sizes import Size, in_order
+from mdm.config.sizes import Size, in_order
 
 GAMMA_SETTINGS = ("schedule", "steps", "prediction", "loss_on", "min_snr")
 EDM_SETTINGS = ("sigma_data", "log_sigma_mean", "log_sigma_deviation")

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from mdm.config.base import Count, Decay, Layers, Positive, Strict, Width
-from mdm.sizes import Clip, Size, as_clip
+from mdm.config.sizes import Clip, Size, as_clip
 
 # The names become parts of the names of weights (`cond_layers.NAME.0.weight`).
 ClipName = Annotated[str, Field(pattern=r"^[1-9][0-9]*x[1-9][0-9]*$")]

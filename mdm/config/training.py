@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from mdm.config.base import Count, Decay, Name, Positive, Probability, Strict, StudyError
 from mdm.config.diffusion import DiffusionConfig
 from mdm.config.network import ClipName
-from mdm.sizes import Size, in_order, parse_size
+from mdm.config.sizes import Size, in_order, parse_size
 
 
 class TrainConfig(Strict):

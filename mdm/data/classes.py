@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mdm.config import nearest
-from mdm.manifest import ArtifactError
+from mdm.files.atomic import ArtifactError
 
 
 @dataclass(frozen=True)

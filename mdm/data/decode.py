@@ -19,7 +19,7 @@ from simplejpeg import decode_jpeg
 
 from mdm.data.failures import Failure
 from mdm.data.preprocess import DAMAGED
-from mdm.manifest import ArtifactError
+from mdm.files.atomic import ArtifactError
 
 Policy = Literal["exact", "dct"]
 JPEG_START = b"\xff\xd8\xff"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mdm.manifest import ArtifactError, read_json
+from mdm.files.atomic import ArtifactError, read_json
 
 SHOWN = 10
 NEEDED = ("recipe", "digest", "samples", "shards", "failures", "index_sha256")

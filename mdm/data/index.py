@@ -16,7 +16,8 @@ from typing import IO
 
 from mdm.data import sources
 from mdm.data.sources import Row
-from mdm.manifest import ArtifactError, canonical, read_json, replacing, write_atomic
+from mdm.files.artifact import canonical
+from mdm.files.atomic import ArtifactError, read_json, replacing, write_atomic
 
 MARK_EVERY = 1000
 ABANDONED_SECONDS = 24 * 3600

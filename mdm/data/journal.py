@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from mdm.data.failures import DOUBTFUL
 from mdm.data.sources import Picture
-from mdm.manifest import UNWRITABLE, ArtifactError
+from mdm.files.atomic import UNWRITABLE, ArtifactError
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 

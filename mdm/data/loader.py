@@ -26,7 +26,7 @@ from mdm.data.decode import SPARE_BYTES, BadPicture, Policy, cached_from
 from mdm.data.order import Order, draws
 from mdm.data.reader import Pictures
 from mdm.data.skipped import SkippedLog
-from mdm.manifest import ArtifactError
+from mdm.files.atomic import ArtifactError
 
 if TYPE_CHECKING:
     from mdm.text.cache import Embeddings

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mdm.data.decode import BadPicture, Policy, decode_clip, decode_square, shrink
-from mdm.manifest import ArtifactError, read_json
+from mdm.files.atomic import ArtifactError, read_json
 
 __all__ = ["BadPicture", "Pictures", "shrink"]
 

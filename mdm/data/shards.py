@@ -29,7 +29,9 @@ from mdm.data.index import index_data, iterate_index, read_index
 from mdm.data.journal import Journal, Stored
 from mdm.data.left_out import left_out
 from mdm.data.sources import Picture, Row
-from mdm.manifest import ArtifactError, Making, canonical, printable, read_json, replacing, sha256_file, write_atomic
+from mdm.files.artifact import Making, canonical
+from mdm.files.atomic import ArtifactError, printable, read_json, replacing, write_atomic
+from mdm.files.hashes import sha256_file
 
 __all__ = ["index_data", "read_index", "write_manifest", "write_shard", "write_shards"]
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from mdm.config import DiffusionConfig, StudyError
+from mdm.config.sizes import Size, as_clip
 from mdm.diffusion.parameterisation import parameterisation
 from mdm.diffusion.process import per_row
 from mdm.diffusion.reduce import reduced
-from mdm.sizes import Size, as_clip
 
 
 def pyramid(images: Tensor, resolutions: Sequence[Size], stills: Tensor | None = None) -> list[Tensor]:

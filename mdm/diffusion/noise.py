@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from mdm.config import DiffusionConfig
+from mdm.config.sizes import Size, shape
 from mdm.diffusion.parameterisation import training_sigmas
 from mdm.diffusion.reduce import reduced
-from mdm.sizes import Size, shape
 
 
 def generator(purpose: str, seed: int, picture: int, step: int = 0, level: Size = 0) -> torch.Generator:

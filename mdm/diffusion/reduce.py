@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from mdm.sizes import Clip, Size, as_clip
+from mdm.config.sizes import Clip, Size, as_clip
 
 
 def reduced(images: Tensor, size: Size) -> Tensor:

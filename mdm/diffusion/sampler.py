@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from mdm.config import DiffusionConfig, SampleConfig
+from mdm.config.sizes import Size, shape
 from mdm.diffusion.guidance import Denoiser, Prompt
 from mdm.diffusion.noise import normal
 from mdm.diffusion.path import path
 from mdm.diffusion.solvers import SOLVERS, Journey, Pictures
-from mdm.sizes import Size, shape
 
 
 @torch.no_grad()

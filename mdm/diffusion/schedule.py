@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mdm.config import DiffusionConfig, StudyError, nearest
-from mdm.sizes import Size, side
+from mdm.config.sizes import Size, side
 
 BETA_FIRST, BETA_LAST = 1e-4, 0.02  # Ho et al. 2020, for 1000 steps; the released code does not rescale them
 

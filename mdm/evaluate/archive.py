@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mdm.manifest import ArtifactError
+from mdm.files.atomic import ArtifactError
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mdm.config.base import parse
 from mdm.evaluate.augment import augment
 from mdm.evaluate.clip_score import FOLDER_FILES, ClipScorer, load_clip
 from mdm.evaluate.fitting import fit
@@ -18,8 +19,9 @@ from mdm.evaluate.intervals import proportion
 from mdm.evaluate.judge_network import to_input
 from mdm.evaluate.pictures import PictureSet, open_pictures
 from mdm.evaluate.settings import ClipSettings
-from mdm.manifest import Making, sha256_file, write_atomic
-from mdm.study_file import parse
+from mdm.files.artifact import Making
+from mdm.files.atomic import write_atomic
+from mdm.files.hashes import sha256_file
 
 if TYPE_CHECKING:
     import open_clip

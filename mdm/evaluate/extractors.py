@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mdm.config import StudyError, nearest
-from mdm.manifest import read_json
+from mdm.files.atomic import read_json
 
 # uint8 pictures [B, R, R, 3], B captions -> arrays with B rows; the one named like the extractor is features.
 Extractor = Callable[[np.ndarray, Sequence[str]], dict[str, np.ndarray]]

@@ -15,7 +15,9 @@ from mdm.evaluate.labels import encode
 from mdm.evaluate.pictures import PictureSet, open_pictures
 from mdm.evaluate.progress import Progress
 from mdm.evaluate.statistics import GaussianStatistics
-from mdm.manifest import Making, read_json, sha256_file, write_atomic
+from mdm.files.artifact import Making
+from mdm.files.atomic import read_json, write_atomic
+from mdm.files.hashes import sha256_file
 
 BATCH_IMAGES = 64
 FEATURES, STATISTICS = "features.safetensors", "statistics.safetensors"

@@ -18,7 +18,9 @@ from mdm.evaluate.archive import ArrayStream, read_array, read_batches, write_ar
 from mdm.evaluate.painter import Painter
 from mdm.evaluate.pictures import LEVEL
 from mdm.evaluate.progress import Progress
-from mdm.manifest import ArtifactError, Making, sha256_file, write_atomic
+from mdm.files.artifact import Making
+from mdm.files.atomic import ArtifactError, write_atomic
+from mdm.files.hashes import sha256_file
 
 BATCH_IMAGES = 32
 GRID_SIDE = 8

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mdm.config.base import parse
 from mdm.evaluate.alignment import alignment
 from mdm.evaluate.augment import augment
 from mdm.evaluate.fitting import fit
@@ -17,9 +18,10 @@ from mdm.evaluate.judge_network import WEIGHTS, Judge, JudgeReader, Reading, to_
 from mdm.evaluate.labels import CLASSES, WIDTHS, encode
 from mdm.evaluate.pictures import PictureSet, open_pictures
 from mdm.evaluate.settings import JudgeSettings
-from mdm.manifest import ArtifactError, Making, sha256_file, write_json
-from mdm.model.checkpoints import save_weights
-from mdm.study_file import parse
+from mdm.files.artifact import Making
+from mdm.files.atomic import ArtifactError, write_json
+from mdm.files.hashes import sha256_file
+from mdm.files.weights import save_weights
 
 CLASS_WEIGHT = 0.5
 CHANCE_SHIFTS = 16

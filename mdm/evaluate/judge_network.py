@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mdm.evaluate.labels import COUNTS, RELATIONS, WIDTHS
-from mdm.model.checkpoints import load_into, load_weights, read_meta
+from mdm.files.weights import load_weights, read_meta
+from mdm.model.checkpoints import load_into
 
 WEIGHTS = "weights.safetensors"
 EMPTY_BIAS = -3.0  # most cells are background: starting there saves the first third of the training

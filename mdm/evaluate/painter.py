@@ -15,9 +15,10 @@ from mdm.data.classes import class_label
 from mdm.data.sources import Row
 from mdm.diffusion import schedule
 from mdm.diffusion.sampler import sample
-from mdm.manifest import read_json
+from mdm.files.atomic import read_json
+from mdm.files.weights import load_weights, state_hash
 from mdm.model import build
-from mdm.model.checkpoints import load_into, load_weights, state_hash
+from mdm.model.checkpoints import load_into
 from mdm.text.cache import Embeddings
 
 WEIGHTS = "weights.safetensors"  # the averaged ones

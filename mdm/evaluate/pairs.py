@@ -18,7 +18,8 @@ from mdm.evaluate.frechet import Reference, resamples_for
 from mdm.evaluate.intervals import NORMAL_QUANTILE, mean_with_interval, metric
 from mdm.evaluate.scores import DISTANCES, Side
 from mdm.evaluate.statistics import GaussianStatistics
-from mdm.manifest import digest, read_json, write_json
+from mdm.files.artifact import digest
+from mdm.files.atomic import read_json, write_json
 
 VERSION, SEED = 1, 0
 FILES = ("manifest.json", "features.safetensors", "statistics.safetensors")

@@ -12,7 +12,7 @@ import numpy as np
 
 from mdm.data.reader import Pictures, shrink
 from mdm.evaluate.archive import array_names, read_array, read_batches
-from mdm.manifest import ArtifactError, read_json
+from mdm.files.atomic import ArtifactError, read_json
 
 LEVEL = "images_"  # arrays images_64, images_32, ... of a samples archive
 

@@ -15,10 +15,10 @@ from PIL import Image
 from torch import Tensor
 
 from mdm.config import SampleConfig, StudyError, nearest
+from mdm.config.base import parse
 from mdm.evaluate.painter import Painter
-from mdm.manifest import ArtifactError, write_atomic
+from mdm.files.atomic import ArtifactError, write_atomic
 from mdm.recipes import check_sample
-from mdm.study_file import parse
 from mdm.text import encoder
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
+from mdm.config.base import parse
 from mdm.evaluate.alignment import alignment
 from mdm.evaluate.frechet import frechet_floor, frechet_with_interval
 from mdm.evaluate.intervals import mean_with_interval, metric
@@ -16,8 +17,8 @@ from mdm.evaluate.kid import kernel_distance
 from mdm.evaluate.protocol import Protocol
 from mdm.evaluate.settings import ScoreSettings
 from mdm.evaluate.statistics import GaussianStatistics
-from mdm.manifest import Making, read_json, write_json
-from mdm.study_file import parse
+from mdm.files.artifact import Making
+from mdm.files.atomic import read_json, write_json
 
 # Features -> names of their Fréchet distance and kernel distance.
 DISTANCES = {"judge": ("fd_judge", "kid_judge"), "inception": ("fid", "kid_inception")}

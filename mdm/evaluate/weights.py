@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mdm.config import StudyError
-from mdm.manifest import sha256_file
+from mdm.files.hashes import sha256_file
 
 
 def verified(path: str | Path, sha256: str | None, purpose: str) -> Path:

@@ -12,12 +12,14 @@ import torch
 from torch import Tensor
 
 from mdm.config import ModelConfig, StudyError
-from mdm.manifest import ArtifactError, refuse_overwriting, replacing, sha256_file
+from mdm.config.base import parse
+from mdm.files.atomic import ArtifactError, refuse_overwriting, replacing
+from mdm.files.hashes import sha256_file
+from mdm.files.weights import load_weights, read_meta, save_weights, state_hash
 from mdm.model import build
-from mdm.model.checkpoints import load_weights, read_meta, require_same, save_weights, state_hash
+from mdm.model.checkpoints import require_same
 from mdm.model.presets import PRESETS, named
 from mdm.model.reference_file import read_reference
-from mdm.study_file import parse
 
 OURS, THEIRS = ".safetensors", ".pth"
 WIDENED = (torch.float16, torch.bfloat16)  # float32 holds each of their values exactly

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import torch
 
 from mdm.config import StudyError
+from mdm.config.sizes import Size
 from mdm.model.attention import PixelAttention
 from mdm.model.blocks import ResidualBlock
 from mdm.model.nested import NestedUNet
 from mdm.model.unet import UNet
-from mdm.sizes import Size
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,10 @@ from pathlib import Path
 from torch import Tensor
 
 from mdm.config import ModelConfig, StudyError, nearest
-from mdm.manifest import ArtifactError, refuse_overwriting, sha256_file
-from mdm.model.checkpoints import INNER, grow, inner_state, load_weights, read_meta, save_weights, state_hash
+from mdm.files.atomic import ArtifactError, refuse_overwriting
+from mdm.files.hashes import sha256_file
+from mdm.files.weights import load_weights, read_meta, save_weights, state_hash
+from mdm.model.checkpoints import INNER, grow, inner_state
 from mdm.model.convert import OURS, THEIRS, WIDENED, configuration
 from mdm.model.presets import named
 

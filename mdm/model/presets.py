@@ -4,8 +4,8 @@ one for the paper's video model, which was never published."""
 from __future__ import annotations
 
 from mdm.config import LevelConfig, ModelConfig, StudyError, VideoConfig, nearest
-from mdm.manifest import read_json
-from mdm.study_file import parse
+from mdm.config.base import parse
+from mdm.files.atomic import read_json
 
 
 def _level_64() -> LevelConfig:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mdm.manifest import ArtifactError, printable
+from mdm.files.atomic import ArtifactError, printable
 from mdm.model.pickle_as_data import Made, Named, Outside
 from mdm.model.torch_file import Region, TorchFile, open_torch_file, storage_id
 

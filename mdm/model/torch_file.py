@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mdm.manifest import ArtifactError, printable
+from mdm.files.atomic import ArtifactError, printable
 from mdm.model.pickle_as_data import Named, Outside, PickleError, read_pickle
 
 LEGACY_MAGIC, LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001

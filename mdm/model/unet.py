@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mdm.config import LevelConfig, ModelConfig, nearest
+from mdm.config.sizes import Size, shape
 from mdm.model.attention import TextLayer, zeroed
 from mdm.model.blocks import DownChain, MicroConditioning, UpChain, frequencies, sinusoids
 from mdm.model.normalise import GroupNorm
-from mdm.sizes import Size, shape
 
 
 @dataclass(frozen=True)

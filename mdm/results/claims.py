@@ -146,7 +146,7 @@ def judge_all(study: Any, evidence: Evidence) -> list[Verdict]:
 
 def write(study: Any, metrics_csv: Path, out: Path) -> list[Verdict]:
     """Write claims.json."""
-    from mdm.manifest import write_json
+    from mdm.files.atomic import write_json
     from mdm.results.collect import read_evidence
 
     verdicts = judge_all(study, read_evidence(study, metrics_csv))

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from mdm.manifest import ArtifactError, read_json, write_atomic, write_json
+from mdm.files.atomic import ArtifactError, read_json, write_atomic, write_json
 from mdm.results.metrics import EVALUATION, describe, position
 from mdm.results.pairs import COLUMNS as PAIR_COLUMNS
 from mdm.results.pairs import Difference, Pairs

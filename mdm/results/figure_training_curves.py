@@ -14,9 +14,9 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from mdm.results import style
 from mdm.results.collect import Artifacts, Evidence
-from mdm.results.metrics import short
+from mdm.config.units import short
 from mdm.results.quantity import NORMAL_QUANTILE
-from mdm.sizes import Size, in_order, parse_size
+from mdm.config.sizes import Size, in_order, parse_size
 
 SMOOTHING = 40  # a noisy training loss is averaged over this share (1/40) of its points
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from mdm.manifest import write_atomic
+from mdm.files.atomic import write_atomic
 from mdm.results import (
     figure_ablation,
     figure_alignment,

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from mdm.manifest import ArtifactError
+from mdm.files.atomic import ArtifactError
 from mdm.results.collect import Artifacts, Evidence
 
 SHEET_ROWS = 8

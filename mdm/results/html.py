@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from mdm.config import StudyError, nearest
-from mdm.manifest import write_atomic
+from mdm.files.atomic import write_atomic
 from mdm.results import provenance
 from mdm.results.page import Page, Sources, hero
 from mdm.results.quantity import Quantity

@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from mdm.manifest import ArtifactError
+from mdm.files.atomic import ArtifactError
 from mdm.results.collect import Artifacts, Evidence
 from mdm.results.metrics import DISTANCES, describe
 from mdm.results.render import Cell, Column, Table

@@ -10,8 +10,8 @@ from typing import Any
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from mdm import manifest
-from mdm.manifest import read_json
+from mdm.files import artifact
+from mdm.files.atomic import read_json
 from mdm.results import (
     figure_ablation, figure_guidance, figures, gallery, instruments, legend, previews, provenance, style, tables,
 )  # fmt: skip
@@ -178,7 +178,7 @@ class Page:
             "study": self.study, "made": made, "protocol": self.protocol,
             "missing": [m for m in missing if runs is None or m["run"] in runs],
             "commits": provenance.distinct([*(r.commit for r in made if r.done), *self._measuring_commits(runs)]),
-            "source": provenance.commit_text(manifest.provenance()["git"]),
+            "source": provenance.commit_text(artifact.provenance()["git"]),
         }  # fmt: skip
 
     def _measuring_commits(self, runs: list[str] | None) -> list[str]:

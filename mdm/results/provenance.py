@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mdm.results.collect import Artifacts
-from mdm.results.metrics import duration, large
+from mdm.config.units import large
+from mdm.config.units import duration
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mdm.results.metrics import decimals, exact, number
+from mdm.config.units import decimals, exact, number
 
 NORMAL_QUANTILE = 1.959963984540054
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mdm.manifest import write_atomic
+from mdm.files.atomic import write_atomic
 from mdm.results.collect import Artifacts, Evidence, read_evidence
 from mdm.results.instruments import frame_rows
 from mdm.results.literature import literature_table
-from mdm.results.metrics import describe, duration, large, shown
+from mdm.config.units import large
+from mdm.config.units import duration
+from mdm.results.metrics import describe, shown
 from mdm.results.names import table_names
 from mdm.results.quantity import Quantity
 from mdm.results.render import FORMATS, Cell, Column, Table

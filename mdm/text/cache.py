@@ -20,9 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mdm.manifest import ArtifactError, read_recipe, sha256_file, write_json
+from mdm.files.arrays import Mapped
+from mdm.files.artifact import read_recipe
+from mdm.files.atomic import ArtifactError, write_json
+from mdm.files.hashes import sha256_file
 from mdm.text import captions
-from mdm.text.arrays import Mapped
 from mdm.text.captions import Listing
 from mdm.text.gather import LOOKUP, gather, identity, shard_path, whole
 from mdm.text.only_writer import only_writer

@@ -18,8 +18,10 @@ import numpy as np
 
 from mdm.data.duplicates import repeated
 from mdm.data.index import iterate_index
-from mdm.manifest import ArtifactError, read_recipe, results_root, sha256_file
-from mdm.text.arrays import Mapped, write_arrays
+from mdm.files.arrays import Mapped, write_arrays
+from mdm.files.artifact import read_recipe, results_root
+from mdm.files.atomic import ArtifactError
+from mdm.files.hashes import sha256_file
 from mdm.text.only_writer import only_writer
 
 LISTING = "captions"

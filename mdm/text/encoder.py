@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from mdm.config import StudyError, nearest
-from mdm.manifest import ArtifactError, sha256_file
-from mdm.study_file import parse
+from mdm.config.base import parse
+from mdm.files.atomic import ArtifactError
+from mdm.files.hashes import sha256_file
 from mdm.text.settings import ENCODERS, T5Settings, TinyT5Settings, stored_as
 from mdm.text.words import WordTokenizer
 

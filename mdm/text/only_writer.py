@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from mdm.data.journal import NO_LOCKS
-from mdm.manifest import ArtifactError
+from mdm.files.atomic import ArtifactError
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mdm.manifest import ArtifactError
+from mdm.files.atomic import ArtifactError
 
 # Field numbers of onnx.proto.
 GRAPH, NODE, INITIALIZER = 7, 1, 5

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mdm.manifest import ArtifactError, replacing
-from mdm.text.arrays import HEADER_BYTES, Mapped, header
+from mdm.files.arrays import HEADER_BYTES, Mapped, header
+from mdm.files.atomic import ArtifactError, replacing
 
 if TYPE_CHECKING:
     from mdm.text.encoder import Encoder, Unloaded

@@ -11,7 +11,7 @@ from typing import NoReturn
 import torch
 from torch.distributed import DistError
 
-from mdm.manifest import ArtifactError
+from mdm.files.atomic import ArtifactError
 from mdm.train import slurm
 from mdm.train.journal import FINISHED, Journal, last_error
 

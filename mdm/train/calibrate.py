@@ -12,15 +12,16 @@ from typing import Any
 import torch
 
 from mdm.config import SampleConfig, StudyError, TrainConfig
+from mdm.config.sizes import shape
+from mdm.config.units import size
 from mdm.diffusion import noise
 from mdm.diffusion.loss import pyramid
 from mdm.diffusion.sampler import sample
 from mdm.diffusion.schedule import levels
-from mdm.manifest import write_json
+from mdm.files.atomic import write_json
 from mdm.model import build
 from mdm.model.checkpoints import INNER
 from mdm.model.execution import Execution
-from mdm.sizes import shape
 from mdm.study import Study
 from mdm.throughput import VERSION, Work, drawing, training
 from mdm.train.example import Example
@@ -28,7 +29,6 @@ from mdm.train.optim import make_optimizers
 from mdm.train.state import TrainingState, average_of
 from mdm.train.step import training_step
 from mdm.train.timing import Timing, load, product_operations, product_seconds, timing, waiting
-from mdm.units import size
 
 
 def calibrate(study: Study, out: Path, seconds: float) -> dict[str, Any]:

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from mdm.config import StudyError
-from mdm.manifest import ArtifactError
-from mdm.model.checkpoints import load_weights, read_meta, save_weights
+from mdm.files.atomic import ArtifactError
+from mdm.files.weights import load_weights, read_meta, save_weights
 
 KEPT_AUTOSAVES = 2  # the newest, and the one before in case the newest is damaged
 NAME = re.compile(r"autosave-(\d{12})\.ckpt$")

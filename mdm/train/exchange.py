@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from mdm.manifest import ArtifactError
+from mdm.files.atomic import ArtifactError
 
 BUCKET_BYTES = 25 * 2**20  # small enough to leave while the backward pass goes on, large enough for a network
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from mdm.config import ModelConfig
 from mdm.data.skipped import skipped
-from mdm.manifest import Making, read_json, results_root, write_atomic, write_json
-from mdm.model.checkpoints import save_weights, state_hash
+from mdm.files.artifact import Making, results_root
+from mdm.files.atomic import read_json, write_atomic, write_json
+from mdm.files.weights import save_weights, state_hash
 from mdm.train.checkpoint import Autosaves, read_checkpoint
 from mdm.train.start import WEIGHTS, identity
 from mdm.train.state import under

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from mdm.config import TrainConfig
-from mdm.manifest import ArtifactError
-from mdm.sizes import Size
+from mdm.config.sizes import Size
+from mdm.files.atomic import ArtifactError
 from mdm.train.checkpoint import Autosaves
 from mdm.train.ranks import Ranks
 from mdm.train.state import TrainingState

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from mdm.config import DiffusionConfig
+from mdm.config.sizes import Clip, Size
 from mdm.data.loader import Batch, Loader
 from mdm.diffusion.loss import level_rows
-from mdm.sizes import Clip, Size
 from mdm.text.cache import Embeddings
 
 

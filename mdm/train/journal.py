@@ -11,7 +11,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from mdm.manifest import ArtifactError
+from mdm.files.atomic import ArtifactError
 
 FILE, LOCK = "attempts.jsonl", "lock"
 FINISHED = "the slice is finished"

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mdm.config import DiffusionConfig, ModelConfig, TrainConfig
+from mdm.config.sizes import Size, shape
 from mdm.diffusion.loss import Part, training_loss
 from mdm.diffusion.noise import spread_times
 from mdm.diffusion.schedule import levels
@@ -22,7 +23,6 @@ from mdm.model import build, execution
 from mdm.model.checkpoints import INNER
 from mdm.model.processor import as_on
 from mdm.model.unet import UNet
-from mdm.sizes import Size, shape
 from mdm.train.example import Example
 from mdm.train.optim import make_optimizers
 from mdm.train.state import TrainingState, average_of

@@ -17,13 +17,14 @@ from PIL import Image
 from torch import Tensor
 
 from mdm.config import DiffusionConfig, SampleConfig, TrainConfig
+from mdm.config.sizes import Size
 from mdm.data.classes import class_label
 from mdm.data.loader import Batch, Loader
 from mdm.data.sources import png
 from mdm.diffusion.sampler import sample
 from mdm.evaluate.painter import to_bytes
-from mdm.manifest import append_line, results_root, write_atomic, write_json
-from mdm.sizes import Size
+from mdm.files.artifact import results_root
+from mdm.files.atomic import append_line, write_atomic, write_json
 from mdm.text.cache import Embeddings
 from mdm.train.example import open_embeddings
 from mdm.train.loggers import Logger

@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mdm.manifest import append_line, write_atomic, write_json
-from mdm.sizes import Size
+from mdm.config.sizes import Size
+from mdm.config.units import clock, size
+from mdm.files.atomic import append_line, write_atomic, write_json
 from mdm.train.loggers import Logger
 from mdm.train.stopwatch import Stopwatch
-from mdm.units import clock, size
 
 # The facts of a line that are of the machine and the hour: two equal trainings differ in these only.
 MACHINE_FACTS = ("seconds", "images_per_second", "data_wait_percent", "memory_mib", "eta_seconds")

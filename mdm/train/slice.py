@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mdm.config import DiffusionConfig, ModelConfig, TrainConfig
 from mdm.diffusion.schedule import levels
-from mdm.manifest import read_recipe
+from mdm.files.artifact import read_recipe
 from mdm.train.checkpoint import Autosaves, Checkpoint
 from mdm.train.example import decoding_threads, training_examples
 from mdm.train.guards import Finite

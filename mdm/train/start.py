@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from mdm.config import ModelConfig, StudyError, TrainConfig
-from mdm.manifest import ArtifactError, read_json, results_root
+from mdm.files.artifact import results_root
+from mdm.files.atomic import ArtifactError, read_json
+from mdm.files.weights import load_weights, state_hash
 from mdm.model import build
-from mdm.model.checkpoints import INNER, grow, load_into, load_weights, state_hash
+from mdm.model.checkpoints import INNER, grow, load_into
 from mdm.model.execution import PLAIN, Execution
 from mdm.train.checkpoint import Autosaves, Checkpoint, read_checkpoint
 from mdm.train.optim import make_optimizers

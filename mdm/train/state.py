@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mdm.config import TrainConfig
-from mdm.manifest import ArtifactError
+from mdm.files.atomic import ArtifactError
 from mdm.model import dropout
 from mdm.model.checkpoints import load_into
 from mdm.model.ema import Ema

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from mdm.config import DiffusionConfig, ModelConfig, TrainConfig
+from mdm.config.sizes import Size, as_clip, shape, side
 from mdm.data.classes import class_label
 from mdm.data.loader import Loader
 from mdm.data.skipped import SkippedLog
 from mdm.diffusion import noise
 from mdm.diffusion.loss import Part, pyramid, training_loss
-from mdm.manifest import results_root
-from mdm.sizes import Size, as_clip, shape, side
+from mdm.files.artifact import results_root
 from mdm.train.example import Example, open_embeddings
 from mdm.train.state import TrainingState
 

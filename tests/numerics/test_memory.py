@@ -6,12 +6,12 @@ from torch.profiler import ProfilerActivity, profile
 
 from mdm import plan, study
 from mdm.config import DiffusionConfig, LevelConfig, ModelConfig, TrainConfig, VideoConfig
+from mdm.config.sizes import Clip, shape
 from mdm.diffusion.noise import spread_times
 from mdm.diffusion.schedule import levels
 from mdm.model import build, execution
 from mdm.model.ema import Ema
 from mdm.model.presets import paper_video, released_1024
-from mdm.sizes import Clip, shape
 from mdm.train.example import Example
 from mdm.train.memory import estimate
 from mdm.train.optim import make_optimizers

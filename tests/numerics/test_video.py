@@ -20,10 +20,10 @@ from test_golden import assert_close
 from torch import Tensor
 
 from mdm.config import DiffusionConfig, LevelConfig, ModelConfig, SampleConfig, VideoConfig
+from mdm.config.sizes import Clip
 from mdm.diffusion import loss, sampler, schedule
 from mdm.model import build
 from mdm.model.video import tile, untile
-from mdm.sizes import Clip
 
 INNER = {"channels": (32, 64), "resnets": (1, 1), "attention": (0, 1), "middle": True}
 SHORT = {"channels": (32, 32, 64), "resnets": (2, 1, 1)}  # halves four frames twice

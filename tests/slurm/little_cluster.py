@@ -12,7 +12,7 @@ from pathlib import Path
 
 from repository import ROOT
 
-from mdm.model.checkpoints import load_weights
+from mdm.files.weights import load_weights
 from mdm.train.attempts import Attempts
 
 NODES = 11

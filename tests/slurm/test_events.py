@@ -7,7 +7,7 @@ import pytest
 from little_cluster import trained
 from torch.testing import assert_close
 
-from mdm.model.checkpoints import state_hash
+from mdm.files.weights import state_hash
 
 pytestmark = pytest.mark.slow
 ALONE = ("warned", "displaced", "crashed")  # by one process; the others by two or four

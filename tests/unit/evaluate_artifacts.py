@@ -10,9 +10,10 @@ import numpy as np
 from mdm.config import ModelConfig
 from mdm.data import sources
 from mdm.data.shards import index_data, write_manifest, write_shard
-from mdm.manifest import digest, write_json
+from mdm.files.artifact import digest
+from mdm.files.atomic import write_json
+from mdm.files.weights import save_weights
 from mdm.model import build
-from mdm.model.checkpoints import save_weights
 from mdm.text.cache import embed
 
 ENCODER = {"name": "tiny-t5", "settings": {"channels": 32, "layers": 1, "heads": 4}, "channels": 32}

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from mdm.manifest import digest, write_json
+from mdm.files.artifact import digest
+from mdm.files.atomic import write_json
 from mdm.results import collect
 from mdm.results.html import Sources
 from mdm.study import Ablation, Call, Claim, Evaluation, Run, Stage

@@ -16,7 +16,8 @@ from mdm.config import StudyError
 from mdm.data import sources
 from mdm.data.fetch.packages import archive
 from mdm.data.sources import cifar10 as cifar
-from mdm.manifest import ArtifactError, sha256_file
+from mdm.files.atomic import ArtifactError
+from mdm.files.hashes import sha256_file
 
 COUNT = 10  # pictures in a batch of the made-up archives
 

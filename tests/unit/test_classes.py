@@ -20,8 +20,8 @@ from mdm.data.shards import index_data, write_manifest, write_shard
 from mdm.evaluate.generate import generate
 from mdm.evaluate.painter import Painter
 from mdm.evaluate.prompt import Wanted
-from mdm.manifest import ArtifactError, write_json
-from mdm.model.checkpoints import load_weights
+from mdm.files.atomic import ArtifactError, write_json
+from mdm.files.weights import load_weights
 from mdm.train.example import training_examples
 from mdm.train.export import export
 from mdm.train.loop import train

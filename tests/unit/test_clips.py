@@ -15,7 +15,8 @@ from mdm.data.clips import ClipSettings, clip, prepare_clip
 from mdm.data.loader import Loader
 from mdm.data.reader import Pictures
 from mdm.data.shards import index_data, write_manifest, write_shard
-from mdm.manifest import ArtifactError, sha256_file
+from mdm.files.atomic import ArtifactError
+from mdm.files.hashes import sha256_file
 
 SIDE, FRAMES = 32, 24
 

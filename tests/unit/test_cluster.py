@@ -6,7 +6,7 @@ import torch
 from mdm import cli
 from mdm.cluster import asks, processes, spread
 from mdm.config import ResourceConfig, StudyError, TrainingResources
-from mdm.manifest import ArtifactError
+from mdm.files.atomic import ArtifactError
 from mdm.train import slurm
 from mdm.train.attempts import Attempts
 from mdm.train.machine import nccl_settings

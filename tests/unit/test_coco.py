@@ -18,7 +18,9 @@ from mdm.data.sources import coco
 from mdm.evaluate.protocol import Protocol
 from mdm.evaluate.standard_protocols import STANDARDS
 from mdm.external import external_files
-from mdm.manifest import ArtifactError, digest, sha256_file, write_json
+from mdm.files.artifact import digest
+from mdm.files.atomic import ArtifactError, write_json
+from mdm.files.hashes import sha256_file
 
 IDS = (42, 7, 300, 9, 1001, 64)  # of pictures, not in order
 SIZES = ((64, 48), (48, 64), (40, 40), (16, 24), (64, 64), (50, 40))

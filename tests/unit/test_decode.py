@@ -9,7 +9,7 @@ from PIL import Image
 from test_preprocess import saved, smooth
 
 from mdm.data.decode import SPARE_BYTES, BadPicture, cached_from, decode, decode_square, shrink
-from mdm.manifest import ArtifactError
+from mdm.files.atomic import ArtifactError
 
 JPEGS = {
     "4:2:0": {}, "4:2:2": {"subsampling": 1}, "4:4:4": {"subsampling": 0}, "progressive": {"progressive": True},

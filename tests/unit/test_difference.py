@@ -7,7 +7,7 @@ from test_shards import make_data
 
 from mdm import cli
 from mdm.data.difference import compare, render
-from mdm.manifest import ArtifactError, read_json, write_json
+from mdm.files.atomic import ArtifactError, read_json, write_json
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,8 @@ from mdm.data.preprocess import PictureSettings, pixels
 from mdm.data.reader import Pictures
 from mdm.data.shards import index_data, read_index, write_manifest, write_shard, write_shards
 from mdm.data.sources import Picture
-from mdm.manifest import ArtifactError, read_json, sha256_file
+from mdm.files.atomic import ArtifactError, read_json
+from mdm.files.hashes import sha256_file
 
 QUICK = {"allowed_networks": ["127.0.0.0/8"], "backoff_seconds": 0.01, "host_pause_seconds": 0.0, "threads": 8}
 NAMES = [f"good-{k}" for k in range(12)] + ["missing-1", "missing-2", "words-1", "small-1"]

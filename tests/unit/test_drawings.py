@@ -23,7 +23,9 @@ from mdm.data.sources import drawing_sets
 from mdm.data.sources.drawing_concepts import Concept, Dictionary
 from mdm.data.sources.drawing_sets import SETS
 from mdm.data.sources.vector import draw
-from mdm.manifest import ArtifactError, digest, sha256_file, write_json
+from mdm.files.artifact import digest
+from mdm.files.atomic import ArtifactError, write_json
+from mdm.files.hashes import sha256_file
 
 pytest.importorskip("resvg_py", reason="resvg_py of requirements.lock is not installed: run make setup")
 

@@ -18,7 +18,7 @@ from mdm.data.shards import read_index
 from mdm.data.sources import drawing_sets
 from mdm.data.sources import emoji_clips as emoji
 from mdm.data.sources.drawing_concepts import Dictionary
-from mdm.manifest import ArtifactError, read_json
+from mdm.files.atomic import ArtifactError, read_json
 
 
 def published(path):

@@ -21,7 +21,8 @@ from mdm.evaluate.clip_score import FOLDER_FILES, ClipScorer, clip_scores, load_
 from mdm.evaluate.inception import load_inception
 from mdm.evaluate.pictures import open_pictures
 from mdm.evaluate.settings import ClipSettings
-from mdm.manifest import read_json, sha256_file
+from mdm.files.atomic import read_json
+from mdm.files.hashes import sha256_file
 
 SMALL = {"resolution": 32, "num_images": 64, "batch_images": 32, "embedding": 16, "image_width": 4, "text_width": 32}
 

@@ -13,7 +13,7 @@ from evaluate_artifacts import network, samples, scenes, text
 from mdm.evaluate import generate as module
 from mdm.evaluate.generate import generate
 from mdm.evaluate.painter import Painter, to_bytes
-from mdm.manifest import ArtifactError, read_json
+from mdm.files.atomic import ArtifactError, read_json
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from evaluate_artifacts import put, random_pictures, scenes
 
 from mdm.evaluate.archive import ArrayStream, array_names, read_array, read_batches, write_archive
 from mdm.evaluate.pictures import open_pictures
-from mdm.manifest import ArtifactError
+from mdm.files.atomic import ArtifactError
 
 
 def test_archive_is_what_numpy_reads_and_the_same_bytes_each_time(tmp_path: Path) -> None:

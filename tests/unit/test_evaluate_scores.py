@@ -20,7 +20,7 @@ from mdm.evaluate.judge import train_judge
 from mdm.evaluate.protocol import Protocol
 from mdm.evaluate.scores import score
 from mdm.evaluate.statistics import GaussianStatistics
-from mdm.manifest import read_json, write_json
+from mdm.files.atomic import read_json, write_json
 
 JUDGE = {"resolution": 16, "channels": [8, 16, 16], "num_images": 256, "batch_images": 16}
 

@@ -9,13 +9,15 @@ import zipfile
 import pytest
 from PIL import Image
 
-from mdm import cli, external, proofs, study
+from mdm import cli, external, study
 from mdm.config import StudyError
 from mdm.data.fetch.packages import Package
 from mdm.data.shards import index_data, write_manifest, write_shard
 from mdm.data.sources import folder as source_folder
 from mdm.external import check_files, external_files
-from mdm.manifest import sha256_file, write_json
+from mdm.files import hashes as proofs
+from mdm.files.atomic import write_json
+from mdm.files.hashes import sha256_file
 
 
 def with_inception(path, sha256):

@@ -13,7 +13,7 @@ from test_packages import add
 from mdm.config import StudyError
 from mdm.data import sources
 from mdm.data.sources import ffhq, imagenet
-from mdm.manifest import ArtifactError
+from mdm.files.atomic import ArtifactError
 
 SYNSETS = ("n02084071", "n01440764", "n01443537")
 NAMES = "n01440764 tench, Tinca tinca\nn01443537 goldfish\nn02084071 Airedale, terrier\n"

@@ -6,11 +6,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mdm import layers, study
 from mdm.config import DiffusionConfig, ModelConfig
+from mdm.config.sizes import shape
 from mdm.diffusion.loss import training_loss
 from mdm.diffusion.schedule import levels
 from mdm.model import build, execution
 from mdm.model.presets import PRESETS
-from mdm.sizes import shape
 
 TOKENS, BATCH = 24, 6
 

@@ -14,7 +14,7 @@ from mdm.data.ahead import Ahead
 from mdm.data.loader import Loader
 from mdm.data.reader import Pictures, shrink
 from mdm.data.skipped import SkippedLog, skipped
-from mdm.manifest import ArtifactError
+from mdm.files.atomic import ArtifactError
 from mdm.text import cache, encoder
 
 

@@ -18,7 +18,7 @@ import pytest
 import torch
 from hostile_pickles import Acts, attacks, classes_of_the_trainer
 
-from mdm.manifest import ArtifactError
+from mdm.files.atomic import ArtifactError
 from mdm.model.pickle_as_data import Made, Named, PickleError, read_pickle
 from mdm.model.reference_file import read_reference
 

@@ -7,12 +7,13 @@ import torch
 from test_model_build import awake, innermost, level, some_text
 
 from mdm.config import DiffusionConfig, LevelConfig, ModelConfig, SampleConfig, StudyError, VideoConfig
+from mdm.config.sizes import Clip, shape
 from mdm.diffusion import loss, noise, sampler, schedule
+from mdm.files.weights import state_hash
 from mdm.model import build, video
-from mdm.model.checkpoints import grow, inner_state, state_hash
+from mdm.model.checkpoints import grow, inner_state
 from mdm.model.presets import PRESETS
 from mdm.recipes import stage_model
-from mdm.sizes import Clip, shape
 
 TIME = {"frames": 4, "attention": (1, 1, 0), "rotary": True}
 

@@ -13,7 +13,7 @@ from mdm.config import StudyError
 from mdm.data import sources
 from mdm.data.reader import Pictures
 from mdm.data.shards import index_data, read_index, write_manifest, write_shard
-from mdm.manifest import ArtifactError, read_json
+from mdm.files.atomic import ArtifactError, read_json
 
 ODD_NAMES = (
     "two  blanks.png",

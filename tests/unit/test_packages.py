@@ -10,7 +10,7 @@ import pytest
 
 from mdm.data.fetch import packages
 from mdm.data.fetch.packages import Package, archive, member, members
-from mdm.manifest import ArtifactError
+from mdm.files.atomic import ArtifactError
 
 
 def tgz(path, **files):

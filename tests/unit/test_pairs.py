@@ -13,7 +13,7 @@ from mdm.evaluate.frechet import Reference
 from mdm.evaluate.labels import encode
 from mdm.evaluate.pairs import frechet_difference, paired, share_difference
 from mdm.evaluate.statistics import GaussianStatistics
-from mdm.manifest import write_json
+from mdm.files.atomic import write_json
 from mdm.results import claims, collect, tables
 from mdm.results.expression import Reference as Asked
 from mdm.results.expression import decide

@@ -11,8 +11,8 @@ import torch
 
 from mdm import cli, plan, study, throughput
 from mdm.config import StudyError
+from mdm.files.atomic import write_json
 from mdm.layers import step_gigaflops
-from mdm.manifest import write_json
 from mdm.throughput import Throughput
 from mdm.train import calibrate
 from mdm.train.step import training_step
@@ -111,8 +111,8 @@ def test_totals_of_runs_ablations_and_the_study(tmp_path):
     assert made.added["guidance=4.0", 0] == [loaded.runs[-1].evaluations[0].samples]
     assert sorted(ref for refs in made.added.values() for ref in refs) == sorted(made.lines)
     text, seconds = made.text(), {name: sum(made.lines[r].seconds for r in refs) for name, refs in alone.items()}
-    assert row(text, "guidance=4.0 #0", "1/1   ").split()[2:4] == plan.duration(seconds["guidance=4.0"]).split()
-    assert plan.duration(sum(line.seconds for line in made.lines.values())) in row(text, "the whole study")
+    assert row(text, "guidance=4.0 #0", "1/1   ").split()[2:4] == plan.rough_duration(seconds["guidance=4.0"]).split()
+    assert plan.rough_duration(sum(line.seconds for line in made.lines.values())) in row(text, "the whole study")
     assert "guidance (2 runs)" in text
 
 
@@ -234,7 +234,7 @@ def test_what_calibrate_measures_the_plan_uses(tmp_path, capsys):
     assert " ? " not in text and "calibrated on x86_64 processor" in text
     ref = loaded.runs[0].stages[0].artifact
     each = found["shapes"][throughput.training(loaded, ref).key]["seconds_per_image"]
-    assert plan.duration(512 * each) in row(text, ref, "base #0")
+    assert plan.rough_duration(512 * each) in row(text, ref, "base #0")
 
 
 def test_calibrating_a_gpu_study_without_gpu_says_where_to(tmp_path):
@@ -253,4 +253,4 @@ def test_a_calibration_that_is_none_says_what_to_do(tmp_path):
 
 @pytest.mark.parametrize(("seconds", "text"), [(45, "45 s"), (192, "3.2 min"), (18360, "5.1 h"), (12 * 86400, "12 d")])
 def test_durations_are_readable(seconds, text):
-    assert plan.duration(seconds) == text
+    assert plan.rough_duration(seconds) == text

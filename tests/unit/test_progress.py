@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 
-from mdm.manifest import ArtifactError
+from mdm.files.atomic import ArtifactError
 from mdm.train.progress import MACHINE_FACTS, MARKS, Progress, flat, memory_bytes, sentence
 from mdm.train.stopwatch import Stopwatch
 

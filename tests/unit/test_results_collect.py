@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import results_fixture as fixture
 
-from mdm.manifest import ArtifactError
+from mdm.config.units import decimals, duration, large, short
+from mdm.files.atomic import ArtifactError
 from mdm.results import collect
-from mdm.results.metrics import MEASURABLE, decimals, describe, duration, large, measurable, position, short
+from mdm.results.metrics import MEASURABLE, describe, measurable, position
 from mdm.results.quantity import Quantity, difference, measured, over_seeds, propagated
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import results_fixture as fixture
 
-from mdm.manifest import write_json
+from mdm.files.atomic import write_json
 from mdm.results import html
 
 SECTIONS = (

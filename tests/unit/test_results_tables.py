@@ -12,7 +12,7 @@ import pytest
 import results_fixture as fixture
 from PIL import Image
 
-from mdm.manifest import ArtifactError
+from mdm.files.atomic import ArtifactError
 from mdm.results import figure_guidance, figures, gallery, names, style, tables
 from mdm.results.collect import Artifacts, Evidence, read_evidence, read_metrics
 from mdm.results.figure_training_curves import training

@@ -13,7 +13,7 @@ from mdm.data.journal import Journal
 from mdm.data.shards import write_shard
 from mdm.data.sources import Picture, Row
 from mdm.data.sources import scenes as source_scenes
-from mdm.manifest import ArtifactError, read_json
+from mdm.files.atomic import ArtifactError, read_json
 
 
 class Killed(BaseException):

@@ -12,7 +12,8 @@ from mdm.data import sources
 from mdm.data.reader import Pictures
 from mdm.data.scenes import SceneSettings, labels, render, scene
 from mdm.data.shards import index_data, read_index, write_manifest, write_shard
-from mdm.manifest import ArtifactError, digest, read_json, write_json
+from mdm.files.artifact import digest
+from mdm.files.atomic import ArtifactError, read_json, write_json
 
 
 def make_recipe(root, source="scenes", shard_images=8, **settings):

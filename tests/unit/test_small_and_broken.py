@@ -18,7 +18,7 @@ from mdm.data.loader import Loader
 from mdm.data.reader import Pictures
 from mdm.data.shards import _check_success, index_data, write_manifest, write_shard
 from mdm.data.sources import Row, ffhq
-from mdm.manifest import ArtifactError
+from mdm.files.atomic import ArtifactError
 
 
 @pytest.mark.parametrize("rule", ["none", "files", "looks"])

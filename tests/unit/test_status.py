@@ -9,7 +9,7 @@ import time
 import pytest
 
 from mdm import cli, status, study, watch
-from mdm.manifest import ArtifactError, write_json
+from mdm.files.atomic import ArtifactError, write_json
 from mdm.train.journal import FILE, FINISHED, Journal
 
 RECIPE = {"num_images": 100, "model": {"levels": [{}]}}

@@ -6,7 +6,9 @@ from caption_cache import write_cache
 
 from mdm.config import StudyError
 from mdm.data.scenes import vocabulary
-from mdm.manifest import ArtifactError, digest, sha256_file, write_atomic, write_json
+from mdm.files.artifact import digest
+from mdm.files.atomic import ArtifactError, write_atomic, write_json
+from mdm.files.hashes import sha256_file
 from mdm.text import ENCODER_VERSION, cache, encoder
 from mdm.text.settings import T5Settings
 from mdm.text.words import EOS, SPARE_IDS, WordTokenizer

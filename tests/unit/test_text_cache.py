@@ -7,7 +7,7 @@ import torch
 from caption_cache import write_cache
 from safetensors.torch import load_file
 
-from mdm.manifest import ArtifactError
+from mdm.files.atomic import ArtifactError
 from mdm.text import cache, captions, encoder
 from mdm.text.shard import Shard
 

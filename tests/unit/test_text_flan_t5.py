@@ -10,7 +10,8 @@ import torch
 from caption_cache import write_cache
 from repository import ROOT
 
-from mdm.manifest import ArtifactError, sha256_file
+from mdm.files.atomic import ArtifactError
+from mdm.files.hashes import sha256_file
 from mdm.text import cache, encoder, flan_t5_small
 from mdm.text.onnx_file import read_onnx
 

@@ -13,7 +13,7 @@ from evaluate_artifacts import put, ref
 from mdm import study
 from mdm.data import sources
 from mdm.data.index import index_data, read_index
-from mdm.manifest import ArtifactError, read_json, write_atomic
+from mdm.files.atomic import ArtifactError, read_json, write_atomic
 from mdm.text import cache, captions, gather, shard
 from mdm.text.only_writer import only_writer
 

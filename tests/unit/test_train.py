@@ -12,8 +12,9 @@ from PIL import Image
 from training_world import NEVER, copied, make_world
 
 from mdm.config import TrainConfig
-from mdm.manifest import ArtifactError, digest, read_json, write_json
-from mdm.model.checkpoints import load_weights, save_weights, state_hash
+from mdm.files.artifact import digest
+from mdm.files.atomic import ArtifactError, read_json, write_json
+from mdm.files.weights import load_weights, save_weights, state_hash
 from mdm.model.ema import Ema
 from mdm.model.execution import Execution
 from mdm.status import of_folder

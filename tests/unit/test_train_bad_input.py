@@ -10,7 +10,8 @@ from training_world import free_port
 
 from mdm import cli
 from mdm.config import StudyError
-from mdm.manifest import ArtifactError, append_line, digest, read_recipe, write_json
+from mdm.files.artifact import digest, read_recipe
+from mdm.files.atomic import ArtifactError, append_line, write_json
 from mdm.train import ranks
 from mdm.train.checkpoint import only_trainer
 from mdm.train.progress import Progress

@@ -12,11 +12,11 @@ from test_train import NEVER, without_seconds, without_time
 
 from mdm import study
 from mdm.config import StudyError
+from mdm.config.sizes import Clip
 from mdm.data.shards import index_data, write_manifest, write_shard
-from mdm.manifest import write_json
-from mdm.model.checkpoints import state_hash
+from mdm.files.atomic import write_json
+from mdm.files.weights import state_hash
 from mdm.results.figure_training_curves import _run_lines
-from mdm.sizes import Clip
 from mdm.text.cache import embed
 from mdm.train.checkpoint import read_checkpoint
 from mdm.train.example import training_examples

@@ -13,8 +13,8 @@ import torch
 from training_world import NEVER, PATIENCE, begin, copied, make_world, together
 
 from mdm.config import StudyError
-from mdm.manifest import ArtifactError
-from mdm.model.checkpoints import state_hash
+from mdm.files.atomic import ArtifactError
+from mdm.files.weights import state_hash
 from mdm.train.checkpoint import Autosaves, Snapshot, only_trainer, read_checkpoint, write_checkpoint
 from mdm.train.export import export
 from mdm.train.journal import Journal

@@ -10,9 +10,9 @@ from training_world import together
 from mdm import study
 from mdm.config import DiffusionConfig, LevelConfig, ModelConfig, StudyError, TrainConfig
 from mdm.diffusion.schedule import levels
-from mdm.manifest import ArtifactError
+from mdm.files.atomic import ArtifactError
+from mdm.files.weights import state_hash
 from mdm.model import build
-from mdm.model.checkpoints import state_hash
 from mdm.train.checkpoint import Autosaves
 from mdm.train.example import Example
 from mdm.train.guards import Finite, advising_on_memory

@@ -17,9 +17,9 @@ from mdm import study
 from mdm.config import DiffusionConfig, ModelConfig, StudyError, TrainConfig
 from mdm.data.decode import BadPicture
 from mdm.data.failures import Failure
-from mdm.manifest import ArtifactError
+from mdm.files.atomic import ArtifactError
+from mdm.files.weights import load_weights, save_weights, state_hash
 from mdm.model import build, dropout
-from mdm.model.checkpoints import load_weights, save_weights, state_hash
 from mdm.model.dropout import PictureDropout
 from mdm.model.ema import Ema
 from mdm.model.execution import Execution

@@ -8,7 +8,7 @@ from mdm import cli
 from mdm.cluster import asks
 from mdm.config import TrainConfig, TrainingResources
 from mdm.diffusion.schedule import levels
-from mdm.model.checkpoints import state_hash
+from mdm.files.weights import state_hash
 from mdm.model.execution import Execution
 from mdm.train.example import dropped
 from mdm.train.optim import make_optimizers, rate_share, set_rates

@@ -5,10 +5,10 @@ import torch
 from test_train_guards import config, fresh
 
 from mdm.config import DiffusionConfig
+from mdm.config.sizes import Clip
 from mdm.diffusion.loss import training_loss
 from mdm.diffusion.noise import spread_times
 from mdm.diffusion.schedule import levels
-from mdm.sizes import Clip
 from mdm.train import validation
 from mdm.train.example import Example
 from mdm.train.validation import Validation, parts

@@ -11,7 +11,7 @@ from test_shards import make_data, make_recipe
 
 from mdm.data.reader import Pictures
 from mdm.data.shards import index_data, read_index, write_shard
-from mdm.manifest import ArtifactError, read_json
+from mdm.files.atomic import ArtifactError, read_json
 
 
 def add(tar, name, data=b"", **header):

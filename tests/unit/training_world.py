@@ -9,7 +9,7 @@ import torch
 
 from mdm import study
 from mdm.data.shards import index_data, write_manifest, write_shard
-from mdm.manifest import write_json
+from mdm.files.atomic import write_json
 from mdm.text.cache import embed
 
 NEVER = 1e9

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mdm.model.checkpoints import load_weights, state_hash
+from mdm.files.weights import load_weights, state_hash
 
 pytestmark = pytest.mark.slow
 COMMAND = [sys.executable, "-m", "mdm", "run", "--study", "quick"]

@@ -11,8 +11,8 @@ from mdm.data.shards import index_data, write_manifest, write_shards
 from mdm.data.sources.drawing_sets import SETS
 from mdm.evaluate.archive import read_array
 from mdm.evaluate.generate import generate
-from mdm.manifest import ArtifactError, read_json, write_atomic
-from mdm.model.checkpoints import load_weights
+from mdm.files.atomic import ArtifactError, read_json, write_atomic
+from mdm.files.weights import load_weights
 from mdm.text.cache import embed
 from mdm.train.export import export
 from mdm.train.loop import train

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mdm.data.failures import Failure, of_status
 from mdm.data.sources import Picture, Row
-from mdm.manifest import ArtifactError
+from mdm.files.atomic import ArtifactError
 
 if TYPE_CHECKING:
     from mdm.data.sources.addresses import AddressSettings

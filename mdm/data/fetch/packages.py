@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
 
-from mdm.manifest import ArtifactError
+from mdm.files.atomic import ArtifactError
 
 MAX_MEMBER_BYTES = 500_000_000
 CLIENT_SECONDS = 1800

@@ -32,8 +32,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from mdm.config import Strict, StudyError, nearest
-from mdm.manifest import ArtifactError, read_json, read_recipe
-from mdm.study_file import parse
+from mdm.config.base import parse
+from mdm.files.artifact import read_recipe
+from mdm.files.atomic import ArtifactError, read_json
 
 SOURCES = {
     "scenes": "mdm.data.sources.scenes",

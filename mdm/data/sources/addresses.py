@@ -34,7 +34,8 @@ from mdm.data.sources import Picture, Row
 from mdm.data.sources.filters import Filtered, wanted
 from mdm.data.sources.part import Part, belongs
 from mdm.data.sources.tables import table
-from mdm.manifest import ArtifactError, sha256_file
+from mdm.files.atomic import ArtifactError
+from mdm.files.hashes import sha256_file
 
 VERSION = 3
 DUPLICATES_IN_MANIFEST = True  # what is the same is known when everything is there

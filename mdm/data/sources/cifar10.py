@@ -21,7 +21,8 @@ from pydantic import Field, model_validator
 from mdm.config import Count, Positive, Strict
 from mdm.data.fetch.packages import Package, archive, member
 from mdm.data.sources import Picture, Row, png
-from mdm.manifest import ArtifactError, sha256_file
+from mdm.files.atomic import ArtifactError
+from mdm.files.hashes import sha256_file
 
 VERSION = 1
 LICENCE = "no formal licence; cite Krizhevsky 2009"

@@ -23,7 +23,8 @@ from mdm.data.sources.own_files import (
     without_equal_files,
 )
 from mdm.data.sources.tables import table
-from mdm.manifest import ArtifactError, sha256_file
+from mdm.files.atomic import ArtifactError
+from mdm.files.hashes import sha256_file
 
 VERSION = 1
 LICENCE = "as the folder's owner says"

@@ -24,7 +24,8 @@ from mdm.config import SHA256, Count, Positive
 from mdm.data.fetch.packages import member
 from mdm.data.preprocess import PictureSettings, prepare
 from mdm.data.sources import Picture, Row
-from mdm.manifest import ArtifactError, sha256_file
+from mdm.files.atomic import ArtifactError
+from mdm.files.hashes import sha256_file
 
 VERSION = 1
 LICENCE = "captions CC-BY-4.0; each picture keeps the licence that COCO lists for it"

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mdm.manifest import ArtifactError
+from mdm.files.atomic import ArtifactError
 
 TONE_AT_END = re.compile(r"-(light|medium-light|medium|medium-dark|dark)(-skin-tone)?$")
 TONED_CODE = re.compile(r"1f3f[b-f]")

@@ -14,7 +14,7 @@ from typing import Any
 from mdm.data.fetch.packages import Package, archive, member, members
 from mdm.data.preprocess import clean_caption
 from mdm.data.sources.drawing_concepts import Dictionary
-from mdm.manifest import ArtifactError
+from mdm.files.atomic import ArtifactError
 
 REFERENCE = "noto"  # its names are the concepts
 CLIP_ART = "openclipart"

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from mdm.config import Positive
 from mdm.data.preprocess import PictureSettings, prepare
 from mdm.data.sources import Picture, Row
-from mdm.manifest import ArtifactError
+from mdm.files.atomic import ArtifactError
 
 VERSION = 1
 LICENCE = "the set CC-BY-NC-SA-4.0; each picture keeps its own licence"

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 from pydantic import Field, model_validator
 
 from mdm.config import Strict, nearest
-from mdm.manifest import ArtifactError
+from mdm.files.atomic import ArtifactError
 
 
 class Filter(Strict):

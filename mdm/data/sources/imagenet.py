@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 from mdm.config import Positive
 from mdm.data.preprocess import PictureSettings, prepare
 from mdm.data.sources import Picture, Row
-from mdm.manifest import ArtifactError
+from mdm.files.atomic import ArtifactError
 
 VERSION = 1
 LICENCE = "research and education only, by the terms of image-net.org"

@@ -13,7 +13,7 @@ from typing import Any
 
 from mdm.data.index import iterate_index
 from mdm.data.sources import Source
-from mdm.manifest import ArtifactError, printable
+from mdm.files.atomic import ArtifactError, printable
 
 SHOWN = 3
 

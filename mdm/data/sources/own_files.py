@@ -14,7 +14,7 @@ from mdm.data.duplicates import as_keys, repeated
 from mdm.data.sources import Row
 from mdm.data.sources.filters import Filtered
 from mdm.data.sources.part import Part, belongs
-from mdm.manifest import ArtifactError
+from mdm.files.atomic import ArtifactError
 
 
 class OwnSettings(Filtered):

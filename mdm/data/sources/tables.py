@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mdm.config import nearest
-from mdm.manifest import ArtifactError, printable
+from mdm.files.atomic import ArtifactError, printable
 
 
 def table(

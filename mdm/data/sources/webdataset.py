@@ -24,7 +24,7 @@ from mdm.data.preprocess import PictureSettings, clean_caption, prepare
 from mdm.data.sources import Picture, Row
 from mdm.data.sources.filters import wanted
 from mdm.data.sources.own_files import OwnSettings
-from mdm.manifest import ArtifactError, printable
+from mdm.files.atomic import ArtifactError, printable
 
 VERSION = 1
 LICENCE = "as the owner of the tars says"

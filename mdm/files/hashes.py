@@ -1,4 +1,4 @@
-"""Hashes of files from outside, remembered: a zip of gigabytes is read once, not before every run.
+"""SHA-256 of files, and those of files from outside remembered: a zip of gigabytes is read once, not before every run.
 
 A file counts as the one that was hashed while its size, its time of writing and the time of its last change of any
 kind (which nobody can set back) are the same. What was written in the last seconds is not remembered: clocks of file
@@ -7,14 +7,21 @@ systems are coarse, and a second write could look like the first.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from pathlib import Path
 from typing import Any
 
-from mdm.manifest import read_json, sha256_file, write_json
+from mdm.files.atomic import read_json, write_json
 
 SETTLED_SECONDS = 3.0
+
+
+def sha256_file(path: str | Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 class Proofs:

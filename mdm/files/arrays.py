@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mdm.manifest import ArtifactError, replacing
+from mdm.files.atomic import ArtifactError, replacing
 
 HEADER_BYTES = 1024  # the header stands first and is known last
 DTYPES = {"I64": np.dtype("<i8"), "U64": np.dtype("<u8"), "I32": np.dtype("<i4"), "U8": np.dtype("u1")}

@@ -1,0 +1,108 @@
+"""An artifact: the digest that names it, its proved recipe, and the record of how it was made."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Mapping
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from mdm.files.atomic import ArtifactError, read_json, write_json
+
+RECORDED_PACKAGES = (
+    "torch", "numpy", "transformers", "open_clip_torch", "clean-fid", "webdataset", "snakemake", "pillow", "resvg_py",
+)  # fmt: skip
+
+
+def canonical(value: Any) -> bytes:
+    """The one byte string of a JSON value: key order and layout do not matter, values do."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def digest(value: Any) -> str:
+    """Twelve hex digits that identify a recipe."""
+    return hashlib.sha256(canonical(value)).hexdigest()[:12]
+
+
+def read_recipe(path: str | Path, kind: str | None = None) -> dict[str, Any]:
+    """Read a recipe (of a kind) and prove that it is the one its folder is named after."""
+    path = Path(path)
+    recipe = read_json(path)
+    named = path.parent.name.rpartition("-")[2]
+    if digest(recipe) != named:
+        raise ArtifactError(
+            f"{path} was changed: its digest is {digest(recipe)}, but the folder says {named}. "
+            "Recipes are generated; edit the study file instead and delete this folder."
+        )
+    if kind and recipe["kind"] != kind:
+        raise ArtifactError(f"{path} is a recipe of {recipe['kind']}; name one of results/{kind}/")
+    return recipe
+
+
+def results_root(recipe_path: str | Path) -> Path:
+    """The results folder that holds kind/name-digest/recipe.json."""
+    return Path(recipe_path).resolve().parents[2]
+
+
+class Making:
+    """One artifact while it is made: its proved recipe, its folder, and last of all its manifest."""
+
+    def __init__(self, recipe_path: str | Path) -> None:
+        self._started = time.monotonic()
+        self.recipe = read_recipe(recipe_path)
+        self.folder, self.root = Path(recipe_path).parent, results_root(recipe_path)
+
+    def finish(self, facts: Mapping[str, Any], device: str = "cpu") -> dict[str, Any]:
+        """Write manifest.json, which says that the artifact is complete; `facts` may bring their own seconds."""
+        manifest = {
+            "artifact": f"{self.recipe['kind']}/{self.folder.name}", "recipe": self.recipe, **facts,
+            **provenance(device),
+        }  # fmt: skip
+        manifest.setdefault("seconds", round(time.monotonic() - self._started, 3))
+        write_json(self.folder / "manifest.json", manifest)
+        return manifest
+
+
+SOURCE = (":/mdm", ":/config", ":/workflow")
+
+
+def _git(*arguments: str) -> str | None:
+    here = Path(__file__).parent
+    done = subprocess.run(["git", "-C", here, *arguments], capture_output=True, encoding="utf-8", check=False)
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+@cache
+def _source() -> dict[str, Any]:
+    try:
+        # New files count where they can change numbers: a module or a study that no commit holds.
+        changed = [_git("status", "--porcelain", "-uno"), _git("status", "--porcelain", "-uall", "--", *SOURCE)]
+        return {"commit": _git("rev-parse", "HEAD"), "dirty": any(changed)}
+    except FileNotFoundError:  # no git on this machine: say so rather than guess
+        return {"commit": None, "dirty": None}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def provenance(device: str = "cpu") -> dict[str, Any]:
+    """What every manifest records: source, packages, machine. Host names are left out on purpose."""
+    packages = {name: version for name in RECORDED_PACKAGES if (version := _version(name))}
+    return {
+        "git": _source(),
+        "packages": packages,
+        "python": platform.python_version(),
+        "device": device,
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+    }
