@@ -21,7 +21,7 @@ from mdm import study
 from mdm.config import DiffusionConfig, ModelConfig
 from mdm.diffusion.loss import training_loss
 from mdm.diffusion.schedule import levels
-from mdm.model import build
+from mdm.model.nested import build
 
 BATCH, ROUNDS, TOKENS = 8, 7, 24
 INNER = {

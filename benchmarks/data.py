@@ -23,11 +23,11 @@ import webdataset
 from PIL import Image
 from simplejpeg import decode_jpeg
 
-from mdm.data import reader
-from mdm.data.loader import Loader
-from mdm.data.preprocess import PictureSettings, encode
-from mdm.data.shards import pack
-from mdm.data.sources import Row
+from mdm.data.batches import reader
+from mdm.data.batches.loader import Loader
+from mdm.data.pictures.preprocess import PictureSettings, encode
+from mdm.data.rows import Row
+from mdm.data.shards.shard import pack
 from mdm.heap import keep_freed_memory
 
 BATCH, ROUNDS, SEED = 64, 9, 0

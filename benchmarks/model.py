@@ -158,7 +158,8 @@ def prepared(case: dict[str, Any], options: argparse.Namespace) -> tuple[Step, d
 
     from mdm.config import ModelConfig
     from mdm.heap import keep_freed_memory
-    from mdm.model import build, execution
+    from mdm.model import execution
+    from mdm.model.nested import build
 
     keep_freed_memory()
     torch.set_num_threads(case["threads"])

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from mdm.config import StudyError
-from mdm.data import sources
 from mdm.data.fetch.packages import Package, archive, member
-from mdm.data.sources.own_changes import problem
+from mdm.data.shards.own_changes import problem
+from mdm.data.sources import registry as sources
 from mdm.files.atomic import write_atomic
 from mdm.files.hashes import Proofs
 from mdm.study import Study

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mdm import observed, throughput
 from mdm.config import DiffusionConfig, ModelConfig, TrainConfig
 from mdm.config.units import percent, rough_duration, size
-from mdm.layers import parameters, step_gigaflops
+from mdm.model.arithmetic import parameters, step_gigaflops
 from mdm.status import saved_images
 from mdm.study import Run, Study
 from mdm.throughput import Speed, Throughput

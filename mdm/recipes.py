@@ -27,8 +27,8 @@ from mdm.config import (
 )
 from mdm.config.base import parse
 from mdm.config.sizes import Clip, Size, as_clip, parse_size
+from mdm.data.text.settings import ENCODER_VERSION
 from mdm.files.artifact import digest
-from mdm.text import ENCODER_VERSION
 
 # Raised in the same commit as any change of code that alters what a recipe computes; refactors leave it.
 RECIPE_VERSION = 3
@@ -72,7 +72,9 @@ class Shelf:
 
     def data(self, name: str, asked_by: str) -> str:
         """A data set; its source validates its own settings and adds its version."""
-        from mdm.data import sources  # the registry is a plug-in of this room, light and free of torch
+        from mdm.data.sources import (
+            registry as sources,  # the registry is a plug-in of this room, light and free of torch
+        )
 
         entry = self._pick("data", name, asked_by)
         place = f"{self._where}: data.{name}"
@@ -96,7 +98,7 @@ class Shelf:
 
     def _encoder_settings(self, name: str, entry: EncoderConfig) -> dict[str, Any]:
         """Checked, with every default written out; the width must be what the networks are told."""
-        from mdm.text.settings import ENCODERS
+        from mdm.data.text.settings import ENCODERS
 
         where = f"{self._where}: text.{name}"
         if entry.name not in ENCODERS:

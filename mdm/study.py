@@ -327,8 +327,8 @@ class Study:
 
         Captions that are there twice are stored once, so the last jobs of a text may find that theirs do not exist.
         """
-        from mdm.data import sources
-        from mdm.text.captions import SHARD_CAPTIONS, most_shards
+        from mdm.data.sources import registry as sources
+        from mdm.data.text.captions import SHARD_CAPTIONS, most_shards
 
         recipe, encoder = self.recipe(ref), self._shelf.encoders.get(ref)
         if encoder:

@@ -10,7 +10,7 @@ from typing import Any
 from mdm.config import DiffusionConfig, ModelConfig, StudyError
 from mdm.files.artifact import digest
 from mdm.files.atomic import read_json
-from mdm.layers import gigaflops, step_gigaflops
+from mdm.model.arithmetic import gigaflops, step_gigaflops
 from mdm.study import Study
 
 FILE = "calibration.json"

@@ -72,14 +72,14 @@ def schema(options: argparse.Namespace) -> None:
 
 
 def index(options: argparse.Namespace) -> None:
-    from mdm.data.shards import index_data
-    from mdm.text.captions import list_captions
+    from mdm.data.shards.shard import index_data
+    from mdm.data.text.captions import list_captions
 
     (list_captions if _of_text(options) else index_data)(options.recipe)
 
 
 def shard(options: argparse.Namespace) -> None:
-    from mdm.data.shards import write_shards
+    from mdm.data.shards.shard import write_shards
 
     write_shards(options.recipe, *_shards(options.shard))
 
@@ -96,8 +96,8 @@ def _shards(words: str) -> tuple[int, int]:
 
 
 def manifest(options: argparse.Namespace) -> None:
-    from mdm.data.shards import write_manifest
-    from mdm.text.gather import gather
+    from mdm.data.shards.shard import write_manifest
+    from mdm.data.text.gather import gather
 
     (gather if _of_text(options) else write_manifest)(options.recipe)
 
@@ -107,7 +107,7 @@ def _of_text(options: argparse.Namespace) -> bool:
 
 
 def data(options: argparse.Namespace) -> int:
-    from mdm.data.difference import compare, render
+    from mdm.data.shards.difference import compare, render
 
     found = compare(options.first, options.second)
     print(render(found))
@@ -115,7 +115,7 @@ def data(options: argparse.Namespace) -> int:
 
 
 def embed(options: argparse.Namespace) -> None:
-    from mdm.text.cache import embed, embed_shards
+    from mdm.data.text.cache import embed, embed_shards
 
     if options.shard:
         embed_shards(options.recipe, *_shards(options.shard))
@@ -124,7 +124,7 @@ def embed(options: argparse.Namespace) -> None:
 
 
 def flan_t5_small(options: argparse.Namespace) -> None:
-    from mdm.text.flan_t5_small import study_entry, unpack
+    from mdm.data.text.flan_t5_small import study_entry, unpack
 
     print(study_entry(options.out, unpack(options.wheel, options.out, options.force)))
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
-from mdm.data.sources import rule
+from mdm.data.sources.registry import rule
 from mdm.evaluate.extractors import Extractor, load_extractors
 from mdm.evaluate.labels import encode
 from mdm.evaluate.pictures import PictureSet, open_pictures

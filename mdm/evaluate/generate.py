@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from mdm.data.shards import read_index
-from mdm.data.sources import Row, png
+from mdm.data.rows import Row, png
+from mdm.data.shards.shard import read_index
 from mdm.evaluate.archive import ArrayStream, read_array, read_batches, write_archive
 from mdm.evaluate.painter import Painter
 from mdm.evaluate.pictures import LEVEL

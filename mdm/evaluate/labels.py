@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mdm.data.scenes.shapes import COLOURS, SHAPES
+from mdm.data.sources.scenes.shapes import COLOURS, SHAPES
 
 # As in mdm.data.scenes; relation 0 is "none" (one group of objects).
 COUNTS = 4

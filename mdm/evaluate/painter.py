@@ -11,15 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from mdm.config import DiffusionConfig, ModelConfig, SampleConfig
-from mdm.data.classes import class_label
-from mdm.data.sources import Row
+from mdm.data.batches.classes import class_label
+from mdm.data.rows import Row, to_bytes
+from mdm.data.text.cache import Embeddings
 from mdm.diffusion import schedule
 from mdm.diffusion.sampler import sample
 from mdm.files.atomic import read_json
 from mdm.files.weights import load_weights, state_hash
-from mdm.model import build
 from mdm.model.checkpoints import load_into
-from mdm.text.cache import Embeddings
+from mdm.model.nested import build
 
 WEIGHTS = "weights.safetensors"  # the averaged ones
 
@@ -28,12 +28,6 @@ class Lookup(Protocol):
     """Captions to features [B,S,D] and mask [B,S]: a cache on disk, or a live encoder."""
 
     def lookup(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]: ...
-
-
-def to_bytes(pictures: Tensor) -> np.ndarray:
-    """Pictures [B, 3, H, W] in [-1, 1] -> uint8 [B, H, W, 3]; the inverse of x / 127.5 - 1."""
-    rounded = ((pictures.float() + 1) * 127.5).round().clamp(0, 255)
-    return rounded.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
 
 
 class Painter:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mdm.data.reader import Pictures, shrink
+from mdm.data.batches.reader import Pictures, shrink
 from mdm.evaluate.archive import array_names, read_array, read_batches
 from mdm.files.atomic import ArtifactError, read_json
 

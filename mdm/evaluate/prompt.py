@@ -16,10 +16,10 @@ from torch import Tensor
 
 from mdm.config import SampleConfig, StudyError, nearest
 from mdm.config.base import parse
+from mdm.data.text import encoder
 from mdm.evaluate.painter import Painter
 from mdm.files.atomic import ArtifactError, write_atomic
 from mdm.recipes import check_sample
-from mdm.text import encoder
 
 if TYPE_CHECKING:
     from mdm.study import Run, Study

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mdm.config import ModelConfig, StudyError
 from mdm.files.atomic import ArtifactError, printable
 from mdm.files.weights import state_hash
-from mdm.model import build
+from mdm.model.nested import build
 from mdm.model.unet import time_channels
 
 INNER = "inner_unet."

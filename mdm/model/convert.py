@@ -16,8 +16,8 @@ from mdm.config.base import parse
 from mdm.files.atomic import ArtifactError, refuse_overwriting, replacing
 from mdm.files.hashes import sha256_file
 from mdm.files.weights import load_weights, read_meta, save_weights, state_hash
-from mdm.model import build
 from mdm.model.checkpoints import require_same
+from mdm.model.nested import build
 from mdm.model.presets import PRESETS, named
 from mdm.model.reference_file import read_reference
 

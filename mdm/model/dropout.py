@@ -7,14 +7,10 @@ quarter each drop the same features, and computing a block a second time drops t
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from mdm.data.order import draws
 
 BITS = 31
 
@@ -60,9 +56,3 @@ def layers(network: nn.Module) -> list[PictureDropout]:
             module.salt = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big", signed=True)
             found.append(module)
     return found
-
-
-def picture_keys(seed: int, pictures: Sequence[int]) -> Tensor:
-    """One key per picture, int32 [B]."""
-    numbers = draws(np.asarray(pictures, dtype=np.int64), "dropout", seed) >> np.uint64(32)
-    return torch.from_numpy(numbers.astype(np.uint32).view(np.int32))

@@ -57,7 +57,7 @@ def _pad_rows(x: Tensor, rows: int) -> Tensor:
     return x if len(x) == rows else F.pad(x, (0, 0, 0, 0, 0, 0, 0, rows - len(x)))
 
 
-def assemble(config: ModelConfig, seed: int) -> InnermostUNet | NestedUNet:
+def build(config: ModelConfig, seed: int = 0) -> InnermostUNet | NestedUNet:
     """The nest of a configuration with fresh weights, on the CPU (or inside `torch.device("meta")`)."""
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(seed)

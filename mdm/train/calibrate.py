@@ -19,9 +19,9 @@ from mdm.diffusion.loss import pyramid
 from mdm.diffusion.sampler import sample
 from mdm.diffusion.schedule import levels
 from mdm.files.atomic import write_json
-from mdm.model import build
 from mdm.model.checkpoints import INNER
 from mdm.model.execution import Execution
+from mdm.model.nested import build
 from mdm.study import Study
 from mdm.throughput import VERSION, Work, drawing, training
 from mdm.train.example import Example

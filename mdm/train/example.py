@@ -15,14 +15,14 @@ from torch import Tensor
 
 from mdm.config import DiffusionConfig, StudyError, TrainConfig
 from mdm.config.sizes import Size, as_clip
-from mdm.data.ahead import Ahead
-from mdm.data.classes import class_label
-from mdm.data.loader import Batch, Loader
-from mdm.data.skipped import SkippedLog
+from mdm.data.batches.ahead import Ahead
+from mdm.data.batches.classes import class_label
+from mdm.data.batches.loader import Batch, Loader
+from mdm.data.batches.skipped import SkippedLog
+from mdm.data.text.cache import Embeddings
 from mdm.diffusion import noise
 from mdm.diffusion.loss import pyramid
 from mdm.files.artifact import results_root
-from mdm.text.cache import Embeddings
 from mdm.train.joint import JointLoader, PaddedEmbeddings, clip_rows, padded_alike
 from mdm.train.ranks import Ranks
 

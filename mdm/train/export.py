@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mdm.config import ModelConfig
-from mdm.data.skipped import skipped
+from mdm.data.batches.skipped import skipped
 from mdm.files.artifact import Making, results_root
 from mdm.files.atomic import read_json, write_atomic, write_json
 from mdm.files.weights import save_weights, state_hash

@@ -11,9 +11,9 @@ from torch.nn.functional import pad
 
 from mdm.config import DiffusionConfig
 from mdm.config.sizes import Clip, Size
-from mdm.data.loader import Batch, Loader
+from mdm.data.batches.loader import Batch, Loader
+from mdm.data.text.cache import Embeddings
 from mdm.diffusion.loss import level_rows
-from mdm.text.cache import Embeddings
 
 
 class PaddedEmbeddings:

@@ -19,8 +19,9 @@ from mdm.config.sizes import Size, shape
 from mdm.diffusion.loss import Part, training_loss
 from mdm.diffusion.noise import spread_times
 from mdm.diffusion.schedule import levels
-from mdm.model import build, execution
+from mdm.model import execution
 from mdm.model.checkpoints import INNER
+from mdm.model.nested import build
 from mdm.model.processor import as_on
 from mdm.model.unet import UNet
 from mdm.train.example import Example

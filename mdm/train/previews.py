@@ -18,14 +18,13 @@ from torch import Tensor
 
 from mdm.config import DiffusionConfig, SampleConfig, TrainConfig
 from mdm.config.sizes import Size
-from mdm.data.classes import class_label
-from mdm.data.loader import Batch, Loader
-from mdm.data.sources import png
+from mdm.data.batches.classes import class_label
+from mdm.data.batches.loader import Batch, Loader
+from mdm.data.rows import png, to_bytes
+from mdm.data.text.cache import Embeddings
 from mdm.diffusion.sampler import sample
-from mdm.evaluate.painter import to_bytes
 from mdm.files.artifact import results_root
 from mdm.files.atomic import append_line, write_atomic, write_json
-from mdm.text.cache import Embeddings
 from mdm.train.example import open_embeddings
 from mdm.train.loggers import Logger
 from mdm.train.state import TrainingState

@@ -14,9 +14,9 @@ from mdm.config import ModelConfig, StudyError, TrainConfig
 from mdm.files.artifact import results_root
 from mdm.files.atomic import ArtifactError, read_json
 from mdm.files.weights import load_weights, state_hash
-from mdm.model import build
 from mdm.model.checkpoints import INNER, grow, load_into
 from mdm.model.execution import PLAIN, Execution
+from mdm.model.nested import build
 from mdm.train.checkpoint import Autosaves, Checkpoint, read_checkpoint
 from mdm.train.optim import make_optimizers
 from mdm.train.progress import Progress

@@ -7,10 +7,12 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mdm.config import TrainConfig
+from mdm.data.batches.order import draws
 from mdm.files.atomic import ArtifactError
 from mdm.model import dropout
 from mdm.model.checkpoints import load_into
@@ -59,7 +61,7 @@ class TrainingState:
         """Choose what dropout drops: a function of (seed, image counter)."""
         if self._dropping and pictures:
             device = next(self.model.parameters()).device
-            keys = dropout.picture_keys(self.seed, pictures).to(device)
+            keys = picture_keys(self.seed, pictures).to(device)
             for layer in self._dropping:
                 layer.keys = keys
 
@@ -159,3 +161,9 @@ def average_of(model: nn.Module, config: TrainConfig) -> Ema:
 
 def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def picture_keys(seed: int, pictures: Sequence[int]) -> Tensor:
+    """One key per picture, int32 [B]."""
+    numbers = draws(np.asarray(pictures, dtype=np.int64), "dropout", seed) >> np.uint64(32)
+    return torch.from_numpy(numbers.astype(np.uint32).view(np.int32))

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from mdm.config import DiffusionConfig, ModelConfig, TrainConfig
 from mdm.config.sizes import Size, as_clip, shape, side
-from mdm.data.classes import class_label
-from mdm.data.loader import Loader
-from mdm.data.skipped import SkippedLog
+from mdm.data.batches.classes import class_label
+from mdm.data.batches.loader import Loader
+from mdm.data.batches.skipped import SkippedLog
 from mdm.diffusion import noise
 from mdm.diffusion.loss import Part, pyramid, training_loss
 from mdm.files.artifact import results_root

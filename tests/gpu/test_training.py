@@ -11,9 +11,10 @@ from mdm.diffusion.loss import training_loss
 from mdm.diffusion.sampler import sample
 from mdm.diffusion.schedule import levels
 from mdm.diffusion.solvers import SOLVERS
-from mdm.model import build, dropout
 from mdm.model.dropout import PictureDropout
+from mdm.model.nested import build
 from mdm.train.checkpoint import Snapshot
+from mdm.train.state import picture_keys
 from mdm.train.stopwatch import Stopwatch
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")]
@@ -50,7 +51,7 @@ def test_bf16_is_close():
 
 def test_masks_of_dropout_are_those_of_the_cpu():
     layer, x = PictureDropout(0.3), torch.ones(6, 8, 16, 16)
-    layer.keys = dropout.picture_keys(7, range(100, 106))
+    layer.keys = picture_keys(7, range(100, 106))
     wanted = layer(x, 6)
     layer.keys = layer.keys.cuda()
     assert torch.equal(layer(x.cuda(), 6).cpu(), wanted)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mdm.config import LevelConfig, ModelConfig
-from mdm.model import build
+from mdm.model.nested import build
 
 GOLDEN = Path(__file__).parent / "golden"
 HALVED = (".conv2.weight", ".proj_out.weight", ".ffn.3.weight", ".main.3.weight")

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from mdm.config import LevelConfig, ModelConfig
-from mdm.model import build, execution
+from mdm.model import execution
+from mdm.model.nested import build
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "model.py"
 OPTIONS = argparse.Namespace(recompute=(), compile="none", rounds=3, repeat=2, alone=False)

@@ -13,9 +13,10 @@ from mdm.config import DiffusionConfig, LevelConfig, ModelConfig, StudyError
 from mdm.diffusion.loss import training_loss
 from mdm.diffusion.schedule import levels
 from mdm.heap import keep_freed_memory
-from mdm.model import attention, build, execution, normalise
+from mdm.model import attention, execution, normalise
 from mdm.model.attention import PointwiseConv, attend
 from mdm.model.blocks import EnlargingConv
+from mdm.model.nested import build
 from mdm.model.normalise import GroupNorm
 from mdm.model.processor import as_on
 

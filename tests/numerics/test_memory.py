@@ -9,8 +9,9 @@ from mdm.config import DiffusionConfig, LevelConfig, ModelConfig, TrainConfig, V
 from mdm.config.sizes import Clip, shape
 from mdm.diffusion.noise import spread_times
 from mdm.diffusion.schedule import levels
-from mdm.model import build, execution
+from mdm.model import execution
 from mdm.model.ema import Ema
+from mdm.model.nested import build
 from mdm.model.presets import paper_video, released_1024
 from mdm.train.example import Example
 from mdm.train.memory import estimate

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from mdm.config import DiffusionConfig, LevelConfig, ModelConfig, SampleConfig
 from mdm.diffusion import loss, sampler, schedule
-from mdm.model import build
+from mdm.model.nested import build
 
 STORED = np.load(GOLDEN / "traces.npz", allow_pickle=False)
 META = json.loads(bytes(STORED["meta"]))

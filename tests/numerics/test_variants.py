@@ -18,7 +18,7 @@ from conftest import GOLDEN, with_golden_weights
 from torch import Tensor, nn
 
 from mdm.config import ModelConfig
-from mdm.model import build
+from mdm.model.nested import build
 
 STORED = np.load(GOLDEN / "variants.npz", allow_pickle=False)
 CASES = json.loads(bytes(STORED["cases"]))

@@ -22,7 +22,7 @@ from torch import Tensor
 from mdm.config import DiffusionConfig, LevelConfig, ModelConfig, SampleConfig, VideoConfig
 from mdm.config.sizes import Clip
 from mdm.diffusion import loss, sampler, schedule
-from mdm.model import build
+from mdm.model.nested import build
 from mdm.model.video import tile, untile
 
 INNER = {"channels": (32, 64), "resnets": (1, 1), "attention": (0, 1), "middle": True}

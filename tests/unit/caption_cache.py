@@ -1,8 +1,8 @@
 """A cache of captions that lie in no data set."""
 
-from mdm.text.cache import make_shard
-from mdm.text.captions import SHARD_CAPTIONS, Captions, listed
-from mdm.text.gather import write_lookup
+from mdm.data.text.cache import make_shard
+from mdm.data.text.captions import SHARD_CAPTIONS, Captions, listed
+from mdm.data.text.gather import write_lookup
 
 
 def write_cache(folder, captions, encoder, shard_captions=SHARD_CAPTIONS):

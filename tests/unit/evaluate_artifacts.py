@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from mdm.config import ModelConfig
-from mdm.data import sources
-from mdm.data.shards import index_data, write_manifest, write_shard
+from mdm.data.shards.shard import index_data, write_manifest, write_shard
+from mdm.data.sources import registry as sources
+from mdm.data.text.cache import embed
 from mdm.files.artifact import digest
 from mdm.files.atomic import write_json
 from mdm.files.weights import save_weights
-from mdm.model import build
-from mdm.text.cache import embed
+from mdm.model.nested import build
 
 ENCODER = {"name": "tiny-t5", "settings": {"channels": 32, "layers": 1, "heads": 4}, "channels": 32}
 LEVELS = [

@@ -13,9 +13,9 @@ from PIL import Image
 from test_packages import tgz
 
 from mdm.config import StudyError
-from mdm.data import sources
 from mdm.data.fetch.packages import archive
 from mdm.data.sources import cifar10 as cifar
+from mdm.data.sources import registry as sources
 from mdm.files.atomic import ArtifactError
 from mdm.files.hashes import sha256_file
 

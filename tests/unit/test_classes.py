@@ -12,11 +12,11 @@ import torch
 
 from mdm import cli, study
 from mdm.config import StudyError
-from mdm.data.classes import ClassLabel
-from mdm.data.loader import Loader
-from mdm.data.reader import Pictures
-from mdm.data.scenes.shapes import SHAPES
-from mdm.data.shards import index_data, write_manifest, write_shard
+from mdm.data.batches.classes import ClassLabel
+from mdm.data.batches.loader import Loader
+from mdm.data.batches.reader import Pictures
+from mdm.data.shards.shard import index_data, write_manifest, write_shard
+from mdm.data.sources.scenes.shapes import SHAPES
 from mdm.evaluate.generate import generate
 from mdm.evaluate.painter import Painter
 from mdm.evaluate.prompt import Wanted
@@ -134,7 +134,7 @@ def test_some_pictures_are_trained_without_their_class(world: World) -> None:
 def test_training_moves_the_classes_it_saw_and_the_missing_class(world: World) -> None:
     folder = world.path(world.train).parent
     from mdm.config import ModelConfig
-    from mdm.model import build
+    from mdm.model.nested import build
 
     recipe = world.study.recipe(world.train)
     fresh = build(ModelConfig(**recipe["model"]), recipe["seed"]).class_emb.weight

@@ -9,12 +9,12 @@ from PIL import Image
 from test_shards import make_data, make_recipe
 
 from mdm.config import StudyError
-from mdm.data import sources
-from mdm.data.clip_frames import picked
-from mdm.data.clips import ClipSettings, clip, prepare_clip
-from mdm.data.loader import Loader
-from mdm.data.reader import Pictures
-from mdm.data.shards import index_data, write_manifest, write_shard
+from mdm.data.batches.loader import Loader
+from mdm.data.batches.reader import Pictures
+from mdm.data.pictures.clip_frames import picked
+from mdm.data.pictures.clips import ClipSettings, clip, prepare_clip
+from mdm.data.shards.shard import index_data, write_manifest, write_shard
+from mdm.data.sources import registry as sources
 from mdm.files.atomic import ArtifactError
 from mdm.files.hashes import sha256_file
 

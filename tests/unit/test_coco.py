@@ -12,9 +12,9 @@ from PIL import Image
 
 from mdm import study
 from mdm.config import StudyError
-from mdm.data import sources
-from mdm.data.shards import index_data, read_index, write_manifest, write_shard
+from mdm.data.shards.shard import index_data, read_index, write_manifest, write_shard
 from mdm.data.sources import coco
+from mdm.data.sources import registry as sources
 from mdm.evaluate.protocol import Protocol
 from mdm.evaluate.standard_protocols import STANDARDS
 from mdm.external import external_files

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from test_preprocess import saved, smooth
 
-from mdm.data.decode import SPARE_BYTES, BadPicture, cached_from, decode, decode_square, shrink
+from mdm.data.pictures.decode import SPARE_BYTES, BadPicture, cached_from, decode, decode_square, shrink
 from mdm.files.atomic import ArtifactError
 
 JPEGS = {

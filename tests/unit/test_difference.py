@@ -6,7 +6,7 @@ import pytest
 from test_shards import make_data
 
 from mdm import cli
-from mdm.data.difference import compare, render
+from mdm.data.shards.difference import compare, render
 from mdm.files.atomic import ArtifactError, read_json, write_json
 
 

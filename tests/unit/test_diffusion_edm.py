@@ -12,7 +12,7 @@ from test_model_build import awake, nest
 
 from mdm.config import DiffusionConfig, SampleConfig
 from mdm.diffusion import loss, noise, path, sampler, schedule
-from mdm.model import build
+from mdm.model.nested import build
 
 EDM = DiffusionConfig(parameterisation="edm")
 CONFIG = nest(3, text_channels=None, text_projection=0)

@@ -11,7 +11,7 @@ from torch import nn
 
 from mdm.config import DiffusionConfig, ModelConfig
 from mdm.diffusion import loss, noise, schedule
-from mdm.model import build
+from mdm.model.nested import build
 
 WAYS = {
     "v": DiffusionConfig(),

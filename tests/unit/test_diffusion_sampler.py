@@ -9,7 +9,7 @@ from test_model_build import awake, nest
 
 from mdm.config import DiffusionConfig, SampleConfig, StudyError
 from mdm.diffusion import guidance, sampler, schedule, solvers
-from mdm.model import build
+from mdm.model.nested import build
 
 DIFFUSION = DiffusionConfig(steps=50)
 CONFIG = nest(2)

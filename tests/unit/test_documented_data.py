@@ -6,7 +6,7 @@ import textwrap
 import pytest
 import yaml
 
-from mdm.data import sources
+from mdm.data.sources import registry as sources
 
 PAGES = ("README.md", "config/README.md")
 

@@ -20,12 +20,12 @@ from test_shards import make_recipe
 
 from mdm import study
 from mdm.config import StudyError
-from mdm.data import sources
-from mdm.data.loader import Loader
-from mdm.data.preprocess import PictureSettings, pixels
-from mdm.data.reader import Pictures
-from mdm.data.shards import index_data, read_index, write_manifest, write_shard, write_shards
-from mdm.data.sources import Picture
+from mdm.data.batches.loader import Loader
+from mdm.data.batches.reader import Pictures
+from mdm.data.pictures.preprocess import PictureSettings, pixels
+from mdm.data.rows import Picture
+from mdm.data.shards.shard import index_data, read_index, write_manifest, write_shard, write_shards
+from mdm.data.sources import registry as sources
 from mdm.files.atomic import ArtifactError, read_json
 from mdm.files.hashes import sha256_file
 

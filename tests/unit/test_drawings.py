@@ -16,10 +16,10 @@ from PIL import Image
 from test_packages import add, deb, tgz
 
 from mdm.config import StudyError
-from mdm.data import sources
 from mdm.data.fetch import packages
-from mdm.data.shards import index_data, read_index, write_manifest, write_shard
+from mdm.data.shards.shard import index_data, read_index, write_manifest, write_shard
 from mdm.data.sources import drawing_sets
+from mdm.data.sources import registry as sources
 from mdm.data.sources.drawing_concepts import Concept, Dictionary
 from mdm.data.sources.drawing_sets import SETS
 from mdm.data.sources.vector import draw

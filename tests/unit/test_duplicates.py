@@ -10,8 +10,8 @@ from test_preprocess import saved, smooth
 from test_shards import make_data
 
 from mdm.config import StudyError
-from mdm.data.duplicates import LOOK_DISTANCE, as_keys, look, look_alikes, repeated
-from mdm.data.reader import Pictures
+from mdm.data.batches.reader import Pictures
+from mdm.data.pictures.duplicates import LOOK_DISTANCE, as_keys, look, look_alikes, repeated
 
 
 def test_repeated():

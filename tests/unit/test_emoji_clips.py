@@ -13,8 +13,8 @@ from test_packages import tgz
 from test_preprocess import saved
 from test_shards import make_data
 
-from mdm.data.reader import Pictures
-from mdm.data.shards import read_index
+from mdm.data.batches.reader import Pictures
+from mdm.data.shards.shard import read_index
 from mdm.data.sources import drawing_sets
 from mdm.data.sources import emoji_clips as emoji
 from mdm.data.sources.drawing_concepts import Dictionary

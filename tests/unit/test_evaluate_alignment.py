@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mdm.data.scenes import SceneSettings, labels, scene
+from mdm.data.sources.scenes.scene import SceneSettings, labels, scene
 from mdm.evaluate.alignment import FACTORS, alignment, correct
 from mdm.evaluate.labels import encode
 

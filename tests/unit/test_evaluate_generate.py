@@ -10,9 +10,10 @@ import pytest
 import torch
 from evaluate_artifacts import network, samples, scenes, text
 
+from mdm.data.rows import to_bytes
 from mdm.evaluate import generate as module
 from mdm.evaluate.generate import generate
-from mdm.evaluate.painter import Painter, to_bytes
+from mdm.evaluate.painter import Painter
 from mdm.files.atomic import ArtifactError, read_json
 
 

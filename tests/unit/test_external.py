@@ -12,7 +12,7 @@ from PIL import Image
 from mdm import cli, external, study
 from mdm.config import StudyError
 from mdm.data.fetch.packages import Package
-from mdm.data.shards import index_data, write_manifest, write_shard
+from mdm.data.shards.shard import index_data, write_manifest, write_shard
 from mdm.data.sources import folder as source_folder
 from mdm.external import check_files, external_files
 from mdm.files import hashes as proofs

@@ -9,11 +9,11 @@ import time
 import pytest
 from picture_server import jpeg, serving
 
-from mdm.data.failures import TRANSIENT, Failure, of_status
 from mdm.data.fetch.host_queue import HostQueue
 from mdm.data.fetch.img2dataset_shards import reason
 from mdm.data.fetch.one import FetchError, Limits, fetch
 from mdm.data.fetch.public_address import may_contact
+from mdm.data.pictures.failures import TRANSIENT, Failure, of_status
 
 HERE = [ipaddress.ip_network("127.0.0.1/32")]
 

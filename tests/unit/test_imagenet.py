@@ -11,8 +11,8 @@ from PIL import Image
 from test_packages import add
 
 from mdm.config import StudyError
-from mdm.data import sources
 from mdm.data.sources import ffhq, imagenet
+from mdm.data.sources import registry as sources
 from mdm.files.atomic import ArtifactError
 
 SYNSETS = ("n02084071", "n01440764", "n01443537")

@@ -4,12 +4,14 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from mdm import layers, study
+from mdm import study
 from mdm.config import DiffusionConfig, ModelConfig
 from mdm.config.sizes import shape
 from mdm.diffusion.loss import training_loss
 from mdm.diffusion.schedule import levels
-from mdm.model import build, execution
+from mdm.model import arithmetic as layers
+from mdm.model import execution
+from mdm.model.nested import build
 from mdm.model.presets import PRESETS
 
 TOKENS, BATCH = 24, 6

@@ -10,12 +10,12 @@ from caption_cache import write_cache
 from PIL import Image
 from test_shards import make_data
 
-from mdm.data.ahead import Ahead
-from mdm.data.loader import Loader
-from mdm.data.reader import Pictures, shrink
-from mdm.data.skipped import SkippedLog, skipped
+from mdm.data.batches.ahead import Ahead
+from mdm.data.batches.loader import Loader
+from mdm.data.batches.reader import Pictures, shrink
+from mdm.data.batches.skipped import SkippedLog, skipped
+from mdm.data.text import cache, encoder
 from mdm.files.atomic import ArtifactError
-from mdm.text import cache, encoder
 
 
 @pytest.fixture(scope="module")
@@ -248,7 +248,7 @@ def test_dct_decoding_is_a_policy_of_the_loader(tmp_path):
 
 
 def test_readers_keep_few_shards_open(folder, monkeypatch):
-    monkeypatch.setattr("mdm.data.reader.OPEN_SHARDS", 1)
+    monkeypatch.setattr("mdm.data.batches.reader.OPEN_SHARDS", 1)
     reading, whole = loader(folder, batch=40, workers=4, cache_bytes=0), loader(folder, batch=40).batch(0)
     assert same(reading.batch(0), whole) and len(reading.pictures._open) == 1
     reading.close()

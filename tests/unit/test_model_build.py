@@ -9,8 +9,8 @@ import torch
 
 from mdm.config import LevelConfig, ModelConfig
 from mdm.files.weights import state_hash
-from mdm.model import build
 from mdm.model.checkpoints import inner_state
+from mdm.model.nested import build
 from mdm.model.presets import PRESETS
 from mdm.model.unet import Condition
 

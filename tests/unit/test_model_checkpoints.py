@@ -10,8 +10,8 @@ from test_model_build import awake, inputs, level, nest, some_text
 from mdm.config import StudyError
 from mdm.files.atomic import ArtifactError
 from mdm.files.weights import load_weights, read_meta, save_weights, state_hash
-from mdm.model import build
 from mdm.model.checkpoints import grow, inner_state, load_into
+from mdm.model.nested import build
 
 
 def test_round_trip(tmp_path) -> None:

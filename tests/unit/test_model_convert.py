@@ -22,10 +22,10 @@ from mdm.config import ModelConfig, StudyError
 from mdm.files.atomic import ArtifactError, write_json
 from mdm.files.hashes import sha256_file
 from mdm.files.weights import load_weights, read_meta, save_weights, state_hash
-from mdm.model import build
 from mdm.model.checkpoints import load_into
 from mdm.model.convert import convert, fitting_state, read_source
 from mdm.model.growth import grow_file
+from mdm.model.nested import build
 from mdm.model.presets import PRESETS, named
 
 WITHOUT_TEXT = {"text_channels": None, "text_projection": 0}

@@ -10,8 +10,9 @@ from mdm.config import DiffusionConfig, LevelConfig, ModelConfig, SampleConfig, 
 from mdm.config.sizes import Clip, shape
 from mdm.diffusion import loss, noise, sampler, schedule
 from mdm.files.weights import state_hash
-from mdm.model import build, video
+from mdm.model import video
 from mdm.model.checkpoints import grow, inner_state
+from mdm.model.nested import build
 from mdm.model.presets import PRESETS
 from mdm.recipes import stage_model
 

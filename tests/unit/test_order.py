@@ -6,7 +6,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from mdm.data.order import WINDOW_IMAGES, Order, draws
+from mdm.data.batches.order import WINDOW_IMAGES, Order, draws
 
 
 @pytest.mark.parametrize("case", range(40))

@@ -10,9 +10,9 @@ from PIL import Image
 from test_shards import make_data, make_recipe
 
 from mdm.config import StudyError
-from mdm.data import sources
-from mdm.data.reader import Pictures
-from mdm.data.shards import index_data, read_index, write_manifest, write_shard
+from mdm.data.batches.reader import Pictures
+from mdm.data.shards.shard import index_data, read_index, write_manifest, write_shard
+from mdm.data.sources import registry as sources
 from mdm.files.atomic import ArtifactError, read_json
 
 ODD_NAMES = (

@@ -12,7 +12,7 @@ import torch
 from mdm import cli, plan, study, throughput
 from mdm.config import StudyError
 from mdm.files.atomic import write_json
-from mdm.layers import step_gigaflops
+from mdm.model.arithmetic import step_gigaflops
 from mdm.throughput import Throughput
 from mdm.train import calibrate
 from mdm.train.step import training_step

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from mdm.data.preprocess import PictureSettings, clean_caption, pixels, prepare
+from mdm.data.pictures.preprocess import PictureSettings, clean_caption, pixels, prepare
 
 RED = (220, 30, 20)
 

@@ -6,13 +6,13 @@ import shutil
 import pytest
 from test_shards import make_recipe
 
-from mdm.data import index
-from mdm.data.failures import Failure
-from mdm.data.index import index_data, read_index
-from mdm.data.journal import Journal
-from mdm.data.shards import write_shard
-from mdm.data.sources import Picture, Row
-from mdm.data.sources import scenes as source_scenes
+from mdm.data.pictures.failures import Failure
+from mdm.data.rows import Picture, Row
+from mdm.data.shards import index
+from mdm.data.shards.index import index_data, read_index
+from mdm.data.shards.journal import Journal
+from mdm.data.shards.shard import write_shard
+from mdm.data.sources.scenes import source as source_scenes
 from mdm.files.atomic import ArtifactError, read_json
 
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from mdm.data.scenes import SCENES_VERSION, SceneSettings, caption, captions, labels, layout, render, scene
-from mdm.data.scenes.language import vocabulary, words
-from mdm.data.scenes.shapes import COLOURS, ROOMS, SHAPES, TONES, is_held_out
+from mdm.data.sources.scenes import layout
+from mdm.data.sources.scenes.language import vocabulary, words
+from mdm.data.sources.scenes.scene import SCENES_VERSION, SceneSettings, caption, captions, labels, render, scene
+from mdm.data.sources.scenes.shapes import COLOURS, ROOMS, SHAPES, TONES, is_held_out
 
 COUNT = 3000
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from mdm.config import StudyError
-from mdm.data import sources
-from mdm.data.reader import Pictures
-from mdm.data.scenes import SceneSettings, labels, render, scene
-from mdm.data.shards import index_data, read_index, write_manifest, write_shard
+from mdm.data.batches.reader import Pictures
+from mdm.data.shards.shard import index_data, read_index, write_manifest, write_shard
+from mdm.data.sources import registry as sources
+from mdm.data.sources.scenes.scene import SceneSettings, labels, render, scene
 from mdm.files.artifact import digest
 from mdm.files.atomic import ArtifactError, read_json, write_json
 

@@ -13,11 +13,12 @@ from test_own_folders import folder_with
 from test_shards import make_data, make_recipe
 
 from mdm.config import StudyError
-from mdm.data.journal import Stored
-from mdm.data.loader import Loader
-from mdm.data.reader import Pictures
-from mdm.data.shards import _check_success, index_data, write_manifest, write_shard
-from mdm.data.sources import Row, ffhq
+from mdm.data.batches.loader import Loader
+from mdm.data.batches.reader import Pictures
+from mdm.data.rows import Row
+from mdm.data.shards.journal import Stored
+from mdm.data.shards.shard import _check_success, index_data, write_manifest, write_shard
+from mdm.data.sources import ffhq
 from mdm.files.atomic import ArtifactError
 
 

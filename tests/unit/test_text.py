@@ -5,13 +5,13 @@ import torch
 from caption_cache import write_cache
 
 from mdm.config import StudyError
-from mdm.data.scenes import vocabulary
+from mdm.data.sources.scenes.scene import vocabulary
+from mdm.data.text import cache, encoder
+from mdm.data.text.settings import ENCODER_VERSION, T5Settings
+from mdm.data.text.words import EOS, SPARE_IDS, WordTokenizer
 from mdm.files.artifact import digest
 from mdm.files.atomic import ArtifactError, write_atomic, write_json
 from mdm.files.hashes import sha256_file
-from mdm.text import ENCODER_VERSION, cache, encoder
-from mdm.text.settings import T5Settings
-from mdm.text.words import EOS, SPARE_IDS, WordTokenizer
 
 TINY = {"name": "tiny-t5", "settings": {"channels": 32, "layers": 2, "heads": 4, "seed": 0, "max_tokens": 16}}
 CAPTIONS = ["a red circle left of a blue square", "two green stars", ""]

@@ -7,9 +7,9 @@ import torch
 from caption_cache import write_cache
 from safetensors.torch import load_file
 
+from mdm.data.text import cache, captions, encoder
+from mdm.data.text.shard import Shard
 from mdm.files.atomic import ArtifactError
-from mdm.text import cache, captions, encoder
-from mdm.text.shard import Shard
 
 SMALL = {"name": "tiny-t5", "settings": {"channels": 8, "layers": 1, "heads": 2, "max_tokens": 8}}
 LOOKUP = "lookup.safetensors"

@@ -10,10 +10,10 @@ import torch
 from caption_cache import write_cache
 from repository import ROOT
 
+from mdm.data.text import cache, encoder, flan_t5_small
+from mdm.data.text.onnx_file import read_onnx
 from mdm.files.atomic import ArtifactError
 from mdm.files.hashes import sha256_file
-from mdm.text import cache, encoder, flan_t5_small
-from mdm.text.onnx_file import read_onnx
 
 REAL = Path(os.environ.get("MDM_WEIGHTS", ROOT / "weights")) / "flan-t5-small"
 CAPTIONS = ["two frogs above a pizza on a pink background", "a photograph of the Eiffel tower, by night", ""]

@@ -12,7 +12,7 @@ from mdm.config import DiffusionConfig, LevelConfig, ModelConfig, StudyError, Tr
 from mdm.diffusion.schedule import levels
 from mdm.files.atomic import ArtifactError
 from mdm.files.weights import state_hash
-from mdm.model import build
+from mdm.model.nested import build
 from mdm.train.checkpoint import Autosaves
 from mdm.train.example import Example
 from mdm.train.guards import Finite, advising_on_memory

@@ -15,14 +15,15 @@ from training_world import NEVER, PATIENCE, begin, copied, make_world, together
 
 from mdm import study
 from mdm.config import DiffusionConfig, ModelConfig, StudyError, TrainConfig
-from mdm.data.decode import BadPicture
-from mdm.data.failures import Failure
+from mdm.data.pictures.decode import BadPicture
+from mdm.data.pictures.failures import Failure
 from mdm.files.atomic import ArtifactError
 from mdm.files.weights import load_weights, save_weights, state_hash
-from mdm.model import build, dropout
+from mdm.model import dropout
 from mdm.model.dropout import PictureDropout
 from mdm.model.ema import Ema
 from mdm.model.execution import Execution
+from mdm.model.nested import build
 from mdm.train import exchange
 from mdm.train.attempts import Attempts
 from mdm.train.checkpoint import read_checkpoint
@@ -32,7 +33,7 @@ from mdm.train.loop import train
 from mdm.train.optim import make_optimizers
 from mdm.train.ranks import Place, Ranks, joined, meeting_point, place
 from mdm.train.sharding import owners
-from mdm.train.state import TrainingState
+from mdm.train.state import TrainingState, picture_keys
 
 # Everything that could depend on who sees which picture: dropout, batches of mixed resolution, captions dropped.
 MIXED = {
@@ -379,12 +380,12 @@ def test_what_ranks_say_to_one_another():
 
 def test_the_masks_of_a_picture_do_not_depend_on_its_company():
     layer, x = PictureDropout(0.3), torch.ones(6, 8, 5, 4)
-    layer.keys = dropout.picture_keys(7, range(100, 106))
+    layer.keys = picture_keys(7, range(100, 106))
     whole = layer(x, 6)
     assert whole.unique().tolist() == pytest.approx([0, 1 / 0.7])
-    layer.keys = dropout.picture_keys(7, range(100, 106)[1::2])
+    layer.keys = picture_keys(7, range(100, 106)[1::2])
     assert torch.equal(layer(x[:3], 3), whole[1::2]) and torch.equal(layer(x[:2], 2), whole[1:4:2])
-    layer.keys = dropout.picture_keys(8, range(101, 106, 2))
+    layer.keys = picture_keys(8, range(101, 106, 2))
     assert not torch.equal(layer(x[:3], 3), whole[1::2])
     # Frames of a clip are rows of their own, with masks of their own.
     clips = layer(x, 3)
@@ -395,7 +396,7 @@ def test_the_masks_of_a_picture_do_not_depend_on_its_company():
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.9])
 def test_masks_are_evenly_spread_and_independent(share):
     layer, x = PictureDropout(share), torch.ones(64, 16, 16, 16)
-    layer.keys = dropout.picture_keys(0, range(64))
+    layer.keys = picture_keys(0, range(64))
     gone = (layer(x, 64) == 0).double()
     deviation = (share * (1 - share)) ** 0.5
     assert abs(gone.mean() - share) < 5 * deviation / gone.numel() ** 0.5
@@ -410,7 +411,7 @@ def test_layers_and_blocks_draw_different_masks():
     levels = [{"resolution": 8, "channels": (32,), "resnets": (2,), "middle": True, "dropout": 0.5}]
     found = dropout.layers(build(ModelConfig(levels=levels)))
     assert len(found) > 2 and len({layer.salt for layer in found}) == len(found)
-    keys, x = dropout.picture_keys(0, [0]), torch.ones(1, 32, 8, 8)
+    keys, x = picture_keys(0, [0]), torch.ones(1, 32, 8, 8)
     masks = []
     for layer in found:
         layer.keys = keys

@@ -9,8 +9,8 @@ import pytest
 from picture_server import jpeg
 from test_shards import make_data, make_recipe
 
-from mdm.data.reader import Pictures
-from mdm.data.shards import index_data, read_index, write_shard
+from mdm.data.batches.reader import Pictures
+from mdm.data.shards.shard import index_data, read_index, write_shard
 from mdm.files.atomic import ArtifactError, read_json
 
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from repository import ROOT, copy_repository
 
-from mdm.data.reader import Pictures
+from mdm.data.batches.reader import Pictures
 
 
 def commands():

@@ -7,13 +7,13 @@ import pytest
 
 from mdm import study
 from mdm.data.fetch import packages
-from mdm.data.shards import index_data, write_manifest, write_shards
+from mdm.data.shards.shard import index_data, write_manifest, write_shards
 from mdm.data.sources.drawing_sets import SETS
+from mdm.data.text.cache import embed
 from mdm.evaluate.archive import read_array
 from mdm.evaluate.generate import generate
 from mdm.files.atomic import ArtifactError, read_json, write_atomic
 from mdm.files.weights import load_weights
-from mdm.text.cache import embed
 from mdm.train.export import export
 from mdm.train.loop import train
 

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mdm.data.failures import Failure, of_status
-from mdm.data.sources import Picture, Row
+from mdm.data.pictures.failures import Failure, of_status
+from mdm.data.rows import Picture, Row
 from mdm.files.atomic import ArtifactError
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ from ipaddress import ip_network
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from mdm.data.clips import ClipSettings, prepare_as
-from mdm.data.failures import TRANSIENT
 from mdm.data.fetch.host_queue import HostQueue, Task
 from mdm.data.fetch.one import FetchError, Limits, fetch
-from mdm.data.sources import Picture, Row
+from mdm.data.pictures.clips import ClipSettings, prepare_as
+from mdm.data.pictures.failures import TRANSIENT
+from mdm.data.rows import Picture, Row
 
 if TYPE_CHECKING:
     from mdm.data.sources.addresses import AddressSettings

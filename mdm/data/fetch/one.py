@@ -17,8 +17,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
-from mdm.data.failures import Failure, of_status
 from mdm.data.fetch.public_address import Network, RefusedAddress, connect
+from mdm.data.pictures.failures import Failure, of_status
 
 MAX_REDIRECTS = 5
 REDIRECTS = (301, 302, 303, 307, 308)

@@ -29,8 +29,8 @@ from pydantic import Field, field_validator, model_validator
 from mdm.config import SHA256, Count, Positive, Probability
 from mdm.data.fetch import img2dataset_shards as fetch_img2dataset
 from mdm.data.fetch import many as fetch_many
-from mdm.data.preprocess import PictureSettings, clean_caption
-from mdm.data.sources import Picture, Row
+from mdm.data.pictures.preprocess import PictureSettings, clean_caption
+from mdm.data.rows import Picture, Row
 from mdm.data.sources.filters import Filtered, wanted
 from mdm.data.sources.part import Part, belongs
 from mdm.data.sources.tables import table

@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 
 from mdm.config import Count, Positive, Strict
 from mdm.data.fetch.packages import Package, archive, member
-from mdm.data.sources import Picture, Row, png
+from mdm.data.rows import Picture, Row, png
 from mdm.files.atomic import ArtifactError
 from mdm.files.hashes import sha256_file
 

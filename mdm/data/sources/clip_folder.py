@@ -9,9 +9,9 @@ from typing import Literal
 from pydantic import Field
 
 from mdm.config import Positive
-from mdm.data.clips import ClipSettings, prepare_clip
-from mdm.data.preprocess import clean_caption
-from mdm.data.sources import Picture, Row
+from mdm.data.pictures.clips import ClipSettings, prepare_clip
+from mdm.data.pictures.preprocess import clean_caption
+from mdm.data.rows import Picture, Row
 from mdm.data.sources.filters import wanted
 from mdm.data.sources.own_files import (
     OwnFolder,

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from mdm.config import Positive
-from mdm.data.clips import ClipSettings
+from mdm.data.pictures.clips import ClipSettings
 from mdm.data.sources import addresses as download
 from mdm.data.sources.addresses import DUPLICATES_IN_MANIFEST, index, pictures
 

@@ -22,8 +22,8 @@ from pydantic import Field, model_validator
 
 from mdm.config import SHA256, Count, Positive
 from mdm.data.fetch.packages import member
-from mdm.data.preprocess import PictureSettings, prepare
-from mdm.data.sources import Picture, Row
+from mdm.data.pictures.preprocess import PictureSettings, prepare
+from mdm.data.rows import Picture, Row
 from mdm.files.atomic import ArtifactError
 from mdm.files.hashes import sha256_file
 

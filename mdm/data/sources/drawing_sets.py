@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mdm.data.fetch.packages import Package, archive, member, members
-from mdm.data.preprocess import clean_caption
+from mdm.data.pictures.preprocess import clean_caption
 from mdm.data.sources.drawing_concepts import Dictionary
 from mdm.files.atomic import ArtifactError
 

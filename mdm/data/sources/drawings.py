@@ -14,7 +14,7 @@ from typing import Annotated
 from pydantic import Field, field_validator
 
 from mdm.config import Positive, Probability, Strict, nearest
-from mdm.data.sources import Picture, Row, png
+from mdm.data.rows import Picture, Row, png
 from mdm.data.sources.drawing_sets import SETS, Drawing, dictionary, drawings
 from mdm.data.sources.part import Part, belongs
 from mdm.data.sources.vector import draw

@@ -14,9 +14,9 @@ from pathlib import Path, PurePosixPath
 from pydantic import Field
 
 from mdm.config import Positive, Probability
-from mdm.data.clips import ClipSettings, prepare_clip
 from mdm.data.fetch.packages import Package, archive, members
-from mdm.data.sources import Picture, Row
+from mdm.data.pictures.clips import ClipSettings, prepare_clip
+from mdm.data.rows import Picture, Row
 from mdm.data.sources.drawing_concepts import Concept
 from mdm.data.sources.drawing_sets import dictionary
 from mdm.data.sources.part import Part, belongs

@@ -12,8 +12,8 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from mdm.config import Positive
-from mdm.data.preprocess import PictureSettings, prepare
-from mdm.data.sources import Picture, Row
+from mdm.data.pictures.preprocess import PictureSettings, prepare
+from mdm.data.rows import Picture, Row
 from mdm.files.atomic import ArtifactError
 
 VERSION = 1

@@ -10,10 +10,10 @@ import numpy as np
 from pydantic import Field
 
 from mdm.config import Positive
-from mdm.data.duplicates import LOOK_DISTANCE, look, look_alikes
-from mdm.data.failures import Failure
-from mdm.data.preprocess import PictureSettings, clean_caption, pixels, prepare
-from mdm.data.sources import Picture, Row
+from mdm.data.pictures.duplicates import LOOK_DISTANCE, look, look_alikes
+from mdm.data.pictures.failures import Failure
+from mdm.data.pictures.preprocess import PictureSettings, clean_caption, pixels, prepare
+from mdm.data.rows import Picture, Row
 from mdm.data.sources.filters import wanted
 from mdm.data.sources.own_files import (
     OwnFolder,

@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Self
 from pydantic import Field, model_validator
 
 from mdm.config import Positive, Probability
-from mdm.data.duplicates import as_keys, repeated
-from mdm.data.sources import Row
+from mdm.data.pictures.duplicates import as_keys, repeated
+from mdm.data.rows import Row
 from mdm.data.sources.filters import Filtered
 from mdm.data.sources.part import Part, belongs
 from mdm.files.atomic import ArtifactError

@@ -19,9 +19,9 @@ from typing import IO, Any, Literal, Self
 from pydantic import Field
 
 from mdm.config import Positive, Probability, nearest
-from mdm.data.failures import Failure
-from mdm.data.preprocess import PictureSettings, clean_caption, prepare
-from mdm.data.sources import Picture, Row
+from mdm.data.pictures.failures import Failure
+from mdm.data.pictures.preprocess import PictureSettings, clean_caption, prepare
+from mdm.data.rows import Picture, Row
 from mdm.data.sources.filters import wanted
 from mdm.data.sources.own_files import OwnSettings
 from mdm.files.atomic import ArtifactError, printable

@@ -12,8 +12,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from mdm.data.scenes.records import Background, Group, Scene
-from mdm.data.scenes.shapes import COLOURS, DARK_INK, LIGHT_INK, SHAPES, TONES
+from mdm.data.sources.scenes.records import Background, Group, Scene
+from mdm.data.sources.scenes.shapes import COLOURS, DARK_INK, LIGHT_INK, SHAPES, TONES
 
 SMALLEST, FINEST, LARGEST = 8, 64, 1024
 TEXTURE_PERIOD = 0.078  # of the frame: five pixels at 64

@@ -15,12 +15,12 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from mdm.config import Count, Positive, Strict, nearest
-from mdm.data.scenes import layout
-from mdm.data.scenes.language import caption, captions, vocabulary
-from mdm.data.scenes.layout import Draw, Point
-from mdm.data.scenes.picture import LARGEST, SMALLEST, render
-from mdm.data.scenes.records import BACKGROUNDS, FILLS, RELATIONS, SIZES, Background, Group, Scene, objects
-from mdm.data.scenes.shapes import COLOURS, ROOMS, SHAPES, TONES, is_held_out
+from mdm.data.sources.scenes import layout
+from mdm.data.sources.scenes.language import caption, captions, vocabulary
+from mdm.data.sources.scenes.layout import Draw, Point
+from mdm.data.sources.scenes.picture import LARGEST, SMALLEST, render
+from mdm.data.sources.scenes.records import BACKGROUNDS, FILLS, RELATIONS, SIZES, Background, Group, Scene, objects
+from mdm.data.sources.scenes.shapes import COLOURS, ROOMS, SHAPES, TONES, is_held_out
 
 __all__ = [
     "SCENES_VERSION", "Scene", "SceneSettings",

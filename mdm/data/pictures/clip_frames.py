@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from mdm.data.failures import Failure
-from mdm.data.preprocess import DAMAGED
+from mdm.data.pictures.failures import Failure
+from mdm.data.pictures.preprocess import DAMAGED
 
 if TYPE_CHECKING:
     from PIL.Image import Image

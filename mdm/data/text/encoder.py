@@ -11,10 +11,10 @@ import torch
 
 from mdm.config import StudyError, nearest
 from mdm.config.base import parse
+from mdm.data.text.settings import ENCODERS, T5Settings, TinyT5Settings, stored_as
+from mdm.data.text.words import WordTokenizer
 from mdm.files.atomic import ArtifactError
 from mdm.files.hashes import sha256_file
-from mdm.text.settings import ENCODERS, T5Settings, TinyT5Settings, stored_as
-from mdm.text.words import WordTokenizer
 
 # Position biases of the tiny encoder. T5 starts them near zero; random attention then averages over the whole
 # caption and "red circle, blue square" has word for word the features of "blue circle, red square" (measured:

@@ -20,15 +20,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from mdm.data import sources
-from mdm.data.clips import ClipSettings
-from mdm.data.decode import decode
-from mdm.data.duplicates import look
-from mdm.data.failures import Failure
-from mdm.data.index import index_data, iterate_index, read_index
-from mdm.data.journal import Journal, Stored
-from mdm.data.left_out import left_out
-from mdm.data.sources import Picture, Row
+from mdm.data.pictures.clips import ClipSettings
+from mdm.data.pictures.decode import decode
+from mdm.data.pictures.duplicates import look
+from mdm.data.pictures.failures import Failure
+from mdm.data.rows import Picture, Row
+from mdm.data.shards.index import index_data, iterate_index, read_index
+from mdm.data.shards.journal import Journal, Stored
+from mdm.data.shards.left_out import left_out
+from mdm.data.sources import registry as sources
 from mdm.files.artifact import Making, canonical
 from mdm.files.atomic import ArtifactError, printable, read_json, replacing, write_atomic
 from mdm.files.hashes import sha256_file

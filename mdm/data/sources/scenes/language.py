@@ -6,8 +6,8 @@ import itertools
 import re
 from collections.abc import Sequence
 
-from mdm.data.scenes.records import BACKGROUNDS, FILLS, RELATIONS, SIZES, Background, Group, Scene
-from mdm.data.scenes.shapes import COLOURS, SHAPES, TONES
+from mdm.data.sources.scenes.records import BACKGROUNDS, FILLS, RELATIONS, SIZES, Background, Group, Scene
+from mdm.data.sources.scenes.shapes import COLOURS, SHAPES, TONES
 
 NUMBERS = ("one", "two", "three", "four")
 SIZE_WORDS = {"small": ("small", "tiny"), "medium": ("medium", "medium"), "large": ("large", "big")}

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mdm.data.decode import BadPicture, Policy, decode_clip, decode_square, shrink
+from mdm.data.pictures.decode import BadPicture, Policy, decode_clip, decode_square, shrink
 from mdm.files.atomic import ArtifactError, read_json
 
 __all__ = ["BadPicture", "Pictures", "shrink"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mdm.data import scenes
-from mdm.data.scenes import SCENES_VERSION, SceneSettings
-from mdm.data.sources import Picture, Row, png
+from mdm.data.rows import Picture, Row, png
+from mdm.data.sources.scenes import scene as scenes
+from mdm.data.sources.scenes.scene import SCENES_VERSION, SceneSettings
 
 VERSION = SCENES_VERSION
 LICENCE = "CC0-1.0 (made by this repository)"

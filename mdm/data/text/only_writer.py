@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from mdm.data.journal import NO_LOCKS
+from mdm.data.shards.journal import NO_LOCKS
 from mdm.files.atomic import ArtifactError
 
 

@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from mdm.data.duplicates import repeated
-from mdm.data.index import iterate_index
+from mdm.data.pictures.duplicates import repeated
+from mdm.data.shards.index import iterate_index
+from mdm.data.text.only_writer import only_writer
 from mdm.files.arrays import Mapped, write_arrays
 from mdm.files.artifact import read_recipe, results_root
 from mdm.files.atomic import ArtifactError
 from mdm.files.hashes import sha256_file
-from mdm.text.only_writer import only_writer
 
 LISTING = "captions"
 SHARD_CAPTIONS = 65_536

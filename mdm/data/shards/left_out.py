@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mdm.data.duplicates import LOOK_DISTANCE, as_keys, look_alikes, repeated
+from mdm.data.pictures.duplicates import LOOK_DISTANCE, as_keys, look_alikes, repeated
 
 
 def left_out(records: Iterable[dict[str, Any]], rule: str) -> tuple[list[list[int]], dict[str, int]]:

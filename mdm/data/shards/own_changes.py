@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from mdm.data.index import iterate_index
-from mdm.data.sources import Source
+from mdm.data.shards.index import iterate_index
+from mdm.data.sources.registry import Source
 from mdm.files.atomic import ArtifactError, printable
 
 SHOWN = 3

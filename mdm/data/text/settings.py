@@ -8,6 +8,9 @@ from pydantic import Field, model_validator
 
 from mdm.config import SHA256, Count, Positive, Strict
 
+# Raised when the same settings give other features; part of every text recipe.
+ENCODER_VERSION = 2
+
 
 class TinyT5Settings(Strict):
     """A T5 encoder with random weights: a pure function of the seed."""

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
-from mdm.data import sources
-from mdm.data.sources import Row
+from mdm.data.rows import Row
+from mdm.data.sources import registry as sources
 from mdm.files.artifact import canonical
 from mdm.files.atomic import ArtifactError, read_json, replacing, write_atomic
 

@@ -20,18 +20,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mdm.data.text import captions
+from mdm.data.text.captions import Listing
+from mdm.data.text.gather import LOOKUP, gather, identity, shard_path, whole
+from mdm.data.text.only_writer import only_writer
+from mdm.data.text.shard import Shard, write_shard
 from mdm.files.arrays import Mapped
 from mdm.files.artifact import read_recipe
 from mdm.files.atomic import ArtifactError, write_json
 from mdm.files.hashes import sha256_file
-from mdm.text import captions
-from mdm.text.captions import Listing
-from mdm.text.gather import LOOKUP, gather, identity, shard_path, whole
-from mdm.text.only_writer import only_writer
-from mdm.text.shard import Shard, write_shard
 
 if TYPE_CHECKING:
-    from mdm.text.encoder import Encoder, Unloaded
+    from mdm.data.text.encoder import Encoder, Unloaded
 
 
 def embed(recipe_path: str | Path) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def embed(recipe_path: str | Path) -> dict[str, Any]:
 
 def embed_shards(recipe_path: str | Path, first: int, last: int) -> None:
     """Make some shards, on a GPU if there is one; those that are whole already are left alone."""
-    from mdm.text.encoder import Unloaded
+    from mdm.data.text.encoder import Unloaded
 
     recipe, folder, started = read_recipe(recipe_path, "text"), Path(recipe_path).parent, time.monotonic()
     listing = captions.read_listing(recipe_path)

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from mdm.data.text import captions
+from mdm.data.text.captions import Listing
+from mdm.data.text.only_writer import only_writer
+from mdm.data.text.settings import stored_as
 from mdm.files.arrays import write_arrays
 from mdm.files.artifact import Making, canonical
 from mdm.files.atomic import ArtifactError, read_json
 from mdm.files.hashes import sha256_file
-from mdm.text import captions
-from mdm.text.captions import Listing
-from mdm.text.only_writer import only_writer
-from mdm.text.settings import stored_as
 
 LOOKUP = "lookup"
 FEATURES = tuple[int, str]  # width, and the type of the numbers as torch prints it

@@ -17,8 +17,8 @@ from typing import Literal
 import numpy as np
 from simplejpeg import decode_jpeg
 
-from mdm.data.failures import Failure
-from mdm.data.preprocess import DAMAGED
+from mdm.data.pictures.failures import Failure
+from mdm.data.pictures.preprocess import DAMAGED
 from mdm.files.atomic import ArtifactError
 
 Policy = Literal["exact", "dct"]

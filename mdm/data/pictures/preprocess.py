@@ -26,8 +26,8 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from mdm.config import Positive, Strict
-from mdm.data.failures import Failure
-from mdm.data.sources import Picture
+from mdm.data.pictures.failures import Failure
+from mdm.data.rows import Picture
 
 if TYPE_CHECKING:
     from PIL.Image import Image

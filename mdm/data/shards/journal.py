@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from mdm.data.failures import DOUBTFUL
-from mdm.data.sources import Picture
+from mdm.data.pictures.failures import DOUBTFUL
+from mdm.data.rows import Picture
 from mdm.files.atomic import UNWRITABLE, ArtifactError
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)

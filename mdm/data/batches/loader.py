@@ -21,15 +21,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from mdm.data.classes import ClassLabel
-from mdm.data.decode import SPARE_BYTES, BadPicture, Policy, cached_from
-from mdm.data.order import Order, draws
-from mdm.data.reader import Pictures
-from mdm.data.skipped import SkippedLog
+from mdm.data.batches.classes import ClassLabel
+from mdm.data.batches.order import Order, draws
+from mdm.data.batches.reader import Pictures
+from mdm.data.batches.skipped import SkippedLog
+from mdm.data.pictures.decode import SPARE_BYTES, BadPicture, Policy, cached_from
 from mdm.files.atomic import ArtifactError
 
 if TYPE_CHECKING:
-    from mdm.text.cache import Embeddings
+    from mdm.data.text.cache import Embeddings
 
 CACHE_BYTES = 4 * 2**30
 EXPECTED_EVERY = 1024  # images; a small part of a window, and the search for shards not a part of every small batch

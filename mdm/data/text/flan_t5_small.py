@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mdm.data.text.onnx_file import Node, read_onnx
 from mdm.files.atomic import ArtifactError, refuse_overwriting, write_atomic, write_json
 from mdm.files.hashes import sha256_file
 from mdm.files.weights import save_weights
-from mdm.text.onnx_file import Node, read_onnx
 
 WHEEL = "traceforge_title_model-0.2.0-py3-none-any.whl"
 SHA256 = {

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from mdm.data.clip_frames import BROKEN, Film, open_film, picked
-from mdm.data.failures import Failure
-from mdm.data.preprocess import PictureSettings, encode, finished, prepare, refusal
-from mdm.data.sources import Picture
+from mdm.data.pictures.clip_frames import BROKEN, Film, open_film, picked
+from mdm.data.pictures.failures import Failure
+from mdm.data.pictures.preprocess import PictureSettings, encode, finished, prepare, refusal
+from mdm.data.rows import Picture
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -14,7 +14,7 @@ from mdm.files.arrays import HEADER_BYTES, Mapped, header
 from mdm.files.atomic import ArtifactError, replacing
 
 if TYPE_CHECKING:
-    from mdm.text.encoder import Encoder, Unloaded
+    from mdm.data.text.encoder import Encoder, Unloaded
 
 BATCH = 256
 HALVES = {torch.float16: "F16", torch.bfloat16: "BF16"}

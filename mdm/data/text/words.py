@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from functools import cached_property
 
-from mdm.data.scenes.language import vocabulary, words
+from mdm.data.sources.scenes.language import vocabulary, words
 
 PAD, EOS = 0, 1
 SPARE_IDS = 256

@@ -1,0 +1,45 @@
+"""What sources yield: the rows of an index, and encoded pictures. No torch."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of index.tsv. The label "class", a number from 0, is what class-conditional networks read."""
+
+    key: str
+    caption: str
+    labels: dict[str, Any] = field(default_factory=dict)
+    columns: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An encoded square picture: `data` is a whole PNG or JPEG file."""
+
+    extension: str
+    data: bytes
+
+
+def png(pixels: np.ndarray) -> Picture:
+    """Encode uint8 [H, W, 3]."""
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, format="PNG")
+    return Picture("png", stream.getvalue())
+
+
+def to_bytes(pictures: Tensor) -> np.ndarray:
+    """Pictures [B, 3, H, W] in [-1, 1] -> uint8 [B, H, W, 3]; the inverse of x / 127.5 - 1."""
+    rounded = ((pictures.float() + 1) * 127.5).round().clamp(0, 255)
+    return rounded.byte().permute(0, 2, 3, 1).cpu().numpy()
