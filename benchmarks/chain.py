@@ -17,11 +17,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
-from mdm import study
 from mdm.config import DiffusionConfig, ModelConfig
 from mdm.diffusion.loss import training_loss
 from mdm.diffusion.schedule import levels
 from mdm.model.nested import build
+from mdm.study import study
 
 BATCH, ROUNDS, TOKENS = 8, 7, 24
 INNER = {

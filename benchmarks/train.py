@@ -30,11 +30,11 @@ from typing import Any, NamedTuple
 
 def prepared(root: Path, study: str, stage: str) -> Path:
     """Data, captions and the recipe of one stage, trained from fresh weights."""
-    from mdm import study as studies
     from mdm.data.shards.shard import index_data, write_manifest, write_shard
     from mdm.data.text.cache import embed
     from mdm.files.artifact import digest
     from mdm.files.atomic import write_json
+    from mdm.study import study as studies
 
     loaded = studies.load(study)
     found = next(s.artifact for run in loaded.runs for s in run.stages if s.name == stage)

@@ -10,11 +10,11 @@ from typing import Any
 from mdm.config import StudyError
 from mdm.files.artifact import read_recipe
 from mdm.files.atomic import write_json
-from mdm.study_file import LITERATURE, read_overrides
+from mdm.study.study_file import LITERATURE, read_overrides
 
 
 def _study(options: argparse.Namespace) -> Any:
-    from mdm import study
+    from mdm.study import study
 
     return study.load(options.study, read_overrides(options.set))
 
@@ -23,14 +23,14 @@ def check(options: argparse.Namespace) -> None:
     study = _study(options)
     said = [f"{study.name}: {len(study.runs)} runs, {len(study.artifacts)} artifacts, every recipe is valid"]
     if options.files:
-        from mdm.external import check_files, files_said
+        from mdm.study.outside_files import check_files, files_said
 
         said.append(files_said(study, check_files(study, options.results)))
     print("\n".join(said))  # nothing is called valid before all that was asked for is
 
 
 def weights(options: argparse.Namespace) -> None:
-    from mdm.external import bring, external_files
+    from mdm.study.outside_files import bring, external_files
 
     study = _study(options)
     for path in bring(study, options.packages):
@@ -40,7 +40,8 @@ def weights(options: argparse.Namespace) -> None:
 
 
 def plan(options: argparse.Namespace) -> None:
-    from mdm import plan, throughput
+    from mdm.study.cost import plan
+    from mdm.study.cost import speeds as throughput
 
     study = _study(options)
     calibration = options.calibration or options.results / throughput.FILE
@@ -52,14 +53,14 @@ def plan(options: argparse.Namespace) -> None:
 
 
 def calibrate(options: argparse.Namespace) -> None:
-    from mdm import throughput
-    from mdm.train.calibrate import calibrate
+    from mdm.study.cost import speeds as throughput
+    from mdm.study.cost.calibrate import calibrate
 
     calibrate(_study(options), options.out or options.results / throughput.FILE, options.seconds)
 
 
 def status(options: argparse.Namespace) -> None:
-    from mdm import status
+    from mdm.study.run import status
 
     study = _study(options) if options.study else None
     status.show(study, options.results, options.watch)
@@ -141,7 +142,7 @@ def train(options: argparse.Namespace) -> None:
 
 
 def spread(options: argparse.Namespace) -> int:
-    from mdm.cluster import processes, spread
+    from mdm.study.run.cluster import processes, spread
 
     arguments = ["--threads", str(options.cpus), *options.command]
     os.environ["MDM_GPUS"] = str(options.gpus)  # so that a training notices GPUs that are not there
@@ -190,7 +191,7 @@ def sample(options: argparse.Namespace) -> None:
 
 
 def generate(options: argparse.Namespace) -> None:
-    from mdm.evaluate.prompt import Wanted, generate
+    from mdm.study.run.generate_one import Wanted, generate
 
     wanted = Wanted(options.prompt, options.number, options.count, options.seed)
     changes = {"guidance": options.guidance, "steps": options.steps}
@@ -211,14 +212,14 @@ def score(options: argparse.Namespace) -> None:
 
 def _of_study(options: argparse.Namespace) -> tuple[Any, Path]:
     """The study, and the folder of its own results."""
-    from mdm.results.names import home
+    from mdm.study.products import home
 
     study = _study(options)
     return study, home(options.results, study)
 
 
 def collect(options: argparse.Namespace) -> None:
-    from mdm.results import collect
+    from mdm.report import collect
 
     study, own = _of_study(options)
     _, missing = collect.write(study, options.results, own / "metrics.csv", own / "missing.json")
@@ -226,29 +227,28 @@ def collect(options: argparse.Namespace) -> None:
 
 
 def tables(options: argparse.Namespace) -> None:
-    from mdm.results import tables
+    from mdm.report.tables import tables
 
     study, own = _of_study(options)
     tables.write(study, own / "metrics.csv", options.results, LITERATURE, own / "tables")
 
 
 def figure(options: argparse.Namespace) -> None:
-    from mdm.results import figures
+    from mdm.report.figures import draw as figures
 
     study, own = _of_study(options)
     figures.write(study, options.name, own / "metrics.csv", options.results, own / "figures")
 
 
 def claims(options: argparse.Namespace) -> None:
-    from mdm.results import claims
 
     study, own = _of_study(options)
     claims.write(study, own / "metrics.csv", own / "claims.json")
 
 
 def report(options: argparse.Namespace) -> None:
-    from mdm.results import report
-    from mdm.results.names import home
+    from mdm.report import report
+    from mdm.study.products import home
 
     study = _study(options)
     page = f"ablations/{options.ablation}.html" if options.ablation else "index.html"
@@ -258,6 +258,6 @@ def report(options: argparse.Namespace) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from mdm import launch
+    from mdm.study.run import launch
 
     return launch.run(_study(options), options.targets, options.cores)

@@ -9,16 +9,9 @@ import numpy as np
 
 from mdm.evaluate.intervals import metric, proportion, wilson
 from mdm.evaluate.labels import UNKNOWN
+from mdm.evaluate.metric_names import FACTORS
 
 Answers = Mapping[str, np.ndarray]
-# How a factor is called in scores -> the array it compares. All arrays are those of labels.encode.
-FACTORS = {
-    "colour": "colours",
-    "shape": "shapes",
-    "binding": "pairs",
-    "count": "count",
-    "relation": "relation",
-}
 
 
 def asked(labels: Answers, factor: str) -> np.ndarray:

@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from mdm.evaluate.alignment import FACTORS, correct
+from mdm.evaluate.alignment import correct
 from mdm.evaluate.frechet import Reference, resamples_for
 from mdm.evaluate.intervals import NORMAL_QUANTILE, mean_with_interval, metric
-from mdm.evaluate.scores import DISTANCES, Side
+from mdm.evaluate.metric_names import DISTANCES, FACTORS
+from mdm.evaluate.scores import Side
 from mdm.evaluate.statistics import GaussianStatistics
 from mdm.files.artifact import digest
 from mdm.files.atomic import read_json, write_json

@@ -14,14 +14,12 @@ from mdm.evaluate.alignment import alignment
 from mdm.evaluate.frechet import frechet_floor, frechet_with_interval
 from mdm.evaluate.intervals import mean_with_interval, metric
 from mdm.evaluate.kid import kernel_distance
+from mdm.evaluate.metric_names import DISTANCES
 from mdm.evaluate.protocol import Protocol
 from mdm.evaluate.settings import ScoreSettings
 from mdm.evaluate.statistics import GaussianStatistics
 from mdm.files.artifact import Making
 from mdm.files.atomic import read_json, write_json
-
-# Features -> names of their Fréchet distance and kernel distance.
-DISTANCES = {"judge": ("fd_judge", "kid_judge"), "inception": ("fid", "kid_inception")}
 
 
 class Side:

@@ -18,8 +18,8 @@ from torch import Tensor
 from mdm.config.sizes import Size
 from mdm.config.units import clock, size
 from mdm.files.atomic import append_line, write_atomic, write_json
+from mdm.train.bottlenecks import Stopwatch
 from mdm.train.loggers import Logger
-from mdm.train.stopwatch import Stopwatch
 
 # The facts of a line that are of the machine and the hour: two equal trainings differ in these only.
 MACHINE_FACTS = ("seconds", "images_per_second", "data_wait_percent", "memory_mib", "eta_seconds")
@@ -164,3 +164,24 @@ def sentence(line: dict[str, Any], total: int) -> str:
 
 def _shown(value: float | None, digits: int = 4) -> str:
     return "not finite" if value is None else f"{value:.{digits}f}"
+
+
+class Silence:
+    """Stands where `Progress` stands in the first process."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.waits = Stopwatch(device)
+
+    def report_to(self, loggers: Any) -> None:
+        """The first process does."""
+
+    def add(self, *numbers: Any) -> bool:
+        """The first process says when a tick ends."""
+        return False
+
+    def tick(self, *numbers: Any) -> None:
+        """Nothing to tell."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Nothing to save."""
+        return {}

@@ -5,12 +5,12 @@ from __future__ import annotations
 from mdm.config import DiffusionConfig, ModelConfig, TrainConfig
 from mdm.diffusion.schedule import levels
 from mdm.files.artifact import read_recipe
+from mdm.train.bottlenecks import Pace
 from mdm.train.checkpoint import Autosaves, Checkpoint
 from mdm.train.example import decoding_threads, training_examples
 from mdm.train.guards import Finite
 from mdm.train.loggers import open_loggers
 from mdm.train.machine import machine, trained_on
-from mdm.train.pace import Pace
 from mdm.train.previews import open_previews
 from mdm.train.ranks import Ranks
 from mdm.train.start import Order, identity, slice_end, start

@@ -19,9 +19,8 @@ from mdm.model.execution import PLAIN, Execution
 from mdm.model.nested import build
 from mdm.train.checkpoint import Autosaves, Checkpoint, read_checkpoint
 from mdm.train.optim import make_optimizers
-from mdm.train.progress import Progress
+from mdm.train.progress import Progress, Silence
 from mdm.train.ranks import Ranks
-from mdm.train.silence import Silence
 from mdm.train.state import TrainingState, average_of, under
 
 TICKS_PER_STAGE = 40

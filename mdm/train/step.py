@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from mdm.config import DiffusionConfig, TrainConfig
 from mdm.diffusion.loss import Part, training_loss
+from mdm.train.bottlenecks import Stopwatch
 from mdm.train.example import Example
 from mdm.train.ranks import ALONE, Ranks
 from mdm.train.state import TrainingState
-from mdm.train.stopwatch import Stopwatch
 
 
 def training_step(

@@ -13,7 +13,7 @@ import chromium
 import pytest
 import results_fixture as fixture
 
-from mdm.results import html
+from mdm.report.page import html
 
 pytestmark = [
     pytest.mark.browser,

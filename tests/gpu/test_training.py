@@ -4,8 +4,8 @@ import time
 
 import pytest
 import torch
+from mdm.train.bottlenecks import Stopwatch
 
-from mdm import study
 from mdm.config import DiffusionConfig, LevelConfig, ModelConfig, SampleConfig
 from mdm.diffusion.loss import training_loss
 from mdm.diffusion.sampler import sample
@@ -13,9 +13,9 @@ from mdm.diffusion.schedule import levels
 from mdm.diffusion.solvers import SOLVERS
 from mdm.model.dropout import PictureDropout
 from mdm.model.nested import build
+from mdm.study import study
 from mdm.train.checkpoint import Snapshot
 from mdm.train.state import picture_keys
-from mdm.train.stopwatch import Stopwatch
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")]
 

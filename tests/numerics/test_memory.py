@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from mdm import plan, study
 from mdm.config import DiffusionConfig, LevelConfig, ModelConfig, TrainConfig, VideoConfig
 from mdm.config.sizes import Clip, shape
 from mdm.diffusion.noise import spread_times
@@ -13,8 +12,10 @@ from mdm.model import execution
 from mdm.model.ema import Ema
 from mdm.model.nested import build
 from mdm.model.presets import paper_video, released_1024
+from mdm.study import study
+from mdm.study.cost import plan
+from mdm.study.cost.memory import estimate
 from mdm.train.example import Example
-from mdm.train.memory import estimate
 from mdm.train.optim import make_optimizers
 from mdm.train.state import TrainingState
 from mdm.train.step import training_step

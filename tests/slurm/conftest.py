@@ -12,7 +12,7 @@ import pytest
 from little_cluster import Cluster, Stage, live_through
 from repository import ROOT, copy_repository
 
-from mdm import study
+from mdm.study import study
 
 STUDY = "tests/slurm/cluster.yaml"
 # Status by squeue (no accounting database here), and only one more try, so that a short test stays short.

@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mdm.alone import MARK, alone
 from mdm.config import StudyError
+from mdm.study.run.run_lock import MARK, alone
 from mdm.train.journal import machine
 
 SLEEP = [sys.executable, "-c", "import time; print(flush=True); time.sleep(60)"]

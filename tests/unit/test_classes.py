@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from mdm import cli, study
+from mdm import cli
 from mdm.config import StudyError
 from mdm.data.batches.classes import ClassLabel
 from mdm.data.batches.loader import Loader
@@ -19,9 +19,10 @@ from mdm.data.shards.shard import index_data, write_manifest, write_shard
 from mdm.data.sources.scenes.shapes import SHAPES
 from mdm.evaluate.generate import generate
 from mdm.evaluate.painter import Painter
-from mdm.evaluate.prompt import Wanted
 from mdm.files.atomic import ArtifactError, write_json
 from mdm.files.weights import load_weights
+from mdm.study import study
+from mdm.study.run.generate_one import Wanted
 from mdm.train.example import training_examples
 from mdm.train.export import export
 from mdm.train.loop import train

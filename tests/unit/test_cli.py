@@ -3,7 +3,7 @@
 import pytest
 
 from mdm import cli
-from mdm.study_file import read_overrides
+from mdm.study.study_file import read_overrides
 
 FROZEN = {
     "check", "weights", "flan-t5-small", "plan", "calibrate", "status", "run", "schema", "index", "shard", "manifest",

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from mdm import cli
-from mdm.cluster import asks, processes, spread
 from mdm.config import ResourceConfig, StudyError, TrainingResources
 from mdm.files.atomic import ArtifactError
+from mdm.study.run.cluster import asks, processes, spread
 from mdm.train import slurm
 from mdm.train.attempts import Attempts
 from mdm.train.machine import nccl_settings

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mdm import study
 from mdm.config import StudyError
 from mdm.data.shards.shard import index_data, read_index, write_manifest, write_shard
 from mdm.data.sources import coco
 from mdm.data.sources import registry as sources
 from mdm.evaluate.protocol import Protocol
-from mdm.evaluate.standard_protocols import STANDARDS
-from mdm.external import external_files
 from mdm.files.artifact import digest
 from mdm.files.atomic import ArtifactError, write_json
 from mdm.files.hashes import sha256_file
+from mdm.study import study
+from mdm.study.outside_files import external_files
+from mdm.study.standard_protocols import STANDARDS
 
 IDS = (42, 7, 300, 9, 1001, 64)  # of pictures, not in order
 SIZES = ((64, 48), (48, 64), (40, 40), (16, 24), (64, 64), (50, 40))

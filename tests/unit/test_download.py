@@ -18,7 +18,6 @@ from PIL import Image
 from test_preprocess import saved, smooth
 from test_shards import make_recipe
 
-from mdm import study
 from mdm.config import StudyError
 from mdm.data.batches.loader import Loader
 from mdm.data.batches.reader import Pictures
@@ -28,6 +27,7 @@ from mdm.data.shards.shard import index_data, read_index, write_manifest, write_
 from mdm.data.sources import registry as sources
 from mdm.files.atomic import ArtifactError, read_json
 from mdm.files.hashes import sha256_file
+from mdm.study import study
 
 QUICK = {"allowed_networks": ["127.0.0.0/8"], "backoff_seconds": 0.01, "host_pause_seconds": 0.0, "threads": 8}
 NAMES = [f"good-{k}" for k in range(12)] + ["missing-1", "missing-2", "words-1", "small-1"]

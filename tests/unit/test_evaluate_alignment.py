@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from mdm.data.sources.scenes.scene import SceneSettings, labels, scene
-from mdm.evaluate.alignment import FACTORS, alignment, correct
+from mdm.evaluate.alignment import alignment, correct
 from mdm.evaluate.labels import encode
+from mdm.evaluate.metric_names import FACTORS
 
 BLUE_CIRCLE = {"count": 2, "colours": [5], "shapes": [0], "pairs": [[5, 0]], "relation": 0}
 TWO_GROUPS = {"count": 3, "colours": [0, 5], "shapes": [0, 1], "pairs": [[0, 1], [5, 0]], "relation": 1}

@@ -9,15 +9,17 @@ import zipfile
 import pytest
 from PIL import Image
 
-from mdm import cli, external, study
+from mdm import cli
 from mdm.config import StudyError
 from mdm.data.fetch.packages import Package
 from mdm.data.shards.shard import index_data, write_manifest, write_shard
 from mdm.data.sources import folder as source_folder
-from mdm.external import check_files, external_files
 from mdm.files import hashes as proofs
 from mdm.files.atomic import write_json
 from mdm.files.hashes import sha256_file
+from mdm.study import outside_files as external
+from mdm.study import study
+from mdm.study.outside_files import check_files, external_files
 
 
 def with_inception(path, sha256):

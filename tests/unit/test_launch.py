@@ -5,12 +5,14 @@ import sys
 
 import pytest
 
-from mdm import cli, launch, study
-from mdm.study_file import ROOT
+from mdm import cli
+from mdm.study import study
+from mdm.study.run import launch
+from mdm.study.study_file import ROOT
 
 PROGRAM = """
 import signal, subprocess, sys
-from mdm.launch import _stop_politely
+from mdm.study.run.launch import _stop_politely
 if sys.argv[1] == "ignored":  # as a shell does for what it starts in the background of a script
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 _stop_politely()

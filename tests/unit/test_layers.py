@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from mdm import study
 from mdm.config import DiffusionConfig, ModelConfig
 from mdm.config.sizes import shape
 from mdm.diffusion.loss import training_loss
@@ -13,6 +12,7 @@ from mdm.model import arithmetic as layers
 from mdm.model import execution
 from mdm.model.nested import build
 from mdm.model.presets import PRESETS
+from mdm.study import study
 
 TOKENS, BATCH = 24, 6
 

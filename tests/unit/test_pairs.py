@@ -14,11 +14,13 @@ from mdm.evaluate.labels import encode
 from mdm.evaluate.pairs import frechet_difference, paired, share_difference
 from mdm.evaluate.statistics import GaussianStatistics
 from mdm.files.atomic import write_json
-from mdm.results import claims, collect, tables
-from mdm.results.expression import Reference as Asked
-from mdm.results.expression import decide
-from mdm.results.pairs import wanted
-from mdm.results.quantity import Quantity
+from mdm.report import verdicts
+from mdm.report.comparisons import decide
+from mdm.report.evidence import read_evidence
+from mdm.report.pairs import wanted
+from mdm.report.quantity import Quantity
+from mdm.report.tables import tables
+from mdm.study.claims import Reference as Asked
 
 NUMBER, WIDTH = 96, 8
 SCENE = {"colours": [0], "shapes": [0], "pairs": [[0, 0]], "count": 1, "relation": 0}
@@ -110,7 +112,7 @@ def evidence(tmp_path):
         if run.name in ("base", "single-scale"):
             write_features(tmp_path / "results", run.evaluations[0].features, 1.0 if run.name == "base" else 0.0)
     sources = write_tree(study, tmp_path)
-    return collect.read_evidence(study, sources.metrics_csv)
+    return read_evidence(study, sources.metrics_csv)
 
 
 def test_ablations_and_claims_are_what_is_paired():
@@ -151,4 +153,4 @@ def test_a_claim_uses_the_paired_interval():
 
 def test_the_verdict_says_that_it_is_paired(evidence):
     claim = evidence.study.claims["nesting"]
-    assert "picture by picture" in claims.judge("nesting", claim, evidence).sentence
+    assert "picture by picture" in verdicts.judge("nesting", claim, evidence).sentence

@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from mdm import cli, plan, study, throughput
+from mdm import cli
 from mdm.config import StudyError
 from mdm.files.atomic import write_json
 from mdm.model.arithmetic import step_gigaflops
-from mdm.throughput import Throughput
-from mdm.train import calibrate
+from mdm.study import study
+from mdm.study.cost import calibrate, plan
+from mdm.study.cost import speeds as throughput
+from mdm.study.cost.speeds import Throughput
 from mdm.train.step import training_step
 
 LONG = {"base.stages.r8.num_images": 512, "base.stages.r8.slice_images": 128}

@@ -6,10 +6,10 @@ import time
 
 import pytest
 import torch
+from mdm.train.bottlenecks import Stopwatch
 
 from mdm.files.atomic import ArtifactError
 from mdm.train.progress import MACHINE_FACTS, MARKS, Progress, flat, memory_bytes, sentence
-from mdm.train.stopwatch import Stopwatch
 
 CPU = torch.device("cpu")
 

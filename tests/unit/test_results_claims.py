@@ -9,9 +9,11 @@ from types import SimpleNamespace
 import pytest
 import results_fixture as fixture
 
-from mdm.results.claims import VERDICTS, check_expression, judge, judge_all, write
-from mdm.results.collect import Evidence, Row, read_metrics
-from mdm.results.expression import ExpressionError, Reference, conjunction, disjunction
+from mdm.report.collect import Row, read_metrics
+from mdm.report.comparisons import conjunction, disjunction
+from mdm.report.evidence import Evidence
+from mdm.report.verdicts import VERDICTS, judge, judge_all, write
+from mdm.study.claims import ExpressionError, Reference, check_expression
 
 METRICS, RUNS = {"fd_judge", "kid_judge", "alignment"}, {"base", "no-progressive"}
 
@@ -147,7 +149,7 @@ def test_names_are_checked_with_the_nearest_valid_one() -> None:
 
 def test_the_module_that_the_configuration_imports_is_light() -> None:
     heavy = "{'pandas', 'matplotlib', 'torch', 'numpy', 'jinja2'}"
-    code = f"import sys, mdm.results.claims, mdm.results.names; sys.exit(len({heavy} & set(sys.modules)))"
+    code = f"import sys, mdm.study.claims, mdm.study.products; sys.exit(len({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

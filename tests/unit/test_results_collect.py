@@ -11,10 +11,11 @@ import pytest
 import results_fixture as fixture
 
 from mdm.config.units import decimals, duration, large, short
+from mdm.evaluate.metric_names import DISTANCES, FACTORS, MEASURABLE, measurable
 from mdm.files.atomic import ArtifactError
-from mdm.results import collect
-from mdm.results.metrics import MEASURABLE, describe, measurable, position
-from mdm.results.quantity import Quantity, difference, measured, over_seeds, propagated
+from mdm.report import collect
+from mdm.report.metrics import describe, position
+from mdm.report.quantity import Quantity, difference, measured, over_seeds, propagated
 
 
 @pytest.fixture(scope="module")
@@ -140,11 +141,7 @@ def test_metrics_know_their_direction_and_unknown_ones_have_none() -> None:
 
 
 def test_the_names_a_claim_may_use_are_those_that_the_scores_write() -> None:
-    alignment = pytest.importorskip("mdm.evaluate.alignment")
-    scores = pytest.importorskip("mdm.evaluate.scores")
-    written = {name for pair in scores.DISTANCES.values() for name in pair} | {
-        f"alignment_{factor}" for factor in alignment.FACTORS
-    }
+    written = {name for pair in DISTANCES.values() for name in pair} | {f"alignment_{factor}" for factor in FACTORS}
     assert written <= set(MEASURABLE)
     assert {m for m in MEASURABLE if m.startswith("alignment_") and describe(m).kind == "evaluation"} <= written
 

@@ -5,8 +5,8 @@ import pytest
 import results_fixture as fixture
 from PIL import Image
 
-from mdm.results import html, previews
-from mdm.results.collect import Artifacts
+from mdm.report.collect import Artifacts
+from mdm.report.page import html, previews
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 import results_fixture as fixture
 
 from mdm.files.atomic import write_json
-from mdm.results import html
+from mdm.report.page import html
 
 SECTIONS = (
     "verdicts", "results", "figures", "samples", "ablations", "literature", "cost", "instruments",
@@ -197,5 +197,5 @@ def test_ablation_page_shows_question_diff_result_and_pictures(tmp_path: Path) -
 
 
 def test_the_room_needs_no_torch() -> None:
-    code = "import sys, mdm.results.html, mdm.results.figures; sys.exit('torch' in sys.modules)"
+    code = "import sys, mdm.report.page.html, mdm.report.figures.draw; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

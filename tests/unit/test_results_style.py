@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mdm.results import html, style
+from mdm.report.figures import style
+from mdm.report.page import html
 
 # Machado, Oliveira and Fernandes 2009, severity 1: what the three kinds of dichromats see of linear RGB.
 EYES = {

@@ -10,15 +10,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import results_fixture as fixture
+from mdm.report.evidence import Evidence, read_evidence
 from PIL import Image
 
 from mdm.files.atomic import ArtifactError
-from mdm.results import figure_guidance, figures, gallery, names, style, tables
-from mdm.results.collect import Artifacts, Evidence, read_evidence, read_metrics
-from mdm.results.figure_training_curves import training
-from mdm.results.literature import read_literature
-from mdm.results.quantity import Quantity
-from mdm.results.render import Cell, Column, Table, as_csv, as_latex, as_markdown, latex
+from mdm.report.collect import Artifacts, read_metrics
+from mdm.report.figures import draw as figures
+from mdm.report.figures import gallery, style
+from mdm.report.figures import guidance as figure_guidance
+from mdm.report.figures.training_curves import training
+from mdm.report.quantity import Quantity
+from mdm.report.tables import tables
+from mdm.report.tables.literature import read_literature
+from mdm.report.tables.render import Cell, Column, Table, as_csv, as_latex, as_markdown, latex
+from mdm.study import products as names
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,10 @@ import time
 
 import pytest
 
-from mdm import cli, status, study, watch
+from mdm import cli
 from mdm.files.atomic import ArtifactError, write_json
+from mdm.study import study
+from mdm.study.run import status, watch
 from mdm.train.journal import FILE, FINISHED, Journal
 
 RECIPE = {"num_images": 100, "model": {"levels": [{}]}}
@@ -111,7 +113,7 @@ def test_stages_of_several_studies_are_told_apart(tmp_path, capsys):
 def test_a_broken_study_hides_no_training(stage, tmp_path, monkeypatch, capsys):
     (tmp_path / "broken.yaml").write_text("title: [")
     monkeypatch.setattr(status, "STUDIES", tmp_path)
-    monkeypatch.setattr("mdm.study_file.STUDIES", tmp_path)
+    monkeypatch.setattr("mdm.study.study_file.STUDIES", tmp_path)
     assert cli.main(["status", str(tmp_path)]) == 0
     seen = capsys.readouterr()
     assert "r64-0123456789ab" in seen.out and "warning: stages of the study broken" in seen.err

@@ -7,9 +7,9 @@ import sys
 import pytest
 import yaml
 
-from mdm import study
 from mdm.config import StudyError
-from mdm.study_file import ROOT, STUDIES, read_yaml
+from mdm.study import study
+from mdm.study.study_file import ROOT, STUDIES, read_yaml
 
 QUICK = read_yaml(STUDIES / "quick.yaml")
 

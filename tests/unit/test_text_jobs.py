@@ -10,19 +10,19 @@ import pytest
 import torch
 from evaluate_artifacts import put, ref
 
-from mdm import study
 from mdm.data.shards.index import index_data, read_index
 from mdm.data.sources import registry as sources
 from mdm.data.text import cache, captions, gather, shard
 from mdm.data.text.only_writer import only_writer
 from mdm.files.atomic import ArtifactError, read_json, write_atomic
+from mdm.study import study
 
 ENCODER = {"name": "tiny-t5", "settings": {"channels": 8, "layers": 1, "heads": 2, "max_tokens": 8}, "channels": 8}
 SHARD, BATCH = 128, 64
 # A process of its own with small shards; perhaps one that kills itself with the third batch, inside a shard.
 PROGRAM = """
 import os, sys
-from mdm.text import captions, encoder, shard
+from mdm.data.text import captions, encoder, shard
 captions.SHARD_CAPTIONS, shard.BATCH = {shard}, {batch}
 calls, encode = [], encoder.Encoder.encode
 def deadly(self, texts):

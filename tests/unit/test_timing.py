@@ -6,7 +6,7 @@ import os
 import pytest
 import torch
 
-from mdm.train import calibrate, timing
+from mdm.study.cost import calibrate, timing
 
 CPU = torch.device("cpu")
 

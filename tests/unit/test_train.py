@@ -17,7 +17,7 @@ from mdm.files.atomic import ArtifactError, read_json, write_json
 from mdm.files.weights import load_weights, save_weights, state_hash
 from mdm.model.ema import Ema
 from mdm.model.execution import Execution
-from mdm.status import of_folder
+from mdm.study.run.status import of_folder
 from mdm.train import progress
 from mdm.train.attempts import Attempts
 from mdm.train.checkpoint import Autosaves, read_checkpoint, write_checkpoint

@@ -10,14 +10,14 @@ from PIL import Image
 from test_clips import films
 from test_train import NEVER, without_seconds, without_time
 
-from mdm import study
 from mdm.config import StudyError
 from mdm.config.sizes import Clip
 from mdm.data.shards.shard import index_data, write_manifest, write_shard
 from mdm.data.text.cache import embed
 from mdm.files.atomic import write_json
 from mdm.files.weights import state_hash
-from mdm.results.figure_training_curves import _run_lines
+from mdm.report.figures.training_curves import _run_lines
+from mdm.study import study
 from mdm.train.checkpoint import read_checkpoint
 from mdm.train.example import training_examples
 from mdm.train.export import export

@@ -7,23 +7,22 @@ import pytest
 import torch
 from training_world import together
 
-from mdm import study
 from mdm.config import DiffusionConfig, LevelConfig, ModelConfig, StudyError, TrainConfig
 from mdm.diffusion.schedule import levels
 from mdm.files.atomic import ArtifactError
 from mdm.files.weights import state_hash
 from mdm.model.nested import build
+from mdm.study import study
+from mdm.train.bottlenecks import Pace, Stopwatch, starving, straggling
 from mdm.train.checkpoint import Autosaves
 from mdm.train.example import Example
 from mdm.train.guards import Finite, advising_on_memory
 from mdm.train.machine import machine, trained_on
 from mdm.train.optim import make_optimizers
-from mdm.train.pace import Pace, starving, straggling
 from mdm.train.progress import MACHINE_FACTS, Progress
 from mdm.train.ranks import Ranks, joined
 from mdm.train.state import TrainingState, average_of
 from mdm.train.step import training_step
-from mdm.train.stopwatch import Stopwatch
 
 DIFFUSION = DiffusionConfig()
 

@@ -13,7 +13,6 @@ import pytest
 import torch
 from training_world import NEVER, PATIENCE, begin, copied, make_world, together
 
-from mdm import study
 from mdm.config import DiffusionConfig, ModelConfig, StudyError, TrainConfig
 from mdm.data.pictures.decode import BadPicture
 from mdm.data.pictures.failures import Failure
@@ -24,6 +23,7 @@ from mdm.model.dropout import PictureDropout
 from mdm.model.ema import Ema
 from mdm.model.execution import Execution
 from mdm.model.nested import build
+from mdm.study import study
 from mdm.train import exchange
 from mdm.train.attempts import Attempts
 from mdm.train.checkpoint import read_checkpoint

@@ -5,11 +5,11 @@ import torch
 from test_train_guards import DIFFUSION, config, example, fresh
 
 from mdm import cli
-from mdm.cluster import asks
 from mdm.config import TrainConfig, TrainingResources
 from mdm.diffusion.schedule import levels
 from mdm.files.weights import state_hash
 from mdm.model.execution import Execution
+from mdm.study.run.cluster import asks
 from mdm.train.example import dropped
 from mdm.train.optim import make_optimizers, rate_share, set_rates
 from mdm.train.state import TrainingState, average_of

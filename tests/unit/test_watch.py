@@ -5,8 +5,9 @@ import json
 
 import pytest
 
-from mdm import launch, study
-from mdm.watch import Jobs, Outlook, Screen, clock, users
+from mdm.study import study
+from mdm.study.run import launch
+from mdm.study.run.watch import Jobs, Outlook, Screen, clock, users
 
 LOG = """localrule write_recipe:
     output: results/train/{folder}/recipe.json

@@ -7,10 +7,10 @@ import socket
 
 import torch
 
-from mdm import study
 from mdm.data.shards.shard import index_data, write_manifest, write_shard
 from mdm.data.text.cache import embed
 from mdm.files.atomic import write_json
+from mdm.study import study
 
 NEVER = 1e9
 PATIENCE = 400  # seconds, on a machine that does much else

@@ -7,8 +7,8 @@ import sys
 import pytest
 from repository import copy_repository, snakemake
 
-from mdm import study
-from mdm.launch import snakemake_command
+from mdm.study import study
+from mdm.study.run.launch import snakemake_command
 
 
 @pytest.fixture(scope="module")

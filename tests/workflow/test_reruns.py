@@ -60,7 +60,7 @@ def test_the_words_of_an_ablation_rerun_only_the_report(finished, edit, words):
 
 
 def test_the_code_of_a_figure_reruns_that_figure_and_the_report(finished, edit):
-    edit("mdm/results/figure_guidance.py", "import", "import  ")
+    edit("mdm/report/figures/guidance.py", "import", "import  ")
     assert planned(finished) == {"draw_figure": 1, "write_report": 1, "publish": 1}
 
 
@@ -70,7 +70,7 @@ def test_other_slices_retrain_nothing(finished, edit):
 
 
 def test_the_code_of_intervals_reruns_all_results_and_no_training(finished, edit):
-    edit("mdm/results/quantity.py", "import", "import  ")
+    edit("mdm/report/quantity.py", "import", "import  ")
     rules = planned(finished)
     assert rules.keys() == {"collect_metrics", "make_tables", "draw_figure", "arrange_samples", "judge_claims", *REPORT}
 

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mdm import study
 from mdm.data.fetch import packages
 from mdm.data.shards.shard import index_data, write_manifest, write_shards
 from mdm.data.sources.drawing_sets import SETS
@@ -14,6 +13,7 @@ from mdm.evaluate.archive import read_array
 from mdm.evaluate.generate import generate
 from mdm.files.atomic import ArtifactError, read_json, write_atomic
 from mdm.files.weights import load_weights
+from mdm.study import study
 from mdm.train.export import export
 from mdm.train.loop import train
 

@@ -1,4 +1,4 @@
-# The study, the shape of its names, and one-line questions to it. Logic lives in mdm/study.py.
+# The study, the shape of its names, and one-line questions to it. Logic lives in mdm/study.
 import os
 import shlex
 import sys
@@ -8,8 +8,9 @@ from pathlib import Path
 # Works from a clone whether or not the package is installed, and whatever directory is the working one.
 sys.path.insert(0, os.path.abspath(f"{workflow.current_basedir}/../.."))
 
-from mdm import cluster, study, study_file
-from mdm.results import names
+from mdm import study
+from mdm.study import products
+from mdm.study.run import cluster
 
 # Jobs use the interpreter that runs Snakemake, also when its environment is not activated.
 shell.prefix(
@@ -19,16 +20,8 @@ shell.prefix(
 STUDY = study.load(config["study"], study.typed(config.get("set")))
 SAME_STUDY = f"--nolock --snakefile {shlex.quote(str(workflow.main_snakefile))} --config {shlex.join(STUDY.call.snakemake)}"
 # What only this study has; artifacts (results/KIND/NAME-DIGEST) are shared by all studies.
-RESULTS = names.home("results", STUDY)
-REPORTS = names.home("reports", STUDY)
-CODE = study_file.ROOT / "mdm" / "results"
-SHARED_CODE = [
-    CODE / f"{name}.py" for name in ("collect", "metrics", "pairs", "quantity")
-]
-TABLE_CODE = [
-    CODE / f"{name}.py" for name in ("tables", "render", "literature", "instruments")
-]
-PAGE_CODE = [CODE / "html.py", CODE / "page.py", *sorted(CODE.glob("templates/*"))]
+RESULTS = products.home("results", STUDY)
+REPORTS = products.home("reports", STUDY)
 
 
 # Before the first job, and not in a dry run: weights and lists from outside are proved; and how data sets are to be
@@ -100,7 +93,7 @@ def study_options(wildcards):
 
 
 def figure_code(wildcards):
-    return CODE / names.figure_module(wildcards.figure)
+    return products.figure_module(wildcards.figure)
 
 
 def ablation_artifacts(wildcards):

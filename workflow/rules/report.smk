@@ -12,9 +12,9 @@ rule write_report:
         f"{RESULTS}/metrics.csv",
         f"{RESULTS}/claims.json",
         tables=rules.make_tables.output,
-        figures=expand(f"{RESULTS}/figures/{{file}}", file=names.figure_files(STUDY)),
+        figures=expand(f"{RESULTS}/figures/{{file}}", file=products.figure_files(STUDY)),
         study=STUDY.path,
-        code=PAGE_CODE,
+        code=products.code("page"),
     output:
         f"{REPORTS}/index.html",
     log:
@@ -29,13 +29,8 @@ rule write_ablation_report:
     input:
         ablation_artifacts,
         study=STUDY.path,
-        code=[
-            *SHARED_CODE,
-            *PAGE_CODE,
-            CODE / "figure_ablation.py",
-            CODE / "tables.py",
-            CODE / "gallery.py",
-        ],
+        drawing=products.figure_module("ablation"),
+        code=products.code("numbers", "page", "tables", "pictures"),
     output:
         f"{REPORTS}/ablations/{{ablation}}.html",
     log:
@@ -68,5 +63,5 @@ onsuccess:
             "python -m snakemake {SAME_STUDY} --report {REPORTS}/provenance.zip > {RESULTS}/logs/provenance.log 2>&1"
             " && cp {REPORTS}/provenance.zip reports/provenance.zip"
         )
-        for stranger in names.foreign_pages(STUDY, "reports"):
+        for stranger in products.foreign_pages(STUDY, "reports"):
             os.remove(stranger)

@@ -13,7 +13,7 @@ localrules:
 rule collect_metrics:
     input:
         artifacts=done(STUDY.measured()),
-        code=SHARED_CODE,
+        code=products.code("numbers"),
     output:
         f"{RESULTS}/metrics.csv",
         f"{RESULTS}/differences.csv",
@@ -30,12 +30,12 @@ rule collect_metrics:
 rule make_tables:
     input:
         f"{RESULTS}/metrics.csv",
-        literature=study_file.LITERATURE,
-        code=[*SHARED_CODE, *TABLE_CODE],
+        literature=study.LITERATURE,
+        code=products.code("numbers", "tables"),
     output:
         expand(
             f"{RESULTS}/tables/{{table}}.{{format}}",
-            table=names.table_names(STUDY),
+            table=products.table_names(STUDY),
             format=["csv", "md", "tex"],
         ),
     log:
@@ -50,7 +50,7 @@ rule make_tables:
 rule draw_figure:
     input:
         f"{RESULTS}/metrics.csv",
-        code=[*SHARED_CODE, CODE / "style.py"],
+        code=products.code("numbers", "figures"),
         drawing=figure_code,
     output:
         f"{RESULTS}/figures/{{figure}}.svg",
@@ -67,7 +67,7 @@ rule draw_figure:
 rule arrange_samples:
     input:
         f"{RESULTS}/metrics.csv",
-        code=CODE / "gallery.py",
+        code=products.code("pictures"),
     output:
         f"{RESULTS}/figures/samples-{{run}}.png",
     log:
@@ -82,7 +82,7 @@ rule arrange_samples:
 rule judge_claims:
     input:
         f"{RESULTS}/metrics.csv",
-        code=[*SHARED_CODE, CODE / "claims.py", CODE / "expression.py"],
+        code=products.code("numbers", "claims"),
     output:
         f"{RESULTS}/claims.json",
     log:

@@ -1,6 +1,6 @@
 """Embeddings of all captions of a data set, made once, in shards; looked up where they lie on disk.
 
-    captions.safetensors        which captions are distinct (mdm/text/captions.py)
+    captions.safetensors        which captions are distinct (mdm/data/text/captions.py)
     shards/00000.safetensors    features of up to SHARD_CAPTIONS captions, packed without padding, and the captions
     lookup.safetensors          the captions' hashes in order, and where each one's features are
 

@@ -1,0 +1,23 @@
+"""The name of every number that is measured, in one place: who writes a metric takes its name from here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+# How a factor of alignment is called in scores -> the array of `labels.encode` that it compares.
+FACTORS = {"colour": "colours", "shape": "shapes", "binding": "pairs", "count": "count", "relation": "relation"}
+ALIGNMENTS = ("alignment", *(f"alignment_{factor}" for factor in FACTORS))
+# The network whose features are compared -> its Fréchet distance and its kernel distance.
+DISTANCES = {"judge": ("fd_judge", "kid_judge"), "inception": ("fid", "kid_inception")}
+FRECHET_DISTANCES, KERNEL_DISTANCES = zip(*DISTANCES.values(), strict=True)
+MEASURABLE = (
+    *FRECHET_DISTANCES, *(f"{d}_floor" for d in FRECHET_DISTANCES), *KERNEL_DISTANCES, "clip_score", "clip_score_real",
+    *ALIGNMENTS, *(f"{a}{end}" for a in ALIGNMENTS for end in ("_chance", "_real")),
+    "train_loss", "train_images", "train_seconds", "images_per_second", "parameters",
+    "sample_seconds", "sample_images_per_second", "network_evaluations_per_image",
+)  # fmt: skip
+
+
+def measurable(resolutions: Iterable[int]) -> set[str]:
+    """Every metric name a claim may use, for a study that trains these resolutions."""
+    return {*MEASURABLE, *(f"validation_loss_{resolution}" for resolution in resolutions)}

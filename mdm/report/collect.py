@@ -1,0 +1,218 @@
+"""From artifact folders to one tidy table, metrics.csv, and a list of what is not there yet.
+
+`images` and `seconds` of a row are the training pictures and training seconds behind the weights it belongs
+to, all stages up to that one added up. So every metric can be drawn against either cost.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import statistics
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mdm.files.atomic import ArtifactError, read_json, write_atomic, write_json
+from mdm.report.pairs import COLUMNS as PAIR_COLUMNS
+from mdm.report.pairs import Difference
+from mdm.report.pairs import collect as collect_pairs
+from mdm.report.quantity import Quantity, measured
+
+DIFFERENCES = "differences.csv"  # stands beside metrics.csv
+LOSS_TAIL = 0.1  # the training loss of a stage is the mean over this last share of its history
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured number; the fields are the columns of metrics.csv."""
+
+    run: str
+    stage: str
+    seed: int
+    metric: str
+    value: float
+    low: float | None
+    high: float | None
+    protocol: str
+    images: int
+    seconds: float
+    digest: str
+
+
+COLUMNS = tuple(f.name for f in fields(Row))
+
+
+class Artifacts:
+    """Reads files of artifact folders; what is not there is None, what is damaged is an error."""
+
+    def __init__(self, results: Path) -> None:
+        self.root = Path(results)
+
+    def json(self, reference: str | None, name: str) -> Any | None:
+        path = self.root / reference / name if reference else None
+        return read_json(path) if path is not None and path.exists() else None
+
+    def path(self, reference: str, name: str) -> Path | None:
+        path = self.root / reference / name
+        return path if path.exists() else None
+
+    def guidance(self, run: Any, protocol: str | None) -> float | None:
+        """The guidance weight a run was sampled with, from the recipe of its pictures."""
+        samples = next((e.samples for e in run.evaluations if e.protocol == protocol), None)
+        recipe = self.json(samples, "recipe.json")
+        return recipe["sample"].get("guidance", 1.0) if recipe else None
+
+    def history(self, reference: str) -> list[dict[str, Any]]:
+        """The lines of a stage's history.jsonl, [] when there is none."""
+        path = self.path(reference, "history.jsonl")
+        lines = path.read_text().splitlines() if path else []
+        try:
+            return [json.loads(line) for line in lines if line.strip()]
+        except json.JSONDecodeError as error:
+            raise ArtifactError(
+                f"{path} is not valid JSON lines ({error}); delete the folder and train again"
+            ) from None
+
+
+def digest_of(reference: str) -> str:
+    """The digest at the end of an artifact's name."""
+    return reference.rpartition("-")[2]
+
+
+def final_validation(history: list[dict[str, Any]]) -> dict[str, Quantity]:
+    """The last held-out loss by resolution, {} when none was measured; with an interval if it was drawn repeatedly."""
+    last = next((line for line in reversed(history) if line.get("validation")), {})
+    draws = last.get("validation_draws") or {}
+    return {name: _over_draws(draws.get(name, [loss])) for name, loss in last.get("validation", {}).items()}
+
+
+def _over_draws(values: list[float]) -> Quantity:
+    """Mean of equal measurements with other noise, and its 95 % interval."""
+    from mdm.evaluate.intervals import mean_with_interval
+
+    return measured(values[0], None, None) if len(values) < 2 else measured(*mean_with_interval(np.array(values)))
+
+
+def collect(study: Any, results: Path) -> tuple[list[Row], list[dict[str, Any]]]:
+    """Every number the study has so far, and what is missing."""
+    artifacts, rows, missing = Artifacts(results), [], []
+    for run in study.runs:
+        images, seconds = 0, 0.0
+        for stage in run.stages:
+            manifest = artifacts.json(stage.artifact, "manifest.json")
+            images += stage.num_images
+            if manifest is None:
+                missing.append(_absent(run, stage.artifact, f"training stage {stage.name}", ""))
+                continue
+            seconds += manifest.get("seconds", 0.0)
+            cost = {"images": images, "seconds": round(seconds, 3), "digest": digest_of(stage.artifact)}
+            rows += _stage_rows(run, stage, manifest, artifacts.history(stage.artifact), cost)
+        for evaluation in run.evaluations:
+            _collect_evaluation(artifacts, run, evaluation, images, round(seconds, 3), rows, missing)
+    return rows, missing
+
+
+def _absent(run: Any, artifact: str, what: str, protocol: str) -> dict[str, Any]:
+    return {"run": run.name, "seed": run.seed, "protocol": protocol, "what": what, "artifact": artifact}
+
+
+def _stage_rows(
+    run: Any, stage: Any, manifest: dict[str, Any], history: list[dict[str, Any]], cost: dict[str, Any]
+) -> Iterator[Row]:
+    values: dict[str, float | Quantity | None] = {
+        "parameters": manifest.get("parameters"),
+        "train_images": cost["images"],
+        "train_seconds": cost["seconds"],
+    }
+    speeds = [line["images_per_second"] for line in history if line.get("images_per_second")]
+    values["images_per_second"] = statistics.median(speeds) if speeds else None
+    losses = [line["loss"] for line in history if "loss" in line]
+    tail = losses[-max(1, round(LOSS_TAIL * len(losses))) :]
+    values["train_loss"] = statistics.fmean(tail) if tail else None
+    for resolution, loss in final_validation(history).items():
+        values[f"validation_loss_{resolution}"] = loss
+    for metric, value in values.items():
+        if value is not None:
+            found = value if isinstance(value, Quantity) else measured(value, None, None)
+            ends = (None, None) if found.exact else (found.low, found.high)
+            yield Row(run.name, stage.name, run.seed, metric, found.value, *ends, "", **cost)
+
+
+def _collect_evaluation(
+    artifacts: Artifacts, run: Any, evaluation: Any, images: int, seconds: float,
+    rows: list[Row], missing: list[dict[str, Any]],
+) -> None:  # fmt: skip
+    stage = run.stages[-1].name
+    where = {"protocol": evaluation.protocol, "images": images, "seconds": seconds}
+    samples = artifacts.json(evaluation.samples, "manifest.json")
+    if samples is None:
+        missing.append(_absent(run, evaluation.samples, "sampled pictures", evaluation.protocol))
+    elif samples.get("seconds"):
+        drawn = samples.get("num_images") or samples.get("recipe", {}).get("num_images", 0)
+        costs = {"sample_seconds": samples["seconds"], "sample_images_per_second": drawn / samples["seconds"],
+                 "network_evaluations_per_image": samples.get("network_evaluations_per_image")}  # fmt: skip
+        for metric, value in costs.items():
+            if value is None:
+                continue
+            rows.append(Row(run.name, stage, run.seed, metric, value, None, None,
+                            digest=digest_of(evaluation.samples), **where))  # fmt: skip
+    scores = artifacts.json(evaluation.scores, "scores.json")
+    if scores is None:
+        missing.append(_absent(run, evaluation.scores, "scores", evaluation.protocol))
+        return
+    for score in scores["metrics"]:
+        if score["value"] is None:
+            missing.append(_absent(run, evaluation.scores, f"value of {score['metric']}", evaluation.protocol))
+            continue
+        rows.append(Row(run.name, stage, run.seed, score["metric"], score["value"], score.get("low"),
+                        score.get("high"), digest=digest_of(evaluation.scores), **where))  # fmt: skip
+
+
+def write(study: Any, results: Path, metrics_csv: Path, missing_json: Path) -> tuple[list[Row], list[dict[str, Any]]]:
+    """Write metrics.csv, differences.csv beside it, and missing.json."""
+    rows, missing = collect(study, results)
+    pairs = [asdict(pair) for pair in collect_pairs(study, results)]
+    write_atomic(metrics_csv.with_name(DIFFERENCES), csv_text(pairs, PAIR_COLUMNS))
+    write_atomic(metrics_csv, csv_text([asdict(row) for row in rows], COLUMNS))
+    write_json(missing_json, {"study": study.name, "digest": study.digest, "missing": missing})
+    return rows, missing
+
+
+def csv_text(records: list[dict[str, Any]], columns: tuple[str, ...]) -> str:
+    """Records as CSV with Unix line ends; None is an empty cell."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return stream.getvalue()
+
+
+def read_metrics(path: Path) -> list[Row]:
+    """The rows of a metrics.csv."""
+    return [_row(record) for record in _records(path, COLUMNS)]
+
+
+def read_differences(path: Path) -> list[Difference]:
+    """The rows of a differences.csv."""
+    records = _records(path, PAIR_COLUMNS)
+    ends = ("value", "low", "high")
+    return [Difference(**r | {"seed": int(r["seed"])} | {k: float(r[k]) for k in ends}) for r in records]
+
+
+def _records(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    with Path(path).open(newline="") as stream:
+        reader = csv.DictReader(stream)
+        if tuple(reader.fieldnames or ()) != columns:
+            raise ArtifactError(f"{path} has the columns {reader.fieldnames}, expected {list(columns)}; collect again")
+        return list(reader)
+
+
+def _row(record: dict[str, str]) -> Row:
+    low, high = (float(record[k]) if record[k] else None for k in ("low", "high"))
+    typed = {"seed": int(record["seed"]), "images": int(record["images"]), "value": float(record["value"])}
+    return Row(**{**record, **typed, "seconds": float(record["seconds"]), "low": low, "high": high})

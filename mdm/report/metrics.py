@@ -1,0 +1,92 @@
+"""What each measured number is called, which direction is better, and how it is written down."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from mdm.evaluate.metric_names import ALIGNMENTS
+
+if TYPE_CHECKING:
+    from mdm.report.quantity import Quantity
+
+EVALUATION, TRAINING, COST, FRAME = "evaluation", "training", "cost", "frame"
+# What a score is framed by, measured beside it: guessing, and the best that real pictures reach.
+FRAME_ENDS = ("_chance", "_floor", "_real")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How one metric is shown; `name` may be a prefix that covers a family (fd_ covers fd_judge)."""
+
+    name: str
+    title: str
+    better: str = ""  # "lower", "higher" or "" when no direction is better
+    percent: bool = False
+    main: bool = False
+    kind: str = EVALUATION
+
+    @property
+    def heading(self) -> str:
+        """Title with the direction that is better and the unit, as a column heading."""
+        arrow = {"lower": "\u00a0↓", "higher": "\u00a0↑"}.get(self.better, "")  # no line break before the arrow
+        unit = "\u00a0(%)" if self.percent else ""
+        return f"{self.title}{unit}{arrow}"
+
+
+# Families: the rest of the name becomes part of the title. The order is the order of the columns.
+FAMILIES = (
+    Metric("fd", "Fréchet distance", "lower", main=True),
+    Metric("fid", "Fréchet distance", "lower", main=True),
+    Metric("kid", "Kernel distance", "lower"),
+    Metric("alignment", "Alignment", "higher", percent=True),
+    Metric("clip_score", "CLIP score", "higher", main=True),
+    Metric("clip", "CLIP", "higher"),
+    Metric("precision", "Precision", "higher", percent=True),
+    Metric("recall", "Recall", "higher", percent=True),
+    Metric("density", "Density", "higher"),
+    Metric("coverage", "Coverage", "higher", percent=True),
+    Metric("validation_loss", "Validation loss", "lower", kind=TRAINING),
+    Metric("train_loss", "Training loss", "lower", kind=TRAINING),
+    Metric("train_images", "Training pictures", kind=COST),
+    Metric("train_seconds", "Training seconds", "lower", kind=COST),
+    Metric("images_per_second", "Training pictures per second", "higher", kind=COST),
+    Metric("sample_images_per_second", "Sampled pictures per second", "higher", kind=COST),
+    Metric("sample_seconds", "Sampling seconds", "lower", kind=COST),
+    Metric("network_evaluations_per_image", "Network calls per picture", "lower", kind=COST),
+    Metric("parameters", "Parameters", kind=COST),
+)
+# Members whose title is not simply "family (rest)".
+MEMBERS = {
+    "alignment": replace(FAMILIES[3], title="Alignment, all factors", main=True),
+    "fd_judge": replace(FAMILIES[0], name="fd_judge", title="Fréchet distance (judge)"),
+    "fid": replace(FAMILIES[1], title="FID (Inception)"),
+}
+
+
+def shown(name: str, quantity: Quantity | None) -> Quantity | None:
+    """The quantity in the unit of its column (shares as per cent)."""
+    return quantity.scaled(100) if quantity and describe(name).percent else quantity
+
+
+def describe(name: str) -> Metric:
+    """The metric's description; an unknown metric is shown under its own name, without a direction."""
+    if name.endswith(FRAME_ENDS):
+        base, _, end = name.rpartition("_")
+        return replace(describe(base), name=name, title=f"{describe(base).title}, {end}", main=False, kind=FRAME)
+    if name in MEMBERS:
+        return replace(MEMBERS[name], name=name)
+    family = max((f for f in FAMILIES if name == f.name or name.startswith(f.name + "_")),
+                 key=lambda f: len(f.name), default=None)  # fmt: skip
+    if family is None:
+        return Metric(name, name.replace("_", " "))
+    rest = name[len(family.name) + 1 :].replace("_", " ")
+    title = f"{family.title} ({rest})" if rest else family.title
+    return replace(family, name=name, title=title, main=family.main)
+
+
+def position(name: str) -> tuple[int, int, str]:
+    """Sorting key: the order of FAMILIES, then of FACTORS, then the name."""
+    found = [i for i, f in enumerate(FAMILIES) if name == f.name or name.startswith(f.name + "_")]
+    family = max(found, key=lambda i: len(FAMILIES[i].name)) if found else len(FAMILIES)
+    return family, ALIGNMENTS.index(name) if name in ALIGNMENTS else len(ALIGNMENTS), name

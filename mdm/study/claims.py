@@ -1,0 +1,134 @@
+"""The small language of claims: `fd_judge["base"] < fd_judge["no-progressive"]`.
+
+Parsed with `ast` against a whitelist and interpreted here; nothing is ever handed to Python's `eval`.
+Grammar: numbers, + - * /, the comparisons < <= > >=, and / or / not, and METRIC["run"] or
+METRIC["run", "protocol"]. Values carry their derivatives by each measurement, so that intervals follow.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+MAX_CHARACTERS = 1000
+ALLOWED = 'numbers, + - * /, < <= > >=, and, or, not, METRIC["run"], METRIC["run", "protocol"]'
+COMPARISONS = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
+NUMBER, TRUTH = "a number", "true or false"
+
+
+class ExpressionError(ValueError):
+    """A claim's expression is wrong; the message says what and what to write instead."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One measurement an expression needs; no protocol means the claim's own."""
+
+    metric: str
+    run: str
+    protocol: str | None = None
+
+    def __str__(self) -> str:
+        return f'{self.metric}["{self.run}"' + (f', "{self.protocol}"]' if self.protocol else "]")
+
+
+def parse(text: str) -> ast.expr:
+    """The expression's tree, proven to hold nothing but the grammar above."""
+    if len(text) > MAX_CHARACTERS:
+        raise ExpressionError(f"the expression has {len(text)} characters; at most {MAX_CHARACTERS} are allowed")
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+        kind = _kind(tree, text)
+    except (SyntaxError, RecursionError, MemoryError) as error:
+        raise ExpressionError(f"cannot read {_short(text)}: {error}; allowed: {ALLOWED}") from None
+    if kind != TRUTH:
+        raise ExpressionError(f'{text!r} is a number; a claim must compare, e.g. fd["base"] < fd["other"]')
+    return tree
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 80 else text[:77] + "...")
+
+
+def _kind(node: ast.AST, text: str) -> str:
+    """Whether a node is a number or a truth value; anything outside the grammar is refused."""
+    match node:
+        case ast.BoolOp(values=values):
+            return _all(values, TRUTH, text, TRUTH)
+        case ast.UnaryOp(op=ast.Not(), operand=operand):
+            return _all([operand], TRUTH, text, TRUTH)
+        case ast.UnaryOp(op=ast.USub() | ast.UAdd(), operand=operand):
+            return _all([operand], NUMBER, text, NUMBER)
+        case ast.BinOp(op=ast.Add() | ast.Sub() | ast.Mult() | ast.Div(), left=left, right=right):
+            return _all([left, right], NUMBER, text, NUMBER)
+        case ast.Compare(left=left, ops=ops, comparators=rest) if all(type(op) in COMPARISONS for op in ops):
+            return _all([left, *rest], NUMBER, text, TRUTH)
+        case ast.Constant(value=int() | float() as value) if type(value) is not bool and math.isfinite(value):
+            return NUMBER
+        case ast.Subscript() if reference_of(node) is not None:
+            return NUMBER
+    part = ast.get_source_segment(text.strip(), node) or text
+    raise ExpressionError(f"{part!r} is not allowed in a claim; allowed: {ALLOWED}")
+
+
+def _all(nodes: Iterable[ast.AST], wanted: str, text: str, result: str) -> str:
+    for node in nodes:
+        if _kind(node, text) != wanted:
+            part = ast.get_source_segment(text.strip(), node)
+            raise ExpressionError(f"in {text!r}, {part!r} must be {wanted}")
+    return result
+
+
+def reference_of(node: ast.Subscript) -> Reference | None:
+    match node:
+        case ast.Subscript(value=ast.Name(id=metric), slice=ast.Constant(value=str() as run)):
+            return Reference(metric, run)
+        case ast.Subscript(
+            value=ast.Name(id=metric),
+            slice=ast.Tuple(elts=[ast.Constant(value=str() as run), ast.Constant(value=str() as protocol)]),
+        ):
+            return Reference(metric, run, protocol)
+    return None
+
+
+def references(tree: ast.expr) -> list[Reference]:
+    """Every measurement the expression needs, in the order written, once each."""
+    found = (reference_of(node) for node in _walk(tree) if isinstance(node, ast.Subscript))
+    return list(dict.fromkeys(r for r in found if r))
+
+
+def _walk(node: ast.AST) -> Iterator[ast.AST]:
+    yield node
+    for child in ast.iter_child_nodes(node):
+        yield from _walk(child)
+
+
+def check_expression(
+    text: str,
+    metrics: Iterable[str] | None,
+    runs: Iterable[str] | None,
+    protocols: Iterable[str] | None = None,
+) -> list[Reference]:
+    """Refuse what is malformed or names an unknown metric, run or protocol (None: not checked)."""
+    needed = references(parse(text))
+    if not needed:
+        raise ExpressionError(f'{text!r} measures nothing; compare at least one METRIC["run"]')
+    for reference in needed:
+        _known("metric", reference.metric, metrics, text)
+        _known("run", reference.run, runs, text)
+        if reference.protocol is not None:
+            _known("protocol", reference.protocol, protocols, text)
+    return needed
+
+
+def _known(what: str, name: str, valid: Iterable[str] | None, text: str) -> None:
+    if valid is None:
+        return
+    valid = sorted(set(valid))
+    if name not in valid:
+        close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise ExpressionError(f"unknown {what} {name!r} in {text!r}; {hint}(valid: {', '.join(valid) or 'none'})")

@@ -1,0 +1,307 @@
+"""What a study would do and cost, before anything is submitted: time, GPU-hours, memory, storage and jobs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mdm.config import DiffusionConfig, ModelConfig, TrainConfig
+from mdm.config.units import percent, rough_duration, size
+from mdm.model.arithmetic import parameters, step_gigaflops
+from mdm.study.cost import observed
+from mdm.study.cost import speeds as throughput
+from mdm.study.cost.speeds import Speed, Throughput
+from mdm.study.run.status import saved_images
+from mdm.study.study import Run, Study
+
+if TYPE_CHECKING:
+    from mdm.study.cost.memory import Memory
+
+MEMORY_ASSUMPTIONS = (
+    "assumed: nodes, gpus, accumulate, precision and recompute of each stage, and captions of max_tokens positions;\n"
+    "with GPUs, the layers a GPU would use, run here without content: not compared with a real GPU yet.\n"
+    "not counted: what the libraries take for themselves, a bucket of gradients between processes, and free room."
+)
+CONFIGS = {"model": ModelConfig, "train": TrainConfig, "diffusion": DiffusionConfig}
+# Exported twice (averaged, raw), and in the last checkpoint beside the two moments of every weight.
+BYTES_KEPT = 4 * (2 + 4)
+# While it trains: two autosaves and one being written, and the slice before.
+BYTES_TRAINING = 4 * 4 * 4
+BYTES_PER_PIXEL = 0.5  # of a stored photograph: JPEG of quality 95; drawn scenes are smaller
+MARKS = {
+    "c": "c = calibrated on {source}",
+    "f": "f = from its FLOPs at the speed calibrated on {source}",
+    "cb": "cb = calibrated on {source}, which was busy: run `mdm calibrate` again when it is idle",
+    "fb": "fb = from its FLOPs at the speed calibrated on {source}, which was busy: run `mdm calibrate` again",
+    "r": "r = as fast as equal work went in this results folder",
+    "?": "? = not measured yet: {assumed:g} s per GFLOP and device are assumed (seconds_per_gigaflop in the study; "
+    "`mdm calibrate` measures it)",
+}
+
+
+def training_gigaflops(recipe: dict[str, Any], tokens: int = 0) -> float:
+    """Cost of a whole training stage."""
+    model, diffusion = ModelConfig(**recipe["model"]), DiffusionConfig(**recipe["diffusion"])
+    return recipe["num_images"] * step_gigaflops(model, diffusion, tokens)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One artifact that costs time: all of it, and what is left of it."""
+
+    ref: str
+    images: int
+    seconds: float
+    left_seconds: float
+    gpus: int
+    slices: int
+    left_slices: int
+    bytes: int
+    status: str
+    mark: str = ""
+    peak_bytes: int | None = None
+
+    @property
+    def measured(self) -> bool:
+        return not self.mark
+
+    @property
+    def gpu_hours(self) -> float:
+        return self.seconds * self.gpus / 3600
+
+
+class Estimate:
+    """Cost of each artifact: measured where it or equal work was made on this disk, else calibrated, else assumed."""
+
+    def __init__(self, study: Study, results: Path, speeds: Throughput | None = None) -> None:
+        self._study, self._results = study, results
+        self._speeds = speeds or Throughput(study.config.seconds_per_gigaflop)
+        self._seen = observed.speeds(study, results)
+
+    def line(self, ref: str) -> Line:
+        folder, images = self._results / ref, self._study.recipe(ref)["num_images"]
+        gpus, ends = self._gpus(ref), self._job_ends(ref)
+        if (folder / "manifest.json").is_file():
+            seconds = observed.seconds(self._study, self._results, ref) or 0.0
+            return Line(ref, images, seconds, 0.0, gpus, len(ends), 0, self._bytes(ref), "done")
+        done = self._done(ref)
+        seconds, mark, peak = self._whole(ref)
+        left = seconds * (1 - done / images)
+        status = percent(done / images) if done else "to do"
+        jobs = sum(end > done for end in ends)
+        return Line(ref, images, seconds, left, gpus, len(ends), jobs, self._bytes(ref), status, mark, peak)
+
+    def seconds(self, ref: str) -> float:
+        """What training or drawing an artifact is expected to take."""
+        return self._whole(ref)[0]
+
+    def _whole(self, ref: str) -> tuple[float, str, int | None]:
+        """Seconds of all of it with the devices its job asks for, how that is known, and memory if known."""
+        if seconds := observed.seconds(self._study, self._results, ref):
+            return seconds, "", None
+        work = throughput.work(self._study, ref)
+        speed = self._speeds.speed(work)
+        if work.key in self._seen:
+            speed = Speed(self._seen[work.key], "r", speed.peak_bytes)
+        each = speed.seconds / throughput.devices(self._study, ref)
+        return throughput.passes(self._study, ref) * each, speed.mark, speed.peak_bytes
+
+    def _gpus(self, ref: str) -> int:
+        resources = self._study.resources(ref)
+        return resources.nodes * resources.gpus
+
+    def _job_ends(self, ref: str) -> list[int]:
+        """Picture counts at which the jobs of an artifact end."""
+        return self._study.slice_ends(ref) if ref.startswith("train/") else [self._study.recipe(ref)["num_images"]]
+
+    def _done(self, ref: str) -> int:
+        """Pictures that need not be made again."""
+        folder, total = self._results / ref, self._study.recipe(ref)["num_images"]
+        if ref.startswith("train/"):
+            return saved_images(folder, total)
+        return min(total, throughput.DRAWN_TOGETHER * len(list(folder.glob("partial/*/*.npz"))))
+
+    def _bytes(self, ref: str) -> int:
+        """What is kept of it."""
+        recipe = self._study.recipe(ref)
+        if ref.startswith("train/"):
+            return parameters(ModelConfig(**recipe["model"])) * BYTES_KEPT
+        levels = self._study.recipe(recipe["train"])["model"]["levels"]
+        return recipe["num_images"] * sum(3 * level["resolution"] ** 2 for level in levels)
+
+
+def works(run: Run) -> list[tuple[str, str]]:
+    """(what, artifact) of everything in a run that costs time."""
+    return [(stage.name, stage.artifact) for stage in run.stages] + [
+        (f"draw {e.protocol}", e.samples) for e in run.evaluations
+    ]
+
+
+class Plan:
+    """Every run with its lines; what several runs share is counted once."""
+
+    def __init__(self, study: Study, results: Path, speeds: Throughput, peaks: Mapping[str, int] | None = None) -> None:
+        self.study, self._speeds, self._peaks = study, speeds, peaks or {}
+        estimate, self.lines = Estimate(study, results, speeds), {}
+        self.added: dict[tuple[str, int], list[str]] = {}
+        for run in study.runs:
+            fresh = [ref for _, ref in works(run) if ref not in self.lines]
+            self.lines |= {ref: estimate.line(ref) for ref in fresh}
+            self.added[run.name, run.seed] = list(dict.fromkeys(fresh))
+
+    def text(self) -> str:
+        """The plan as text."""
+        return "\n".join(
+            [*self._table(), "", *self._totals(), "", *self._storage(), *self._warnings(), *self._legend()]
+        )
+
+    def _table(self) -> Iterator[str]:
+        yield (
+            f"{'run':<28} {'stage':<18} {'artifact':<44} {'images':>13} {'time':>10} {'GPU-h':>8} {'memory':>9}"
+            f" {'storage':>9} {'jobs':>7}  status"
+        )
+        for run in self.study.runs:
+            for what, ref in works(run):
+                line, name = self.lines[ref], f"{run.name} #{run.seed}"
+                start = f"{name:<28} {what:<18} {ref:<44} {line.images:>13,}"
+                shared = ref not in self.added[run.name, run.seed]
+                yield f"{start} {'':>47}  shared" if shared else f"{start} {self._costs(line)}"
+
+    def _costs(self, line: Line) -> str:
+        time = f"{rough_duration(line.seconds)} {line.mark}".strip()
+        peak = self._peaks.get(line.ref, line.peak_bytes)
+        jobs = f"{line.left_slices}/{line.slices}"
+        return (
+            f"{time:>10} {hours(line.gpu_hours):>8} {'' if peak is None else size(peak):>9} {size(line.bytes):>9}"
+            f" {jobs:>7}  {line.status}"
+        )
+
+    def _totals(self) -> Iterator[str]:
+        """A line for each run and ablation: by itself, and what it adds to the runs before."""
+        yield (
+            f"{'together':<28} {'alone: time':>12} {'GPU-h':>8}   {'added: time':>12} {'GPU-h':>8} {'storage':>9}"
+            f" {'jobs':>7}   {'left: time':>12} {'GPU-h':>8}"
+        )
+        for run in self.study.runs:
+            yield self._total(f"{run.name} #{run.seed}", [r for _, r in works(run)], self.added[run.name, run.seed])
+        for ablation in self.study.ablations.values():
+            members = [run for run in self.study.runs if run.name in ablation.runs]
+            if len(members) > 1:
+                alone = [ref for run in members for _, ref in works(run)]
+                added = [ref for run in members for ref in self.added[run.name, run.seed]]
+                yield self._total(f"{ablation.name} ({len(members)} runs)", alone, added)
+        yield self._total("the whole study", list(self.lines), list(self.lines))
+
+    def _total(self, name: str, alone: Iterable[str], added: Iterable[str]) -> str:
+        everything, new = ([self.lines[ref] for ref in dict.fromkeys(refs)] for refs in (alone, added))
+        jobs = f"{sum(x.left_slices for x in new)}/{sum(x.slices for x in new)}"
+        left = sum(x.left_seconds for x in new), sum(x.left_seconds * x.gpus / 3600 for x in new)
+        return (
+            f"{name:<28} {_cost(everything)}   {_cost(new)} {size(sum(x.bytes for x in new)):>9} {jobs:>7}"
+            f"   {rough_duration(left[0]):>12} {hours(left[1]):>8}"
+        )
+
+    def _storage(self) -> Iterator[str]:
+        """What else needs room."""
+        models = [ModelConfig(**self.study.recipe(ref)["model"]) for ref in self.study.of_kind("train")]
+        largest = max(map(parameters, models))
+        yield f"A stage in training keeps up to {size(largest * BYTES_TRAINING)} more (autosaves and the slice before)."
+        for ref in self.study.of_kind("data", "text"):
+            if said := (self._of_data if ref.startswith("data/") else self._of_text)(ref):
+                yield f"{ref}: {said}"
+
+    def _of_data(self, ref: str) -> str:
+        count, side = (self.study.recipe(ref)["settings"].get(key) for key in ("num_images", "resolution"))
+        return f"about {size(count * side**2 * BYTES_PER_PIXEL)} of pictures" if count and side else ""
+
+    def _of_text(self, ref: str) -> str:
+        recipe, jobs = self.study.recipe(ref), len(self.study.shard_jobs(ref))
+        counts = [self.study.recipe(ref)["settings"].get("num_images") for ref in recipe["data"]]
+        if None in counts:
+            return ""
+        encoder = recipe["encoder"]
+        each = 2 * encoder["channels"] * encoder["settings"]["max_tokens"]
+        return (
+            f"at most {size(sum(counts) * each)} of embeddings (captions of {encoder['settings']['max_tokens']} tokens)"
+            f", by {jobs} {'job' if jobs == 1 else 'jobs'}"
+        )
+
+    def _warnings(self) -> Iterator[str]:
+        """Jobs that their time limit would end; they go on after it, but waste a place in the queue."""
+        for ref, line in self.lines.items():
+            minutes, each = self.study.resources(ref).minutes, line.seconds / line.slices / 60
+            if line.left_slices and line.gpus and each > minutes:
+                remedy = "write a smaller slice_images or more minutes" if ref.startswith("train/") else "raise minutes"
+                takes, asks = rough_duration(60 * each), rough_duration(60 * minutes)
+                yield f"{ref}: a job takes {takes}, but asks for {asks}; {remedy}"
+
+    def _legend(self) -> Iterator[str]:
+        used = {line.mark for line in self.lines.values()} - {""}
+        yield f"{len(self.lines)} artifacts; time: one after another; jobs: still to run / all; storage: what is kept"
+        if any(line.gpus > 1 for line in self.lines.values()):
+            yield "several GPUs: as fast as so many single ones; what they tell one another is not counted"
+        assumed = self.study.config.seconds_per_gigaflop
+        yield from (text.format(source=self._speeds.source, assumed=assumed) for k, text in MARKS.items() if k in used)
+
+
+def _cost(lines: list[Line]) -> str:
+    return f"{rough_duration(sum(x.seconds for x in lines)):>12} {hours(sum(x.gpu_hours for x in lines)):>8}"
+
+
+def hours(count: float) -> str:
+    """GPU-hours; nothing where no GPU is asked for."""
+    return f"{count:,.1f}" if 0 < count < 100 else f"{count:,.0f}" if count else ""
+
+
+def render(
+    study: Study, results: Path, speeds: Throughput | None = None, peaks: Mapping[str, int] | None = None
+) -> str:
+    """The plan as text."""
+    return Plan(study, results, speeds or Throughput(study.config.seconds_per_gigaflop), peaks).text()
+
+
+def memories(study: Study) -> dict[str, Memory]:
+    """What a step of each training takes of one device; networks are simulated, which takes seconds each."""
+    from mdm.study.cost.memory import estimate  # torch is loaded only for this
+
+    known: dict[tuple[Any, ...], Memory] = {}
+    found = {}
+    for ref in study.of_kind("train"):
+        recipe, resources = study.recipe(ref), study.resources(ref)
+        parent = study.recipe(recipe["parent"])["model"]["levels"] if recipe["parent"] else []
+        parts = {key: recipe[key] for key in CONFIGS}
+        in_parts = min(2, resources.accumulate)  # further parts take what the second one does
+        parts["train"] = {**parts["train"], "batch_images": in_parts * at_once(study, ref)}
+        settings = {"tokens": throughput.tokens(study, recipe["text"]), "inherited": len(parent)}
+        settings |= {"recompute": resources.recompute, "on_gpu": resources.gpus > 0, "parts": in_parts}
+        key = (json.dumps(parts), *settings.values())
+        if key not in known:
+            known[key] = estimate(*(kind(**parts[name]) for name, kind in CONFIGS.items()), **settings)
+        found[ref] = known[key]
+    return found
+
+
+def at_once(study: Study, ref: str) -> int:
+    """Pictures that one process of a training takes at the same time."""
+    return study.recipe(ref)["train"]["batch_images"] // study.resources(ref).parts
+
+
+def memory(study: Study, found: Mapping[str, Memory] | None = None) -> str:
+    """Memory of a training step as text."""
+    lines = [
+        "",
+        f"{'memory of a step, by device':<44} {'images':>6} {'weights':>9} {'gradients':>9} {'moments':>9}"
+        f" {'average':>9} {'peak':>9}  activations by level",
+    ]
+    for ref, one in (found or memories(study)).items():
+        lines.append(_memory_line(ref, at_once(study, ref), one))
+    return "\n".join([*lines, MEMORY_ASSUMPTIONS])
+
+
+def _memory_line(ref: str, batch: int, memory: Memory) -> str:
+    figures = (memory.parameters, memory.gradients, memory.moments, memory.average, memory.peak)
+    levels = ", ".join(f"{r} px {size(kept)}" for r, kept in memory.activations.items())
+    return f"{ref:<44} {batch:>6} {' '.join(f'{size(figure):>9}' for figure in figures)}  {levels}"

@@ -1,0 +1,164 @@
+"""How fast networks go: measured by `mdm calibrate` on the machine that will train, or assumed by the study."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mdm.config import DiffusionConfig, ModelConfig, StudyError
+from mdm.files.artifact import digest
+from mdm.files.atomic import read_json
+from mdm.model.arithmetic import gigaflops, step_gigaflops
+from mdm.study.study import Study
+
+FILE = "calibration.json"
+VERSION = 1
+DRAWN_TOGETHER = 32  # pictures of a sampling batch, as `mdm sample` draws them
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one network does over and over: steps of training, or calls while pictures are drawn."""
+
+    kind: str  # train or draw
+    ref: str
+    model: ModelConfig
+    diffusion: DiffusionConfig
+    tokens: int
+    batch_images: int
+    precision: str
+    on_gpu: bool
+    settings: dict[str, Any]  # whatever else changes its speed
+
+    @property
+    def key(self) -> str:
+        """The same for all work that takes the same time per picture."""
+        mixed = self.diffusion.mixed_ratio if self.kind == "train" else None
+        parts = [self.kind, self.model.model_dump(mode="json"), mixed, self.tokens, self.batch_images]
+        return digest([*parts, self.precision, self.settings])
+
+    @property
+    def gigaflops(self) -> float:
+        """Arithmetic per picture: of a step of training, or of one call."""
+        if self.kind == "draw":
+            return gigaflops(self.model, self.tokens)
+        frozen, recompute = self.settings["frozen_levels"], self.settings["recompute"]
+        return step_gigaflops(self.model, self.diffusion, self.tokens, frozen, recompute)
+
+
+def training(study: Study, ref: str) -> Work:
+    """The work of a training stage, as one of its processes does it: on its own part of each batch."""
+    recipe, resources = study.recipe(ref), study.resources(ref)
+    parent = study.recipe(recipe["parent"])["model"]["levels"] if recipe["parent"] else []
+    train = recipe["train"]
+    settings = {
+        "inherited_levels": len(parent), "frozen_levels": len(parent) if train["inner_rate"] == 0 else 0,
+        "matrices_apart": train["matrix_rate"] is not None, "recompute": list(resources.recompute),
+        "compile": resources.compile,
+    }  # fmt: skip
+    if resources.accumulate > 1:
+        settings["accumulate"] = resources.accumulate
+    own = train["batch_images"] * resources.accumulate // resources.parts
+    return Work(
+        "train", ref, ModelConfig(**recipe["model"]), DiffusionConfig(**recipe["diffusion"]),
+        tokens(study, recipe["text"]), own, train["precision"], resources.gpus > 0, settings,
+    )  # fmt: skip
+
+
+def drawing(study: Study, ref: str) -> Work:
+    """The work of drawing a protocol's pictures."""
+    recipe = study.recipe(ref)
+    trained, sample = study.recipe(recipe["train"]), recipe["sample"]
+    return Work(
+        "draw", ref, ModelConfig(**trained["model"]), DiffusionConfig(**trained["diffusion"]),
+        tokens(study, recipe["text"]), DRAWN_TOGETHER, sample["precision"], study.resources(ref).gpus > 0,
+        {"guided": sample["guidance"] != 1},
+    )  # fmt: skip
+
+
+def work(study: Study, ref: str) -> Work:
+    """The work of a training stage, or of a protocol's pictures."""
+    return (training if ref.startswith("train/") else drawing)(study, ref)
+
+
+def devices(study: Study, ref: str) -> int:
+    """Devices that share the work: GPUs of all nodes, or the processor."""
+    resources = study.resources(ref)
+    return max(1, resources.nodes * resources.gpus)
+
+
+def passes(study: Study, ref: str) -> int:
+    """Pictures to train on, or calls of the network for all pictures to be drawn."""
+    recipe = study.recipe(ref)
+    return recipe["num_images"] * (1 if ref.startswith("train/") else calls(recipe["sample"]))
+
+
+def tokens(study: Study, text: str | None) -> int:
+    """Positions of a caption at most."""
+    return study.recipe(text)["encoder"]["settings"]["max_tokens"] if text else 0
+
+
+def calls(sample: dict[str, Any]) -> int:
+    """How often the network sees each picture; an interval of guidance saves some of it."""
+    steps = sample["steps"]
+    return (2 * steps - 1 if sample["sampler"] == "heun" else steps) * (1 if sample["guidance"] == 1 else 2)
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds that one device needs per picture (of a call, when drawing), and how that is known."""
+
+    seconds: float
+    # c: this very work was calibrated, f: calibrated work of the same kind, by FLOPs (cb, fb: on a busy machine);
+    # r: it went so on this results folder; ?: assumed
+    mark: str
+    peak_bytes: int | None = None
+
+
+class Throughput:
+    """Speeds from a calibration file, or from the study's assumption."""
+
+    def __init__(self, seconds_per_gigaflop: float, calibration: dict[str, Any] | None = None) -> None:
+        self._assumed, self._file = seconds_per_gigaflop, calibration
+        self._shapes: dict[str, dict[str, Any]] = calibration["shapes"] if calibration else {}
+
+    @property
+    def source(self) -> str:
+        """Which machine was measured, and when."""
+        if self._file is None:
+            return ""
+        return f"{self._file['machine']['device']}, {self._file['made'][:10]}"
+
+    def speed(self, work: Work) -> Speed:
+        if not self._file or (work.on_gpu and self._file["machine"]["kind"] != "cuda"):
+            return Speed(work.gigaflops * self._assumed, "?")
+        found = self._shapes.get(work.key)
+        if found and "seconds_per_image" in found:
+            return Speed(found["seconds_per_image"], f"c{self._doubt(found)}", found["peak_bytes"])
+        similar = self._similar(work)
+        steady = [s for s in similar if not self._doubt(s)] or similar
+        if not steady:
+            return Speed(work.gigaflops * self._assumed, "?")
+        per_gigaflop = statistics.median(s["seconds_per_image"] / s["gigaflops_per_image"] for s in steady)
+        return Speed(work.gigaflops * per_gigaflop, f"f{self._doubt(steady[0])}")
+
+    def _doubt(self, found: dict[str, Any]) -> str:
+        """`b` for what was measured on a busy machine."""
+        return "b" if (self._file and self._file.get("busy")) or found.get("disturbed") else ""
+
+    def _similar(self, work: Work) -> list[dict[str, Any]]:
+        wanted = {"kind": work.kind, "precision": work.precision}
+        return [s for s in self._shapes.values() if "seconds_per_image" in s and wanted.items() <= s.items()]
+
+
+def load(study: Study, path: Path, asked_for: bool = False) -> Throughput:
+    """The calibration at a path; without one, unless the user named it, the study's assumption."""
+    assumed = study.config.seconds_per_gigaflop
+    if not path.is_file() and not asked_for:
+        return Throughput(assumed)
+    calibration = read_json(path)
+    if not isinstance(calibration, dict) or calibration.get("version") != VERSION:
+        raise StudyError(f"{path} is no calibration of version {VERSION}; write a new one: mdm calibrate --out {path}")
+    return Throughput(assumed, calibration)

@@ -1,0 +1,87 @@
+"""What a study will produce, known before anything ran and without importing anything heavy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mdm.study.study import group_members
+from mdm.study.study_file import ROOT
+
+CODE = ROOT / "mdm" / "report"
+# What makes each part of the results, as patterns in that folder.
+MADE_BY = {
+    "numbers": ("collect.py", "evidence.py", "metrics.py", "pairs.py", "quantity.py"),
+    "tables": ("tables/*.py",),
+    "figures": ("figures/style.py",),
+    "pictures": ("figures/gallery.py",),
+    "claims": ("verdicts.py", "comparisons.py", "../study/claims.py"),
+    "page": ("page/*.py", "page/templates/*"),
+}
+
+
+def home(folder: str | Path, study: Any) -> Path:
+    """Where `results` or `reports` keep what belongs to one study only; artifacts are shared by all."""
+    return Path(folder, "studies", study.name)
+
+
+def sampled_runs(study: Any) -> list[str]:
+    """Runs with pictures to show, in the study's order."""
+    return list(dict.fromkeys(run.name for run in study.runs if run.evaluations))
+
+
+def instruments(study: Any) -> set[str]:
+    """The measuring networks of the first protocol, which the report shows: judge, clip, inception."""
+    first = next(iter(study.protocols.values()), None)
+    return {name for name in ("judge", "clip", "inception") if getattr(first, name, None)}
+
+
+def has_distance(study: Any) -> bool:
+    """Whether a Fréchet distance is measured; a CLIP model alone gives none."""
+    return bool(instruments(study) & {"judge", "inception"})
+
+
+def has_agreement(study: Any) -> bool:
+    """Whether it is measured that pictures show what was asked for."""
+    return bool(instruments(study) & {"judge", "clip"})
+
+
+def table_names(study: Any) -> list[str]:
+    """Every table that the study's measurements can fill; each is written as .csv, .md and .tex."""
+    alignment = ["alignment"] if "judge" in instruments(study) else []
+    literature = ["literature"] if has_distance(study) else []
+    return ["main", *alignment, "metrics", "cost", *literature, *(f"ablation-{g}" for g in group_members(study))]
+
+
+def figure_names(study: Any) -> list[str]:
+    """Every figure that the study's measurements can fill: .svg and .png, except `samples-RUN`, which is a .png."""
+    guidance = ["guidance"] if instruments(study) else []
+    alignment = ["alignment"] if "judge" in instruments(study) else []
+    drawn = ["training-curves", *guidance, *alignment, *(f"ablation-{g}" for g in group_members(study))]
+    return drawn + [f"samples-{run}" for run in sampled_runs(study)]
+
+
+def figure_files(study: Any) -> list[str]:
+    """File names of every figure."""
+    return [
+        f"{name}.{extension}"
+        for name in figure_names(study)
+        for extension in (("png",) if name.startswith("samples-") else ("svg", "png"))
+    ]
+
+
+def foreign_pages(study: Any, reports: str | Path) -> list[Path]:
+    """Published pages of ablations that another study has and this one has not."""
+    return sorted(page for page in Path(reports, "ablations").glob("*.html") if page.stem not in study.ablations)
+
+
+def figure_module(figure: str) -> Path:
+    """The file that draws a figure: editing it redraws that figure and no other."""
+    kind = figure.partition("-")[0]
+    module = {"ablation": "ablation", "samples": "gallery"}.get(kind, figure.replace("-", "_"))
+    return CODE / "figures" / f"{module}.py"
+
+
+def code(*parts: str) -> list[Path]:
+    """The files of the report's room that parts of it are made by: editing one makes these parts again."""
+    return sorted({path for part in parts for pattern in MADE_BY[part] for path in CODE.glob(pattern)})

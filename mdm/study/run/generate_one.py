@@ -1,0 +1,130 @@
+"""`mdm generate`: one prompt or class, drawn by a finished run of a study, all levels side by side."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mdm.config import SampleConfig, StudyError, nearest
+from mdm.config.base import parse
+from mdm.data.text import encoder
+from mdm.evaluate.painter import Painter
+from mdm.files.atomic import ArtifactError, write_atomic
+from mdm.study.recipes import check_sample
+
+if TYPE_CHECKING:
+    from mdm.study.study import Run, Study
+
+GAP = 8  # pixels between pictures
+FORMATS = {".png": "PNG", ".jpg": "JPEG"}
+
+
+class LiveText:
+    """Some captions encoded together, so that prompt and negative prompt are padded alike."""
+
+    def __init__(self, spec: dict[str, Any], captions: Sequence[str]) -> None:
+        self._captions = list(captions)
+        self._features, self._mask = encoder.load(spec).encode(self._captions)
+
+    def lookup(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
+        rows = [self._captions.index(caption) for caption in captions]
+        return self._features[rows], self._mask[rows]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to draw: a prompt for a network that reads text, a class for one that knows classes."""
+
+    prompt: str | None
+    number: int | None
+    count: int
+    seed: int
+
+    def subject(self) -> str:
+        """`"two red circles"`, `class 3`, or both."""
+        parts = [f'"{self.prompt}"'] if self.prompt is not None else []
+        parts += [f"class {self.number}"] if self.number is not None else []
+        return ", ".join(parts) or "without a condition"
+
+    def check(self, train: dict[str, Any], run: str) -> None:
+        """Refuse what the network of this training recipe cannot use, and ask for what it needs."""
+        if self.count < 1:
+            raise StudyError(f"--count {self.count} draws nothing; write 1 or more")
+        if train["text"] and self.prompt is None:
+            raise StudyError(f"run '{run}' reads text; give a prompt, e.g. mdm generate \"two red circles\"")
+        if self.prompt is not None and not train["text"]:
+            raise StudyError(f"run '{run}' reads no text; leave the prompt {self.prompt!r} out")
+        classes = train["model"]["classes"]
+        if classes and self.number not in range(classes):
+            seen = "none was given" if self.number is None else f"not {self.number}"
+            raise StudyError(f"run '{run}' needs --class, a number from 0 to {classes - 1}; {seen}")
+        if self.number is not None and not classes:
+            raise StudyError(f"run '{run}' knows no classes; leave --class {self.number} out")
+
+
+def generate(study: Study, results: Path, run_name: str, wanted: Wanted, out: Path, changes: dict[str, Any]) -> str:
+    """Write a picture with one row per draw and one column per level, lowest resolution first; say what was made."""
+    started = time.monotonic()
+    run = _find(study, run_name)
+    if out.suffix.lower() not in FORMATS:
+        raise StudyError(f"--out {out}: write a name that ends with {' or '.join(FORMATS)}")
+    train = run.stages[-1].artifact
+    if not (results / train / "weights.safetensors").is_file():
+        raise ArtifactError(
+            f"run '{run.name}' is not trained yet ({results / train} has no weights); "
+            f"train it: python -m mdm run --study {study.name}"
+        )
+    recipe = study.recipe(run.evaluations[0].samples) if run.evaluations else None
+    if recipe is None:
+        raise StudyError(f"study '{study.name}' has no protocol, so nothing says how its pictures are drawn")
+    wanted.check(study.recipe(train), run.name)
+    sample = {**recipe["sample"], **{key: value for key, value in changes.items() if value is not None}}
+    check_sample(parse(SampleConfig, sample, "mdm generate"), study.recipe(train), f"run '{run.name}'")
+    captions = [wanted.prompt or "", sample["negative_prompt"]]
+    text = LiveText(study.recipe(recipe["text"])["encoder"], captions) if recipe["text"] else None
+    painter = Painter({**recipe, "sample": sample, "seed": wanted.seed}, results, _device(), text)
+    classes = None if wanted.number is None else [wanted.number] * wanted.count
+    levels = painter.paint(range(wanted.count), captions[:1] * wanted.count, classes)
+    size = _save(levels, out)
+    return "\n".join([
+        f"{wanted.subject()}: {wanted.count} picture{'s' * (wanted.count > 1)}, "
+        f"at {', '.join(map(str, sorted(levels)))} px from left to right",
+        f"run {run.name} of study {study.name} ({train}), seed {wanted.seed}, {sample['sampler']}, "
+        f"{sample['steps']} steps, guidance {sample['guidance']:g}",
+        f"{out} ({size[0]} x {size[1]} px), {time.monotonic() - started:.1f} s; any picture viewer or browser opens it",
+    ])  # fmt: skip
+
+
+def _find(study: Study, name: str) -> Run:
+    runs = {run.name: run for run in reversed(study.runs)}
+    if name not in runs:
+        raise StudyError(f"study '{study.name}' has no run '{name}'; {nearest(name, runs)}")
+    return runs[name]
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _save(levels: dict[int, np.ndarray], out: Path) -> tuple[int, int]:
+    """Every level enlarged to the size of the highest (at least 256 px), without smoothing; the sheet's size."""
+    side = max(256, *levels)
+    rows, columns = len(next(iter(levels.values()))), len(levels)
+    sheet = Image.new("RGB", (columns * (side + GAP) - GAP, rows * (side + GAP) - GAP), "white")
+    for column, (_, pictures) in enumerate(sorted(levels.items())):
+        for row, pixels in enumerate(pictures):
+            picture = Image.fromarray(pixels).resize((side, side), Image.Resampling.NEAREST)
+            sheet.paste(picture, (column * (side + GAP), row * (side + GAP)))
+    stream = io.BytesIO()
+    sheet.save(stream, FORMATS[out.suffix.lower()])
+    write_atomic(out, stream.getvalue())
+    return sheet.size

@@ -1,0 +1,123 @@
+"""`mdm run`: Snakemake with one line of progress, a lock that a kill cannot leave behind, and a short ending."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from mdm.config import StudyError, nearest
+from mdm.study.cost.plan import training_gigaflops
+from mdm.study.outside_files import check_files
+from mdm.study.run.run_lock import alone
+from mdm.study.run.watch import Outlook, Screen, users
+from mdm.study.study import Study, group_members
+
+FOLDER = Path(".snakemake")
+LOG = FOLDER / "mdm-run.log"
+# Rules that make the same files whatever is asked for: their names are targets as well.
+RULES = ("all", "data", "report", "collect_metrics", "make_tables", "judge_claims", "write_report")
+
+
+def run(study: Study, targets: list[str], cores: str) -> int:
+    """Run targets of a study on this machine; the exit status is Snakemake's."""
+    started = time.monotonic()
+    check_targets(study, targets)
+    check_files(study)  # one clear message before anything starts
+    command = snakemake_command(study, targets, cores)
+    print(f"study {study.name}: planning (details in {LOG})", flush=True)
+    _stop_politely()
+    with alone(FOLDER) as turn, open(LOG, "wb") as log:
+        # Made first: whoever presses Ctrl-C meanwhile would leave Snakemake at work with nobody who watches it.
+        screen = Screen(sys.stdout, users(study), Outlook(study, targets, Path("results")))
+        # A session of its own: Ctrl-C reaches Snakemake and its jobs once, from here, and the jobs save.
+        child = subprocess.Popen(
+            command,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            pass_fds=[turn.descriptor],
+            env=turn.environment,
+        )
+        status, asked = _watch(child, screen)
+    _conclude(status, asked, time.monotonic() - started, pages(study, targets))
+    return status
+
+
+def check_targets(study: Study, targets: Sequence[str]) -> None:
+    """Refuse words that name nothing to make; of files only Snakemake knows whether some rule makes them."""
+    known = [*RULES, *study.ablations, *group_members(study)]
+    unknown = [target for target in targets if "/" not in target and target not in known]
+    if unknown:
+        said = [
+            f"there is no target '{target}' in the study {study.name}; {nearest(target, known)}" for target in unknown
+        ]
+        raise StudyError("\n".join(said))
+
+
+def _stop_politely() -> None:
+    """What ends a terminal or a session is a Ctrl-C to us, unless somebody (nohup) wants it ignored."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
+    # In the background of a script Ctrl-C is not for us, but what we start would ignore it as well, also from us.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, lambda *_: None)
+
+
+def snakemake_command(study: Study, targets: Sequence[str], cores: str) -> list[str]:
+    """How Snakemake is started; its progress is read from what it says of each job, whatever a profile leaves out."""
+    command = [sys.executable, "-m", "snakemake", *targets, "--cores", cores, "--nolock", "--quiet", "host"]
+    command += ["--resources", "device=1"]  # here, whoever needs a GPU takes the first: one after the other
+    command += ["--config", *study.call.snakemake]
+    # Snakemake makes what is to go first, wanted or not: only where everything is wanted.
+    return [*command, "--prioritize", *go_first(study)] if list(targets) == ["all"] else command
+
+
+def go_first(study: Study) -> list[str]:
+    """The base run, whose chain is the longest and on which most results wait, and the longest single training."""
+    base = [run.stages[-1].artifact for run in study.runs if run.name == study.runs[0].name]
+    longest = max(study.of_kind("train"), key=lambda ref: training_gigaflops(study.recipe(ref)))
+    return [f"results/{ref}/manifest.json" for ref in dict.fromkeys([*base, longest])]
+
+
+def _watch(child: subprocess.Popen[bytes], screen: Screen) -> tuple[int, bool]:
+    """Show what happens until Snakemake ends; its exit status, and whether it was asked to stop."""
+    asked = False
+    with open(LOG, errors="replace") as log:
+        while True:
+            try:
+                ended = child.poll()
+                screen.show(log)
+                if ended is not None:
+                    return ended, asked
+                time.sleep(0.3)
+            except KeyboardInterrupt:
+                asked = True
+                os.killpg(child.pid, signal.SIGINT)
+                screen.say("stopping: running jobs save their state")
+
+
+def pages(study: Study, targets: list[str]) -> list[str]:
+    """The pages that targets make, as a person opens them."""
+    if {"all", "report"} & set(targets):
+        return ["reports/index.html"]
+    groups = group_members(study)
+    names = [name for target in targets for name in groups.get(target, [target])]
+    return [f"reports/ablations/{name}.html" for name in names if name in study.ablations]
+
+
+def _conclude(status: int, asked: bool, seconds: float, made: list[str]) -> None:
+    took = f"{int(seconds) // 60} min {int(seconds) % 60} s"
+    if status == 0:
+        print(f"done in {took}" + (f": open {', '.join(made)}" if made else ""), flush=True)
+        return
+    if not asked:  # or every job that was stopped would look like one that failed
+        text = LOG.read_text(errors="replace")
+        start = text.find("Error in rule")
+        print(text[start if start >= 0 else -3000 :][:6000], file=sys.stderr)
+    print(f"stopped after {took}; what is finished is kept, the same command continues (log: {LOG})", file=sys.stderr)

@@ -1,0 +1,388 @@
+"""A study is data: from one YAML file to runs, stages and content-addressed artifacts.
+
+Shared prefixes become one folder, an edited value makes new folders and overwrites nothing, and a reverted
+edit finds the old ones. No torch here, and nothing is read but the study file.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import shlex
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mdm.config import ResourceConfig, RunConfig, StudyConfig, StudyError, nearest
+from mdm.config.base import parse
+from mdm.config.sizes import Clip, Size, listed
+from mdm.files.artifact import digest
+from mdm.files.atomic import read_json, write_json
+from mdm.study.recipes import Artifact, Shelf
+from mdm.study.study_file import assign, read_study
+
+RESERVED_TARGETS = ("all", "data", "report", "base", "score")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training stage of a run."""
+
+    name: str
+    artifact: str
+    resolutions: tuple[Size, ...]
+    num_images: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The pictures, features and scores of one run under one protocol."""
+
+    protocol: str
+    samples: str
+    features: str
+    reference: str
+    scores: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """One recipe with one seed: the base, an ablation, or one value of a sweep."""
+
+    name: str
+    seed: int
+    label: str
+    ablation: str | None
+    value: Any
+    settings_diff: dict[str, tuple[Any, Any]]
+    stages: list[Stage]
+    evaluations: list[Evaluation]
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """One question, and the names of the runs that answer it."""
+
+    name: str
+    title: str
+    question: str
+    group: str
+    against: str
+    set: dict[str, Any]
+    sweep: dict[str, list[Any]]
+    seeds: list[int]
+    runs: list[str]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence of the paper as an expression over metrics."""
+
+    name: str
+    statement: str
+    source: str
+    expect: str
+    protocol: str
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A recipe before it meets a seed."""
+
+    name: str
+    label: str
+    ablation: str | None
+    value: Any
+    changes: dict[str, Any]
+    seeds: list[int]
+    protocols: list[str]
+
+
+@dataclass(frozen=True)
+class Call:
+    """How the study was asked for, so that jobs ask for the same."""
+
+    name: str
+    overrides: dict[str, Any]
+
+    @property
+    def mdm(self) -> str:
+        """Options of `mdm` verbs."""
+        extra = f" --set {shlex.quote(json.dumps(self.overrides))}" if self.overrides else ""
+        return f"--study {shlex.quote(self.name)}{extra}"
+
+    @property
+    def snakemake(self) -> list[str]:
+        """Values of Snakemake's --config."""
+        return [f"study={self.name}"] + ([f"set={json.dumps(self.overrides)}"] if self.overrides else [])
+
+
+class Study:
+    """Everything that follows from a study file: runs, artifacts, targets."""
+
+    def __init__(self, path: Path, raw: dict[str, Any], config: StudyConfig, call: Call) -> None:
+        self.path, self.name, self.config, self.call = path, path.stem, config, call
+        self._raw = raw
+        self.title, self.question, self.abstract = config.title, config.question, config.abstract
+        self.protocols, self.groups = config.protocols, config.groups
+        self._shelf = Shelf(config, path.name)
+        self._slices: dict[str, int | None] = {}
+        self._resources: dict[str, ResourceConfig] = {}
+        variants = self._variants()
+        self.ablations = self._ablations(variants)
+        self.runs = [run for variant in variants for run in self._runs(variant)]
+        self._check_counts()
+        self.artifacts: dict[str, Artifact] = self._shelf.artifacts
+        self.claims = self._claims()
+        self._check_targets()
+        # Identity of the numbers: titles and texts are left out, so editing them reruns no measurement.
+        numbers = [[run.name, run.seed, [e.scores for e in run.evaluations]] for run in self.runs]
+        self.digest = digest([numbers, [[a.name, a.against, a.group] for a in self.ablations.values()]])
+        self.claims_digest = digest([self.digest, [asdict(claim) for claim in self.claims.values()]])
+
+    # --- variants and runs -------------------------------------------------------------------------------
+
+    def _variants(self) -> list[Variant]:
+        seeds, protocols = self.config.seeds, list(self.protocols)
+        variants = [Variant("base", "base", None, None, {}, seeds, protocols)]
+        for name, entry in self.config.ablations.items():
+            shared = (entry.seeds or seeds, protocols if entry.protocols is None else entry.protocols)
+            if not entry.sweep:
+                variants.append(Variant(name, entry.title, name, None, entry.set, *shared))
+            for path, values in entry.sweep.items():
+                for value in values:
+                    changes = {**entry.set, path: value}
+                    label = f"{entry.title} = {value}"
+                    variants.append(Variant(f"{name}={_slug(value)}", label, name, value, changes, *shared))
+        names = [variant.name for variant in variants]
+        for variant in variants:
+            if names.count(variant.name) > 1 or len(set(variant.seeds)) < len(variant.seeds):
+                raise StudyError(f"{self.path.name}: run '{variant.name}' stands twice (same value or same seed)")
+        return variants
+
+    def _ablations(self, variants: list[Variant]) -> dict[str, Ablation]:
+        names = [variant.name for variant in variants]
+        found = {}
+        for name, entry in self.config.ablations.items():
+            self._known(entry.group, self.groups, f"ablations.{name}.group")
+            self._known(entry.against, names, f"ablations.{name}.against")
+            for protocol in entry.protocols or []:
+                self._known(protocol, self.protocols, f"ablations.{name}.protocols")
+            runs = [variant.name for variant in variants if variant.ablation == name]
+            found[name] = Ablation(
+                name, entry.title, entry.question, entry.group, entry.against, entry.set, entry.sweep,
+                entry.seeds or self.config.seeds, runs,
+            )  # fmt: skip
+        return found
+
+    def _runs(self, variant: Variant) -> Iterator[Run]:
+        raw = copy.deepcopy(self._raw["base"])
+        place = "base" if variant.ablation is None else f"ablations.{variant.ablation}"
+        before = {path: assign(raw, path, value) for path, value in variant.changes.items()}
+        config = parse(RunConfig, raw, f"{self.name}.yaml: {place}")
+        diff = {path: (before[path], value) for path, value in variant.changes.items()}
+        for seed in variant.seeds:
+            stages = self._stages(config, seed, place)
+            evaluations = [self._evaluation(config, stages[-1], name) for name in variant.protocols]
+            yield Run(variant.name, seed, variant.label, variant.ablation, variant.value, diff, stages, evaluations)
+
+    def _stages(self, run: RunConfig, seed: int, place: str) -> list[Stage]:
+        stages: list[Stage] = []
+        for name, entry in run.stages.items():
+            parent = stages[-1] if stages else None
+            resolutions = entry.sizes
+            if parent and resolutions[: len(parent.resolutions)] != parent.resolutions:
+                raise StudyError(
+                    f"{self.name}.yaml: {place}.stages.{name}: resolutions {listed(resolutions)} do not continue "
+                    f"{listed(parent.resolutions)} of stage '{parent.name}'; a stage keeps the levels before it"
+                )
+            ref = self._shelf.train(run, name, seed, parent.artifact if parent else None, place)
+            self._slices.setdefault(ref, entry.slice_images)
+            self._resources.setdefault(ref, entry.resources)
+            stages.append(Stage(name, ref, resolutions, entry.num_images))
+        return stages
+
+    def _evaluation(self, run: RunConfig, last: Stage, name: str) -> Evaluation:
+        protocol = self.protocols[name]
+        if isinstance(last.resolutions[-1], Clip):
+            raise StudyError(
+                f"{self.path.name}: protocols.{name}: stage '{last.name}' ends with clips of {last.resolutions[-1]}, "
+                "and protocols measure pictures; write protocols: [] for that ablation"
+            )
+        top = protocol.resolution or max(last.resolutions)
+        if max(last.resolutions) % top:
+            raise StudyError(
+                f"{self.path.name}: protocols.{name}.resolution {top} cannot be made from pictures of "
+                f"{max(last.resolutions)} px; write a divisor, or give the run another protocol"
+            )
+        samples = self._shelf.samples(run, last.artifact, name)
+        features = self._shelf.features(f"{name}-{last.name}", samples, protocol.num_images, top, protocol)
+        place = f"protocols.{name}"
+        self._shelf.check_pictures(protocol.reference, f"{place}.reference")
+        self._shelf.check_resolution(protocol.reference, top, f"{place}.reference")
+        real = self._shelf.data(protocol.reference, f"{place}.reference")
+        reference = self._shelf.features(f"{name}-real", real, protocol.num_reference, top, protocol)
+        scores = self._shelf.scores(f"{name}-{last.name}", features, reference, protocol)
+        for ref in (samples, features, reference):
+            self._resources.setdefault(ref, protocol.resources)
+        return Evaluation(name, samples, features, reference, scores)
+
+    # --- checks ------------------------------------------------------------------------------------------
+
+    def _known(self, word: str, valid: Any, place: str) -> None:
+        if word not in valid:
+            raise StudyError(f"{self.name}.yaml: {place}: there is no '{word}'; {nearest(word, valid)}")
+
+    def _check_counts(self) -> None:
+        """No protocol may want more pictures than there are; all that do are told at once."""
+        problems = []
+        for name, protocol in self.protocols.items():
+            place = f"protocols.{name}"
+            problems += self._shelf.too_many(protocol.prompts, protocol.num_images, f"{place}.num_images")
+            problems += self._shelf.too_many(protocol.reference, protocol.num_reference, f"{place}.num_reference")
+        if problems:
+            raise StudyError("\n".join(problems))
+
+    def _claims(self) -> dict[str, Claim]:
+        # Each room checks its own settings: sources theirs, instruments theirs, results the language of claims.
+        from mdm.evaluate.metric_names import measurable
+        from mdm.study.claims import ExpressionError, check_expression
+
+        runs = [run.name for run in self.runs]
+        metrics = measurable({r for run in self.runs for stage in run.stages for r in stage.resolutions})
+        found = {}
+        for name, entry in self.config.claims.items():
+            self._known(entry.protocol or next(iter(self.protocols), "none"), self.protocols, f"claims.{name}.protocol")
+            try:
+                check_expression(entry.expect, metrics, runs, self.protocols)
+            except ExpressionError as error:
+                raise StudyError(f"{self.path.name}: claims.{name}.expect: {error}") from None
+            protocol = entry.protocol or next(iter(self.protocols))
+            found[name] = Claim(name, entry.statement, entry.source, entry.expect, protocol)
+        return found
+
+    def _check_targets(self) -> None:
+        names = [*self.ablations, *self.groups]
+        clashes = {n for n in names if n in RESERVED_TARGETS or names.count(n) > 1}
+        if clashes:
+            raise StudyError(
+                f"{self.name}.yaml: {sorted(clashes)} would be two targets with one name; "
+                f"rename the ablation or group (reserved: {', '.join(RESERVED_TARGETS)})"
+            )
+
+    # --- what the workflow asks --------------------------------------------------------------------------
+
+    def artifact(self, ref: str) -> Artifact:
+        """The artifact a folder name stands for."""
+        if ref not in self.artifacts:
+            raise StudyError(f"the study '{self.name}' has no {ref}: it was made by other settings")
+        return self.artifacts[ref]
+
+    def recipe(self, ref: str) -> dict[str, Any]:
+        return self.artifact(ref).recipe
+
+    def recipe_text(self, ref: str) -> str:
+        """The content of an artifact's recipe.json."""
+        return json.dumps(self.recipe(ref), indent=2, ensure_ascii=False)
+
+    def resources(self, ref: str) -> ResourceConfig:
+        """What the job that makes an artifact asks for."""
+        if ref in self._shelf.encoders:
+            return self.config.text[self._shelf.encoders[ref]].resources
+        return self._resources.get(ref, ResourceConfig())
+
+    def parents(self, ref: str) -> list[str]:
+        """Artifacts that this one is made from, in the order its recipe names them."""
+        return list(dict.fromkeys(self._references(self.recipe(ref))))
+
+    def _references(self, value: Any) -> Iterator[str]:
+        if isinstance(value, dict | list):
+            for item in value.values() if isinstance(value, dict) else value:
+                yield from self._references(item)
+        elif isinstance(value, str) and value in self.artifacts:
+            yield value
+
+    def slice_before(self, ref: str, images: str | int | None = None, kept: Iterable[int] = ()) -> str | None:
+        """The checkpoint file with which the slice ending at `images` (None: the last slice) begins.
+
+        Where slices of another size are there already (they ended at `kept`), the newest one on the way.
+        """
+        total = self.recipe(ref)["num_images"]
+        size, end = self._slices[ref] or total, int(images or total)
+        start = max([(end - 1) // size * size, *(count for count in kept if count < end)])
+        return f"slice-{start}.ckpt" if start else None
+
+    def slice_ends(self, ref: str) -> list[int]:
+        """The image counts at which the slices of a stage end."""
+        total = self.recipe(ref)["num_images"]
+        size = self._slices[ref] or total
+        return [*range(size, total, size), total]
+
+    def shard_jobs(self, ref: str) -> list[str]:
+        """What makes the shards of a data set or of its captions, known before anything is fetched: "00000-00009".
+
+        Captions that are there twice are stored once, so the last jobs of a text may find that theirs do not exist.
+        """
+        from mdm.data.sources import registry as sources
+        from mdm.data.text.captions import SHARD_CAPTIONS, most_shards
+
+        recipe, encoder = self.recipe(ref), self._shelf.encoders.get(ref)
+        if encoder:
+            captions = 1 + len(recipe.get("captions", ()))  # the empty one, and the negative prompt
+            captions += sum(self.recipe(data)["settings"]["num_images"] for data in recipe["data"])
+            count, size = most_shards(captions, SHARD_CAPTIONS), self.config.text[encoder].shards_per_job
+        else:
+            count, size = len(sources.shard_names(recipe)), self.config.data[self.artifact(ref).name].shards_per_job
+        return [f"{k:05d}-{min(k + size, count) - 1:05d}" for k in range(0, count, size)]
+
+    def write_handling(self, results: Path) -> None:
+        """Put beside the recipes of data sets what they are made with and not known by: handling.json."""
+        for ref, artifact in self.artifacts.items():
+            path = results / ref / "handling.json"
+            if artifact.handling and not (path.is_file() and read_json(path) == artifact.handling):
+                write_json(path, artifact.handling)
+
+    def measured(self, ablation: str | None = None) -> list[str]:
+        """Artifacts that hold numbers: of the whole study, or of one ablation and what it is compared with."""
+        chosen = self.ablations[ablation] if ablation else None
+        names = {chosen.against, *chosen.runs} if chosen else {run.name for run in self.runs}
+        runs = [run for run in self.runs if run.name in names]
+        stages = [stage.artifact for run in runs for stage in run.stages]
+        return list(dict.fromkeys(stages + [e.scores for run in runs for e in run.evaluations]))
+
+    def of_kind(self, *kinds: str) -> list[str]:
+        return [ref for ref, artifact in self.artifacts.items() if artifact.kind in kinds]
+
+
+def group_members(study: Study) -> dict[str, list[str]]:
+    """Ablations of each group that has any, in the study's order."""
+    members = {g: [a.name for a in study.ablations.values() if a.group == g] for g in study.groups}
+    return {group: names for group, names in members.items() if names}
+
+
+def _slug(value: Any) -> str:
+    """A swept value as part of a file name: 1.5 -> 1.5, [2, 1] -> 2-1, True -> true."""
+    return re.sub(r"[^a-z0-9.]+", "-", str(value).lower()).strip("-")
+
+
+def typed(value: Any) -> Any:
+    """Snakemake reads nested values of --config as strings; numbers, lists and null become themselves again."""
+    if isinstance(value, dict):
+        return {key: typed(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [typed(item) for item in value]
+    return yaml.safe_load(value) if isinstance(value, str) else value
+
+
+def load(name: str, overrides: dict[str, Any] | None = None) -> Study:
+    """Read, merge and validate a whole study: every run, before anything is planned or made."""
+    overrides = overrides or {}
+    from mdm.study import standard_protocols  # names of evaluation sets are a plug-in of that room, free of torch
+
+    path, raw, config = read_study(name, overrides)
+    config = standard_protocols.expand(config, path.name)
+    return Study(path, raw, config, Call(name, overrides))
