@@ -40,16 +40,16 @@ def weights(options: argparse.Namespace) -> None:
 
 
 def plan(options: argparse.Namespace) -> None:
-    from mdm.study.cost import plan
+    from mdm.study.cost import plan, step_memory
     from mdm.study.cost import speeds as throughput
 
     study = _study(options)
     calibration = options.calibration or options.results / throughput.FILE
     speeds = throughput.load(study, calibration, asked_for=options.calibration is not None)
-    found = plan.memories(study) if options.memory else {}
+    found = step_memory.memories(study) if options.memory else {}
     print(plan.render(study, options.results, speeds, {ref: one.peak for ref, one in found.items()}))
     if found:
-        print(plan.memory(study, found))
+        print(step_memory.memory_table(study, found))
 
 
 def calibrate(options: argparse.Namespace) -> None:

@@ -11,14 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mdm.config.base import parse
+from mdm.config import WeightsConfig
+from mdm.config.instruments import ClipSettings
+from mdm.config.recipe import ClipRecipe
 from mdm.evaluate.augment import augment
 from mdm.evaluate.clip_score import FOLDER_FILES, ClipScorer, load_clip
 from mdm.evaluate.fitting import fit
 from mdm.evaluate.intervals import proportion
 from mdm.evaluate.judge_network import to_input
 from mdm.evaluate.pictures import PictureSet, open_pictures
-from mdm.evaluate.settings import ClipSettings
 from mdm.files.artifact import Making
 from mdm.files.atomic import write_atomic
 from mdm.files.hashes import sha256_file
@@ -49,15 +50,15 @@ def configuration(settings: ClipSettings) -> dict[str, Any]:
 
 def train_clip(recipe_path: str | Path) -> None:
     """Train on the recipe's data; write a folder that open_clip loads, and its retrieval accuracy."""
-    making = Making(recipe_path)
+    making = Making(recipe_path, ClipRecipe)
     recipe, folder = making.recipe, making.folder
-    settings = parse(ClipSettings, recipe["settings"], f"{recipe_path}: settings")
+    settings = recipe.settings
     side = settings.resolution
-    model, loss = fit_clip(open_pictures(making.root / recipe["data"], resolution=side), settings)
+    model, loss = fit_clip(open_pictures(making.root / recipe.data, resolution=side), settings)
     save_clip(folder, model, settings)
     sha256 = sha256_file(folder / FOLDER_FILES[1])
-    scorer = load_clip({"path": folder, "sha256": sha256})
-    metrics = [retrieval(scorer, open_pictures(making.root / recipe["test"], resolution=side))]
+    scorer = load_clip(WeightsConfig(path=str(folder), sha256=sha256))
+    metrics = [retrieval(scorer, open_pictures(making.root / recipe.test, resolution=side))]
     parameters = sum(p.numel() for p in model.parameters())
     making.finish({"metrics": metrics, "loss": loss, "parameters": parameters, "sha256": sha256})
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mdm.config import StudyError
+from mdm.config import StudyError, WeightsConfig
 from mdm.evaluate.weights import verified
 
 FOLDER_FILES = ("open_clip_config.json", "open_clip_model.safetensors")
@@ -39,12 +39,12 @@ class ClipScorer:
             return self._model.encode_text(tokens, normalize=True).float().cpu().numpy()
 
 
-def load_clip(weights: Mapping[str, Any], device: str = "cpu") -> ClipScorer:
-    """Load {"path", "sha256", "model"}: an open_clip folder, or a file of the named architecture."""
-    path = Path(weights["path"]).expanduser()
+def load_clip(weights: WeightsConfig, device: str = "cpu") -> ClipScorer:
+    """Load an open_clip folder, or a file of the named architecture."""
+    path = Path(weights.path).expanduser()
     folder = path.is_dir()
-    verified(path / FOLDER_FILES[1] if folder else path, weights["sha256"], "clip")
-    name = f"local-dir:{path.resolve()}" if folder else weights.get("model")
+    verified(path / FOLDER_FILES[1] if folder else path, weights.sha256, "clip")
+    name = f"local-dir:{path.resolve()}" if folder else weights.model
     if not name:
         raise StudyError(f"clip: {path} is a file of weights; write model: its open_clip architecture, e.g. ViT-B-16")
     import open_clip

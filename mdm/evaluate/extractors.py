@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from mdm.config import StudyError, nearest
+from mdm.config import StudyError, WeightsConfig, nearest
 from mdm.files.atomic import read_json
 
 # uint8 pictures [B, R, R, 3], B captions -> arrays with B rows; the one named like the extractor is features.
 Extractor = Callable[[np.ndarray, Sequence[str]], dict[str, np.ndarray]]
 
 
-def load_extractors(named: Mapping[str, Any], root: Path, device: str) -> dict[str, Extractor]:
+def load_extractors(named: Mapping[str, str | WeightsConfig], root: Path, device: str) -> dict[str, Extractor]:
     """The extractors of a features recipe; each is loaded once and sees every picture once."""
     loaders = {"judge": _judge, "clip": _clip, "inception": _inception}
     unknown = sorted(set(named) - set(loaders))
@@ -38,12 +37,12 @@ def _judge(reference: str, root: Path, device: str) -> Extractor:
     return extract
 
 
-def _clip(reference: str | Mapping[str, Any], root: Path, device: str) -> Extractor:
+def _clip(reference: str | WeightsConfig, root: Path, device: str) -> Extractor:
     from mdm.evaluate.clip_score import clip_scores, load_clip
 
     if isinstance(reference, str):  # a tiny CLIP of this study: its own manifest has the hash
         folder = root / reference
-        reference = {"path": folder, "sha256": read_json(folder / "manifest.json")["sha256"]}
+        reference = WeightsConfig(path=str(folder), sha256=read_json(folder / "manifest.json")["sha256"])
     scorer = load_clip(reference, device)
 
     def extract(pictures: np.ndarray, captions: Sequence[str]) -> dict[str, np.ndarray]:
@@ -53,7 +52,7 @@ def _clip(reference: str | Mapping[str, Any], root: Path, device: str) -> Extrac
     return extract
 
 
-def _inception(reference: Mapping[str, Any], _root: Path, device: str) -> Extractor:
+def _inception(reference: WeightsConfig, _root: Path, device: str) -> Extractor:
     from mdm.evaluate.inception import load_inception
 
     network = load_inception(reference, device)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
+from mdm.config.recipe import FeaturesRecipe, SamplesRecipe
 from mdm.data.sources.registry import rule
 from mdm.evaluate.extractors import Extractor, load_extractors
 from mdm.evaluate.labels import encode
@@ -27,11 +28,11 @@ def extract_features(recipe_path: str | Path, batch_images: int = BATCH_IMAGES) 
     """Write features.safetensors, statistics.safetensors and manifest.json of a features recipe."""
     import torch
 
-    making = Making(recipe_path)
+    making = Making(recipe_path, FeaturesRecipe)
     recipe, folder, root = making.recipe, making.folder, making.root
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    pictures = open_pictures(root / recipe["images"], recipe["num_images"], recipe.get("resolution"))
-    extractors = load_extractors(recipe["extractors"], root, device)
+    pictures = open_pictures(root / recipe.images, recipe.num_images, recipe.resolution)
+    extractors = load_extractors(recipe.extractors, root, device)
     arrays, statistics = read_pictures(pictures, extractors, batch_images)
     arrays |= {f"labels.{key}": value for key, value in encode(pictures.labels).items()}
     write_atomic(folder / FEATURES, save(arrays))
@@ -62,17 +63,17 @@ def read_pictures(
     return {key: np.concatenate(values) for key, values in parts.items()}, statistics
 
 
-def describe(recipe: Mapping[str, Any], root: Path) -> dict[str, Any]:
+def describe(recipe: FeaturesRecipe, root: Path) -> dict[str, Any]:
     """Where the pictures came from and who read them: all that a score needs to know beside the features."""
-    source = read_json(root / recipe["images"] / "recipe.json")
-    judge = recipe["extractors"].get("judge")
-    data = root / (source["prompts"] if source["kind"] == "samples" else recipe["images"])
+    source, judge = read_json(root / recipe.images / "recipe.json"), recipe.extractors.get("judge")
+    prompts = SamplesRecipe.of(source, recipe.images).prompts if source["kind"] == "samples" else None
+    data = root / (prompts or recipe.images)
     return {
-        "images": recipe["images"],
-        "prompts": source["prompts"] if source["kind"] == "samples" else None,
-        "num_images": recipe["num_images"],
+        "images": recipe.images,
+        "prompts": prompts,
+        "num_images": recipe.num_images,
         "rule": rule(data / "recipe.json"),
         "index_sha256": read_json(data / "manifest.json").get("index_sha256"),
-        "extractors": recipe["extractors"],
+        "extractors": recipe.plain()["extractors"],
         "judge_on_real": read_json(root / judge / "judge.json")["metrics"] if judge else [],
     }

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
+from mdm.config.instruments import FitSettings
 from mdm.evaluate.progress import Progress
-from mdm.evaluate.settings import FitSettings
 from mdm.train.orthogonal import OrthogonalMomentum
 
 WARMUP_SHARE = 0.05

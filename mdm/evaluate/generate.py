@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mdm.config.recipe import SamplesRecipe
 from mdm.data.rows import Row, png
 from mdm.data.shards.shard import read_index
 from mdm.evaluate.archive import ArrayStream, read_array, read_batches, write_archive
@@ -28,9 +29,9 @@ GRID_SIDE = 8
 
 def generate(recipe_path: str | Path, batch_images: int = BATCH_IMAGES) -> None:
     """Draw every picture of a samples recipe; a killed run continues with its first unfinished batch."""
-    making = Making(recipe_path)
+    making = Making(recipe_path, SamplesRecipe)
     recipe, folder, root = making.recipe, making.folder, making.root
-    rows = read_prompts(root / recipe["prompts"], recipe["num_images"])
+    rows = read_prompts(root / recipe.prompts, recipe.num_images)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     painter = Painter(recipe, root, device)
     # Weights made anew on another machine may differ in the last bit: never mix their pictures.
@@ -39,7 +40,7 @@ def generate(recipe_path: str | Path, batch_images: int = BATCH_IMAGES) -> None:
     write_archive(folder / "images.npz", _arrays(batches, rows, painter.resolutions))
     _write_grids(folder, painter.resolutions)
     name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
-    making.finish(_facts(folder, recipe["num_images"], painter, batches), name)
+    making.finish(_facts(folder, recipe.num_images, painter, batches), name)
     shutil.rmtree(folder / "partial")
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mdm.config import StudyError
+from mdm.config import StudyError, WeightsConfig
 from mdm.evaluate.weights import verified
 
 if TYPE_CHECKING:
@@ -33,9 +33,9 @@ class InceptionFeatures:
             return self._network(batch).cpu().numpy()
 
 
-def load_inception(weights: Mapping[str, Any], device: str = "cpu") -> InceptionFeatures:
+def load_inception(weights: WeightsConfig, device: str = "cpu") -> InceptionFeatures:
     """Load {"path", "sha256"}; a missing or different file is an error before torch is imported."""
-    path = verified(weights["path"], weights["sha256"], "inception")
+    path = verified(weights.path, weights.sha256, "inception")
     import torch
     from cleanfid.resize import build_resizer
 

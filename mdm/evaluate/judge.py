@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mdm.config.base import parse
+from mdm.config.instruments import JudgeSettings
+from mdm.config.recipe import JudgeRecipe
 from mdm.evaluate.alignment import alignment
 from mdm.evaluate.augment import augment
 from mdm.evaluate.fitting import fit
 from mdm.evaluate.judge_network import WEIGHTS, Judge, JudgeReader, Reading, to_input
 from mdm.evaluate.labels import CLASSES, WIDTHS, encode
 from mdm.evaluate.pictures import PictureSet, open_pictures
-from mdm.evaluate.settings import JudgeSettings
 from mdm.files.artifact import Making
 from mdm.files.atomic import ArtifactError, write_json
 from mdm.files.hashes import sha256_file
@@ -30,14 +30,14 @@ READ_BATCH = 256
 
 def train_judge(recipe_path: str | Path) -> None:
     """Train on the recipe's data and test on its test set; write weights, judge.json and manifest."""
-    making = Making(recipe_path)
+    making = Making(recipe_path, JudgeRecipe)
     recipe, folder = making.recipe, making.folder
-    settings = parse(JudgeSettings, recipe["settings"], f"{recipe_path}: settings")
-    judge, loss = fit_judge(open_labelled(making.root / recipe["data"], settings.resolution), settings)
+    settings = recipe.settings
+    judge, loss = fit_judge(open_labelled(making.root / recipe.data, settings.resolution), settings)
     shape = {"resolution": settings.resolution, "channels": settings.channels}
     save_weights(folder / WEIGHTS, judge.state_dict(), shape)
-    metrics = examine(JudgeReader(folder), open_labelled(making.root / recipe["test"], settings.resolution))
-    write_json(folder / "judge.json", {"metrics": metrics, "test": recipe["test"]})
+    metrics = examine(JudgeReader(folder), open_labelled(making.root / recipe.test, settings.resolution))
+    write_json(folder / "judge.json", {"metrics": metrics, "test": recipe.test})
     parameters = sum(p.numel() for p in judge.parameters())
     making.finish({"loss": loss, "parameters": parameters, "sha256": sha256_file(folder / WEIGHTS)})
 

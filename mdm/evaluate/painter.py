@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mdm.config import DiffusionConfig, ModelConfig, SampleConfig
+from mdm.config.recipe import SamplesRecipe, StageRecipe
 from mdm.data.batches.classes import class_label
 from mdm.data.rows import Row, to_bytes
 from mdm.data.text.cache import Embeddings
@@ -34,21 +34,21 @@ class Painter:
     """Draws picture k from (weights, prompt k, seed, k) alone, whatever batch it is in."""
 
     def __init__(
-        self, recipe: dict[str, Any], root: Path, device: torch.device, embeddings: Lookup | None = None
+        self, recipe: SamplesRecipe, root: Path, device: torch.device, embeddings: Lookup | None = None
     ) -> None:
-        train = root / recipe["train"]
-        config, trained = ModelConfig(**read_json(train / "model.json")), read_json(train / "recipe.json")
-        self._diffusion, self._class_label = DiffusionConfig(**trained["diffusion"]), class_label(trained)
-        self._sample, self._seed, self._device = SampleConfig(**recipe["sample"]), recipe["seed"], device
-        self._prompts = recipe["prompts"]
-        self.resolutions = config.resolutions
+        train = root / recipe.train
+        stage = StageRecipe.of(read_json(train / "recipe.json"), train / "recipe.json")
+        self._diffusion, self._class_label = stage.diffusion, class_label(stage)
+        self._sample, self._seed, self._device = recipe.sample, recipe.seed, device
+        self._prompts = recipe.prompts
+        self.resolutions = stage.sizes
         self._gammas = schedule.levels(self._diffusion, self.resolutions).to(device)
-        if embeddings is None and recipe["text"]:
-            embeddings = Embeddings(root / recipe["text"])
+        if embeddings is None and recipe.text:
+            embeddings = Embeddings(root / recipe.text)
         self._embeddings = embeddings
         weights = load_weights(train / WEIGHTS)
         self.weights_hash = state_hash(weights)
-        self._model = build(config)
+        self._model = build(stage.model)
         load_into(self._model, weights, str(train / WEIGHTS))
         self._model.eval().to(device, memory_format=torch.channels_last)
         self.rows_evaluated = 0

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from mdm.config.base import parse
+from mdm.config.instruments import ScoreSettings
+from mdm.config.recipe import ScoresRecipe
 from mdm.evaluate.alignment import alignment
 from mdm.evaluate.frechet import frechet_floor, frechet_with_interval
 from mdm.evaluate.intervals import mean_with_interval, metric
 from mdm.evaluate.kid import kernel_distance
 from mdm.evaluate.metric_names import DISTANCES
 from mdm.evaluate.protocol import Protocol
-from mdm.evaluate.settings import ScoreSettings
 from mdm.evaluate.statistics import GaussianStatistics
 from mdm.files.artifact import Making
 from mdm.files.atomic import read_json, write_json
@@ -40,9 +40,9 @@ class Side:
 
 def score(recipe_path: str | Path) -> None:
     """Write scores.json and manifest.json of a scores recipe."""
-    making = Making(recipe_path)
-    settings = parse(ScoreSettings, making.recipe["settings"], f"{recipe_path}: settings")
-    generated, reference = (Side(making.root / making.recipe[side]) for side in ("features", "reference"))
+    making = Making(recipe_path, ScoresRecipe)
+    recipe, settings = making.recipe, making.recipe.settings
+    generated, reference = (Side(making.root / features) for features in (recipe.features, recipe.reference))
     protocol = Protocol.between(generated.manifest, reference.manifest)
     metrics = [row for part in PARTS for row in part(generated, reference, settings)]
     write_json(making.folder / "scores.json", {"metrics": metrics, "protocol": protocol.as_json()})

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 from mdm.files.atomic import ArtifactError, read_json, write_json
 
@@ -31,18 +31,31 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical(value)).hexdigest()[:12]
 
 
-def read_recipe(path: str | Path, kind: str | None = None) -> dict[str, Any]:
-    """Read a recipe (of a kind) and prove that it is the one its folder is named after."""
+class Typed(Protocol):
+    """A kind of recipe that can be parsed from the content of a recipe.json (mdm/config/recipe.py)."""
+
+    @classmethod
+    def of(cls, content: Any, path: str | Path) -> Self: ...
+
+
+Recipe = TypeVar("Recipe", bound=Typed)
+
+
+def read_recipe(path: str | Path, kind: type[Recipe]) -> Recipe:
+    """Read a recipe of a kind, proved to be the one its folder is named after."""
+    return kind.of(proved(path), path)
+
+
+def proved(path: str | Path) -> dict[str, Any]:
+    """The content of a recipe.json, once its digest is the one its folder is named after."""
     path = Path(path)
-    recipe = read_json(path)
+    recipe: dict[str, Any] = read_json(path)
     named = path.parent.name.rpartition("-")[2]
     if digest(recipe) != named:
         raise ArtifactError(
             f"{path} was changed: its digest is {digest(recipe)}, but the folder says {named}. "
             "Recipes are generated; edit the study file instead and delete this folder."
         )
-    if kind and recipe["kind"] != kind:
-        raise ArtifactError(f"{path} is a recipe of {recipe['kind']}; name one of results/{kind}/")
     return recipe
 
 
@@ -51,18 +64,19 @@ def results_root(recipe_path: str | Path) -> Path:
     return Path(recipe_path).resolve().parents[2]
 
 
-class Making:
+class Making(Generic[Recipe]):
     """One artifact while it is made: its proved recipe, its folder, and last of all its manifest."""
 
-    def __init__(self, recipe_path: str | Path) -> None:
+    def __init__(self, recipe_path: str | Path, kind: type[Recipe]) -> None:
         self._started = time.monotonic()
-        self.recipe = read_recipe(recipe_path)
+        self._content = proved(recipe_path)
+        self.recipe = kind.of(self._content, recipe_path)
         self.folder, self.root = Path(recipe_path).parent, results_root(recipe_path)
 
     def finish(self, facts: Mapping[str, Any], device: str = "cpu") -> dict[str, Any]:
         """Write manifest.json, which says that the artifact is complete; `facts` may bring their own seconds."""
         manifest = {
-            "artifact": f"{self.recipe['kind']}/{self.folder.name}", "recipe": self.recipe, **facts,
+            "artifact": f"{self._content['kind']}/{self.folder.name}", "recipe": self._content, **facts,
             **provenance(device),
         }  # fmt: skip
         manifest.setdefault("seconds", round(time.monotonic() - self._started, 3))

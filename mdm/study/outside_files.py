@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mdm.config import StudyError
+from mdm.config import StudyError, WeightsConfig
+from mdm.config.text import T5Settings
 from mdm.data.fetch.packages import Package, archive, member
 from mdm.data.shards.own_changes import problem
 from mdm.data.sources import registry as sources
@@ -45,22 +46,22 @@ def external_files(study: Study) -> Iterator[ExternalFile]:
         if artifact.kind == "data" and "index" in artifact.handling:
             listed = artifact.handling["index"]
             if "://" not in listed:
-                yield ExternalFile(Path(listed), recipe["settings"]["sha256"], f"data set {artifact.name}")
+                yield ExternalFile(Path(listed), recipe.settings["sha256"], f"data set {artifact.name}")
         elif artifact.kind == "data":
             source, settings = sources.reopen(recipe, f"data set {artifact.name}", artifact.handling)
             if hasattr(source, "outside"):
                 for path, sha256 in source.outside(settings):
                     yield ExternalFile(path, sha256, f"data set {artifact.name}")
-        elif artifact.kind == "text" and "path" in recipe["encoder"]["settings"]:
-            yield from _encoder(recipe["encoder"]["settings"], f"text encoder {artifact.name}")
+        elif artifact.kind == "text" and isinstance(recipe.encoder.settings, T5Settings):
+            yield from _encoder(recipe.encoder.settings, f"text encoder {artifact.name}")
         elif artifact.kind == "features":
-            for name, entry in recipe["extractors"].items():
-                if isinstance(entry, dict):
-                    yield ExternalFile(Path(entry["path"]), entry["sha256"], f"{name} of {artifact.name}")
+            for name, entry in recipe.extractors.items():
+                if isinstance(entry, WeightsConfig):
+                    yield ExternalFile(Path(entry.path), entry.sha256, f"{name} of {artifact.name}")
 
 
-def _encoder(settings: dict[str, Any], needed_by: str) -> Iterator[ExternalFile]:
-    folder, hashes = Path(settings["path"]), settings.get("sha256") or {}
+def _encoder(settings: T5Settings, needed_by: str) -> Iterator[ExternalFile]:
+    folder, hashes = Path(settings.path), settings.sha256
     if not hashes:
         yield ExternalFile(folder / "model.safetensors", None, needed_by)
     for name, sha256 in hashes.items():

@@ -9,9 +9,8 @@ from __future__ import annotations
 import copy
 import json
 import re
-import shlex
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,106 +18,15 @@ import yaml
 
 from mdm.config import ResourceConfig, RunConfig, StudyConfig, StudyError, nearest
 from mdm.config.base import parse
-from mdm.config.sizes import Clip, Size, listed
+from mdm.config.recipe import strings
+from mdm.config.sizes import Clip, listed
 from mdm.files.artifact import digest
 from mdm.files.atomic import read_json, write_json
-from mdm.study.recipes import Artifact, Shelf
+from mdm.study.recipes import Artifact, Artifacts
+from mdm.study.runs import Ablation, Call, Claim, Evaluation, Run, Stage, Variant
 from mdm.study.study_file import assign, read_study
 
 RESERVED_TARGETS = ("all", "data", "report", "base", "score")
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One training stage of a run."""
-
-    name: str
-    artifact: str
-    resolutions: tuple[Size, ...]
-    num_images: int
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The pictures, features and scores of one run under one protocol."""
-
-    protocol: str
-    samples: str
-    features: str
-    reference: str
-    scores: str
-
-
-@dataclass(frozen=True)
-class Run:
-    """One recipe with one seed: the base, an ablation, or one value of a sweep."""
-
-    name: str
-    seed: int
-    label: str
-    ablation: str | None
-    value: Any
-    settings_diff: dict[str, tuple[Any, Any]]
-    stages: list[Stage]
-    evaluations: list[Evaluation]
-
-
-@dataclass(frozen=True)
-class Ablation:
-    """One question, and the names of the runs that answer it."""
-
-    name: str
-    title: str
-    question: str
-    group: str
-    against: str
-    set: dict[str, Any]
-    sweep: dict[str, list[Any]]
-    seeds: list[int]
-    runs: list[str]
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A sentence of the paper as an expression over metrics."""
-
-    name: str
-    statement: str
-    source: str
-    expect: str
-    protocol: str
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A recipe before it meets a seed."""
-
-    name: str
-    label: str
-    ablation: str | None
-    value: Any
-    changes: dict[str, Any]
-    seeds: list[int]
-    protocols: list[str]
-
-
-@dataclass(frozen=True)
-class Call:
-    """How the study was asked for, so that jobs ask for the same."""
-
-    name: str
-    overrides: dict[str, Any]
-
-    @property
-    def mdm(self) -> str:
-        """Options of `mdm` verbs."""
-        extra = f" --set {shlex.quote(json.dumps(self.overrides))}" if self.overrides else ""
-        return f"--study {shlex.quote(self.name)}{extra}"
-
-    @property
-    def snakemake(self) -> list[str]:
-        """Values of Snakemake's --config."""
-        return [f"study={self.name}"] + ([f"set={json.dumps(self.overrides)}"] if self.overrides else [])
 
 
 class Study:
@@ -129,14 +37,14 @@ class Study:
         self._raw = raw
         self.title, self.question, self.abstract = config.title, config.question, config.abstract
         self.protocols, self.groups = config.protocols, config.groups
-        self._shelf = Shelf(config, path.name)
+        self._made = Artifacts(config, path.name)
         self._slices: dict[str, int | None] = {}
         self._resources: dict[str, ResourceConfig] = {}
         variants = self._variants()
         self.ablations = self._ablations(variants)
         self.runs = [run for variant in variants for run in self._runs(variant)]
         self._check_counts()
-        self.artifacts: dict[str, Artifact] = self._shelf.artifacts
+        self.artifacts: dict[str, Artifact] = self._made.artifacts
         self.claims = self._claims()
         self._check_targets()
         # Identity of the numbers: titles and texts are left out, so editing them reruns no measurement.
@@ -200,7 +108,7 @@ class Study:
                     f"{self.name}.yaml: {place}.stages.{name}: resolutions {listed(resolutions)} do not continue "
                     f"{listed(parent.resolutions)} of stage '{parent.name}'; a stage keeps the levels before it"
                 )
-            ref = self._shelf.train(run, name, seed, parent.artifact if parent else None, place)
+            ref = self._made.train(run, name, seed, parent.artifact if parent else None, place)
             self._slices.setdefault(ref, entry.slice_images)
             self._resources.setdefault(ref, entry.resources)
             stages.append(Stage(name, ref, resolutions, entry.num_images))
@@ -219,14 +127,14 @@ class Study:
                 f"{self.path.name}: protocols.{name}.resolution {top} cannot be made from pictures of "
                 f"{max(last.resolutions)} px; write a divisor, or give the run another protocol"
             )
-        samples = self._shelf.samples(run, last.artifact, name)
-        features = self._shelf.features(f"{name}-{last.name}", samples, protocol.num_images, top, protocol)
+        samples = self._made.samples(run, last.artifact, name)
+        features = self._made.features(f"{name}-{last.name}", samples, protocol.num_images, top, protocol)
         place = f"protocols.{name}"
-        self._shelf.check_pictures(protocol.reference, f"{place}.reference")
-        self._shelf.check_resolution(protocol.reference, top, f"{place}.reference")
-        real = self._shelf.data(protocol.reference, f"{place}.reference")
-        reference = self._shelf.features(f"{name}-real", real, protocol.num_reference, top, protocol)
-        scores = self._shelf.scores(f"{name}-{last.name}", features, reference, protocol)
+        self._made.check_pictures(protocol.reference, f"{place}.reference")
+        self._made.check_resolution(protocol.reference, top, f"{place}.reference")
+        real = self._made.data(protocol.reference, f"{place}.reference")
+        reference = self._made.features(f"{name}-real", real, protocol.num_reference, top, protocol)
+        scores = self._made.scores(f"{name}-{last.name}", features, reference, protocol)
         for ref in (samples, features, reference):
             self._resources.setdefault(ref, protocol.resources)
         return Evaluation(name, samples, features, reference, scores)
@@ -242,8 +150,8 @@ class Study:
         problems = []
         for name, protocol in self.protocols.items():
             place = f"protocols.{name}"
-            problems += self._shelf.too_many(protocol.prompts, protocol.num_images, f"{place}.num_images")
-            problems += self._shelf.too_many(protocol.reference, protocol.num_reference, f"{place}.num_reference")
+            problems += self._made.too_many(protocol.prompts, protocol.num_images, f"{place}.num_images")
+            problems += self._made.too_many(protocol.reference, protocol.num_reference, f"{place}.num_reference")
         if problems:
             raise StudyError("\n".join(problems))
 
@@ -282,43 +190,38 @@ class Study:
             raise StudyError(f"the study '{self.name}' has no {ref}: it was made by other settings")
         return self.artifacts[ref]
 
-    def recipe(self, ref: str) -> dict[str, Any]:
+    def recipe(self, ref: str) -> Any:
+        """The typed recipe of an artifact: a StageRecipe of train/..., a SamplesRecipe of samples/..., and so on."""
         return self.artifact(ref).recipe
 
     def recipe_text(self, ref: str) -> str:
         """The content of an artifact's recipe.json."""
-        return json.dumps(self.recipe(ref), indent=2, ensure_ascii=False)
+        return json.dumps(self.recipe(ref).plain(), indent=2, ensure_ascii=False)
 
     def resources(self, ref: str) -> ResourceConfig:
         """What the job that makes an artifact asks for."""
-        if ref in self._shelf.encoders:
-            return self.config.text[self._shelf.encoders[ref]].resources
+        if ref in self._made.encoders:
+            return self.config.text[self._made.encoders[ref]].resources
         return self._resources.get(ref, ResourceConfig())
 
     def parents(self, ref: str) -> list[str]:
         """Artifacts that this one is made from, in the order its recipe names them."""
-        return list(dict.fromkeys(self._references(self.recipe(ref))))
-
-    def _references(self, value: Any) -> Iterator[str]:
-        if isinstance(value, dict | list):
-            for item in value.values() if isinstance(value, dict) else value:
-                yield from self._references(item)
-        elif isinstance(value, str) and value in self.artifacts:
-            yield value
+        named = strings(self.recipe(ref).plain())
+        return list(dict.fromkeys(name for name in named if name in self.artifacts))
 
     def slice_before(self, ref: str, images: str | int | None = None, kept: Iterable[int] = ()) -> str | None:
         """The checkpoint file with which the slice ending at `images` (None: the last slice) begins.
 
         Where slices of another size are there already (they ended at `kept`), the newest one on the way.
         """
-        total = self.recipe(ref)["num_images"]
+        total = self.recipe(ref).num_images
         size, end = self._slices[ref] or total, int(images or total)
         start = max([(end - 1) // size * size, *(count for count in kept if count < end)])
         return f"slice-{start}.ckpt" if start else None
 
     def slice_ends(self, ref: str) -> list[int]:
         """The image counts at which the slices of a stage end."""
-        total = self.recipe(ref)["num_images"]
+        total = self.recipe(ref).num_images
         size = self._slices[ref] or total
         return [*range(size, total, size), total]
 
@@ -330,10 +233,10 @@ class Study:
         from mdm.data.sources import registry as sources
         from mdm.data.text.captions import SHARD_CAPTIONS, most_shards
 
-        recipe, encoder = self.recipe(ref), self._shelf.encoders.get(ref)
+        recipe, encoder = self.recipe(ref), self._made.encoders.get(ref)
         if encoder:
-            captions = 1 + len(recipe.get("captions", ()))  # the empty one, and the negative prompt
-            captions += sum(self.recipe(data)["settings"]["num_images"] for data in recipe["data"])
+            captions = 1 + len(recipe.captions)  # the empty one, and the negative prompt
+            captions += sum(self.recipe(data).num_images for data in recipe.data)
             count, size = most_shards(captions, SHARD_CAPTIONS), self.config.text[encoder].shards_per_job
         else:
             count, size = len(sources.shard_names(recipe)), self.config.data[self.artifact(ref).name].shards_per_job

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mdm.config import DiffusionConfig, StudyError, TrainConfig
-from mdm.config.sizes import Size, as_clip
+from mdm.config import StudyError
+from mdm.config.recipe import StageRecipe
+from mdm.config.sizes import as_clip
 from mdm.data.batches.ahead import Ahead
 from mdm.data.batches.classes import class_label
 from mdm.data.batches.loader import Batch, Loader
@@ -81,15 +82,13 @@ class Examples:
         self,
         loader: Loader | JointLoader,
         embeddings: Lookup | None,
-        recipe: dict[str, Any],
-        resolutions: tuple[Size, ...],
+        recipe: StageRecipe,
         device: torch.device,
     ) -> None:
-        self._loader, self._resolutions, self._seed = loader, resolutions, recipe["seed"]
+        self._loader, self._resolutions, self._seed = loader, recipe.sizes, recipe.seed
         self._pin = device.type == "cuda"
-        self._ahead = Ahead(self._made, recipe["train"]["batch_images"])
-        self._diffusion = DiffusionConfig(**recipe["diffusion"])
-        self._dropout = TrainConfig(**recipe["train"]).condition_dropout
+        self._ahead = Ahead(self._made, recipe.train.batch_images)
+        self._diffusion, self._dropout = recipe.diffusion, recipe.train.condition_dropout
         self._empty = embeddings.lookup([""]) if embeddings else None
         self._class_label = class_label(recipe)
 
@@ -126,21 +125,19 @@ class Examples:
         return text, mask, labels
 
 
-def training_examples(
-    recipe_path: Path, recipe: dict[str, Any], resolutions: tuple[Size, ...], ranks: Ranks
-) -> Examples:
+def training_examples(recipe_path: Path, recipe: StageRecipe, ranks: Ranks) -> Examples:
     """The examples of a training stage; joint batches where it has `stills`."""
-    root, batch_images = results_root(recipe_path), recipe["train"]["batch_images"]
-    embeddings = open_embeddings(root, recipe["text"])
+    root, batch_images = results_root(recipe_path), recipe.train.batch_images
+    embeddings = open_embeddings(root, recipe.text)
     open_loader = partial(_loader, recipe_path, recipe, ranks)
-    side = as_clip(resolutions[0]).resolution
-    if not recipe.get("stills"):
+    side = as_clip(recipe.sizes[0]).resolution
+    if not recipe.stills:
         loader = open_loader("data", embeddings, batch_images, side)
-        return Examples(loader, embeddings, recipe, resolutions, ranks.device)
-    still_embeddings = open_embeddings(root, recipe.get("stills_text"))
+        return Examples(loader, embeddings, recipe, ranks.device)
+    still_embeddings = open_embeddings(root, recipe.stills_text)
     if embeddings and still_embeddings:
         embeddings, still_embeddings = padded_alike(embeddings, still_embeddings)
-    clips, largest = clip_rows(recipe, resolutions), max(r for r in resolutions if isinstance(r, int))
+    clips, largest = clip_rows(recipe), max(r for r in recipe.sizes if isinstance(r, int))
     if clips % ranks.world:
         raise StudyError(
             f"{clips} of the {batch_images} rows of a batch are clips, which {ranks.world} processes cannot share "
@@ -152,12 +149,12 @@ def training_examples(
         batch_images,
         clips,
     )
-    return Examples(loader, embeddings, recipe, resolutions, ranks.device)
+    return Examples(loader, embeddings, recipe, ranks.device)
 
 
 def _loader(
     recipe_path: Path,
-    recipe: dict[str, Any],
+    recipe: StageRecipe,
     ranks: Ranks,
     key: str,
     embeddings: Lookup | None,
@@ -167,9 +164,9 @@ def _loader(
     """Batches of one of the recipe's data sets, "data" or "stills"."""
     role = {"data": "training", "stills": "stills"}[key]
     return Loader(
-        results_root(recipe_path) / recipe[key], embeddings, batch_images, recipe["seed"], side,
+        results_root(recipe_path) / getattr(recipe, key), embeddings, batch_images, recipe.seed, side,
         class_label=class_label(recipe), rank=ranks.rank, world=ranks.world,
-        workers=decoding_threads(), policy=TrainConfig(**recipe["train"]).decode,
+        workers=decoding_threads(), policy=recipe.train.decode,
         skipped_log=SkippedLog(recipe_path.parent / "progress", role, ranks.rank),
     )  # fmt: skip
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mdm.config import ModelConfig
+from mdm.config.recipe import StageRecipe
 from mdm.data.batches.skipped import skipped
 from mdm.files.artifact import Making, results_root
 from mdm.files.atomic import read_json, write_atomic, write_json
@@ -20,14 +20,15 @@ ROLES = ("training", "stills", "validation")  # of the data sets that a stage re
 
 def export(recipe_path: Path) -> None:
     """Write averaged and raw weights, the history and the manifest of a finished stage."""
-    making = Making(recipe_path)
+    making = Making(recipe_path, StageRecipe)
     recipe, folder = making.recipe, making.folder
     tensors, meta = read_checkpoint(folder / "final.ckpt")
+    model = recipe.plain()["model"]
     states = {"ema": under("ema.", tensors), "raw": under("model.", tensors)}
     for kind, state in states.items():
-        note = {"recipe": folder.name, "weights": kind, "model": recipe["model"]}
+        note = {"recipe": folder.name, "weights": kind, "model": model}
         save_weights(folder / WEIGHTS[kind], state, note)
-    write_json(folder / "model.json", recipe["model"])
+    write_json(folder / "model.json", model)
     history = (folder / "progress" / "history.jsonl").read_text()
     write_atomic(folder / "history.jsonl", history)
     hashes = {WEIGHTS[kind]: state_hash(state) for kind, state in states.items()}
@@ -39,15 +40,15 @@ def export(recipe_path: Path) -> None:
     Autosaves(folder / "progress", 0).remove()
 
 
-def _lineage(recipe_path: Path, recipe: dict[str, Any]) -> dict[str, Any]:
+def _lineage(recipe_path: Path, recipe: StageRecipe) -> dict[str, Any]:
     """Where the stage stands in its chain."""
     parent_hash = None
-    if recipe["parent"]:
-        parent = read_json(results_root(recipe_path) / recipe["parent"] / "manifest.json")
-        parent_hash = parent["weights"][WEIGHTS[recipe["start_from"]]]
-    resolutions = [r if isinstance(r, int) else str(r) for r in ModelConfig(**recipe["model"]).resolutions]
+    if recipe.parent:
+        parent = read_json(results_root(recipe_path) / recipe.parent / "manifest.json")
+        parent_hash = parent["weights"][WEIGHTS[recipe.start_from]]
+    resolutions = [r if isinstance(r, int) else str(r) for r in recipe.sizes]
     return {
-        "resolutions": resolutions, "images": recipe["num_images"], "parent": recipe["parent"],
+        "resolutions": resolutions, "images": recipe.num_images, "parent": recipe.parent,
         "parent_hash": parent_hash,
         **{f"{key}_digest": value for key, value in identity(recipe_path, recipe).items() if key in ("data", "text")},
     }  # fmt: skip

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from mdm.config import DiffusionConfig
-from mdm.config.sizes import Clip, Size
+from mdm.config.recipe import StageRecipe
+from mdm.config.sizes import Clip
 from mdm.data.batches.loader import Batch, Loader
 from mdm.data.text.cache import Embeddings
 from mdm.diffusion.loss import level_rows
@@ -35,10 +34,10 @@ def padded_alike(first: Embeddings, second: Embeddings) -> tuple[PaddedEmbedding
     return PaddedEmbeddings(first, tokens), PaddedEmbeddings(second, tokens)
 
 
-def clip_rows(recipe: dict[str, Any], sizes: Sequence[Size]) -> int:
+def clip_rows(recipe: StageRecipe) -> int:
     """How many rows of a batch are clips: those that the lowest level of clips sees."""
-    rows = level_rows(DiffusionConfig(**recipe["diffusion"]), len(sizes), recipe["train"]["batch_images"])
-    return max(n for n, size in zip(rows, sizes, strict=True) if isinstance(size, Clip))
+    rows = level_rows(recipe.diffusion, len(recipe.sizes), recipe.train.batch_images)
+    return max(n for n, size in zip(rows, recipe.sizes, strict=True) if isinstance(size, Clip))
 
 
 class JointLoader:

@@ -9,11 +9,12 @@ import os
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from mdm.config import StudyError, nearest
+from mdm.config.recipe import StageRecipe
 
 VARIABLE = "MDM_LOGGERS"
 NO_HOST = "undisclosed"
@@ -32,7 +33,7 @@ class Logger(Protocol):
 class TensorBoard:
     """Event files in progress/tensorboard; `tensorboard --logdir results/train` shows every stage."""
 
-    def __init__(self, folder: Path, recipe: dict[str, Any], images: int) -> None:
+    def __init__(self, folder: Path, recipe: StageRecipe, images: int) -> None:
         _require("tensorboard", "tensorboard")
         from torch.utils.tensorboard import SummaryWriter
 
@@ -52,7 +53,7 @@ class TensorBoard:
 class WeightsAndBiases:
     """A run named after the stage's folder; W&B's own variables (WANDB_MODE, WANDB_PROJECT, ...) apply."""
 
-    def __init__(self, folder: Path, recipe: dict[str, Any], images: int) -> None:
+    def __init__(self, folder: Path, recipe: StageRecipe, images: int) -> None:
         _require("wandb", "wandb")
         import wandb
 
@@ -63,7 +64,7 @@ class WeightsAndBiases:
         )  # fmt: skip
         try:
             self._run = wandb.init(
-                project=project, id=name, name=name, resume="allow", dir=folder, config=recipe, settings=quiet
+                project=project, id=name, name=name, resume="allow", dir=folder, config=recipe.plain(), settings=quiet
             )
         except wandb.Error as error:
             raise StudyError(
@@ -92,7 +93,7 @@ def _require(module: str, package: str) -> None:
         )
 
 
-def open_loggers(folder: Path, recipe: dict[str, Any], images: int) -> list[Logger]:
+def open_loggers(folder: Path, recipe: StageRecipe, images: int) -> list[Logger]:
     """What MDM_LOGGERS names; `folder` is the stage's progress folder, `images` where training continues."""
     names = [name.strip() for name in os.environ.get(VARIABLE, "").split(",") if name.strip()]
     for name in names:

@@ -9,15 +9,14 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from mdm.config import DiffusionConfig, SampleConfig, TrainConfig
-from mdm.config.sizes import Size
+from mdm.config import SampleConfig
+from mdm.config.recipe import StageRecipe
 from mdm.data.batches.classes import class_label
 from mdm.data.batches.loader import Batch, Loader
 from mdm.data.rows import png, to_bytes
@@ -42,17 +41,15 @@ class Previews:
     def __init__(
         self,
         folder: Path,
-        recipe: dict[str, Any],
+        recipe: StageRecipe,
         every: int,
-        sizes: tuple[Size, ...],
         gammas: Tensor,
         loggers: Sequence[Logger],
     ) -> None:
-        self._folder, self._every, self._sizes, self._gammas = folder, every, sizes, gammas
-        self._diffusion, train = DiffusionConfig(**recipe["diffusion"]), TrainConfig(**recipe["train"])
-        self._step, self._total = train.batch_images, recipe["num_images"]
-        conditional = bool(recipe["text"] or recipe["model"]["classes"])
-        self._settings = SampleConfig(steps=STEPS, guidance=GUIDANCE if conditional else 1.0, precision=train.precision)
+        self._folder, self._every, self._sizes, self._gammas = folder, every, recipe.sizes, gammas
+        self._diffusion, self._step, self._total = recipe.diffusion, recipe.train.batch_images, recipe.num_images
+        guidance = GUIDANCE if recipe.conditional else 1.0
+        self._settings = SampleConfig(steps=STEPS, guidance=guidance, precision=recipe.train.precision)
         self._loggers, self._prompt = loggers, {}
 
     def prepare(self, batch: Batch, embeddings: Embeddings | None, none_class: int | None) -> None:
@@ -105,20 +102,20 @@ def _cell(pixels: np.ndarray, side: int) -> np.ndarray:
 
 def open_previews(
     recipe_path: Path,
-    recipe: dict[str, Any],
-    sizes: tuple[Size, ...],
+    recipe: StageRecipe,
     every: int,
     gammas: Tensor,
     loggers: Sequence[Logger],
 ) -> Previews:
     """The previews of a stage, none when `every` is 0; of held-out captions if the recipe names such."""
-    previews = Previews(recipe_path.parent / "progress" / "samples", recipe, every, sizes, gammas, loggers)
+    previews = Previews(recipe_path.parent / "progress" / "samples", recipe, every, gammas, loggers)
     if every:
-        part = "validation" if recipe["validation"] else "data"
-        text = recipe["validation_text"] if recipe["validation"] else recipe["text"]
+        data, text = recipe.data, recipe.text
+        if recipe.validation:
+            data, text = recipe.validation, recipe.validation_text
         root, label = results_root(recipe_path), class_label(recipe)
         embeddings = open_embeddings(root, text)
-        loader = Loader(root / recipe[part], embeddings, COUNT, SEED, sizes[-1], class_label=label)
+        loader = Loader(root / data, embeddings, COUNT, SEED, recipe.sizes[-1], class_label=label)
         previews.prepare(loader.batch(0), embeddings, label.none if label else None)
         loader.close()
     return previews

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mdm.config import DiffusionConfig, ModelConfig, TrainConfig
+from mdm.config.recipe import StageRecipe
 from mdm.diffusion.schedule import levels
 from mdm.files.artifact import read_recipe
 from mdm.train.bottlenecks import Pace
@@ -21,11 +21,11 @@ class Slice:
     """One slice of one stage, in one of the processes that train it."""
 
     def __init__(self, order: Order, ranks: Ranks) -> None:
-        recipe = read_recipe(order.recipe_path, "train")
+        recipe = read_recipe(order.recipe_path, StageRecipe)
         self.out, self.ranks, self.accumulate = order.out, ranks, order.execution.accumulate
-        self.config, self.diffusion = TrainConfig(**recipe["train"]), DiffusionConfig(**recipe["diffusion"])
+        self.config, self.diffusion = recipe.train, recipe.diffusion
         self.config.require_parts(ranks.world * self.accumulate, self.diffusion)
-        self.end, self.total = slice_end(recipe, order.out), recipe["num_images"]
+        self.end, self.total = slice_end(recipe, order.out), recipe.num_images
         self.autosaves = Autosaves(order.folder, order.autosave_seconds, writes=ranks.first)
 
         # The newest save of this slice, the slice before, the parent stage's weights, or fresh ones.
@@ -35,16 +35,15 @@ class Slice:
         order.execution.apply(self.state.model, ranks.device)
         self.state.share(ranks)
 
-        sizes = ModelConfig(**recipe["model"]).resolutions
-        self.gammas = levels(self.diffusion, sizes).to(ranks.device)
-        self.examples = training_examples(order.recipe_path, recipe, sizes, ranks)
-        self.finite = Finite(self.config, sizes, self.autosaves, self.state)
+        self.gammas = levels(self.diffusion, recipe.sizes).to(ranks.device)
+        self.examples = training_examples(order.recipe_path, recipe, ranks)
+        self.finite = Finite(self.config, recipe.sizes, self.autosaves, self.state)
         self.pace = Pace(ranks, decoding_threads(), self.progress.waits)
-        self.validation = open_validation(order.recipe_path, recipe, sizes, self.gammas) if ranks.first else None
+        self.validation = open_validation(order.recipe_path, recipe, self.gammas) if ranks.first else None
         loggers = open_loggers(order.folder, recipe, self.state.images) if ranks.first else []
         self.progress.report_to(loggers)
         every = order.preview_images * ranks.first
-        self.previews = open_previews(order.recipe_path, recipe, sizes, every, self.gammas, loggers)
+        self.previews = open_previews(order.recipe_path, recipe, every, self.gammas, loggers)
 
     def checkpoint(self) -> Checkpoint:
         """All that a restart needs, as it is now."""

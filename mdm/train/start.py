@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mdm.config import ModelConfig, StudyError, TrainConfig
+from mdm.config import ModelConfig, StudyError
+from mdm.config.recipe import StageRecipe
 from mdm.files.artifact import results_root
 from mdm.files.atomic import ArtifactError, read_json
 from mdm.files.weights import load_weights, state_hash
@@ -44,9 +45,9 @@ class Order:
         return self.out.parent / "progress"
 
 
-def slice_end(recipe: dict[str, Any], out: Path) -> int:
+def slice_end(recipe: StageRecipe, out: Path) -> int:
     """The image count at which the slice of this file ends: slice-8000.ckpt, or final.ckpt."""
-    total, batch = recipe["num_images"], recipe["train"]["batch_images"]
+    total, batch = recipe.num_images, recipe.train.batch_images
     named = re.fullmatch(r"final\.ckpt|slice-(\d+)\.ckpt", out.name)
     end = int(named[1] or total) if named else 0
     if not 0 < end <= total or end % batch:
@@ -58,15 +59,15 @@ def slice_end(recipe: dict[str, Any], out: Path) -> int:
 
 
 def start(
-    order: Order, recipe: dict[str, Any], autosaves: Autosaves, ranks: Ranks
+    order: Order, recipe: StageRecipe, autosaves: Autosaves, ranks: Ranks
 ) -> tuple[TrainingState, Progress | Silence]:
     """The state to continue from, and the progress log cut back to it."""
     recipe_path = order.recipe_path
-    config, model_config = TrainConfig(**recipe["train"]), ModelConfig(**recipe["model"])
-    model, inherited = first_weights(recipe_path, recipe, model_config)
+    config = recipe.train
+    model, inherited = first_weights(recipe_path, recipe)
     model = model.to(ranks.device, memory_format=torch.channels_last)
     optimizers = make_optimizers(model, config, inherited)
-    state = TrainingState(model, average_of(model, config), optimizers, seed=recipe["seed"])
+    state = TrainingState(model, average_of(model, config), optimizers, seed=recipe.seed)
     if order.execution.shard_optimizer:
         state.shard_moments(ranks)
 
@@ -77,20 +78,20 @@ def start(
         refuse_other_identity(meta, identity(recipe_path, recipe), recipe_path)
         state.restore(tensors, images, meta.get("skipped", 0))
         state.machines = meta.get("machines", [])
-    elif recipe.get("moments") == "carried":
+    elif recipe.moments == "carried":
         moments, parent_config = parent_moments(recipe_path, recipe)
-        state.inherit(moments, inner_prefix(model_config, parent_config))
+        state.inherit(moments, inner_prefix(recipe.model, parent_config))
     if not ranks.first:
         return state, Silence(ranks.device)
     if saved:
-        print(f"continuing at {images:,} of {recipe['num_images']:,} images", flush=True)
-    tick = max(config.batch_images, recipe["num_images"] // TICKS_PER_STAGE)
-    progress = Progress(order.folder, model_config.resolutions, recipe["num_images"], tick, ranks.device)
+        print(f"continuing at {images:,} of {recipe.num_images:,} images", flush=True)
+    tick = max(config.batch_images, recipe.num_images // TICKS_PER_STAGE)
+    progress = Progress(order.folder, recipe.sizes, recipe.num_images, tick, ranks.device)
     progress.restore(tensors, images)
     return state, progress
 
 
-def newest(recipe: dict[str, Any], before: Path | None, autosaves: Autosaves, ranks: Ranks) -> Checkpoint | None:
+def newest(recipe: StageRecipe, before: Path | None, autosaves: Autosaves, ranks: Ranks) -> Checkpoint | None:
     """The last save of this slice, or the slice before; the first process chooses, the others read what it chose."""
     # A save may lie behind the end of a slice that was made shorter: the slice then holds what there is.
     found = autosaves.latest(slice_end(recipe, before) if before else 0) if ranks.first else None
@@ -100,18 +101,15 @@ def newest(recipe: dict[str, Any], before: Path | None, autosaves: Autosaves, ra
     return read_checkpoint(before) if before else None
 
 
-def identity(recipe_path: Path, recipe: dict[str, Any]) -> dict[str, Any]:
+def identity(recipe_path: Path, recipe: StageRecipe) -> dict[str, Any]:
     """What a checkpoint belongs to: its stage, and the very bytes of data, text and parent it was trained from."""
-    root = results_root(recipe_path)
-    found = {"recipe": recipe_path.parent.name, "data": read_json(root / recipe["data"] / "manifest.json")["digest"]}
-    if recipe.get("stills"):
-        found["stills"] = read_json(root / recipe["stills"] / "manifest.json")["digest"]
-    if recipe.get("stills_text"):
-        found["stills_text"] = read_json(root / recipe["stills_text"] / "manifest.json")["sha256"]
-    if recipe["text"]:
-        found["text"] = read_json(root / recipe["text"] / "manifest.json")["sha256"]
-    if recipe["parent"]:
-        found["parent"] = read_json(root / recipe["parent"] / "manifest.json")["weights"][WEIGHTS[recipe["start_from"]]]
+    root, found = results_root(recipe_path), {"recipe": recipe_path.parent.name}
+    parents = (("data", "digest"), ("stills", "digest"), ("stills_text", "sha256"), ("text", "sha256"))
+    for parent, proof in parents:
+        if ref := getattr(recipe, parent):
+            found[parent] = read_json(root / ref / "manifest.json")[proof]
+    if recipe.parent:
+        found["parent"] = read_json(root / recipe.parent / "manifest.json")["weights"][WEIGHTS[recipe.start_from]]
     return found
 
 
@@ -126,14 +124,14 @@ def refuse_other_identity(meta: dict[str, Any], here: dict[str, Any], recipe_pat
         )
 
 
-def first_weights(recipe_path: Path, recipe: dict[str, Any], config: ModelConfig) -> tuple[nn.Module, set[str]]:
+def first_weights(recipe_path: Path, recipe: StageRecipe) -> tuple[nn.Module, set[str]]:
     """The network as the stage begins, and the names of the weights that came from the parent stage."""
-    model = build(config, recipe["seed"])
-    if recipe["parent"] is None:
+    model = build(recipe.model, recipe.seed)
+    if recipe.parent is None:
         return model, set()
     parent, parent_config = parent_weights(recipe_path, recipe)
-    load_into(model, grow(parent, parent_config, config, recipe["seed"]))  # grow proves the inner weights by hash
-    prefix = inner_prefix(config, parent_config)
+    load_into(model, grow(parent, parent_config, recipe.model, recipe.seed))  # grow proves the inner weights by hash
+    prefix = inner_prefix(recipe.model, parent_config)
     return model, {f"{prefix}{name}" for name in parent}
 
 
@@ -142,20 +140,25 @@ def inner_prefix(config: ModelConfig, parent: ModelConfig) -> str:
     return INNER * (len(config.levels) - len(parent.levels))
 
 
-def parent_moments(recipe_path: Path, recipe: dict[str, Any]) -> tuple[dict[str, Tensor], ModelConfig]:
+def parent_moments(recipe_path: Path, recipe: StageRecipe) -> tuple[dict[str, Tensor], ModelConfig]:
     """What the parent stage's optimiser knew in the end, proved to belong to the weights its manifest recorded."""
-    folder = results_root(recipe_path) / recipe["parent"]
+    folder = results_root(recipe_path) / recipe.parent
     tensors, _ = read_checkpoint(folder / "final.ckpt")
     if state_hash(under("model.", tensors)) != read_json(folder / "manifest.json")["weights"][WEIGHTS["raw"]]:
         raise ArtifactError(f"{folder / 'final.ckpt'} does not belong to {folder / 'manifest.json'}; make both again")
-    return under("optimizer.", tensors), ModelConfig(**read_json(folder / "recipe.json")["model"])
+    return under("optimizer.", tensors), _model_of(folder)
 
 
-def parent_weights(recipe_path: Path, recipe: dict[str, Any]) -> tuple[dict[str, Tensor], ModelConfig]:
+def parent_weights(recipe_path: Path, recipe: StageRecipe) -> tuple[dict[str, Tensor], ModelConfig]:
     """The parent stage's weights, proved to be those its manifest recorded."""
-    folder = results_root(recipe_path) / recipe["parent"]
-    name = WEIGHTS[recipe["start_from"]]
+    folder = results_root(recipe_path) / recipe.parent
+    name = WEIGHTS[recipe.start_from]
     weights = load_weights(folder / name)
     if state_hash(weights) != read_json(folder / "manifest.json")["weights"][name]:
         raise ArtifactError(f"{folder / name} is not what its manifest recorded; delete {folder} and run again")
-    return weights, ModelConfig(**read_json(folder / "recipe.json")["model"])
+    return weights, _model_of(folder)
+
+
+def _model_of(folder: Path) -> ModelConfig:
+    """The network that a stage's folder holds the weights of."""
+    return StageRecipe.of(read_json(folder / "recipe.json"), folder / "recipe.json").model

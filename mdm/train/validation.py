@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from mdm.config import DiffusionConfig, ModelConfig, TrainConfig
+from mdm.config.recipe import StageRecipe
 from mdm.config.sizes import Size, as_clip, shape, side
 from mdm.data.batches.classes import class_label
 from mdm.data.batches.loader import Loader
@@ -29,13 +28,12 @@ SEED = 20231023  # one for all runs and seeds, so that their numbers differ by t
 class Validation:
     """Measures the averaged weights; the loss of a level is comparable between runs that share its schedule."""
 
-    def __init__(self, recipe: dict[str, Any], example: Example, sizes: tuple[Size, ...], gammas: Tensor) -> None:
-        self._every = TrainConfig(**recipe["train"]).validate_images
-        self._batch, self._total = TrainConfig(**recipe["train"]).batch_images, recipe["num_images"]
-        self._diffusion = DiffusionConfig(**recipe["diffusion"]).model_copy(update={"mixed_ratio": None})
-        self._model_config = ModelConfig(**recipe["model"])
-        self._example, self._gammas, self._sizes = example.to(gammas.device), gammas, sizes
-        self._parts = parts(len(example.times), sizes[0])
+    def __init__(self, recipe: StageRecipe, example: Example, gammas: Tensor) -> None:
+        self._every, self._batch = recipe.train.validate_images, recipe.train.batch_images
+        self._total, self._sizes = recipe.num_images, recipe.sizes
+        self._diffusion = recipe.diffusion.model_copy(update={"mixed_ratio": None})
+        self._example, self._gammas = example.to(gammas.device), gammas
+        self._parts = parts(len(example.times), self._sizes[0])
 
     def due(self, images: int) -> bool:
         """True once per `validate_images`, and at the end of the stage."""
@@ -49,7 +47,7 @@ class Validation:
         with state.ema.applied():
             draws = [self._losses(state, pairing) for pairing in range(pairings)]
         state.model.train()
-        return {str(r): [losses[i] for losses in draws] for i, r in enumerate(self._model_config.resolutions)}
+        return {str(r): [losses[i] for losses in draws] for i, r in enumerate(self._sizes)}
 
     def _losses(self, state: TrainingState, pairing: int) -> list[float]:
         """The sum over parts, whose number depends on the size of the pictures alone."""
@@ -78,24 +76,22 @@ def parts(count: int, size: Size) -> int:
     return found
 
 
-def open_validation(
-    recipe_path: Path, recipe: dict[str, Any], resolutions: tuple[Size, ...], gammas: Tensor
-) -> Validation | None:
+def open_validation(recipe_path: Path, recipe: StageRecipe, gammas: Tensor) -> Validation | None:
     """The held-out measurement of a stage, if its recipe asks for one."""
-    if not recipe["validation"] or not recipe["train"]["validate_images"]:
+    if not recipe.validation or not recipe.train.validate_images:
         return None
-    root, diffusion = results_root(recipe_path), DiffusionConfig(**recipe["diffusion"])
-    embeddings = open_embeddings(root, recipe["validation_text"])
+    root, sizes = results_root(recipe_path), recipe.sizes
+    embeddings = open_embeddings(root, recipe.validation_text)
     loader = Loader(
-        root / recipe["validation"], embeddings, NUM_IMAGES, SEED, as_clip(resolutions[0]).resolution,
+        root / recipe.validation, embeddings, NUM_IMAGES, SEED, as_clip(sizes[0]).resolution,
         class_label=class_label(recipe),
         skipped_log=SkippedLog(recipe_path.parent / "progress", "validation"),
     )  # fmt: skip
     batch = loader.batch(0)
     pictures = range(len(batch.images))
     # Evenly spread instead of drawn: 64 random times would make the number depend on their luck.
-    times = noise.spread_times(diffusion, len(batch.images))
-    noises = [noise.normal("validation", SEED, pictures, shape(size), level=size) for size in resolutions]
-    images = pyramid(batch.signal(), resolutions)
+    times = noise.spread_times(recipe.diffusion, len(batch.images))
+    noises = [noise.normal("validation", SEED, pictures, shape(size), level=size) for size in sizes]
+    images = pyramid(batch.signal(), sizes)
     example = Example(images, noises, times, batch.text, batch.mask, batch.classes)
-    return Validation(recipe, example, resolutions, gammas)
+    return Validation(recipe, example, gammas)

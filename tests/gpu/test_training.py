@@ -4,7 +4,6 @@ import time
 
 import pytest
 import torch
-from mdm.train.bottlenecks import Stopwatch
 
 from mdm.config import DiffusionConfig, LevelConfig, ModelConfig, SampleConfig
 from mdm.diffusion.loss import training_loss
@@ -14,6 +13,7 @@ from mdm.diffusion.solvers import SOLVERS
 from mdm.model.dropout import PictureDropout
 from mdm.model.nested import build
 from mdm.study import study
+from mdm.train.bottlenecks import Stopwatch
 from mdm.train.checkpoint import Snapshot
 from mdm.train.state import picture_keys
 

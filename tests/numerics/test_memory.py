@@ -13,7 +13,7 @@ from mdm.model.ema import Ema
 from mdm.model.nested import build
 from mdm.model.presets import paper_video, released_1024
 from mdm.study import study
-from mdm.study.cost import plan
+from mdm.study.cost import step_memory
 from mdm.study.cost.memory import estimate
 from mdm.train.example import Example
 from mdm.train.optim import make_optimizers
@@ -137,6 +137,6 @@ def test_networks_of_full_size_take_no_memory_to_estimate(preset):
 
 def test_the_plan_lists_every_training():
     loaded = study.load("quick")
-    lines = plan.memory(loaded).splitlines()
+    lines = step_memory.memory_table(loaded).splitlines()
     assert all(any(line.startswith(ref) and "8 px" in line for line in lines) for ref in loaded.of_kind("train"))
     assert any(line.startswith("assumed: nodes, gpus, accumulate") for line in lines)

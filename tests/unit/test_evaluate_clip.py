@@ -16,11 +16,11 @@ import torch
 from evaluate_artifacts import put, random_pictures, ref, scenes
 
 from mdm.config import StudyError
+from mdm.config.instruments import ClipSettings
 from mdm.evaluate.clip_model import fit_clip, save_clip, train_clip
 from mdm.evaluate.clip_score import FOLDER_FILES, ClipScorer, clip_scores, load_clip
 from mdm.evaluate.inception import load_inception
 from mdm.evaluate.pictures import open_pictures
-from mdm.evaluate.settings import ClipSettings
 from mdm.files.atomic import read_json
 from mdm.files.hashes import sha256_file
 

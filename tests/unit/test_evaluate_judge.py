@@ -12,11 +12,11 @@ from evaluate_artifacts import put, ref, scenes
 
 from mdm.config import StudyError
 from mdm.config.base import parse
+from mdm.config.instruments import JudgeSettings
 from mdm.evaluate.augment import augment, warp
 from mdm.evaluate.judge import fit_judge, open_labelled, reading_loss, train_judge
 from mdm.evaluate.judge_network import Judge, JudgeReader, log_absent, presence, to_input
 from mdm.evaluate.labels import encode
-from mdm.evaluate.settings import JudgeSettings
 from mdm.files.atomic import ArtifactError, read_json
 from mdm.files.weights import state_hash
 from mdm.train.orthogonal import orthogonalised

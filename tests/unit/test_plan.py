@@ -14,7 +14,7 @@ from mdm.config import StudyError
 from mdm.files.atomic import write_json
 from mdm.model.arithmetic import step_gigaflops
 from mdm.study import study
-from mdm.study.cost import calibrate, plan
+from mdm.study.cost import calibrate, plan, step_memory
 from mdm.study.cost import speeds as throughput
 from mdm.study.cost.speeds import Throughput
 from mdm.train.step import training_step
@@ -185,7 +185,7 @@ def test_the_work_of_a_process_is_its_own_part_of_a_batch():
     loaded = study.load("paper", {"base.stages.r64.resources": resources})
     ref = loaded.runs[0].stages[0].artifact
     work = throughput.training(loaded, ref)
-    assert (work.batch_images, work.settings["accumulate"], plan.at_once(loaded, ref)) == (64, 2, 32)
+    assert (work.batch_images, work.settings["accumulate"], step_memory.at_once(loaded, ref)) == (64, 2, 32)
     alone = throughput.training(study.load("quick"), study.load("quick").runs[0].stages[0].artifact)
     assert alone.batch_images == 16 and "accumulate" not in alone.settings
     assert "what they tell one another is not counted" in plan.render(loaded, Path("nowhere"))

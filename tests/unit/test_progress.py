@@ -6,9 +6,9 @@ import time
 
 import pytest
 import torch
-from mdm.train.bottlenecks import Stopwatch
 
 from mdm.files.atomic import ArtifactError
+from mdm.train.bottlenecks import Stopwatch
 from mdm.train.progress import MACHINE_FACTS, MARKS, Progress, flat, memory_bytes, sentence
 
 CPU = torch.device("cpu")

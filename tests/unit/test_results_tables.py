@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import results_fixture as fixture
-from mdm.report.evidence import Evidence, read_evidence
 from PIL import Image
 
 from mdm.files.atomic import ArtifactError
 from mdm.report.collect import Artifacts, read_metrics
+from mdm.report.evidence import Evidence, read_evidence
 from mdm.report.figures import draw as figures
 from mdm.report.figures import gallery, style
 from mdm.report.figures import guidance as figure_guidance

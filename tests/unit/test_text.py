@@ -5,9 +5,9 @@ import torch
 from caption_cache import write_cache
 
 from mdm.config import StudyError
+from mdm.config.text import ENCODER_VERSION, T5Settings
 from mdm.data.sources.scenes.scene import vocabulary
 from mdm.data.text import cache, encoder
-from mdm.data.text.settings import ENCODER_VERSION, T5Settings
 from mdm.data.text.words import EOS, SPARE_IDS, WordTokenizer
 from mdm.files.artifact import digest
 from mdm.files.atomic import ArtifactError, write_atomic, write_json

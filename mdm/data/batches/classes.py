@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mdm.config import nearest
+from mdm.config.recipe import StageRecipe
 from mdm.files.atomic import ArtifactError
 
 
@@ -41,7 +42,7 @@ class ClassLabel:
         return number
 
 
-def class_label(recipe: Mapping[str, Any]) -> ClassLabel | None:
-    """What a training recipe calls the class of a picture; none for a network without classes."""
-    classes = recipe["model"].get("classes")
-    return ClassLabel(recipe["class_label"], classes) if classes else None
+def class_label(recipe: StageRecipe) -> ClassLabel | None:
+    """The class label of a stage; none for a network without classes."""
+    classes = recipe.model.classes
+    return ClassLabel(recipe.class_label, classes) if classes else None

@@ -43,7 +43,7 @@ def index_data(recipe_path: str | Path) -> Path:
             )
         if count != job.settings.num_images:
             raise ArtifactError(
-                f"{recipe_path}: num_images is {job.settings.num_images}, but the source '{job.recipe['source']}' has "
+                f"{recipe_path}: num_images is {job.settings.num_images}, but the source '{job.recipe.source}' has "
                 f"{count} pictures; write that number in the study"
             )
         size = stream.tell()

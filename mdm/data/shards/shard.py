@@ -20,6 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
+from mdm.config.recipe import DataRecipe
 from mdm.data.pictures.clips import ClipSettings
 from mdm.data.pictures.decode import decode
 from mdm.data.pictures.duplicates import look
@@ -48,7 +49,7 @@ def write_shards(recipe_path: str | Path, first: int, last: int) -> None:
 def write_shard(recipe_path: str | Path, shard: int) -> Path:
     """Make or fetch one shard; failures are counted, and too many of them are an error."""
     job, folder = sources.job(recipe_path), Path(recipe_path).parent
-    names, size = sources.shard_names(job.recipe), job.recipe["shard_images"]
+    names, size = sources.shard_names(job.recipe), job.recipe.shard_images
     if not 0 <= shard < len(names):
         raise ArtifactError(f"{recipe_path} has shards 0 to {len(names) - 1}, there is no shard {shard}")
     rows = read_index(folder, shard * size, (shard + 1) * size)
@@ -180,10 +181,10 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> int:
 
 def write_manifest(recipe_path: str | Path) -> dict[str, Any]:
     """Check every shard against its record and write manifest.json: what a training run trusts."""
-    making, job = Making(recipe_path), sources.job(recipe_path)
+    making, job = Making(recipe_path, DataRecipe), sources.job(recipe_path)
     folder, names = making.folder, sources.shard_names(making.recipe)
     shards, failures, licences = [], Counter[str](), Counter[str]()
-    index, size = iterate_index(folder), making.recipe["shard_images"]
+    index, size = iterate_index(folder), making.recipe.shard_images
     licence = getattr(job.settings, "licence", None) or job.source.LICENCE
 
     def records() -> Iterator[dict[str, Any]]:
@@ -209,7 +210,7 @@ def write_manifest(recipe_path: str | Path) -> dict[str, Any]:
         why = ", ".join(f"{count} x {reason}" for reason, count in failures.most_common(REASONS_SHOWN))
         raise ArtifactError(f"{folder} has no picture at all ({why}); correct the data set's settings")
     facts = {
-        "source": making.recipe["source"],
+        "source": making.recipe.source,
         "licence": licence,
         "licences": dict(licences.most_common()),
         "resolution": job.settings.resolution,

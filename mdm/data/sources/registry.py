@@ -30,6 +30,7 @@ from typing import Any, Protocol
 
 from mdm.config import Strict, StudyError, nearest
 from mdm.config.base import parse
+from mdm.config.recipe import DataRecipe
 from mdm.data.rows import Picture, Row
 from mdm.files.artifact import read_recipe
 from mdm.files.atomic import ArtifactError, read_json
@@ -87,7 +88,7 @@ def handling(name: str, settings: dict[str, Any], where: str) -> dict[str, Any]:
 class Job:
     """What making a part of a data set needs."""
 
-    recipe: dict[str, Any]
+    recipe: DataRecipe
     source: Source
     settings: Any
     handling: dict[str, Any]
@@ -100,19 +101,19 @@ class Job:
 
 def job(recipe_path: str | Path) -> Job:
     """The proved recipe, joined with handling.json beside it where the source has such settings."""
-    recipe, beside = read_recipe(recipe_path), Path(recipe_path).with_name("handling.json")
+    recipe, beside = read_recipe(recipe_path, DataRecipe), Path(recipe_path).with_name("handling.json")
     how = read_json(beside) if beside.is_file() else {}
     return Job(recipe, *reopen(recipe, str(recipe_path), how), how)
 
 
-def reopen(recipe: dict[str, Any], where: str, how: dict[str, Any] | None = None) -> tuple[Source, Any]:
+def reopen(recipe: DataRecipe, where: str, how: dict[str, Any] | None = None) -> tuple[Source, Any]:
     """The source module and typed settings of a recipe made by `resolve` and the handling that goes with it."""
-    source = find(recipe["source"], where)
-    settings = dict(recipe["settings"])
+    source = find(recipe.source, where)
+    settings = dict(recipe.settings)
     version = settings.pop("version", None)
     if version != source.VERSION:
         raise ArtifactError(
-            f"{where} was written for version {version} of the source '{recipe['source']}', this code has "
+            f"{where} was written for version {version} of the source '{recipe.source}', this code has "
             f"version {source.VERSION}; make the recipe again from the study, or check out the commit of then"
         )
     return source, parse(source.Settings, {**settings, **(how or {})}, f"{where} with handling.json")
@@ -124,6 +125,6 @@ def rule(recipe_path: str | Path) -> str | None:
     return found.source.describe(found.settings) if hasattr(found.source, "describe") else None
 
 
-def shard_names(recipe: dict[str, Any]) -> list[str]:
+def shard_names(recipe: DataRecipe) -> list[str]:
     """Names of all shards ("00000", ...), known from the recipe alone."""
-    return [f"{number:05d}" for number in range(math.ceil(recipe["settings"]["num_images"] / recipe["shard_images"]))]
+    return [f"{number:05d}" for number in range(math.ceil(recipe.num_images / recipe.shard_images))]

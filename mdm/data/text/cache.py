@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mdm.config.recipe import TextRecipe
 from mdm.data.text import captions
 from mdm.data.text.captions import Listing
 from mdm.data.text.gather import LOOKUP, gather, identity, shard_path, whole
@@ -45,13 +46,13 @@ def embed_shards(recipe_path: str | Path, first: int, last: int) -> None:
     """Make some shards, on a GPU if there is one; those that are whole already are left alone."""
     from mdm.data.text.encoder import Unloaded
 
-    recipe, folder, started = read_recipe(recipe_path, "text"), Path(recipe_path).parent, time.monotonic()
+    recipe, folder, started = read_recipe(recipe_path, TextRecipe), Path(recipe_path).parent, time.monotonic()
     listing = captions.read_listing(recipe_path)
     if last >= listing.most_shards:
         raise ArtifactError(
             f"{recipe_path} has shards 0 to {listing.most_shards - 1} at most, there is no shard {last}"
         )
-    encoder = Unloaded(recipe["encoder"], "cuda" if torch.cuda.is_available() else "cpu")
+    encoder = Unloaded(recipe.encoder, "cuda" if torch.cuda.is_available() else "cpu")
     # Captions that are there twice leave the last shards of all without any.
     for number in range(first, min(last + 1, listing.shards)):
         made = make_shard(folder, number, listing, encoder)

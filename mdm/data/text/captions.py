@@ -12,10 +12,10 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from mdm.config.recipe import TextRecipe
 from mdm.data.pictures.duplicates import repeated
 from mdm.data.shards.index import iterate_index
 from mdm.data.text.only_writer import only_writer
@@ -141,8 +141,8 @@ def read_listing(recipe_path: str | Path) -> Listing:
 
 
 def _captions(recipe_path: str | Path) -> Captions:
-    recipe: dict[str, Any] = read_recipe(recipe_path, "text")
-    return Captions([results_root(recipe_path) / ref for ref in recipe["data"]], recipe.get("captions", ()))
+    recipe = read_recipe(recipe_path, TextRecipe)
+    return Captions([results_root(recipe_path) / ref for ref in recipe.data], recipe.captions)
 
 
 def _indices(captions: Captions) -> np.ndarray:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from mdm.config import StudyError, nearest
-from mdm.config.base import parse
-from mdm.data.text.settings import ENCODERS, T5Settings, TinyT5Settings, stored_as
+from mdm.config import StudyError
+from mdm.config.recipe import EncoderRecipe
+from mdm.config.text import T5Settings, TinyT5Settings
 from mdm.data.text.words import WordTokenizer
 from mdm.files.atomic import ArtifactError
 from mdm.files.hashes import sha256_file
@@ -54,10 +53,10 @@ class Encoder:
 class Unloaded:
     """An encoder that is loaded when the first captions come: where all is made already, no weights are read."""
 
-    def __init__(self, spec: dict[str, Any], device: str) -> None:
-        self._spec, self._device = spec, device
+    def __init__(self, recipe: EncoderRecipe, device: str) -> None:
+        self._recipe, self._device = recipe, device
         self._loaded: Encoder | None = None
-        self.channels, number = stored_as(spec)
+        self.channels, number = recipe.stored_as
         self.stored: torch.dtype = getattr(torch, number.removeprefix("torch."))
 
     @property
@@ -67,26 +66,18 @@ class Unloaded:
 
     def encode(self, captions: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """What the encoder says."""
-        self._loaded = self._loaded or load(self._spec, self._device)
+        self._loaded = self._loaded or load(self._recipe, self._device)
         return self._loaded.encode(captions)
 
 
-def load(spec: dict[str, Any], device: str = "cpu") -> Encoder:
-    """The encoder of a text recipe: {"name", "settings", "channels"}."""
-    name, where = spec.get("name"), f"encoder {spec.get('name')!r}: settings"
-    if name == "tiny-t5":
-        settings = dict(spec.get("settings", {}))
-        if "channels" in spec:
-            settings.setdefault("channels", spec["channels"])
-        encoder = _tiny(parse(TinyT5Settings, settings, where), device)
-    elif name == "t5":
-        encoder = _pretrained(parse(T5Settings, spec.get("settings", {}), where), device)
-    else:
-        raise StudyError(f"there is no text encoder {name!r}; {nearest(str(name), ENCODERS)}")
-    if spec.get("channels", encoder.channels) != encoder.channels:
+def load(recipe: EncoderRecipe, device: str = "cpu") -> Encoder:
+    """The encoder of a text recipe."""
+    own = isinstance(recipe.settings, TinyT5Settings)
+    encoder = _tiny(recipe.settings, device) if own else _pretrained(recipe.settings, device)
+    if recipe.channels != encoder.channels:
         raise StudyError(
-            f"encoder {name!r} has features of width {encoder.channels}, the study says channels: "
-            f"{spec['channels']}; write channels: {encoder.channels}"
+            f"encoder {recipe.name!r} has features of width {encoder.channels}, the study says channels: "
+            f"{recipe.channels}; write channels: {encoder.channels}"
         )
     return encoder
 

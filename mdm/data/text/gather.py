@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from mdm.config.recipe import TextRecipe
 from mdm.data.text import captions
 from mdm.data.text.captions import Listing
 from mdm.data.text.only_writer import only_writer
-from mdm.data.text.settings import stored_as
 from mdm.files.arrays import write_arrays
 from mdm.files.artifact import Making, canonical
 from mdm.files.atomic import ArtifactError, read_json
@@ -43,9 +43,9 @@ def whole(path: Path, wanted: str) -> dict[str, Any] | None:
 
 def gather(recipe_path: str | Path) -> dict[str, Any]:
     """Prove all shards of a text recipe, and write lookup.safetensors and manifest.json."""
-    making, listing = Making(recipe_path), captions.read_listing(recipe_path)
+    making, listing = Making(recipe_path, TextRecipe), captions.read_listing(recipe_path)
     with only_writer(making.folder, LOOKUP, "manifest"):
-        facts = write_lookup(making.folder, listing, stored_as(making.recipe["encoder"]))
+        facts = write_lookup(making.folder, listing, making.recipe.encoder.stored_as)
         parts = hashlib.sha256(json.dumps([shard["sha256"] for shard in facts["shards"]]).encode())
         jobs = [read_json(path) for path in sorted((making.folder / "shards").glob("*.done"))]
         devices = sorted({job["device"] for job in jobs if job["device"]})

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from mdm.config import SampleConfig, StudyError, TrainConfig
+from mdm.config import SampleConfig, StudyError
 from mdm.config.sizes import shape
 from mdm.config.units import size
 from mdm.diffusion import noise
@@ -137,7 +137,7 @@ class PeakMemory:
 
 def _training(work: Work, study: Study, device: torch.device) -> Callable[[], None]:
     """The trainer's own step on a batch that is there already."""
-    config = TrainConfig(**study.recipe(work.ref)["train"])
+    config = study.recipe(work.ref).train
     with device:
         network = build(work.model).to(memory_format=torch.channels_last).train()
     Execution(tuple(work.settings["recompute"]), work.settings["compile"]).apply(network, device)

@@ -17,7 +17,7 @@ def seconds(study: Study, results: Path, ref: str) -> float | None:
     if manifest.is_file():
         return read_json(manifest)["seconds"]
     speed = told(results / ref).get("images_per_second")
-    return study.recipe(ref)["num_images"] / speed if speed else None
+    return study.recipe(ref).num_images / speed if speed else None
 
 
 def speeds(study: Study, results: Path) -> dict[str, float]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mdm.config import DiffusionConfig, ModelConfig, TrainConfig
+from mdm.config.recipe import StageRecipe
 from mdm.config.units import percent, rough_duration, size
 from mdm.model.arithmetic import parameters, step_gigaflops
 from mdm.study.cost import observed
@@ -18,14 +17,8 @@ from mdm.study.run.status import saved_images
 from mdm.study.study import Run, Study
 
 if TYPE_CHECKING:
-    from mdm.study.cost.memory import Memory
+    pass
 
-MEMORY_ASSUMPTIONS = (
-    "assumed: nodes, gpus, accumulate, precision and recompute of each stage, and captions of max_tokens positions;\n"
-    "with GPUs, the layers a GPU would use, run here without content: not compared with a real GPU yet.\n"
-    "not counted: what the libraries take for themselves, a bucket of gradients between processes, and free room."
-)
-CONFIGS = {"model": ModelConfig, "train": TrainConfig, "diffusion": DiffusionConfig}
 # Exported twice (averaged, raw), and in the last checkpoint beside the two moments of every weight.
 BYTES_KEPT = 4 * (2 + 4)
 # While it trains: two autosaves and one being written, and the slice before.
@@ -42,10 +35,9 @@ MARKS = {
 }
 
 
-def training_gigaflops(recipe: dict[str, Any], tokens: int = 0) -> float:
+def training_gigaflops(recipe: StageRecipe, tokens: int = 0) -> float:
     """Cost of a whole training stage."""
-    model, diffusion = ModelConfig(**recipe["model"]), DiffusionConfig(**recipe["diffusion"])
-    return recipe["num_images"] * step_gigaflops(model, diffusion, tokens)
+    return recipe.num_images * step_gigaflops(recipe.model, recipe.diffusion, tokens)
 
 
 @dataclass(frozen=True)
@@ -82,7 +74,7 @@ class Estimate:
         self._seen = observed.speeds(study, results)
 
     def line(self, ref: str) -> Line:
-        folder, images = self._results / ref, self._study.recipe(ref)["num_images"]
+        folder, images = self._results / ref, self._study.recipe(ref).num_images
         gpus, ends = self._gpus(ref), self._job_ends(ref)
         if (folder / "manifest.json").is_file():
             seconds = observed.seconds(self._study, self._results, ref) or 0.0
@@ -115,11 +107,11 @@ class Estimate:
 
     def _job_ends(self, ref: str) -> list[int]:
         """Picture counts at which the jobs of an artifact end."""
-        return self._study.slice_ends(ref) if ref.startswith("train/") else [self._study.recipe(ref)["num_images"]]
+        return self._study.slice_ends(ref) if ref.startswith("train/") else [self._study.recipe(ref).num_images]
 
     def _done(self, ref: str) -> int:
         """Pictures that need not be made again."""
-        folder, total = self._results / ref, self._study.recipe(ref)["num_images"]
+        folder, total = self._results / ref, self._study.recipe(ref).num_images
         if ref.startswith("train/"):
             return saved_images(folder, total)
         return min(total, throughput.DRAWN_TOGETHER * len(list(folder.glob("partial/*/*.npz"))))
@@ -128,9 +120,9 @@ class Estimate:
         """What is kept of it."""
         recipe = self._study.recipe(ref)
         if ref.startswith("train/"):
-            return parameters(ModelConfig(**recipe["model"])) * BYTES_KEPT
-        levels = self._study.recipe(recipe["train"])["model"]["levels"]
-        return recipe["num_images"] * sum(3 * level["resolution"] ** 2 for level in levels)
+            return parameters(recipe.model) * BYTES_KEPT
+        levels = self._study.recipe(recipe.train).model.levels
+        return recipe.num_images * sum(3 * level.resolution**2 for level in levels)
 
 
 def works(run: Run) -> list[tuple[str, str]]:
@@ -206,7 +198,7 @@ class Plan:
 
     def _storage(self) -> Iterator[str]:
         """What else needs room."""
-        models = [ModelConfig(**self.study.recipe(ref)["model"]) for ref in self.study.of_kind("train")]
+        models = [self.study.recipe(ref).model for ref in self.study.of_kind("train")]
         largest = max(map(parameters, models))
         yield f"A stage in training keeps up to {size(largest * BYTES_TRAINING)} more (autosaves and the slice before)."
         for ref in self.study.of_kind("data", "text"):
@@ -214,15 +206,15 @@ class Plan:
                 yield f"{ref}: {said}"
 
     def _of_data(self, ref: str) -> str:
-        count, side = (self.study.recipe(ref)["settings"].get(key) for key in ("num_images", "resolution"))
+        count, side = (self.study.recipe(ref).settings.get(key) for key in ("num_images", "resolution"))
         return f"about {size(count * side**2 * BYTES_PER_PIXEL)} of pictures" if count and side else ""
 
     def _of_text(self, ref: str) -> str:
         recipe, jobs = self.study.recipe(ref), len(self.study.shard_jobs(ref))
-        counts = [self.study.recipe(ref)["settings"].get("num_images") for ref in recipe["data"]]
+        counts = [self.study.recipe(ref).settings.get("num_images") for ref in recipe.data]
         if None in counts:
             return ""
-        encoder = recipe["encoder"]
+        encoder = recipe.encoder
         each = 2 * encoder["channels"] * encoder["settings"]["max_tokens"]
         return (
             f"at most {size(sum(counts) * each)} of embeddings (captions of {encoder['settings']['max_tokens']} tokens)"
@@ -261,47 +253,3 @@ def render(
 ) -> str:
     """The plan as text."""
     return Plan(study, results, speeds or Throughput(study.config.seconds_per_gigaflop), peaks).text()
-
-
-def memories(study: Study) -> dict[str, Memory]:
-    """What a step of each training takes of one device; networks are simulated, which takes seconds each."""
-    from mdm.study.cost.memory import estimate  # torch is loaded only for this
-
-    known: dict[tuple[Any, ...], Memory] = {}
-    found = {}
-    for ref in study.of_kind("train"):
-        recipe, resources = study.recipe(ref), study.resources(ref)
-        parent = study.recipe(recipe["parent"])["model"]["levels"] if recipe["parent"] else []
-        parts = {key: recipe[key] for key in CONFIGS}
-        in_parts = min(2, resources.accumulate)  # further parts take what the second one does
-        parts["train"] = {**parts["train"], "batch_images": in_parts * at_once(study, ref)}
-        settings = {"tokens": throughput.tokens(study, recipe["text"]), "inherited": len(parent)}
-        settings |= {"recompute": resources.recompute, "on_gpu": resources.gpus > 0, "parts": in_parts}
-        key = (json.dumps(parts), *settings.values())
-        if key not in known:
-            known[key] = estimate(*(kind(**parts[name]) for name, kind in CONFIGS.items()), **settings)
-        found[ref] = known[key]
-    return found
-
-
-def at_once(study: Study, ref: str) -> int:
-    """Pictures that one process of a training takes at the same time."""
-    return study.recipe(ref)["train"]["batch_images"] // study.resources(ref).parts
-
-
-def memory(study: Study, found: Mapping[str, Memory] | None = None) -> str:
-    """Memory of a training step as text."""
-    lines = [
-        "",
-        f"{'memory of a step, by device':<44} {'images':>6} {'weights':>9} {'gradients':>9} {'moments':>9}"
-        f" {'average':>9} {'peak':>9}  activations by level",
-    ]
-    for ref, one in (found or memories(study)).items():
-        lines.append(_memory_line(ref, at_once(study, ref), one))
-    return "\n".join([*lines, MEMORY_ASSUMPTIONS])
-
-
-def _memory_line(ref: str, batch: int, memory: Memory) -> str:
-    figures = (memory.parameters, memory.gradients, memory.moments, memory.average, memory.peak)
-    levels = ", ".join(f"{r} px {size(kept)}" for r, kept in memory.activations.items())
-    return f"{ref:<44} {batch:>6} {' '.join(f'{size(figure):>9}' for figure in figures)}  {levels}"

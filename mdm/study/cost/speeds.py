@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mdm.config import DiffusionConfig, ModelConfig, StudyError
+from mdm.config import DiffusionConfig, ModelConfig, SampleConfig, StudyError
 from mdm.files.artifact import digest
 from mdm.files.atomic import read_json
 from mdm.model.arithmetic import gigaflops, step_gigaflops
@@ -51,30 +51,30 @@ class Work:
 def training(study: Study, ref: str) -> Work:
     """The work of a training stage, as one of its processes does it: on its own part of each batch."""
     recipe, resources = study.recipe(ref), study.resources(ref)
-    parent = study.recipe(recipe["parent"])["model"]["levels"] if recipe["parent"] else []
-    train = recipe["train"]
+    inherited = len(study.recipe(recipe.parent).model.levels) if recipe.parent else 0
+    train = recipe.train
     settings = {
-        "inherited_levels": len(parent), "frozen_levels": len(parent) if train["inner_rate"] == 0 else 0,
-        "matrices_apart": train["matrix_rate"] is not None, "recompute": list(resources.recompute),
+        "inherited_levels": inherited, "frozen_levels": inherited if train.inner_rate == 0 else 0,
+        "matrices_apart": train.matrix_rate is not None, "recompute": list(resources.recompute),
         "compile": resources.compile,
     }  # fmt: skip
     if resources.accumulate > 1:
         settings["accumulate"] = resources.accumulate
-    own = train["batch_images"] * resources.accumulate // resources.parts
+    own = train.batch_images * resources.accumulate // resources.parts
     return Work(
-        "train", ref, ModelConfig(**recipe["model"]), DiffusionConfig(**recipe["diffusion"]),
-        tokens(study, recipe["text"]), own, train["precision"], resources.gpus > 0, settings,
+        "train", ref, recipe.model, recipe.diffusion,
+        tokens(study, recipe.text), own, train.precision, resources.gpus > 0, settings,
     )  # fmt: skip
 
 
 def drawing(study: Study, ref: str) -> Work:
     """The work of drawing a protocol's pictures."""
     recipe = study.recipe(ref)
-    trained, sample = study.recipe(recipe["train"]), recipe["sample"]
+    stage, sample = study.recipe(recipe.train), recipe.sample
     return Work(
-        "draw", ref, ModelConfig(**trained["model"]), DiffusionConfig(**trained["diffusion"]),
-        tokens(study, recipe["text"]), DRAWN_TOGETHER, sample["precision"], study.resources(ref).gpus > 0,
-        {"guided": sample["guidance"] != 1},
+        "draw", ref, stage.model, stage.diffusion,
+        tokens(study, recipe.text), DRAWN_TOGETHER, sample.precision, study.resources(ref).gpus > 0,
+        {"guided": sample.guidance != 1},
     )  # fmt: skip
 
 
@@ -92,18 +92,18 @@ def devices(study: Study, ref: str) -> int:
 def passes(study: Study, ref: str) -> int:
     """Pictures to train on, or calls of the network for all pictures to be drawn."""
     recipe = study.recipe(ref)
-    return recipe["num_images"] * (1 if ref.startswith("train/") else calls(recipe["sample"]))
+    return recipe.num_images * (1 if ref.startswith("train/") else calls(recipe.sample))
 
 
 def tokens(study: Study, text: str | None) -> int:
     """Positions of a caption at most."""
-    return study.recipe(text)["encoder"]["settings"]["max_tokens"] if text else 0
+    return study.recipe(text).encoder.settings.max_tokens if text else 0
 
 
-def calls(sample: dict[str, Any]) -> int:
+def calls(sample: SampleConfig) -> int:
     """How often the network sees each picture; an interval of guidance saves some of it."""
-    steps = sample["steps"]
-    return (2 * steps - 1 if sample["sampler"] == "heun" else steps) * (1 if sample["guidance"] == 1 else 2)
+    steps = sample.steps
+    return (2 * steps - 1 if sample.sampler == "heun" else steps) * (1 if sample.guidance == 1 else 2)
 
 
 @dataclass(frozen=True)

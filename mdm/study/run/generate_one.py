@@ -16,10 +16,11 @@ from torch import Tensor
 
 from mdm.config import SampleConfig, StudyError, nearest
 from mdm.config.base import parse
+from mdm.config.recipe import EncoderRecipe, StageRecipe
 from mdm.data.text import encoder
 from mdm.evaluate.painter import Painter
 from mdm.files.atomic import ArtifactError, write_atomic
-from mdm.study.recipes import check_sample
+from mdm.study.stage_settings import check_sample
 
 if TYPE_CHECKING:
     from mdm.study.study import Run, Study
@@ -31,7 +32,7 @@ FORMATS = {".png": "PNG", ".jpg": "JPEG"}
 class LiveText:
     """Some captions encoded together, so that prompt and negative prompt are padded alike."""
 
-    def __init__(self, spec: dict[str, Any], captions: Sequence[str]) -> None:
+    def __init__(self, spec: EncoderRecipe, captions: Sequence[str]) -> None:
         self._captions = list(captions)
         self._features, self._mask = encoder.load(spec).encode(self._captions)
 
@@ -55,15 +56,15 @@ class Wanted:
         parts += [f"class {self.number}"] if self.number is not None else []
         return ", ".join(parts) or "without a condition"
 
-    def check(self, train: dict[str, Any], run: str) -> None:
-        """Refuse what the network of this training recipe cannot use, and ask for what it needs."""
+    def check(self, stage: StageRecipe, run: str) -> None:
+        """Refuse what the network of this stage cannot use, and ask for what it needs."""
         if self.count < 1:
             raise StudyError(f"--count {self.count} draws nothing; write 1 or more")
-        if train["text"] and self.prompt is None:
+        if stage.text and self.prompt is None:
             raise StudyError(f"run '{run}' reads text; give a prompt, e.g. mdm generate \"two red circles\"")
-        if self.prompt is not None and not train["text"]:
+        if self.prompt is not None and not stage.text:
             raise StudyError(f"run '{run}' reads no text; leave the prompt {self.prompt!r} out")
-        classes = train["model"]["classes"]
+        classes = stage.model.classes
         if classes and self.number not in range(classes):
             seen = "none was given" if self.number is None else f"not {self.number}"
             raise StudyError(f"run '{run}' needs --class, a number from 0 to {classes - 1}; {seen}")
@@ -87,19 +88,20 @@ def generate(study: Study, results: Path, run_name: str, wanted: Wanted, out: Pa
     if recipe is None:
         raise StudyError(f"study '{study.name}' has no protocol, so nothing says how its pictures are drawn")
     wanted.check(study.recipe(train), run.name)
-    sample = {**recipe["sample"], **{key: value for key, value in changes.items() if value is not None}}
-    check_sample(parse(SampleConfig, sample, "mdm generate"), study.recipe(train), f"run '{run.name}'")
-    captions = [wanted.prompt or "", sample["negative_prompt"]]
-    text = LiveText(study.recipe(recipe["text"])["encoder"], captions) if recipe["text"] else None
-    painter = Painter({**recipe, "sample": sample, "seed": wanted.seed}, results, _device(), text)
+    changed = {key: value for key, value in changes.items() if value is not None}
+    sample = parse(SampleConfig, {**recipe.sample.model_dump(), **changed}, "mdm generate")
+    check_sample(sample, study.recipe(train), f"run '{run.name}'")
+    captions = [wanted.prompt or "", sample.negative_prompt]
+    text = LiveText(study.recipe(recipe.text).encoder, captions) if recipe.text else None
+    painter = Painter(recipe.model_copy(update={"sample": sample, "seed": wanted.seed}), results, _device(), text)
     classes = None if wanted.number is None else [wanted.number] * wanted.count
     levels = painter.paint(range(wanted.count), captions[:1] * wanted.count, classes)
     size = _save(levels, out)
     return "\n".join([
         f"{wanted.subject()}: {wanted.count} picture{'s' * (wanted.count > 1)}, "
         f"at {', '.join(map(str, sorted(levels)))} px from left to right",
-        f"run {run.name} of study {study.name} ({train}), seed {wanted.seed}, {sample['sampler']}, "
-        f"{sample['steps']} steps, guidance {sample['guidance']:g}",
+        f"run {run.name} of study {study.name} ({train}), seed {wanted.seed}, {sample.sampler}, "
+        f"{sample.steps} steps, guidance {sample.guidance:g}",
         f"{out} ({size[0]} x {size[1]} px), {time.monotonic() - started:.1f} s; any picture viewer or browser opens it",
     ])  # fmt: skip
 

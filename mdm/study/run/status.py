@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mdm.config import StudyError
+from mdm.config.recipe import StageRecipe
 from mdm.config.units import clock, percent, rough_duration
 from mdm.files.atomic import ArtifactError, read_json
 from mdm.study.study import Study, load
@@ -139,7 +140,7 @@ class Stage:
 def of_study(study: Study, results: Path) -> Iterator[StageStatus]:
     """Every stage of a study, in its order, begun or not."""
     for ref, runs in runs_of(study).items():
-        yield Stage(results, ref, study.recipe(ref)["num_images"], study.slice_ends(ref), runs).status()
+        yield Stage(results, ref, study.recipe(ref).num_images, study.slice_ends(ref), runs).status()
 
 
 def runs_of(study: Study) -> dict[str, str]:
@@ -168,12 +169,13 @@ def runs_of_all() -> dict[str, str]:
 
 def of_folder(results: Path, users: Mapping[str, str]) -> Iterator[StageStatus]:
     """Every stage that a results folder has begun, whichever study it belongs to; `users` names its study and runs."""
-    recipes = [(path.parent, read_json(path)) for path in results.glob("train/*/recipe.json")]
+    paths = results.glob("train/*/recipe.json")
+    recipes = [(path.parent, StageRecipe.of(read_json(path), path)) for path in paths]
     if not recipes:
         raise ArtifactError(f"{results} holds no stage of training; name the results folder: mdm status results")
-    for folder, recipe in sorted(recipes, key=lambda r: (len(r[1]["model"]["levels"]), r[0].name)):
+    for folder, recipe in sorted(recipes, key=lambda r: (len(r[1].model.levels), r[0].name)):
         ref = f"train/{folder.name}"
-        yield Stage(results, ref, recipe["num_images"], None, users.get(ref, NO_STUDY)).status()
+        yield Stage(results, ref, recipe.num_images, None, users.get(ref, NO_STUDY)).status()
 
 
 def table(stages: list[StageStatus], now: float) -> str:

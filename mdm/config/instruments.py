@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from mdm.config import Positive, Seed, Strict
+from mdm.config.base import Positive, Seed, Strict
 
 Rate = Annotated[float, Field(gt=0)]
 JUDGE_STRIDE = 8  # pixels of a judge's cell

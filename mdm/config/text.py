@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from mdm.config import SHA256, Count, Positive, Strict
+from mdm.config.base import SHA256, Count, Positive, Strict
 
 # Raised when the same settings give other features; part of every text recipe.
 ENCODER_VERSION = 2
@@ -45,9 +45,3 @@ class T5Settings(Strict):
 
 
 ENCODERS: dict[str, type[Strict]] = {"tiny-t5": TinyT5Settings, "t5": T5Settings}
-
-
-def stored_as(spec: dict[str, Any]) -> tuple[int, str]:
-    """Width of the features of a recipe's encoder, and the type of number that a cache holds, as torch prints it."""
-    default = T5Settings.model_fields["stored"].default
-    return spec["channels"], f"torch.{spec['settings'].get('stored', default)}"

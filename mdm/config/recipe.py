@@ -1,0 +1,187 @@
+"""What each kind of artifact is made from: the content of its recipe.json, typed.
+
+A recipe is parsed once, where a job begins, and handed on as an object. Parents are named by their folders
+(`data/scenes-0123456789ab`). What a recipe leaves out (`later`) was added after artifacts had been made, so that
+their digests are what they were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field, PositiveInt
+
+from mdm.config.base import Name, Positive, Seed, Strict, StudyError, parse
+from mdm.config.diffusion import DiffusionConfig, SampleConfig
+from mdm.config.instruments import ClipSettings, JudgeSettings, ScoreSettings
+from mdm.config.network import ModelConfig
+from mdm.config.sizes import Size
+from mdm.config.study import WeightsConfig
+from mdm.config.text import ENCODER_VERSION, T5Settings, TinyT5Settings
+from mdm.config.training import TrainConfig
+
+# Raised in the same commit as any change of code that alters what a recipe computes; refactors leave it.
+RECIPE_VERSION = 3
+Ref = Annotated[str, Field(description="an artifact: KIND/NAME-DIGEST")]
+
+
+class Recipe(Strict):
+    """What every recipe has in common; the field `kind` tells which one it is."""
+
+    kind: str
+    version: PositiveInt = RECIPE_VERSION
+
+    @classmethod
+    def of(cls, content: Any, path: str | Path) -> Self:
+        """Parse the content of a recipe.json; `path` is where it was read, for the message if it is no such recipe."""
+        wanted, kind = cls.model_fields["kind"].default, content.get("kind") if isinstance(content, dict) else None
+        if kind != wanted:
+            raise StudyError(f"{path} is a recipe of {kind}; name one of results/{wanted}/")
+        return parse(cls, content, str(path))
+
+    def plain(self) -> dict[str, Any]:
+        """The JSON content whose digest names the artifact."""
+        return self.model_dump(mode="json")
+
+
+class DataRecipe(Recipe):
+    """A data set; its source checks the settings (mdm/data/sources)."""
+
+    kind: Literal["data"] = "data"
+    source: str
+    settings: dict[str, Any]
+    shard_images: Positive
+
+    @property
+    def num_images(self) -> int:
+        """Pictures of the data set."""
+        return self.settings["num_images"]
+
+
+class EncoderRecipe(Strict):
+    """A frozen text encoder."""
+
+    name: str
+    settings: TinyT5Settings | T5Settings
+    channels: Positive
+    version: PositiveInt = ENCODER_VERSION
+
+    @property
+    def stored_as(self) -> tuple[int, str]:
+        """Width of the features, and the type of number that a cache holds, as torch prints it."""
+        stored = self.settings.stored if isinstance(self.settings, T5Settings) else "float16"
+        return self.channels, f"torch.{stored}"
+
+
+class TextRecipe(Recipe):
+    """The embedded captions of data sets, the empty caption, and the ones listed here."""
+
+    later: ClassVar = ("captions",)
+
+    kind: Literal["text"] = "text"
+    encoder: EncoderRecipe
+    data: tuple[Ref, ...]
+    captions: tuple[str, ...] = ()
+
+
+class StageRecipe(Recipe):
+    """One stage of training: its network, its optimisation, its data, and the weights it starts from."""
+
+    later: ClassVar = ("dropout_masks", "moments", "stills", "stills_text")
+
+    kind: Literal["train"] = "train"
+    seed: Seed
+    model: ModelConfig
+    train: TrainConfig
+    diffusion: DiffusionConfig
+    # Masks of dropout were once drawn by batch; recipes without dropout compute what they always did.
+    dropout_masks: Literal["by picture"] | None = None
+    moments: Literal["carried"] | None = None
+    num_images: Positive
+    start_from: Literal["ema", "raw"]
+    parent: Ref | None
+    class_label: Name | None
+    data: Ref
+    text: Ref | None
+    validation: Ref | None
+    validation_text: Ref | None
+    stills: Ref | None = None
+    stills_text: Ref | None = None
+
+    @property
+    def sizes(self) -> tuple[Size, ...]:
+        """What its levels show, highest first."""
+        return self.model.resolutions
+
+    @property
+    def conditional(self) -> bool:
+        """Whether its network reads captions or classes."""
+        return bool(self.text or self.model.classes)
+
+
+class JudgeRecipe(Recipe):
+    """A network that reads pictures of scenes."""
+
+    kind: Literal["judge"] = "judge"
+    data: Ref
+    test: Ref
+    settings: JudgeSettings
+
+
+class ClipRecipe(Recipe):
+    """A small CLIP trained on the pictures and captions of a data set."""
+
+    kind: Literal["clip"] = "clip"
+    data: Ref
+    test: Ref
+    settings: ClipSettings
+
+
+class SamplesRecipe(Recipe):
+    """The pictures that a stage's network draws for the first captions of a data set."""
+
+    kind: Literal["samples"] = "samples"
+    train: Ref
+    sample: SampleConfig
+    seed: Seed
+    num_images: Positive
+    prompts: Ref
+    text: Ref | None
+
+
+class FeaturesRecipe(Recipe):
+    """What measuring networks see in drawn or real pictures."""
+
+    kind: Literal["features"] = "features"
+    images: Ref
+    num_images: Positive
+    resolution: Positive
+    extractors: dict[str, Ref | WeightsConfig]
+
+
+class ScoresRecipe(Recipe):
+    """The metrics of one set of pictures against another."""
+
+    kind: Literal["scores"] = "scores"
+    features: Ref
+    reference: Ref
+    settings: ScoreSettings
+
+
+KINDS: dict[str, type[Recipe]] = {
+    model.model_fields["kind"].default: model
+    for model in (
+        DataRecipe, TextRecipe, StageRecipe, JudgeRecipe, ClipRecipe, SamplesRecipe, FeaturesRecipe, ScoresRecipe,
+    )
+}  # fmt: skip
+
+
+def strings(content: Any) -> Iterator[str]:
+    """Every string of a recipe's plain content, in the order written: the names of its parents are among them."""
+    if isinstance(content, dict | list):
+        for item in content.values() if isinstance(content, dict) else content:
+            yield from strings(item)
+    elif isinstance(content, str):
+        yield content

@@ -1,0 +1,63 @@
+"""What a step of each training takes of a device's memory, before it is submitted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from mdm.config.units import size
+from mdm.study.cost import speeds as throughput
+from mdm.study.study import Study
+
+if TYPE_CHECKING:
+    from mdm.study.cost.memory import Memory
+
+MEMORY_ASSUMPTIONS = (
+    "assumed: nodes, gpus, accumulate, precision and recompute of each stage, and captions of max_tokens positions;\n"
+    "with GPUs, the layers a GPU would use, run here without content: not compared with a real GPU yet.\n"
+    "not counted: what the libraries take for themselves, a bucket of gradients between processes, and free room."
+)
+
+
+def memories(study: Study) -> dict[str, Memory]:
+    """What a step of each training takes of one device; networks are simulated, which takes seconds each."""
+    from mdm.study.cost.memory import estimate  # torch is loaded only for this
+
+    known: dict[tuple[Any, ...], Memory] = {}
+    found = {}
+    for ref in study.of_kind("train"):
+        recipe, resources = study.recipe(ref), study.resources(ref)
+        inherited = len(study.recipe(recipe.parent).model.levels) if recipe.parent else 0
+        in_parts = min(2, resources.accumulate)  # further parts take what the second one does
+        train = recipe.train.model_copy(update={"batch_images": in_parts * at_once(study, ref)})
+        settings = {"tokens": throughput.tokens(study, recipe.text), "inherited": inherited}
+        settings |= {"recompute": resources.recompute, "on_gpu": resources.gpus > 0, "parts": in_parts}
+        parts = (recipe.model, train, recipe.diffusion)
+        key = (*(part.model_dump_json() for part in parts), *settings.values())
+        if key not in known:
+            known[key] = estimate(*parts, **settings)
+        found[ref] = known[key]
+    return found
+
+
+def at_once(study: Study, ref: str) -> int:
+    """Pictures that one process of a training takes at the same time."""
+    return study.recipe(ref).train.batch_images // study.resources(ref).parts
+
+
+def memory_table(study: Study, found: Mapping[str, Memory] | None = None) -> str:
+    """Memory of a training step as text."""
+    lines = [
+        "",
+        f"{'memory of a step, by device':<44} {'images':>6} {'weights':>9} {'gradients':>9} {'moments':>9}"
+        f" {'average':>9} {'peak':>9}  activations by level",
+    ]
+    for ref, one in (found or memories(study)).items():
+        lines.append(_memory_line(ref, at_once(study, ref), one))
+    return "\n".join([*lines, MEMORY_ASSUMPTIONS])
+
+
+def _memory_line(ref: str, batch: int, memory: Memory) -> str:
+    figures = (memory.parameters, memory.gradients, memory.moments, memory.average, memory.peak)
+    levels = ", ".join(f"{r} px {size(kept)}" for r, kept in memory.activations.items())
+    return f"{ref:<44} {batch:>6} {' '.join(f'{size(figure):>9}' for figure in figures)}  {levels}"

@@ -1,0 +1,103 @@
+"""The parts of a study: its runs and their stages, its ablations and claims, and how it was asked for."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import dataclass
+from typing import Any
+
+from mdm.config.sizes import Size
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training stage of a run."""
+
+    name: str
+    artifact: str
+    resolutions: tuple[Size, ...]
+    num_images: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The pictures, features and scores of one run under one protocol."""
+
+    protocol: str
+    samples: str
+    features: str
+    reference: str
+    scores: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """One recipe with one seed: the base, an ablation, or one value of a sweep."""
+
+    name: str
+    seed: int
+    label: str
+    ablation: str | None
+    value: Any
+    settings_diff: dict[str, tuple[Any, Any]]
+    stages: list[Stage]
+    evaluations: list[Evaluation]
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """One question, and the names of the runs that answer it."""
+
+    name: str
+    title: str
+    question: str
+    group: str
+    against: str
+    set: dict[str, Any]
+    sweep: dict[str, list[Any]]
+    seeds: list[int]
+    runs: list[str]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence of the paper as an expression over metrics."""
+
+    name: str
+    statement: str
+    source: str
+    expect: str
+    protocol: str
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A recipe before it meets a seed."""
+
+    name: str
+    label: str
+    ablation: str | None
+    value: Any
+    changes: dict[str, Any]
+    seeds: list[int]
+    protocols: list[str]
+
+
+@dataclass(frozen=True)
+class Call:
+    """How the study was asked for, so that jobs ask for the same."""
+
+    name: str
+    overrides: dict[str, Any]
+
+    @property
+    def mdm(self) -> str:
+        """Options of `mdm` verbs."""
+        extra = f" --set {shlex.quote(json.dumps(self.overrides))}" if self.overrides else ""
+        return f"--study {shlex.quote(self.name)}{extra}"
+
+    @property
+    def snakemake(self) -> list[str]:
+        """Values of Snakemake's --config."""
+        return [f"study={self.name}"] + ([f"set={json.dumps(self.overrides)}"] if self.overrides else [])

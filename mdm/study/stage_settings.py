@@ -1,0 +1,143 @@
+"""What a stage trains and draws with: the settings of its run, its own merged in, and what cannot work refused."""
+
+from __future__ import annotations
+
+from mdm.config import (
+    DiffusionConfig,
+    ModelConfig,
+    NetworkConfig,
+    RunConfig,
+    SampleConfig,
+    StageConfig,
+    StudyError,
+    TrainConfig,
+    nearest,
+)
+from mdm.config.base import parse
+from mdm.config.recipe import StageRecipe
+from mdm.config.sizes import Clip, as_clip, parse_size
+
+
+def stage_model(network: NetworkConfig, stage: StageConfig, text_channels: int | None, where: str) -> ModelConfig:
+    """The part of the network that a stage trains: its levels only."""
+    levels = []
+    known = {parse_size(name): settings for name, settings in network.levels.items()}
+    for position, size in enumerate(stage.sizes):
+        if size not in known:
+            raise StudyError(f"{where}: no level {size} in model.levels; {nearest(str(size), map(str, known))}")
+        settings = known[size]
+        if isinstance(size, Clip):
+            settings = {**settings, "video": {**settings.get("video", {}), "frames": size.frames}}
+        elif "video" in settings:
+            raise StudyError(f"{where}: model.levels.{size}.video: name the level FRAMESx{size}, for example 16x{size}")
+        levels.append({"resolution": as_clip(size).resolution, "middle": position == 0, **settings})
+    shared = network.model_dump(exclude={"levels"})
+    return parse(ModelConfig, {**shared, "levels": levels, "text_channels": text_channels}, f"{where}: model")
+
+
+def train_settings(run: RunConfig, stage: StageConfig, inherited: int, where: str) -> TrainConfig:
+    """Settings of the optimisation; default values where one changes nothing. `inherited` levels have a parent."""
+    train = parse(TrainConfig, {**run.train.model_dump(), **stage.train}, f"{where}: train")
+    if not inherited and (stage.start_from != "ema" or "inner_rate" in stage.train):
+        raise StudyError(f"{where}: start_from and train.inner_rate have no effect in a first stage; leave them out")
+    if inherited == len(stage.resolutions) and train.inner_rate == 0:
+        raise StudyError(
+            f"{where}: train.inner_rate 0 freezes every weight, as the stage adds no level to the one before; "
+            "write a larger rate, or another level in resolutions"
+        )
+    if train.validate_images and not (stage.validation or run.validation):
+        raise StudyError(
+            f"{where}: train.validate_images {train.validate_images} has no effect without a data set to validate on; "
+            "leave it out, or name one in validation"
+        )
+    changes: dict[str, float] = {}
+    if not (run.text or run.model.classes):  # nothing that could be dropped
+        changes["condition_dropout"] = 0.0
+    if not inherited:
+        changes["inner_rate"] = TrainConfig.model_fields["inner_rate"].default
+    return train.model_copy(update=changes)
+
+
+def stage_settings(
+    run: RunConfig, stage: StageConfig, inherited: int, where: str
+) -> tuple[TrainConfig, DiffusionConfig]:
+    """Training and diffusion settings with the stage's own differences merged in."""
+    train = train_settings(run, stage, inherited, where)
+    diffusion = parse(DiffusionConfig, {**run.diffusion.model_dump(), **stage.diffusion}, f"{where}: diffusion")
+    for key in ("level_weights", "mixed_ratio"):
+        value = getattr(diffusion, key)
+        if value is not None and len(value) != len(stage.resolutions):
+            raise StudyError(
+                f"{where}: diffusion.{key} has {len(value)} entries, the stage has {len(stage.resolutions)} levels"
+            )
+    if diffusion.mixed_ratio and diffusion.mixed_ratio[0] * train.batch_images < sum(diffusion.mixed_ratio):
+        raise StudyError(
+            f"{where}: diffusion.mixed_ratio {list(diffusion.mixed_ratio)} leaves no picture of a batch of "
+            f"{train.batch_images} for the highest level; write a larger train.batch_images"
+        )
+    for key, images in (("num_images", stage.num_images), ("slice_images", stage.slice_images or 0)):
+        if images % train.batch_images:
+            multiple = max(1, round(images / train.batch_images)) * train.batch_images
+            raise StudyError(
+                f"{where}: {key} {images} is not a multiple of batch_images {train.batch_images}; write {multiple}"
+            )
+    diffusion = diffusion.effective(stage.sizes)
+    try:
+        train.require_parts(stage.resources.parts, diffusion)
+    except StudyError as error:
+        raise StudyError(f"{where}: {error}") from None
+    return train, diffusion
+
+
+def check_sample(sample: SampleConfig, stage: StageRecipe, where: str) -> None:
+    """Refuse sampling settings that the network of a run's last stage cannot follow."""
+    diffusion = stage.diffusion
+    if diffusion.parameterisation == "gamma" and sample.steps > diffusion.steps:
+        raise StudyError(
+            f"{where}: sample.steps {sample.steps} is more than the {diffusion.steps} diffusion.steps of the last "
+            f"stage; write at most {diffusion.steps}"
+        )
+    if sample.guidance != 1 and not stage.conditional:
+        raise StudyError(
+            f"{where}: sample.guidance {sample.guidance} needs a condition to guide towards; "
+            "write guidance: 1, or train with text or model.classes"
+        )
+    unseen = "'no class'" if stage.model.classes else "" if sample.negative_prompt else "the empty caption"
+    if sample.guidance != 1 and unseen and not stage.train.condition_dropout:
+        raise StudyError(
+            f"{where}: sample.guidance {sample.guidance} leads away from {unseen}, which training with "
+            "condition_dropout 0 never shows; write guidance: 1, or a condition_dropout such as 0.1"
+        )
+
+
+def check_stills(stage: StageConfig, train: TrainConfig, diffusion: DiffusionConfig, where: str) -> None:
+    """Refuse stills without a place: they are the rows of a batch that no level of clips sees."""
+    clips = [size for size in stage.sizes if isinstance(size, Clip)]
+    mixed_ratio, batch = diffusion.mixed_ratio, train.batch_images
+    if not clips:
+        raise StudyError(f"{where}: stills {stage.stills} have no effect without a level of clips")
+    if not mixed_ratio or not sum(mixed_ratio[len(clips) :]):
+        raise StudyError(
+            f"{where}: stills {stage.stills} have no place: every row of the batch goes through a "
+            "level of clips; write a diffusion.mixed_ratio whose last entries, those of pictures, are not zero"
+        )
+    rows = int(sum(mixed_ratio[: len(clips)]) / sum(mixed_ratio) * batch + 1e-9)
+    processes = stage.resources.nodes * max(1, stage.resources.gpus)
+    if rows % processes:
+        raise StudyError(
+            f"{where}: {rows} of the {batch} rows of a batch are clips, which {processes} processes "
+            "cannot share evenly; use another number of gpus, or change diffusion.mixed_ratio"
+        )
+
+
+def check_carried(train: TrainConfig, parent: StageRecipe | None, where: str) -> None:
+    """Refuse to carry moments where there are none, or none of weights that still learn by the same optimisers."""
+    if parent is None or train.inner_rate == 0:
+        why = "a first stage has none" if parent is None else "train.inner_rate 0 freezes the weights they belong to"
+        raise StudyError(f"{where}: moments: carried has no effect, {why}; leave it out")
+    before = parent.train.matrix_rate
+    if (before is None) != (train.matrix_rate is None):
+        raise StudyError(
+            f"{where}: moments: carried needs the optimiser of the stage before, but its train.matrix_rate is "
+            f"{before} and here {train.matrix_rate}; write moments: fresh"
+        )
