@@ -247,7 +247,7 @@ def claims(options: argparse.Namespace) -> None:
 
 
 def report(options: argparse.Namespace) -> None:
-    from mdm.report import report
+    from mdm.report.page import report
     from mdm.study.products import home
 
     study = _study(options)

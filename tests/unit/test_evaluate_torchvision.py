@@ -5,14 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import mdm  # noqa: F401  (installs the finder)
-from mdm import torchvision_cpu
+import mdm
 
 
 def test_installing_twice_watches_once() -> None:
-    torchvision_cpu.install()
-    torchvision_cpu.install()
-    watchers = [finder for finder in sys.meta_path if isinstance(finder, torchvision_cpu._OperatorDeclarer)]
+    mdm.declare_operators()
+    mdm.declare_operators()
+    watchers = [finder for finder in sys.meta_path if isinstance(finder, mdm._OperatorDeclarer)]
     assert len(watchers) == 1
 
 
