@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mdm.config import ModelConfig
+from mdm.config.recipe import KINDS
 from mdm.data.shards.shard import index_data, write_manifest, write_shard
 from mdm.data.sources import registry as sources
 from mdm.data.text.cache import embed
@@ -23,9 +24,24 @@ LEVELS = [
 ]
 
 
+# What a recipe needs that a test may not care about.
+USUAL: dict[str, dict[str, Any]] = {
+    "train": {
+        "train": {"batch_images": 8, "learning_rate": 1e-3, "ema_halflife_images": 8}, "diffusion": {}, "num_images": 8,
+        "start_from": "ema", "parent": None, "class_label": None, "data": "data/some", "text": None,
+        "validation": None, "validation_text": None,
+    },
+    "samples": {
+        "train": "train/some", "sample": {}, "seed": 0, "num_images": 8, "prompts": "data/some", "text": None,
+    },
+    "features": {"num_images": 8, "resolution": 16, "extractors": {}},
+    "scores": {"features": "features/some", "reference": "features/other", "settings": {}},
+}  # fmt: skip
+
+
 def put(results: Path, kind: str, name: str, **recipe: Any) -> Path:
     """Write a recipe in the folder of its digest; returns the recipe's path."""
-    content = {"kind": kind, **recipe}
+    content = KINDS[kind](**{**USUAL.get(kind, {}), **recipe}).plain()
     path = results / kind / f"{name}-{digest(content)}" / "recipe.json"
     write_json(path, content)
     return path

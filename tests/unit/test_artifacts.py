@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from mdm.config.recipe import DataRecipe
 from mdm.files import artifact
 from mdm.files.artifact import _source, digest, provenance, read_recipe, results_root
 from mdm.files.atomic import ArtifactError, read_json, replacing, write_json
@@ -74,14 +75,14 @@ def test_json_refuses_nan(tmp_path):
 
 
 def test_a_recipe_must_be_the_one_its_folder_is_named_after(tmp_path):
-    recipe = {"kind": "data", "x": 1}
-    path = tmp_path / "data" / f"d-{digest(recipe)}" / "recipe.json"
-    write_json(path, recipe)
-    assert read_recipe(path) == recipe
+    recipe = DataRecipe(source="scenes", settings={"x": 1}, shard_images=1)
+    path = tmp_path / "data" / f"d-{digest(recipe.plain())}" / "recipe.json"
+    write_json(path, recipe.plain())
+    assert read_recipe(path, DataRecipe) == recipe
     assert results_root(path) == tmp_path
-    write_json(path, {**recipe, "x": 2})
+    write_json(path, {**recipe.plain(), "shard_images": 2})
     with pytest.raises(ArtifactError, match="was changed"):
-        read_recipe(path)
+        read_recipe(path, DataRecipe)
 
 
 def test_damaged_json_names_its_file(tmp_path):

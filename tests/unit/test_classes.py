@@ -60,7 +60,7 @@ class World:
         run = self.study.runs[0]
         self.train, self.samples = run.stages[-1].artifact, run.evaluations[0].samples
         for ref in (self.train, self.samples, *self.study.parents(self.train), *self.study.parents(self.samples)):
-            write_json(self.path(ref), self.study.recipe(ref))
+            write_json(self.path(ref), self.study.recipe(ref).plain())
             if ref.startswith("data/"):
                 index_data(self.path(ref)), write_shard(self.path(ref), 0), write_manifest(self.path(ref))
 
@@ -69,7 +69,7 @@ class World:
 
     @property
     def data(self) -> Path:
-        return self.results / self.study.recipe(self.train)["data"]
+        return self.results / self.study.recipe(self.train).data
 
     def run(self) -> None:
         out = self.path(self.train).parent / "final.ckpt"
@@ -123,9 +123,9 @@ def test_batches_hold_the_classes_of_their_pictures(world: World) -> None:
 
 def test_some_pictures_are_trained_without_their_class(world: World) -> None:
     recipe = world.study.recipe(world.train)
-    examples = training_examples(world.path(world.train), recipe, (8,), Ranks())
+    examples = training_examples(world.path(world.train), recipe, Ranks())
     labels = torch.cat([examples.at(seen).labels for seen in range(0, 640, 16)])
-    plain = Loader(world.data, None, 16, recipe["seed"], 8, class_label=ClassLabel("shapes", len(SHAPES)))
+    plain = Loader(world.data, None, 16, recipe.seed, 8, class_label=ClassLabel("shapes", len(SHAPES)))
     true = torch.cat([plain.batch(seen).classes for seen in range(0, 640, 16)])
     dropped = labels == len(SHAPES)
     assert torch.equal(labels[~dropped], true[~dropped])
@@ -134,11 +134,10 @@ def test_some_pictures_are_trained_without_their_class(world: World) -> None:
 
 def test_training_moves_the_classes_it_saw_and_the_missing_class(world: World) -> None:
     folder = world.path(world.train).parent
-    from mdm.config import ModelConfig
     from mdm.model.nested import build
 
     recipe = world.study.recipe(world.train)
-    fresh = build(ModelConfig(**recipe["model"]), recipe["seed"]).class_emb.weight
+    fresh = build(recipe.model, recipe.seed).class_emb.weight
     moved = (load_weights(folder / "weights-raw.safetensors")["class_emb.weight"] - fresh).abs().sum(dim=1) > 1e-4
     seen = {Pictures(world.data).labels(number)["shapes"][0] for number in range(40)}
     assert len(moved) == len(SHAPES) + 1
@@ -204,7 +203,7 @@ def test_a_label_that_is_not_there_stops_training(tmp_path: Path) -> None:
 
 def test_a_network_without_text_and_classes(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     plain = World(tmp_path, UNCONDITIONAL)
-    assert plain.study.recipe(plain.train)["train"]["condition_dropout"] == 0
+    assert plain.study.recipe(plain.train).train.condition_dropout == 0
     plain.run()
     generate(plain.path(plain.samples))
     assert np.load(plain.path(plain.samples).parent / "images.npz")["images_8"].shape == (12, 8, 8, 3)

@@ -220,13 +220,13 @@ def with_standard(name, **more):
 def sides(name):
     loaded = with_standard(name)
     evaluation = loaded.runs[0].evaluations[0]
-    prompts = loaded.recipe(loaded.recipe(evaluation.samples)["prompts"])["settings"]
-    real = loaded.recipe(loaded.recipe(evaluation.reference)["images"])["settings"]
+    prompts = loaded.recipe(loaded.recipe(evaluation.samples).prompts).settings
+    real = loaded.recipe(loaded.recipe(evaluation.reference).images).settings
     return (
         prompts,
         real,
-        loaded.recipe(evaluation.features)["num_images"],
-        loaded.recipe(evaluation.reference)["num_images"],
+        loaded.recipe(evaluation.features).num_images,
+        loaded.recipe(evaluation.reference).num_images,
     )
 
 
@@ -276,7 +276,7 @@ def test_two_protocols_share_a_data_set_of_the_same_rule():
         for name in ("coco-30k-one-all", "coco-30k-drawn-all")
     }
     loaded = study.load("paper", both)
-    real = {loaded.recipe(e.reference)["images"] for e in loaded.runs[0].evaluations if e.protocol != "coco-fid30k"}
+    real = {loaded.recipe(e.reference).images for e in loaded.runs[0].evaluations if e.protocol != "coco-fid30k"}
     assert len(real) == 1
     files_of_other = {"protocols.again": {"standard": "coco-30k-one", "files": files}}
     with pytest.raises(StudyError, match="names other files"):

@@ -15,7 +15,7 @@ import pytest
 import torch
 from evaluate_artifacts import put, random_pictures, ref, scenes
 
-from mdm.config import StudyError
+from mdm.config import StudyError, WeightsConfig
 from mdm.config.instruments import ClipSettings
 from mdm.evaluate.clip_model import fit_clip, save_clip, train_clip
 from mdm.evaluate.clip_score import FOLDER_FILES, ClipScorer, clip_scores, load_clip
@@ -25,6 +25,11 @@ from mdm.files.atomic import read_json
 from mdm.files.hashes import sha256_file
 
 SMALL = {"resolution": 32, "num_images": 64, "batch_images": 32, "embedding": 16, "image_width": 4, "text_width": 32}
+
+
+def weights_at(path: Path, file: Path | None = None, model: str | None = None) -> WeightsConfig:
+    """Weights as a study names them; `file` holds the bytes where the path is a folder."""
+    return WeightsConfig(path=str(path), sha256=sha256_file(file or path), model=model)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +46,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def scorer(trained: Path) -> ClipScorer:
     folder = trained.parent
-    return load_clip({"path": folder, "sha256": sha256_file(folder / FOLDER_FILES[1])})
+    return load_clip(weights_at(folder, folder / FOLDER_FILES[1]))
 
 
 @pytest.mark.parametrize("load", [load_clip, load_inception])
@@ -72,9 +77,9 @@ def test_a_file_of_weights_needs_a_known_architecture(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     path.write_bytes(b"x")
     with pytest.raises(StudyError, match="write model: its open_clip architecture"):
-        load_clip({"path": path, "sha256": sha256_file(path)})
+        load_clip(weights_at(path))
     with pytest.raises(StudyError, match="open_clip knows no architecture 'ViT-B-61'"):
-        load_clip({"path": path, "sha256": sha256_file(path), "model": "ViT-B-61"})
+        load_clip(weights_at(path, model="ViT-B-61"))
 
 
 def test_folder_loads_as_the_model_that_was_trained(trained: Path, tmp_path: Path) -> None:
@@ -85,7 +90,7 @@ def test_folder_loads_as_the_model_that_was_trained(trained: Path, tmp_path: Pat
     model, _ = fit_clip(pictures, settings)
     save_clip(tmp_path, model, settings)
     assert sha256_file(tmp_path / FOLDER_FILES[1]) == sha256_file(trained.parent / FOLDER_FILES[1])
-    loaded = load_clip({"path": tmp_path, "sha256": sha256_file(tmp_path / FOLDER_FILES[1])})
+    loaded = load_clip(weights_at(tmp_path, tmp_path / FOLDER_FILES[1]))
     pixels = pictures.all()[:3]
     with torch.inference_mode():
         batch = torch.from_numpy(pixels.transpose(0, 3, 1, 2) / 127.5 - 1).float()
@@ -103,7 +108,7 @@ def test_weights_in_a_file_load_by_architecture(trained: Path, tmp_path: Path, s
     (tmp_path / "tiny-test-clip.json").write_text(json.dumps(config))
     open_clip.add_model_config(tmp_path)
     weights = trained.parent / FOLDER_FILES[1]
-    named = load_clip({"path": weights, "sha256": sha256_file(weights), "model": "tiny-test-clip"})
+    named = load_clip(weights_at(weights, model="tiny-test-clip"))
     np.testing.assert_array_equal(named.text_features(["two stars"]), scorer.text_features(["two stars"]))
 
 
@@ -141,7 +146,7 @@ def test_inception_is_cleanfids_own_path(tmp_path: Path) -> None:
     file = tmp_path / "named-as-you-like.pt"
     torch.jit.script(Inceptionish()).save(str(file))
     pixels = random_pictures(4, 24)
-    extract = load_inception({"path": file, "sha256": sha256_file(file)})
+    extract = load_inception(weights_at(file))
     features = extract(pixels)
     assert features.shape == (4, 2048)
     np.testing.assert_allclose(extract(pixels[1:3]), features[1:3], rtol=1e-5)
@@ -163,8 +168,8 @@ def test_inception_may_be_wrapped_once(tmp_path: Path) -> None:
     found = []
     for name, module in {"plain": network, "wrapped": Wrapped(network)}.items():
         torch.jit.script(module).save(str(tmp_path / name))
-        found.append(load_inception({"path": tmp_path / name, "sha256": sha256_file(tmp_path / name)})(pixels))
+        found.append(load_inception(weights_at(tmp_path / name))(pixels))
     np.testing.assert_array_equal(*found)
     torch.jit.script(torch.nn.Identity()).save(str(tmp_path / "other"))
     with pytest.raises(StudyError, match="it has no layers"):
-        load_inception({"path": tmp_path / "other", "sha256": sha256_file(tmp_path / "other")})
+        load_inception(weights_at(tmp_path / "other"))

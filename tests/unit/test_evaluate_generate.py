@@ -10,10 +10,12 @@ import pytest
 import torch
 from evaluate_artifacts import network, samples, scenes, text
 
+from mdm.config.recipe import SamplesRecipe
 from mdm.data.rows import to_bytes
 from mdm.evaluate import generate as module
 from mdm.evaluate.generate import generate
 from mdm.evaluate.painter import Painter
+from mdm.files.artifact import read_recipe
 from mdm.files.atomic import ArtifactError, read_json
 
 
@@ -58,7 +60,7 @@ def test_archive_grids_and_manifest(world: tuple[Path, Path, Path, Path], drawn:
 
 def test_batches_do_not_matter(world: tuple[Path, Path, Path, Path], drawn: Path) -> None:
     whole = arrays(drawn)["images_16"].astype(int)
-    recipe = read_json(drawn / "recipe.json")
+    recipe = read_recipe(drawn / "recipe.json", SamplesRecipe)
     painter = Painter(recipe, world[0], torch.device("cpu"))
     captions = arrays(drawn)["captions"].tolist()
     alone = painter.paint([7], captions[7:8])[16][0]

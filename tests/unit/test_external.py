@@ -127,7 +127,7 @@ def own(tmp_path):
         loaded = load(**settings)
         ref = next(ref for ref in loaded.artifacts if ref.startswith("data/scenes-train-"))
         recipe = tmp_path / "results" / ref / "recipe.json"
-        write_json(recipe, loaded.recipe(ref))
+        write_json(recipe, loaded.recipe(ref).plain())
         write_json(recipe.with_name("handling.json"), loaded.artifact(ref).handling)
         index_data(recipe)
         write_shard(recipe, 0)

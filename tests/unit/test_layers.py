@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from mdm.config import DiffusionConfig, ModelConfig
+from mdm.config import DiffusionConfig
 from mdm.config.sizes import shape
 from mdm.diffusion.loss import training_loss
 from mdm.diffusion.schedule import levels
@@ -21,7 +21,7 @@ def studied():
     """Every network that the laptop study trains, once."""
     loaded, found = study.load("laptop"), {}
     for ref in loaded.of_kind("train"):
-        model = ModelConfig(**loaded.recipe(ref)["model"])
+        model = loaded.recipe(ref).model
         if model not in found.values():
             found[ref] = model
     return found

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from caption_cache import write_cache
+from caption_cache import load_encoder, write_cache
 from PIL import Image
 from test_shards import make_data
 
@@ -14,7 +14,7 @@ from mdm.data.batches.ahead import Ahead
 from mdm.data.batches.loader import Loader
 from mdm.data.batches.reader import Pictures, shrink
 from mdm.data.batches.skipped import SkippedLog, skipped
-from mdm.data.text import cache, encoder
+from mdm.data.text import cache
 from mdm.files.atomic import ArtifactError
 
 
@@ -108,7 +108,7 @@ def test_bad_requests_are_refused(folder):
 
 
 def test_text_comes_with_the_pictures(folder, tmp_path):
-    small = encoder.load({"name": "tiny-t5", "settings": {"channels": 8, "layers": 1, "heads": 2}})
+    small = load_encoder({"name": "tiny-t5", "settings": {"channels": 8, "layers": 1, "heads": 2}})
     pictures = Pictures(folder)
     write_cache(tmp_path, [pictures.caption(k) for k in range(20)], small)
     embeddings = cache.Embeddings(tmp_path)

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from mdm.config import StudyError
+from mdm.config.recipe import StageRecipe
 from mdm.train import loggers
 from mdm.train.progress import Progress
 
-RECIPE = {"seed": 3}
+RECIPE = StageRecipe.model_construct(seed=3)
 PICTURE = np.full((8, 8, 3), 200, np.uint8)
 
 

@@ -123,7 +123,7 @@ def test_gpu_hours_storage_and_jobs_of_the_paper_study(tmp_path):
     ref = loaded.runs[0].stages[0].artifact
     line = plan.Estimate(loaded, tmp_path, Throughput(1e-6)).line(ref)
     recipe = loaded.recipe(ref)
-    gigaflops = step_gigaflops(plan.ModelConfig(**recipe["model"]), plan.DiffusionConfig(**recipe["diffusion"]), 128)
+    gigaflops = step_gigaflops(recipe.model, recipe.diffusion, 128)
     assert line.gpu_hours == pytest.approx(102_400_000 * gigaflops * 1e-6 / 3600)
     assert (line.slices, line.left_slices) == (20, 20)
     text = plan.render(loaded, tmp_path)
@@ -131,7 +131,7 @@ def test_gpu_hours_storage_and_jobs_of_the_paper_study(tmp_path):
         text, "text/flan-t5-xl-cc12m-256-"
     )
     # Two checkpoints' worth of weights and moments: what is written is what is announced.
-    assert line.bytes == 24 * plan.parameters(plan.ModelConfig(**recipe["model"]))
+    assert line.bytes == 24 * plan.parameters(recipe.model)
 
 
 def test_a_job_longer_than_its_time_limit_is_warned_of(tmp_path):

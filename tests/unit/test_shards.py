@@ -8,24 +8,19 @@ import numpy as np
 import pytest
 
 from mdm.config import StudyError
+from mdm.config.recipe import DataRecipe
 from mdm.data.batches.reader import Pictures
 from mdm.data.shards.shard import index_data, read_index, write_manifest, write_shard
 from mdm.data.sources import registry as sources
 from mdm.data.sources.scenes.scene import SceneSettings, labels, render, scene
-from mdm.files.artifact import digest
+from mdm.files.artifact import digest, read_recipe
 from mdm.files.atomic import ArtifactError, read_json, write_json
 
 
 def make_recipe(root, source="scenes", shard_images=8, **settings):
     """A data recipe in the folder that its digest names, and how to make it beside."""
     resolved = sources.resolve(source, settings, "here")
-    recipe = {
-        "kind": "data",
-        "version": 1,
-        "source": source,
-        "settings": resolved,
-        "shard_images": shard_images,
-    }
+    recipe = DataRecipe(source=source, settings=resolved, shard_images=shard_images).plain()
     path = root / "data" / f"some-{digest(recipe)}" / "recipe.json"
     write_json(path, recipe)
     write_json(path.with_name("handling.json"), sources.handling(source, settings, "here"))
@@ -35,7 +30,7 @@ def make_recipe(root, source="scenes", shard_images=8, **settings):
 def make_data(root, **settings):
     path = make_recipe(root, **{"num_images": 20, "resolution": 16, **settings})
     index_data(path)
-    for shard in range(len(sources.shard_names(read_json(path)))):
+    for shard in range(len(sources.shard_names(read_recipe(path, DataRecipe)))):
         write_shard(path, shard)
     write_manifest(path)
     return path
@@ -136,8 +131,8 @@ def test_unknown_sources_and_settings_name_the_nearest():
 
 
 def test_another_version_of_a_source_is_refused(tmp_path):
-    recipe = read_json(make_recipe(tmp_path, num_images=4, resolution=8))
-    recipe["settings"]["version"] = 0
+    recipe = read_recipe(make_recipe(tmp_path, num_images=4, resolution=8), DataRecipe)
+    recipe.settings["version"] = 0
     with pytest.raises(ArtifactError, match="version 0"):
         sources.reopen(recipe, "recipe.json")
 

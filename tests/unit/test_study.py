@@ -107,12 +107,12 @@ def test_a_seed_is_another_training_and_the_same_data(write):
     loaded = study.load(write(lambda raw: raw.update(seeds=[0, 1])))
     first, second = (run for run in loaded.runs if run.name == "base")
     assert first.stages[0].artifact != second.stages[0].artifact
-    assert loaded.recipe(first.stages[0].artifact)["data"] == loaded.recipe(second.stages[0].artifact)["data"]
+    assert loaded.recipe(first.stages[0].artifact).data == loaded.recipe(second.stages[0].artifact).data
 
 
 def test_a_stage_holds_only_its_own_levels(write):
     loaded = study.load(write())
-    resolutions = [[x["resolution"] for x in loaded.recipe(ref)["model"]["levels"]] for ref in trainings(loaded)]
+    resolutions = [[x.resolution for x in loaded.recipe(ref).model.levels] for ref in trainings(loaded)]
     assert resolutions[:3] == [[8], [8, 16], [8, 16, 32]]
 
 
@@ -128,7 +128,7 @@ def test_slices_end_where_the_next_begins(write):
 
 def test_overrides_are_settings_of_the_study():
     changed = study.load("quick", {"base.train.learning_rate": 0.5})
-    assert changed.recipe(trainings(changed)[0])["train"]["learning_rate"] == 0.5
+    assert changed.recipe(trainings(changed)[0]).train.learning_rate == 0.5
     assert changed.call.mdm.startswith("--study quick --set ")
     assert changed.call.snakemake == ["study=quick", 'set={"base.train.learning_rate": 0.5}']
 
@@ -149,12 +149,8 @@ def test_the_shift_of_a_single_level_is_no_other_training(write):
 def test_a_shifted_single_level_is_another_training(write):
     changes = {"diffusion.shift_power": 2.0, "diffusion.base_resolution": 4}
     loaded = study.load(write(lambda raw: raw["ablations"].update(s=entry(set=changes))))
-    assert (
-        loaded.recipe(next(run for run in loaded.runs if run.name == "s").stages[0].artifact)["diffusion"][
-            "shift_power"
-        ]
-        == 2.0
-    )
+    shifted = next(run for run in loaded.runs if run.name == "s").stages[0].artifact
+    assert loaded.recipe(shifted).diffusion.shift_power == 2.0
 
 
 def test_the_rate_of_inherited_weights_is_no_other_first_stage(write):
@@ -173,7 +169,7 @@ def test_settings_of_guidance_do_not_count_without_it(write):
     samples = [{run.name: run.evaluations[0].samples for run in loaded.runs} for loaded in (plain, changed)]
     assert samples[0]["guidance=1.0"] == samples[1]["guidance=1.0"]
     assert samples[0]["guidance=4.0"] != samples[1]["guidance=4.0"]
-    assert changed.recipe(changed.recipe(samples[1]["guidance=4.0"])["text"])["captions"] == ["a blur"]
+    assert changed.recipe(changed.recipe(samples[1]["guidance=4.0"]).text).captions == ("a blur",)
 
 
 def test_every_run_records_its_class_label_only_if_it_has_classes(write):
@@ -183,7 +179,7 @@ def test_every_run_records_its_class_label_only_if_it_has_classes(write):
 
     for loaded, label in ((study.load(write()), None), (study.load(write(classes)), "count")):
         recipe = loaded.recipe(trainings(loaded)[0])
-        assert recipe["class_label"] == label and recipe["model"]["classes"] == (5 if label else None)
+        assert recipe.class_label == label and recipe.model.classes == (5 if label else None)
 
 
 @pytest.mark.parametrize(("value", "name"), [(1.5, "s=1.5"), ([2, 1], "s=2-1"), (True, "s=true"), (1e-05, "s=1e-05")])

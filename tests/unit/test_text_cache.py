@@ -4,10 +4,10 @@ import tracemalloc
 
 import pytest
 import torch
-from caption_cache import write_cache
+from caption_cache import load_encoder, write_cache
 from safetensors.torch import load_file
 
-from mdm.data.text import cache, captions, encoder
+from mdm.data.text import cache, captions
 from mdm.data.text.shard import Shard
 from mdm.files.atomic import ArtifactError
 
@@ -18,7 +18,7 @@ CAPTIONS = [f"number {k % 150} of {k % 7} things, ü" for k in range(400)]
 
 @pytest.fixture(scope="module")
 def small():
-    return encoder.load(SMALL)
+    return load_encoder(SMALL)
 
 
 class Counting:
@@ -121,7 +121,7 @@ def test_a_cut_file_is_refused(small, tmp_path, keep):
 
 
 def test_features_that_halves_cannot_hold(tmp_path):
-    large = encoder.load(SMALL)
+    large = load_encoder(SMALL)
     large.model.encoder.final_layer_norm.weight.fill_(1e5)
     with pytest.raises(ArtifactError, match="stored: bfloat16"):
         write_cache(tmp_path / "float16", CAPTIONS[:3], large)

@@ -12,7 +12,8 @@ from PIL import Image
 from training_world import NEVER, copied, make_world
 
 from mdm.config import TrainConfig
-from mdm.files.artifact import digest
+from mdm.config.recipe import StageRecipe
+from mdm.files.artifact import digest, read_recipe
 from mdm.files.atomic import ArtifactError, read_json, write_json
 from mdm.files.weights import load_weights, save_weights, state_hash
 from mdm.model.ema import Ema
@@ -183,11 +184,9 @@ def test_the_next_stage_begins_with_the_weights_of_the_one_before(fresh, unbroke
     _, recipes = world
     parent = recipes["r8"].parent
     shutil.copytree(parent, fresh["r8"].parent, dirs_exist_ok=True)
-    from mdm.config import ModelConfig
     from mdm.train.start import first_weights
 
-    recipe = json.loads(fresh["r16"].read_text())
-    model, inherited = first_weights(fresh["r16"], recipe, ModelConfig(**recipe["model"]))
+    model, inherited = first_weights(fresh["r16"], read_recipe(fresh["r16"], StageRecipe))
     inner = {k.removeprefix("inner_unet."): v for k, v in model.state_dict().items() if k in inherited}
     assert state_hash(inner) == state_hash(load_weights(parent / "weights.safetensors"))
 

@@ -9,7 +9,8 @@ import torch
 from training_world import free_port
 
 from mdm import cli
-from mdm.config import StudyError
+from mdm.config import StudyError, TrainConfig
+from mdm.config.recipe import DataRecipe, StageRecipe
 from mdm.files.artifact import digest, read_recipe
 from mdm.files.atomic import ArtifactError, append_line, write_json
 from mdm.train import ranks
@@ -18,7 +19,7 @@ from mdm.train.progress import Progress
 from mdm.train.ranks import device_of, joined, meeting_point, place
 from mdm.train.start import slice_end
 
-RECIPE = {"num_images": 96, "train": {"batch_images": 8}}
+RECIPE = StageRecipe.model_construct(num_images=96, train=TrainConfig.model_construct(batch_images=8))
 
 
 @pytest.mark.parametrize(("name", "end"), [("final.ckpt", 96), ("slice-8.ckpt", 8), ("slice-88.ckpt", 88)])
@@ -36,12 +37,12 @@ def test_a_file_that_names_no_slice_is_refused(name):
 
 
 def test_a_recipe_of_something_else_is_refused(tmp_path):
-    recipe = {"kind": "data", "version": 1}
-    path = tmp_path / "data" / f"x-{digest(recipe)}" / "recipe.json"
-    write_json(path, recipe)
-    assert read_recipe(path, "data") == recipe
-    with pytest.raises(ArtifactError, match="is a recipe of data; name one of results/train/"):
-        read_recipe(path, "train")
+    recipe = DataRecipe(source="scenes", settings={}, shard_images=1)
+    path = tmp_path / "data" / f"x-{digest(recipe.plain())}" / "recipe.json"
+    write_json(path, recipe.plain())
+    assert read_recipe(path, DataRecipe) == recipe
+    with pytest.raises(StudyError, match="is a recipe of data; name one of results/train/"):
+        read_recipe(path, StageRecipe)
 
 
 def test_who_a_process_is_must_make_sense():

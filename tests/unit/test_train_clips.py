@@ -11,9 +11,11 @@ from test_clips import films
 from test_train import NEVER, without_seconds, without_time
 
 from mdm.config import StudyError
+from mdm.config.recipe import StageRecipe
 from mdm.config.sizes import Clip
 from mdm.data.shards.shard import index_data, write_manifest, write_shard
 from mdm.data.text.cache import embed
+from mdm.files.artifact import read_recipe
 from mdm.files.atomic import write_json
 from mdm.files.weights import state_hash
 from mdm.report.figures.training_curves import _run_lines
@@ -65,7 +67,7 @@ def written(tmp_path):
 def make(loaded, root):
     """Every artifact before training; returns the recipes of the stages."""
     for ref in loaded.of_kind("data", "text", "train"):
-        write_json(root / ref / "recipe.json", loaded.recipe(ref))
+        write_json(root / ref / "recipe.json", loaded.recipe(ref).plain())
     for ref in loaded.of_kind("data"):
         recipe = root / ref / "recipe.json"
         index_data(recipe), write_shard(recipe, 0), write_manifest(recipe)
@@ -117,15 +119,15 @@ def test_grids_of_clips_show_frames(written, tmp_path):
 def test_a_joint_batch_has_clips_first_and_is_a_function_of_the_image_counter(written, tmp_path):
     loaded = written()
     _, clips = make(loaded, tmp_path / "results")
-    recipe, sizes = json.loads(clips.read_text()), (Clip(4, 8), 8)
-    examples = training_examples(clips, recipe, sizes, Ranks())
+    recipe = read_recipe(clips, StageRecipe)
+    examples = training_examples(clips, recipe, Ranks())
     for seen in (0, 6, 12, 6):
         example = examples.at(seen)
         film, picture = example.images
         assert film.shape == (4, 4, 3, 8, 8) and picture.shape == (6, 3, 8, 8)
         torch.testing.assert_close(picture[:4], film[:, 0])
         assert example.text.shape[0] == example.mask.shape[0] == 6 and len(example.noises[0]) == 6
-        again = training_examples(clips, recipe, sizes, Ranks()).at(seen)
+        again = training_examples(clips, recipe, Ranks()).at(seen)
         assert all(torch.equal(a, b) for a, b in zip(example.images, again.images, strict=True))
         assert torch.equal(example.text, again.text)
     shown = np.concatenate([examples._loader._clips.ids(0, 12)])
@@ -135,9 +137,9 @@ def test_a_joint_batch_has_clips_first_and_is_a_function_of_the_image_counter(wr
 def test_processes_share_the_rows_of_a_joint_batch(written, tmp_path):
     loaded = written()
     _, clips = make(loaded, tmp_path / "results")
-    recipe, sizes = json.loads(clips.read_text()), (Clip(4, 8), 8)
-    whole = training_examples(clips, recipe, sizes, Ranks())
-    shares = [training_examples(clips, recipe, sizes, Ranks(rank, 2)) for rank in range(2)]
+    recipe = read_recipe(clips, StageRecipe)
+    whole = training_examples(clips, recipe, Ranks())
+    shares = [training_examples(clips, recipe, Ranks(rank, 2)) for rank in range(2)]
     for seen in (0, 6, 12):
         wanted = whole.at(seen)
         for rank, share in enumerate(shares):
@@ -146,7 +148,7 @@ def test_processes_share_the_rows_of_a_joint_batch(written, tmp_path):
                 found, all_rows = (x if isinstance(x, list) else [x] for x in (found, all_rows))
                 assert all(a is b is None or torch.equal(a, b) for a, b in zip(found, all_rows, strict=True))
     with pytest.raises(StudyError, match="4 of the 6 rows of a batch are clips, which 3 processes cannot share"):
-        training_examples(clips, recipe, sizes, Ranks(0, 3))
+        training_examples(clips, recipe, Ranks(0, 3))
 
 
 @pytest.mark.parametrize(

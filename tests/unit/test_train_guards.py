@@ -204,4 +204,4 @@ def test_new_settings_at_their_defaults_are_not_in_recipes():
     changed = TrainConfig(batch_images=2, learning_rate=1, ema_width=0.1, skip_nonfinite=3)
     assert TrainConfig(**changed.model_dump()) == changed and changed.model_dump()["skip_nonfinite"] == 3
     carried = study.load("quick", {"base.stages.r16.moments": "carried"})
-    assert carried.recipe(carried.runs[0].stages[1].artifact)["moments"] == "carried"
+    assert carried.recipe(carried.runs[0].stages[1].artifact).moments == "carried"

@@ -1,7 +1,6 @@
 """One process or several: the same batches, the same noise, the same masks, the same weights up to rounding."""
 
 import fcntl
-import json
 import os
 import signal
 import subprocess
@@ -14,8 +13,10 @@ import torch
 from training_world import NEVER, PATIENCE, begin, copied, make_world, together
 
 from mdm.config import DiffusionConfig, ModelConfig, StudyError, TrainConfig
+from mdm.config.recipe import StageRecipe
 from mdm.data.pictures.decode import BadPicture
 from mdm.data.pictures.failures import Failure
+from mdm.files.artifact import read_recipe
 from mdm.files.atomic import ArtifactError
 from mdm.files.weights import load_weights, save_weights, state_hash
 from mdm.model import dropout
@@ -91,9 +92,9 @@ def difference(found, wanted):
 
 @pytest.mark.parametrize("world", [2, 4])
 def test_ranks_see_the_same_batches_and_noises(recipe, world):
-    settings = json.loads(recipe.read_text())
-    whole = training_examples(recipe, settings, (16, 8), Ranks())
-    ranks = [training_examples(recipe, settings, (16, 8), Ranks(rank, world)) for rank in range(world)]
+    settings = read_recipe(recipe, StageRecipe)
+    whole = training_examples(recipe, settings, Ranks())
+    ranks = [training_examples(recipe, settings, Ranks(rank, world)) for rank in range(world)]
     for seen in (0, 16, 64):
         one, parts = whole.at(seen), [rank.at(seen) for rank in ranks]
         assert sorted(picture for part in parts for picture in part.pictures) == list(range(seen, seen + 16))
@@ -105,7 +106,7 @@ def test_ranks_see_the_same_batches_and_noises(recipe, world):
 
 
 def test_each_process_notes_what_it_left_out_in_a_file_of_its_own(recipe):
-    loader = training_examples(recipe, json.loads(recipe.read_text()), (16, 8), Ranks(1, 2))._loader
+    loader = training_examples(recipe, read_recipe(recipe, StageRecipe), Ranks(1, 2))._loader
     loader._skip(3, BadPicture("it is damaged", Failure.BROKEN_PICTURE))
     assert (recipe.parent / "progress" / "skipped-training-1.jsonl").is_file()
 

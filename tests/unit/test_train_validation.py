@@ -5,6 +5,7 @@ import torch
 from test_train_guards import config, fresh
 
 from mdm.config import DiffusionConfig
+from mdm.config.recipe import StageRecipe
 from mdm.config.sizes import Clip
 from mdm.diffusion.loss import training_loss
 from mdm.diffusion.noise import spread_times
@@ -21,14 +22,13 @@ def measured(state, **train):
     generator = torch.Generator().manual_seed(0)
     images, noises = ([torch.randn(COUNT, 3, r, r, generator=generator) for r in SIZES] for _ in range(2))
     example = Example(images, noises, spread_times(DiffusionConfig(), COUNT), None, None, None, range(COUNT))
-    settings = config(**train).model_dump(mode="json")
-    diffusion = DiffusionConfig(mixed_ratio=(1, 1)).model_dump(mode="json")
-    model = state.model.config.model_dump(mode="json")
-    recipe = {"train": settings, "diffusion": diffusion, "model": model, "num_images": 100}
+    recipe = StageRecipe.model_construct(
+        train=config(**train), diffusion=DiffusionConfig(mixed_ratio=(1, 1)), model=state.model.config, num_images=100
+    )
     table = levels(DiffusionConfig(), SIZES)
     with torch.no_grad(), state.ema.applied():
         whole = training_loss(state.model.eval(), DiffusionConfig(), table, *example.inputs())[1].tolist()
-    return Validation(recipe, example, SIZES, table).measure(state), whole
+    return Validation(recipe, example, table).measure(state), whole
 
 
 def test_parts_measure_what_the_whole_does(monkeypatch):

@@ -34,7 +34,7 @@ def make_world(results, overrides=SMALL, stages=("r8", "r16")):
     wanted = set(paths.values())
     wanted |= {parent for ref in list(wanted) for parent in loaded.parents(ref)}
     for ref in wanted:
-        write_json(results / ref / "recipe.json", loaded.recipe(ref))
+        write_json(results / ref / "recipe.json", loaded.recipe(ref).plain())
     for ref in (r for r in wanted if r.startswith("data/")):
         recipe = results / ref / "recipe.json"
         index_data(recipe), write_shard(recipe, 0), write_manifest(recipe)
