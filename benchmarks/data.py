@@ -23,12 +23,12 @@ import webdataset
 from PIL import Image
 from simplejpeg import decode_jpeg
 
+from mdm.cli import keep_freed_memory
 from mdm.data.batches import reader
 from mdm.data.batches.loader import Loader
 from mdm.data.pictures.preprocess import PictureSettings, encode
 from mdm.data.rows import Row
 from mdm.data.shards.shard import pack
-from mdm.heap import keep_freed_memory
 
 BATCH, ROUNDS, SEED = 64, 9, 0
 SIDES = [(256, 256), (256, 64), (64, 64)]  # stored at, wanted at

@@ -156,8 +156,8 @@ def prepared(case: dict[str, Any], options: argparse.Namespace) -> tuple[Step, d
     """The step to time, the answer to `prepare`, and what MFU needs on a GPU."""
     import torch
 
+    from mdm.cli import keep_freed_memory
     from mdm.config import ModelConfig
-    from mdm.heap import keep_freed_memory
     from mdm.model import execution
     from mdm.model.nested import build
 

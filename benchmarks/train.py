@@ -127,7 +127,7 @@ def saves_of(root: Path, gigabytes: float, rounds: int, ready: bool) -> tuple[fl
     """Seconds of the processor beside training that the memory takes where it is made ready, and the saves."""
     import torch
 
-    from mdm.heap import keep_freed_memory
+    from mdm.cli import keep_freed_memory
     from mdm.train.checkpoint import Autosaves
 
     keep_freed_memory()

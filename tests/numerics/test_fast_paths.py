@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mdm.cli import keep_freed_memory
 from mdm.config import DiffusionConfig, LevelConfig, ModelConfig, StudyError
 from mdm.diffusion.loss import training_loss
 from mdm.diffusion.schedule import levels
-from mdm.heap import keep_freed_memory
 from mdm.model import attention, execution, normalise
 from mdm.model.attention import PointwiseConv, attend
 from mdm.model.blocks import EnlargingConv

