@@ -67,7 +67,7 @@ def seconds(word: str) -> float:
 
 def load(context: click.Context, _: click.Parameter, name: str | None) -> Study | None:
     """The study that --study names, changed by --set."""
-    from mdm.study import study
+    from mdm import study
     from mdm.study.study_file import read_overrides
 
     changes = read_overrides(context.params.pop("changes"))  # --set is eager, so it has been read

@@ -28,7 +28,7 @@ def check(study: Study, results: Path, files: bool) -> None:
     print("\n".join(said))  # nothing is called valid before all that was asked for is
 
 
-@studies.verb("Print the recipes of a study, every default written out, as YAML.", STUDY, SET)
+@studies.verb("Print the recipes of its artifacts, all defaults written out.", STUDY, SET)
 @option("--run", show_default="all runs", help="The stages and pictures of this run only.")
 def recipes(study: Study, run: str | None) -> None:
     from mdm.study.resolved import resolved_yaml

@@ -121,8 +121,9 @@ def inner_upward(package: Path) -> list[str]:
             continue
         for imported in imports(path, known) & known.keys():
             if room(imported) == room(module) and _place(imported, row) > _place(module, row):
+                order = " < ".join(filter(None, row))
                 said.append(
-                    f"{module} imports {imported}, but the inner rooms of mdm/{room(module)} stand in the order {row}"
+                    f"{module} imports {imported}, but the inner rooms of mdm/{room(module)} stand in a row: {order}"
                 )
     return said
 

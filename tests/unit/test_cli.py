@@ -16,8 +16,8 @@ from mdm.config import StudyError
 from mdm.study.study_file import read_overrides
 
 FROZEN = {
-    "check", "weights", "flan-t5-small", "plan", "calibrate", "status", "run", "schema", "index", "shard", "manifest",
-    "data", "embed", "train", "spread", "export", "convert", "grow", "judge", "clip", "sample", "generate",
+    "check", "weights", "flan-t5-small", "plan", "recipes", "calibrate", "status", "run", "schema", "index", "shard",
+    "manifest", "data", "embed", "train", "spread", "export", "convert", "grow", "judge", "clip", "sample", "generate",
     "features", "score", "collect", "tables", "figure", "claims", "report",
 }  # fmt: skip
 
