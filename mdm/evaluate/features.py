@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from mdm.data.sources.registry import rule
 from mdm.evaluate.extractors import Extractor, load_extractors
 from mdm.evaluate.labels import encode
 from mdm.evaluate.pictures import PictureSet, open_pictures
-from mdm.evaluate.progress import Progress
+from mdm.evaluate.progress import progress
 from mdm.evaluate.statistics import GaussianStatistics
 from mdm.files.artifact import Making
 from mdm.files.atomic import read_json, write_atomic
@@ -49,17 +50,17 @@ def read_pictures(
     """All arrays of all extractors [N, ...], and the statistics of their features."""
     parts: dict[str, list[np.ndarray]] = {}
     statistics: dict[str, GaussianStatistics] = {}
-    progress, start = Progress("features", len(pictures), "pictures"), 0
-    for batch in pictures.batches(batch_images):
-        captions = pictures.captions[start : start + len(batch)]
-        for name, extract in extractors.items():
-            found = extract(batch, captions)
-            for key, value in found.items():
-                parts.setdefault(key, []).append(value)
-            seen = GaussianStatistics.of(found[name])
-            statistics[name] = statistics[name].merge(seen) if name in statistics else seen
-        start += len(batch)
-        progress.advance(len(batch))
+    captions = iter(pictures.captions)
+    with progress("features", len(pictures)) as bar:
+        for batch in pictures.batches(batch_images):
+            words = list(itertools.islice(captions, len(batch)))
+            for name, extract in extractors.items():
+                found = extract(batch, words)
+                for key, value in found.items():
+                    parts.setdefault(key, []).append(value)
+                seen = GaussianStatistics.of(found[name])
+                statistics[name] = statistics[name].merge(seen) if name in statistics else seen
+            bar.update(len(batch))
     return {key: np.concatenate(values) for key, values in parts.items()}, statistics
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mdm.config.instruments import FitSettings
-from mdm.evaluate.progress import Progress
+from mdm.evaluate.progress import progress
 from mdm.train.orthogonal import OrthogonalMomentum
 
 WARMUP_SHARE = 0.05
@@ -56,19 +56,20 @@ def fit(
     optimizers = make_optimizers(module, hidden, settings)
     peaks = [optimizer.defaults["lr"] for optimizer in optimizers]
     noise = torch.Generator().manual_seed(settings.seed + 1)
-    progress = Progress(task, settings.num_images, "pictures")
     module.train()
     loss = torch.tensor(math.nan)
-    for step, indices in enumerate(shuffled_batches(count, settings)):
-        factor = rate_factor((step + 1) * settings.batch_images / (settings.num_images + settings.batch_images))
-        loss = loss_of(indices, noise)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"{task}: the loss is {loss.item()} at step {step}; lower learning_rate")
-        module.zero_grad(set_to_none=True)
-        loss.backward()
-        for optimizer, peak in zip(optimizers, peaks, strict=True):
-            optimizer.param_groups[0]["lr"] = peak * factor
-            optimizer.step()
-        progress.advance(settings.batch_images, f"loss {loss.item():.4f}")
+    with progress(task, settings.num_images) as bar:
+        for step, indices in enumerate(shuffled_batches(count, settings)):
+            factor = rate_factor((step + 1) * settings.batch_images / (settings.num_images + settings.batch_images))
+            loss = loss_of(indices, noise)
+            if not torch.isfinite(loss):
+                raise FloatingPointError(f"{task}: the loss is {loss.item()} at step {step}; lower learning_rate")
+            module.zero_grad(set_to_none=True)
+            loss.backward()
+            for optimizer, peak in zip(optimizers, peaks, strict=True):
+                optimizer.param_groups[0]["lr"] = peak * factor
+                optimizer.step()
+            bar.set_postfix_str(f"loss {loss.item():.4f}", refresh=False)
+            bar.update(min(len(indices), bar.total - bar.n))
     module.eval()
     return loss.item()

@@ -18,7 +18,7 @@ from mdm.data.shards.shard import read_index
 from mdm.evaluate.archive import ArrayStream, read_array, read_batches, write_archive
 from mdm.evaluate.painter import Painter
 from mdm.evaluate.pictures import LEVEL
-from mdm.evaluate.progress import Progress
+from mdm.evaluate.progress import progress
 from mdm.files.artifact import Making
 from mdm.files.atomic import ArtifactError, write_atomic
 from mdm.files.hashes import sha256_file
@@ -57,18 +57,14 @@ def read_prompts(data: Path, num_images: int) -> list[Row]:
 
 def _draw_batches(painter: Painter, rows: Sequence[Row], partial: Path, batch_images: int) -> list[Path]:
     partial.mkdir(parents=True, exist_ok=True)
-    starts = range(0, len(rows), batch_images)
-    paths = [partial / f"{start:07d}.npz" for start in starts]
-    found = sum(
-        len(rows[start : start + batch_images]) for start, path in zip(starts, paths, strict=True) if path.exists()
-    )
-    progress = Progress("sampling", len(rows), "pictures", done=found)
-    for start, path in zip(starts, paths, strict=True):
-        if not path.exists():
-            batch = rows[start : start + batch_images]
-            _draw_batch(painter, range(start, start + len(batch)), batch, path)
-            progress.advance(len(batch))
-    return paths
+    ids = range(len(rows))
+    batches = {partial / f"{start:07d}.npz": ids[start : start + batch_images] for start in ids[::batch_images]}
+    left = {path: ids for path, ids in batches.items() if not path.exists()}
+    with progress("sampling", len(rows), done=len(rows) - sum(map(len, left.values()))) as bar:
+        for path, batch in left.items():
+            _draw_batch(painter, batch, rows[batch.start : batch.stop], path)
+            bar.update(len(batch))
+    return list(batches)
 
 
 def _draw_batch(painter: Painter, ids: Sequence[int], rows: Sequence[Row], path: Path) -> None:

@@ -1,4 +1,4 @@
-"""95 % intervals for proportions and means, without scipy (its import costs more than the scores)."""
+"""95 % intervals for proportions and means."""
 
 from __future__ import annotations
 
@@ -35,12 +35,10 @@ def proportion(name: str, correct: np.ndarray) -> dict[str, Any]:
 
 
 def student_quantile(freedom: int) -> float:
-    """Two-sided 95 % quantile of Student's t (Hill's expansion; off by less than 0.2 % from 5 up)."""
-    z = NORMAL_QUANTILE
-    first = (z**3 + z) / 4
-    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
-    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
-    return z + first / freedom + second / freedom**2 + third / freedom**3
+    """Two-sided 95 % quantile of Student's t."""
+    from scipy.special import stdtrit  # 0.3 s, which a job without such an interval need not spend
+
+    return float(stdtrit(freedom, 0.975))
 
 
 def mean_with_interval(values: np.ndarray) -> tuple[float, float, float]:

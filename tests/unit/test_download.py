@@ -120,7 +120,7 @@ def test_a_source_that_forgets_rows_is_noticed(tmp_path, monkeypatch):
 
 
 def test_an_error_of_the_program_ends_the_shard(server, tmp_path, monkeypatch):
-    monkeypatch.setattr("mdm.data.fetch.many.prepare_as", lambda *_: 1 / 0)
+    monkeypatch.setattr("mdm.data.sources.addresses.prepare", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_shard(indexed(tmp_path, server.base, NAMES), 0)
 

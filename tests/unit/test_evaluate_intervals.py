@@ -19,9 +19,19 @@ def test_wilson_of_nothing_knows_nothing() -> None:
     assert wilson(0, 0) == (0.0, 1.0)
 
 
-@pytest.mark.parametrize("freedom", [5, 9, 20, 1000])
+@pytest.mark.parametrize("freedom", [1, 2, 3, 5, 9, 20, 1000])
 def test_student_quantile(freedom: int) -> None:
-    assert student_quantile(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=2e-3)
+    assert student_quantile(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=1e-9)
+
+
+@pytest.mark.parametrize(("freedom", "printed"), [(1, 12.706), (2, 4.303), (4, 2.776), (30, 2.042)])
+def test_student_quantile_is_that_of_printed_tables(freedom: int, printed: float) -> None:
+    assert student_quantile(freedom) == pytest.approx(printed, abs=5e-4)
+
+
+def test_an_interval_of_two_values_is_wide_enough() -> None:
+    mean, low, high = mean_with_interval(np.array([0.0, 2.0]))  # standard error 1
+    assert (mean, low, high) == pytest.approx((1.0, 1 - 12.7062, 1 + 12.7062), abs=1e-4)
 
 
 def test_mean_with_interval_is_students() -> None:

@@ -10,14 +10,11 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mdm.data.pictures.failures import Failure, of_status
 from mdm.data.rows import Picture, Row
 from mdm.files.atomic import ArtifactError
-
-if TYPE_CHECKING:
-    from mdm.data.sources.addresses import AddressSettings
 
 # Without the first, a dependency of img2dataset calls the package index at import.
 QUIET = {"NO_ALBUMENTATIONS_UPDATE": "1", "HF_HUB_OFFLINE": "1", "WANDB_MODE": "disabled"}
@@ -31,7 +28,9 @@ WORDS = {
 }  # fmt: skip
 
 
-def pictures(rows: list[Row], settings: AddressSettings) -> Iterator[tuple[str, Picture | str]]:
+def pictures(
+    rows: list[Row], resolution: int, timeout_seconds: int, threads: int, retries: int
+) -> Iterator[tuple[str, Picture | str]]:
     """Fetch the rows into a temporary folder, then hand them over."""
     if not rows:
         return
@@ -39,18 +38,19 @@ def pictures(rows: list[Row], settings: AddressSettings) -> Iterator[tuple[str, 
         root = Path(folder)
         with (root / "list.jsonl").open("w", encoding="utf-8") as stream:
             stream.writelines(json.dumps({"url": row.columns["url"], "row": row.key}) + "\n" for row in rows)
-        _fetch(root, len(rows), settings)
+        _fetch(root, {
+            "number_sample_per_shard": len(rows), "image_size": resolution, "min_image_size": resolution,
+            "timeout": timeout_seconds, "thread_count": threads, "retries": retries,
+        })  # fmt: skip
         yield from _results(root / "fetched")
 
 
-def _fetch(root: Path, count: int, settings: AddressSettings) -> None:
+def _fetch(root: Path, asked: dict[str, int]) -> None:
     """Run img2dataset in a process of its own: it leaves threads, handlers and variables behind."""
-    options: dict[str, Any] = {
+    options: dict[str, Any] = asked | {
         "url_list": str(root / "list.jsonl"), "input_format": "jsonl", "save_additional_columns": ["row"],
-        "output_folder": str(root / "fetched"), "output_format": "files", "number_sample_per_shard": count,
-        "image_size": settings.resolution, "min_image_size": settings.resolution,
-        "resize_mode": "center_crop", "extract_exif": False, "processes_count": 1, "thread_count": settings.threads,
-        "retries": settings.retries, "timeout": settings.timeout_seconds,
+        "output_folder": str(root / "fetched"), "output_format": "files", "resize_mode": "center_crop",
+        "extract_exif": False, "processes_count": 1,
     }  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-c", CALL, json.dumps(options)],

@@ -4,31 +4,49 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
-from ipaddress import ip_network
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from mdm.data.fetch.host_queue import HostQueue, Task
+from mdm.data.fetch.host_queue import HostQueue
 from mdm.data.fetch.one import FetchError, Limits, fetch
-from mdm.data.pictures.clips import ClipSettings, prepare_as
-from mdm.data.pictures.failures import TRANSIENT
+from mdm.data.pictures.failures import TRANSIENT, Failure
 from mdm.data.rows import Picture, Row
-
-if TYPE_CHECKING:
-    from mdm.data.sources.addresses import AddressSettings
 
 LONGEST_WAIT = 120.0
 Result = tuple[str, Picture | str] | BaseException | None
 
 
-def pictures(rows: list[Row], settings: AddressSettings) -> Iterator[tuple[str, Picture | str]]:
-    """Each row's picture or the reason why there is none."""
-    work = HostQueue(((_host(row), row) for row in rows), settings.per_host, settings.host_pause_seconds)
-    results: queue.Queue[Result] = queue.Queue(2 * settings.threads)
+@dataclass(frozen=True)
+class Politeness:
+    """How many addresses are asked at a time, of them at one host, and how long a host is left alone."""
+
+    threads: int
+    per_host: int
+    host_pause_seconds: float
+    retries: int
+    backoff_seconds: float
+
+    def wait(self, error: FetchError, attempt: int) -> float | None:
+        """Seconds before an address is asked again, None where that is of no use."""
+        if error.failure not in TRANSIENT or attempt >= self.retries:
+            return None
+        return max(self.backoff_seconds * 2**attempt, min(error.wait, LONGEST_WAIT))
+
+
+def pictures(
+    rows: list[Row], limits: Limits, politeness: Politeness, prepare: Callable[[bytes], Picture | Failure]
+) -> Iterator[tuple[str, Picture | str]]:
+    """Each row's picture, prepared from what its address answers, or the reason why there is none."""
+    work = HostQueue(((_host(row), row) for row in rows), politeness.per_host, politeness.host_pause_seconds)
+    results: queue.Queue[Result] = queue.Queue(2 * politeness.threads)
+
+    def bring(row: Row) -> Picture | Failure:
+        return prepare(fetch(row.columns["url"], limits))
+
     threads = [
-        threading.Thread(target=_run, args=(work, results, settings), daemon=True)
-        for _ in range(min(settings.threads, len(rows)))
+        threading.Thread(target=_run, args=(work, results, politeness, bring), daemon=True)
+        for _ in range(min(politeness.threads, len(rows)))
     ]
     for thread in threads:
         thread.start()
@@ -65,29 +83,23 @@ def _host(row: Row) -> str:
         return ""
 
 
-def _run(work: HostQueue[Row], results: queue.Queue[Result], settings: AddressSettings) -> None:
+def _run(
+    work: HostQueue[Row],
+    results: queue.Queue[Result],
+    politeness: Politeness,
+    bring: Callable[[Row], Picture | Failure],
+) -> None:
     """One thread, until there is nothing left; an error of this program ends the whole shard."""
     try:
-        networks = [ip_network(network) for network in settings.allowed_networks]
-        types = ("video/", "image/") if isinstance(settings, ClipSettings) else ("image/",)
-        limits = Limits(settings.timeout_seconds, settings.max_bytes, networks, types)
         while (task := work.take()) is not None:
-            _one(task, work, results, settings, limits)
+            again = None
+            try:
+                outcome = bring(task.item)
+            except FetchError as error:
+                outcome, again = error.failure, politeness.wait(error, task.attempt)
+            work.done(task, again)
+            if again is None:
+                results.put((task.item.key, outcome))
         results.put(None)
     except BaseException as error:
         results.put(error)
-
-
-def _one(
-    task: Task[Row], work: HostQueue[Row], results: queue.Queue[Result], settings: AddressSettings, limits: Limits
-) -> None:
-    row, again = task.item, None
-    try:
-        outcome = prepare_as(fetch(row.columns["url"], limits), settings)
-    except FetchError as error:
-        outcome = error.failure
-        if error.failure in TRANSIENT and task.attempt < settings.retries:
-            again = max(settings.backoff_seconds * 2**task.attempt, min(error.wait, LONGEST_WAIT))
-    work.done(task, again)
-    if again is None:
-        results.put((row.key, outcome))

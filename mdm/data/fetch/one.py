@@ -2,6 +2,9 @@
 
 A request has one deadline for everything after the name is resolved (a server that drips cannot hold a worker),
 a bound on its bytes, redirects that are judged like first addresses, and no transparent decompression.
+
+httpx (0.28) was tried for this: 48 lines fewer, but 1.2 ms of processor time for a picture instead of 0.5, a private
+attribute to give it the judged connection, and five kinds of sloppy headers that browsers accept were refused.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from mdm.data.pictures.clip_frames import BROKEN, Film, open_film, picked
 from mdm.data.pictures.failures import Failure
-from mdm.data.pictures.preprocess import PictureSettings, encode, finished, prepare, refusal
+from mdm.data.pictures.preprocess import PictureSettings, encode, finished, refusal
 from mdm.data.rows import Picture
 
 if TYPE_CHECKING:
@@ -46,11 +46,6 @@ class ClipSettings(PictureSettings):
                 f"({LARGEST_SIDE:,}); write stored: png"
             )
         return self
-
-
-def prepare_as(data: bytes, settings: PictureSettings) -> Picture | Failure:
-    """A picture, or the strip of a clip, as these settings ask."""
-    return prepare_clip(data, settings) if isinstance(settings, ClipSettings) else prepare(data, settings)
 
 
 def prepare_clip(data: bytes, settings: ClipSettings) -> Picture | Failure:

@@ -18,7 +18,7 @@ import itertools
 import shutil
 import tempfile
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,9 +27,10 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from mdm.config import SHA256, Count, Positive, Probability
-from mdm.data.fetch import img2dataset_shards as fetch_img2dataset
-from mdm.data.fetch import many as fetch_many
-from mdm.data.pictures.preprocess import PictureSettings, clean_caption
+from mdm.data.fetch import img2dataset_shards, many
+from mdm.data.fetch.one import Limits
+from mdm.data.pictures.failures import Failure
+from mdm.data.pictures.preprocess import PictureSettings, clean_caption, prepare
 from mdm.data.rows import Picture, Row
 from mdm.data.sources.filters import Filtered, wanted
 from mdm.data.sources.part import Part, belongs
@@ -143,7 +144,24 @@ def _pairs(path: Path, settings: AddressSettings) -> Iterator[tuple[str, str]]:
             yield row[url], row[caption]
 
 
-def pictures(rows: list[Row], settings: Any) -> Iterator[tuple[str, Picture | str]]:
+def pictures(rows: list[Row], settings: AddressSettings) -> Iterator[tuple[str, Picture | str]]:
     """Fetch the pictures of a shard, in the order in which they arrive."""
-    fetcher = fetch_img2dataset if settings.fetcher == "img2dataset" else fetch_many
-    yield from fetcher.pictures(rows, settings)
+    if settings.fetcher == "own":
+        return fetched(rows, settings, prepare)
+    of_both = (settings.resolution, settings.timeout_seconds, settings.threads, settings.retries)
+    return img2dataset_shards.pictures(rows, *of_both)
+
+
+def fetched(
+    rows: list[Row],
+    settings: AddressSettings,
+    prepare_as: Callable[[bytes, Any], Picture | Failure],
+    types: tuple[str, ...] = ("image/",),
+) -> Iterator[tuple[str, Picture | str]]:
+    """What our own fetcher brings of these rows, prepared by `prepare_as`."""
+    networks = [ip_network(network) for network in settings.allowed_networks]
+    limits = Limits(settings.timeout_seconds, settings.max_bytes, networks, types)
+    politeness = many.Politeness(
+        settings.threads, settings.per_host, settings.host_pause_seconds, settings.retries, settings.backoff_seconds
+    )
+    return many.pictures(rows, limits, politeness, lambda data: prepare_as(data, settings))

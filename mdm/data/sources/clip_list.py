@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import Field
 
 from mdm.config import Positive
-from mdm.data.pictures.clips import ClipSettings
-from mdm.data.sources import addresses as download
-from mdm.data.sources.addresses import DUPLICATES_IN_MANIFEST, index, pictures
+from mdm.data.pictures.clips import ClipSettings, prepare_clip
+from mdm.data.rows import Picture, Row
+from mdm.data.sources.addresses import DUPLICATES_IN_MANIFEST, AddressSettings, fetched, index
 
 __all__ = ["DUPLICATES_IN_MANIFEST", "LICENCE", "VERSION", "Settings", "index", "pictures"]
 
@@ -17,7 +18,7 @@ VERSION = 1
 LICENCE = "each film keeps its owner's licence; only the list of addresses is shared"
 
 
-class ClipListSettings(ClipSettings, download.AddressSettings):
+class ClipListSettings(ClipSettings, AddressSettings):
     """Which list, which part of it, what becomes of each film, and how many failures are acceptable."""
 
     url_column: str = Field(default="contentUrl", description="column of the addresses")
@@ -29,3 +30,8 @@ class ClipListSettings(ClipSettings, download.AddressSettings):
 
 
 Settings = ClipListSettings
+
+
+def pictures(rows: list[Row], settings: ClipListSettings) -> Iterator[tuple[str, Picture | str]]:
+    """Fetch the strips of a shard, in the order in which they arrive."""
+    return fetched(rows, settings, prepare_clip, ("video/", "image/"))
