@@ -6,7 +6,7 @@ import statistics
 from pathlib import Path
 
 from mdm.manifest import read_json
-from mdm.status import told
+from mdm.stage_files import last_status
 from mdm.study import Study
 from mdm.throughput import devices, passes, work
 
@@ -16,7 +16,7 @@ def seconds(study: Study, results: Path, ref: str) -> float | None:
     manifest = results / ref / "manifest.json"
     if manifest.is_file():
         return read_json(manifest)["seconds"]
-    speed = told(results / ref).get("images_per_second")
+    speed = last_status(results / ref).get("images_per_second")
     return study.recipe(ref)["num_images"] / speed if speed else None
 
 

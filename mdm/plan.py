@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mdm import observed, throughput
 from mdm.config import DiffusionConfig, ModelConfig, TrainConfig
 from mdm.layers import parameters, step_gigaflops
-from mdm.status import saved_images
+from mdm.stage_files import saved_images
 from mdm.study import Run, Study
 from mdm.throughput import Speed, Throughput
 from mdm.units import duration, percent, size
