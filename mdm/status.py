@@ -120,7 +120,7 @@ def table(stages: list[StageStatus], now: float, columns: int = WHOLE) -> str:
         grid.add_column(name, justify=side, no_wrap=name not in ("stage", "ends"), overflow="fold")
     for s in stages:
         grid.add_row(*_row(s, now))
-    console = Console(file=io.StringIO(), width=max(columns, NARROWEST), markup=False)
+    console = Console(file=io.StringIO(), width=max(columns, NARROWEST), markup=False, emoji=False)
     console.print(grid)
     lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
     counts = ", ".join(f"{count} {state}" for state, count in Counter(s.state for s in stages).items())

@@ -193,6 +193,12 @@ def plain_snakemake(folder, snakefile, *options, **started):
     return subprocess.Popen(command, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True, **started)
 
 
+def test_a_snakemake_that_only_lists_its_loggers_loads_nothing_of_ours():
+    code = "import sys, snakemake_logger_plugin_mdm; print([name for name in sys.modules if name.startswith('mdm')])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
 def wait_for(log, text):
     deadline = time.monotonic() + 600
     while not (log.exists() and text in log.read_text()):
