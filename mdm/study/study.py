@@ -267,6 +267,17 @@ def group_members(study: Study) -> dict[str, list[str]]:
     return {group: names for group, names in members.items() if names}
 
 
+def runs_of(study: Study) -> dict[str, list[str]]:
+    """Map each artifact of a run to the names of the runs that use it."""
+    found: dict[str, dict[str, None]] = {}
+    for run in study.runs:
+        refs = [stage.artifact for stage in run.stages]
+        refs += [ref for e in run.evaluations for ref in (e.samples, e.features, e.scores)]
+        for ref in refs:
+            found.setdefault(ref, {})[run.name] = None  # seeds share a name
+    return {ref: list(names) for ref, names in found.items()}
+
+
 def _slug(value: Any) -> str:
     """A swept value as part of a file name: 1.5 -> 1.5, [2, 1] -> 2-1, True -> true."""
     return re.sub(r"[^a-z0-9.]+", "-", str(value).lower()).strip("-")

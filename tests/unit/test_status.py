@@ -1,6 +1,5 @@
 """`mdm status`: what it says while a training runs, after kill -9, and from another machine."""
 
-import io
 import os
 import subprocess
 import sys
@@ -10,11 +9,13 @@ import pytest
 
 from mdm import cli
 from mdm.files.atomic import ArtifactError, write_json
-from mdm.study import study
-from mdm.study.run import status, watch
+from mdm.study import stage_files, study
+from mdm.study.run import status
+from mdm.study.run.view import Job
 from mdm.train.journal import FILE, FINISHED, Journal
 
-RECIPE = {"num_images": 100, "model": {"levels": [{}]}}
+QUICK = study.load("quick")
+RECIPE = QUICK.recipe(QUICK.of_kind("train")[0]).model_copy(update={"num_images": 100}).plain()
 TRAINER = """
 import sys, time
 from pathlib import Path
@@ -81,20 +82,18 @@ def test_a_running_stage_and_then_kill_9(stage):
 
 def test_a_new_attempt_does_not_boast_of_the_speed_of_the_dead_one(stage):
     """Neither in `mdm status` nor in the lines of `mdm run`."""
-    job = watch.Job("train_slice", f"{stage}/logs/slice-100.log", {"name": "r64"})
-    screen = watch.Screen(io.StringIO(), {}, None)
-    screen._jobs.running["1"] = job
+    job = Job("train_slice", f"{stage}/logs/slice-100.log", {"name": "r64"})
     child = trainer(stage, 600)
-    assert "images/s ETA" in next(screen._running())
+    assert "images/s ETA" in job.progress({})
     child.kill(), child.communicate()
-    assert list(screen._running()) == ["train_slice r64"]
+    assert job.progress({}) == "train_slice r64"
     (stage / "progress" / "autosave-000000000008.ckpt").write_bytes(b"")
     child = trainer(stage, 600, "starting", at=8)
     try:
         now = told(stage)
         assert (now.state, now.images, now.images_per_second, now.left_seconds) == ("running", 8, None, None)
         assert "starting (until 100)" in status.table([now], time.time())
-        assert list(screen._running()) == ["r64 8/100 starting"]
+        assert job.progress({}) == "r64 8/100 starting"
     finally:
         child.kill(), child.communicate()
 
@@ -156,7 +155,7 @@ def test_another_machine_is_believed_while_it_tells(stage):
     write_json(progress / "status.json", {"images": 10, "images_per_second": 2.0, "loss": 0.5})
     assert told(stage).state == "running"
     for path in progress.iterdir():
-        os.utime(path, (0, time.time() - status.SILENT_SECONDS - 1))
+        os.utime(path, (0, time.time() - stage_files.SILENT_SECONDS - 1))
     assert told(stage).state == "stopped"
 
 
@@ -186,6 +185,17 @@ def test_the_end_is_a_time_of_day_or_a_date():
     assert "in 2 h, at 12:00 (final)" in status.table([running], now)
     days = status.StageStatus("train/x", "", "running", 1, 2, "", 1.0, 0.5, 3.0, 2 * 86400.0, "final")
     assert "in 2 d, at Wed 07 Jan 10:00" in status.table([days], now)
+
+
+def test_names_are_whole_in_a_log_and_broken_on_a_terminal_that_is_too_narrow():
+    name = "r64-0123456789ab"
+    stage = status.StageStatus(
+        f"train/{name}", "quick: " + "a-long-name " * 20, "waiting", 1, 2, "", None, None, None, None
+    )
+    whole, broken = (status.table([stage], 0.0, *columns).splitlines() for columns in ([], [120]))
+    assert len(whole) == 4 and "a-long-name " * 20 in whole[1] + " "
+    assert len(broken) > 4 and max(map(len, broken)) <= 120 and broken[1].startswith(name)
+    assert " ".join(line[:80].split("waiting")[0] for line in broken[1:-2]).count("a-long-name") == 20
 
 
 def test_status_is_quick_because_it_needs_no_torch(tmp_path):

@@ -28,6 +28,12 @@ REPORTS = products.home("reports", STUDY)
 # made is put beside their recipes. It is no job, because Snakemake (9.27) does not plan what is missing behind a file
 # that is made anew for its params and read as ancient, and then it ends as if all were done.
 onstart:
+    # For `--logger mdm`: what belongs to which run, and what the time left is estimated from.
+    outputs = [str(f) for job in workflow.dag.needrun_jobs() for f in job.output]
+    logger.info(
+        f"Study {STUDY.name}: {STUDY.title}",
+        extra={"event": "study", "study": STUDY, "outputs": outputs},
+    )
     shell("python -m mdm check {STUDY.call.mdm} --files")
     STUDY.write_handling(Path("results"))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mdm.files.atomic import read_json
 from mdm.study.cost.speeds import devices, passes, work
-from mdm.study.run.status import told
+from mdm.study.stage_files import last_status
 from mdm.study.study import Study
 
 
@@ -16,7 +16,7 @@ def seconds(study: Study, results: Path, ref: str) -> float | None:
     manifest = results / ref / "manifest.json"
     if manifest.is_file():
         return read_json(manifest)["seconds"]
-    speed = told(results / ref).get("images_per_second")
+    speed = last_status(results / ref).get("images_per_second")
     return study.recipe(ref).num_images / speed if speed else None
 
 

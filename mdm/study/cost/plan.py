@@ -13,7 +13,7 @@ from mdm.model.arithmetic import parameters, step_gigaflops
 from mdm.study.cost import observed
 from mdm.study.cost import speeds as throughput
 from mdm.study.cost.speeds import Speed, Throughput
-from mdm.study.run.status import saved_images
+from mdm.study.stage_files import saved_images
 from mdm.study.study import Run, Study
 
 if TYPE_CHECKING:

@@ -14,7 +14,6 @@ from mdm.config import StudyError, nearest
 from mdm.study.cost.plan import training_gigaflops
 from mdm.study.outside_files import check_files
 from mdm.study.run.run_lock import alone
-from mdm.study.run.watch import Outlook, Screen, users
 from mdm.study.study import Study, group_members
 
 FOLDER = Path(".snakemake")
@@ -32,18 +31,17 @@ def run(study: Study, targets: list[str], cores: str) -> int:
     print(f"study {study.name}: planning (details in {LOG})", flush=True)
     _stop_politely()
     with alone(FOLDER) as turn, open(LOG, "wb") as log:
-        # Made first: whoever presses Ctrl-C meanwhile would leave Snakemake at work with nobody who watches it.
-        screen = Screen(sys.stdout, users(study), Outlook(study, targets, Path("results")))
+        output = os.dup(sys.stdout.fileno())  # Snakemake's logger plugin writes there, all else goes to the log
         # A session of its own: Ctrl-C reaches Snakemake and its jobs once, from here, and the jobs save.
         child = subprocess.Popen(
-            command,
+            [*command, "--logger", "mdm", "--logger-mdm-descriptor", str(output)],
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            pass_fds=[turn.descriptor],
+            pass_fds=[turn.descriptor, output],
             env=turn.environment,
         )
-        status, asked = _watch(child, screen)
+        status, asked = _wait(child)
     _conclude(status, asked, time.monotonic() - started, pages(study, targets))
     return status
 
@@ -70,7 +68,7 @@ def _stop_politely() -> None:
 
 
 def snakemake_command(study: Study, targets: Sequence[str], cores: str) -> list[str]:
-    """How Snakemake is started; its progress is read from what it says of each job, whatever a profile leaves out."""
+    """Return how Snakemake is started; the log says of each job what it is, whatever a profile leaves out."""
     command = [sys.executable, "-m", "snakemake", *targets, "--cores", cores, "--nolock", "--quiet", "host"]
     command += ["--resources", "device=1"]  # here, whoever needs a GPU takes the first: one after the other
     command += ["--config", *study.call.snakemake]
@@ -85,21 +83,17 @@ def go_first(study: Study) -> list[str]:
     return [f"results/{ref}/manifest.json" for ref in dict.fromkeys([*base, longest])]
 
 
-def _watch(child: subprocess.Popen[bytes], screen: Screen) -> tuple[int, bool]:
-    """Show what happens until Snakemake ends; its exit status, and whether it was asked to stop."""
+def _wait(child: subprocess.Popen[bytes]) -> tuple[int, bool]:
+    """Wait until Snakemake ends; return its exit status, and whether it was asked to stop."""
     asked = False
-    with open(LOG, errors="replace") as log:
-        while True:
-            try:
-                ended = child.poll()
-                screen.show(log)
-                if ended is not None:
-                    return ended, asked
-                time.sleep(0.3)
-            except KeyboardInterrupt:
-                asked = True
-                os.killpg(child.pid, signal.SIGINT)
-                screen.say("stopping: running jobs save their state")
+    while True:
+        try:
+            return child.wait(), asked
+        except KeyboardInterrupt:
+            asked = True
+            os.killpg(child.pid, signal.SIGINT)
+            over = "\r\033[K" if sys.stdout.isatty() else ""  # over the line that says what runs
+            print(f"{over}stopping: running jobs save their state", flush=True)
 
 
 def pages(study: Study, targets: list[str]) -> list[str]:

@@ -1,71 +1,33 @@
-"""`mdm status`: where every stage of training is. Reads small files only: no torch, and no lock is touched."""
+"""`mdm status`: where every stage of training is. It reads small files only: no torch, and no lock is touched."""
 
 from __future__ import annotations
 
-import re
+import io
+import shutil
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from rich.console import Console
+from rich.table import Table
 
 from mdm.config import StudyError
 from mdm.config.recipe import StageRecipe
 from mdm.config.units import clock, percent, rough_duration
 from mdm.files.atomic import ArtifactError, read_json
-from mdm.study.study import Study, load
+from mdm.study.stage_files import Attempt, last_status, saved_images
+from mdm.study.study import Study, load, runs_of
 from mdm.study.study_file import STUDIES
-from mdm.train.journal import FINISHED, LOCK, Journal, holds, last_error, machine
+from mdm.train.journal import FINISHED
 
-SILENT_SECONDS = 600  # another machine that told nothing for so long is taken for dead; compiling takes minutes
 WATCH_SECONDS = 2
-STATUS = "status.json"
 NO_STUDY = "of no study as it stands"  # an edited one, another version's, or one changed by --set
-CHECKPOINT = re.compile(r"(?:autosave|slice)-(\d+)\.ckpt$")
-
-
-def saved_images(folder: Path, total: int) -> int:
-    """Training images of a stage that a kill -9 at this moment would leave."""
-    if (folder / "manifest.json").is_file() or (folder / "final.ckpt").is_file():
-        return total
-    files = [*folder.glob("slice-*.ckpt"), *folder.glob("progress/autosave-*.ckpt")]
-    return max((int(found[1]) for f in files if (found := CHECKPOINT.match(f.name))), default=0)
-
-
-def told(folder: Path) -> dict[str, Any]:
-    """What the training of a stage last said of itself; nothing if it has not begun."""
-    path = folder / "progress" / STATUS
-    return read_json(path) if path.is_file() else {}
-
-
-def told_now(folder: Path) -> dict[str, Any]:
-    """What the attempt that trains a stage at this moment said of itself; nothing if none is alive, or said a word."""
-    return told(folder) if Attempt(folder).alive() else {}
-
-
-class Attempt:
-    """The last start of a stage's training, and whether it is still at work."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder / "progress"
-        self.journal = Journal(self._folder)
-        lines = self.journal.lines()
-        self.note = last_error(lines) or (lines or [{}])[-1]
-
-    def alive(self) -> bool:
-        """On this machine the kernel knows; of others only what they wrote last."""
-        if "begin" not in self.note:
-            return False
-        here = machine()
-        if here is not None and self.note["machine"] == here:
-            return holds(self.note["pid"], self._folder / LOCK)
-        return self.silent() < SILENT_SECONDS
-
-    def silent(self) -> float:
-        """Seconds since the training last wrote something about itself."""
-        files = [self._folder / STATUS, self.journal.path]
-        return max(0.0, time.time() - max(f.stat().st_mtime for f in files if f.exists()))
+RIGHT = ("images", "slices", "images/s", "loss", "last word")  # columns of numbers
+NARROWEST = 120  # columns that the numbers leave room for names; a narrower terminal breaks the lines itself
+WHOLE = 10_000  # columns of a log or a pipe: no name is broken there
 
 
 @dataclass(frozen=True)
@@ -85,123 +47,97 @@ class StageStatus:
     note: str = ""
 
 
-class Stage:
-    """The files of one stage."""
+def stage_status(folder: Path, num_images: int, slice_ends: list[int], runs: str) -> StageStatus:
+    """Read from the files of one stage where it is."""
+    attempt, last, images = Attempt(folder), last_status(folder), saved_images(folder, num_images)
+    state, note = _state(folder, attempt, images)
+    speed, silent, left = last.get("images_per_second"), None, None
+    if state == "running":
+        silent, images = attempt.silent(), max(images, last.get("images", 0))
+    if state != "finished" and speed:
+        left = max(0.0, (num_images - images) / speed - (silent or 0.0))
+    slices = f"{sum(end <= images for end in slice_ends)}/{len(slice_ends)}" if slice_ends else ""
+    ref = f"{folder.parent.name}/{folder.name}"
+    return StageStatus(ref, runs, state, images, num_images, slices, speed, last.get("loss"), silent, left, note)
 
-    def __init__(self, results: Path, ref: str, num_images: int, slice_ends: list[int] | None, runs: str) -> None:
-        self._folder, self._ref, self._total = results / ref, ref, num_images
-        self._ends, self._runs = slice_ends, runs
-        self._told = told(self._folder)
-        self._attempt = Attempt(self._folder)
-        self._note = self._attempt.note
 
-    def status(self) -> StageStatus:
-        state, note = self._state()
-        speed, silent, left = self._told.get("images_per_second"), None, None
-        images = saved_images(self._folder, self._total)
-        if state == "running":
-            silent = self._attempt.silent()
-            images = max(images, self._told.get("images", 0))
-        if state != "finished" and speed:
-            left = max(0.0, (self._total - images) / speed - (silent or 0.0))
-        return StageStatus(
-            self._ref, self._runs, state, images, self._total, self._slices(images), speed, self._told.get("loss"),
-            silent, left, note,
-        )  # fmt: skip
-
-    def _state(self) -> tuple[str, str]:
-        """What the stage is doing, and what there is to add."""
-        if (self._folder / "manifest.json").is_file():
-            return "finished", f"took {rough_duration(read_json(self._folder / 'manifest.json')['seconds'])}"
-        if not self._note:
-            return "waiting", ""
-        if "begin" in self._note:
-            until = f"until {self._note['until']:,}"
-            return ("running", until) if self._attempt.alive() else ("stopped", self._after_a_kill())
-        if "error" in self._note:
-            return "failed", self._note["error"].splitlines()[0]
-        if self._note["why"] == FINISHED:
-            return "waiting", "weights not exported yet" if self._trained() else "between two slices"
-        return "stopped", self._note["why"]
-
-    def _after_a_kill(self) -> str:
-        saved = saved_images(self._folder, self._total)
-        return "killed; goes on from its save" if saved else "killed before its first save; starts anew"
-
-    def _trained(self) -> bool:
-        return (self._folder / "final.ckpt").is_file()
-
-    def _slices(self, images: int) -> str:
-        if self._ends is None:
-            return ""
-        return f"{sum(end <= images for end in self._ends)}/{len(self._ends)}"
+def _state(folder: Path, attempt: Attempt, saved: int) -> tuple[str, str]:
+    """Return what the stage is doing, and what there is to add."""
+    last = attempt.note
+    if (folder / "manifest.json").is_file():
+        return "finished", f"took {rough_duration(read_json(folder / 'manifest.json')['seconds'])}"
+    if "begin" in last and attempt.alive():
+        return "running", f"until {last['until']:,}"
+    if "begin" in last:
+        return "stopped", "killed; goes on from its save" if saved else "killed before its first save; starts anew"
+    if "error" in last:
+        return "failed", last["error"].splitlines()[0]
+    if last and last["why"] != FINISHED:
+        return "stopped", last["why"]
+    trained = (folder / "final.ckpt").is_file()
+    return "waiting", "" if not last else "weights not exported yet" if trained else "between two slices"
 
 
 def of_study(study: Study, results: Path) -> Iterator[StageStatus]:
-    """Every stage of a study, in its order, begun or not."""
-    for ref, runs in runs_of(study).items():
-        yield Stage(results, ref, study.recipe(ref).num_images, study.slice_ends(ref), runs).status()
+    """Yield every stage of a study, in its order, begun or not."""
+    users = _users(study)
+    for ref in study.of_kind("train"):
+        yield stage_status(results / ref, study.recipe(ref).num_images, study.slice_ends(ref), users[ref])
 
 
-def runs_of(study: Study) -> dict[str, str]:
-    """Every stage of a study with its runs, shortened: `base +2`."""
-    users: dict[str, list[str]] = {}
-    for run in study.runs:
-        for stage in run.stages:
-            users.setdefault(stage.artifact, []).append(run.name)
-    found = {ref: list(dict.fromkeys(names)) for ref, names in users.items()}
-    return {ref: names[0] + (f" +{len(names) - 1}" if len(names) > 1 else "") for ref, names in found.items()}
+def _users(study: Study) -> dict[str, str]:
+    """Map artifacts to their runs, shortened: `base +2`."""
+    return {ref: names[0] + (f" +{len(names) - 1}" if len(names) > 1 else "") for ref, names in runs_of(study).items()}
 
 
-def runs_of_all() -> dict[str, str]:
-    """Every stage of the studies in config/studies with these and its runs: `quick: base +2`."""
+def users_of_all() -> dict[str, str]:
+    """Map the artifacts of the studies in config/studies to these and their runs: `quick: base +2`."""
     found: dict[str, str] = {}
     for path in sorted(STUDIES.glob("*.yaml")):
         try:
-            stages = runs_of(load(path.stem))
+            users = _users(load(path.stem))
         except StudyError as error:  # a study that somebody is writing hides no training
             print(f"warning: stages of the study {path.stem} are not named as such: {error}", file=sys.stderr)
             continue
-        for ref, runs in stages.items():
+        for ref, runs in users.items():
             found[ref] = "; ".join(filter(None, (found.get(ref), f"{path.stem}: {runs}")))
     return found
 
 
 def of_folder(results: Path, users: Mapping[str, str]) -> Iterator[StageStatus]:
-    """Every stage that a results folder has begun, whichever study it belongs to; `users` names its study and runs."""
+    """Yield every stage that a results folder has begun, of whichever study; `users` names studies and runs."""
     paths = results.glob("train/*/recipe.json")
     recipes = [(path.parent, StageRecipe.of(read_json(path), path)) for path in paths]
     if not recipes:
         raise ArtifactError(f"{results} holds no stage of training; name the results folder: mdm status results")
     for folder, recipe in sorted(recipes, key=lambda r: (len(r[1].model.levels), r[0].name)):
-        ref = f"train/{folder.name}"
-        yield Stage(results, ref, recipe.num_images, None, users.get(ref, NO_STUDY)).status()
+        yield stage_status(folder, recipe.num_images, [], users.get(f"train/{folder.name}", NO_STUDY))
 
 
-def table(stages: list[StageStatus], now: float) -> str:
-    """A line for each stage, and how many are in which state."""
-    width = max((len(_name(s)) for s in stages), default=0)
-    lines = [f"{'stage':<{width}}  {'state':<8}  {'images':>25}        {'slices':>7} {'images/s':>9} {'loss':>8}"
-             f" {'last word':>10}  ends"]  # fmt: skip
-    lines += [f"{_name(s):<{width}}  {_row(s, now)}".rstrip() for s in stages]
-    counts = {state: sum(s.state == state for s in stages) for state in dict.fromkeys(s.state for s in stages)}
-    lines += ["", f"{len(stages)} stages: " + ", ".join(f"{n} {state}" for state, n in counts.items())]
-    return "\n".join(lines)
+def table(stages: list[StageStatus], now: float, columns: int = WHOLE) -> str:
+    """Return a line for each stage, its names broken where they do not fit, and how many are in which state."""
+    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
+    for name in ("stage", "state", *RIGHT, "ends"):
+        side = "right" if name in RIGHT else "left"
+        grid.add_column(name, justify=side, no_wrap=name not in ("stage", "ends"), overflow="fold")
+    for s in stages:
+        grid.add_row(*_row(s, now))
+    console = Console(file=io.StringIO(), width=max(columns, NARROWEST), markup=False, emoji=False)
+    console.print(grid)
+    lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
+    counts = ", ".join(f"{count} {state}" for state, count in Counter(s.state for s in stages).items())
+    return "\n".join([*lines, "", f"{len(stages)} stages: {counts}"])
 
 
-def _name(s: StageStatus) -> str:
-    return s.ref.removeprefix("train/") + (f" ({s.runs})" if s.runs else "")
-
-
-def _row(s: StageStatus, now: float) -> str:
-    images = f"{s.images:,}/{s.num_images:,}"
-    speed = "" if s.images_per_second is None else f"{s.images_per_second:.1f}"
-    loss = "" if s.loss is None else f"{s.loss:.4f}"
-    silent = "" if s.silent_seconds is None else f"{clock(s.silent_seconds)} ago"
-    return (
-        f"{s.state:<8}  {images:>25} {percent(s.images / s.num_images):>6} {s.slices:>7} {speed:>9} {loss:>8}"
-        f" {silent:>10}  {_end(s, now)}"
-    )
+def _row(s: StageStatus, now: float) -> Iterator[str]:
+    yield s.ref.removeprefix("train/") + (f" ({s.runs})" if s.runs else "")
+    yield s.state
+    yield f"{s.images:,}/{s.num_images:,}{percent(s.images / s.num_images):>7}"
+    yield s.slices
+    yield "" if s.images_per_second is None else f"{s.images_per_second:.1f}"
+    yield "" if s.loss is None else f"{s.loss:.4f}"
+    yield "" if s.silent_seconds is None else f"{clock(s.silent_seconds)} ago"
+    yield _end(s, now)
 
 
 def _end(s: StageStatus, now: float) -> str:
@@ -218,14 +154,14 @@ def _end(s: StageStatus, now: float) -> str:
 
 def show(study: Study | None, results: Path, watch: bool) -> None:
     """Print the table once, or again and again until Ctrl-C."""
-    users = {} if study else runs_of_all()
+    users, terminal = {} if study else users_of_all(), sys.stdout.isatty()
     while True:
-        text = table(list(of_study(study, results) if study else of_folder(results, users)), time.time())
+        stages = list(of_study(study, results) if study else of_folder(results, users))
+        text = table(stages, time.time(), shutil.get_terminal_size().columns if terminal else WHOLE)
         if not watch:
             print(text)
             return
-        home = "\033[H\033[2J" if sys.stdout.isatty() else ""
-        print(f"{home}{time.strftime('%H:%M:%S')}\n{text}", flush=True)
+        print(("\033[H\033[2J" if terminal else "") + f"{time.strftime('%H:%M:%S')}\n{text}", flush=True)
         try:
             time.sleep(WATCH_SECONDS)
         except KeyboardInterrupt:
