@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("*.md", "docs/*.md", "*/README.md", "tests/**/*.md")
+FOLDERS = ("benchmarks", "config", "reports", "results", "slurm")
+PAGES = ("*.md", "docs/*.md", *(f"{folder}/README.md" for folder in FOLDERS), "tests/**/*.md")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 ELSEWHERE = re.compile(r"[a-z]+:")
 

@@ -88,6 +88,8 @@ def test_dead_links_are_found_and_others_left_alone(links, tmp_path):
         "    [shown](nowhere)\n\n"
         "[gone](docs/gone.md) ![picture](docs/gone.png) [heading](docs/more.md#thrice) [here](#there) [out](../x)\n"
     )
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / "README.md").write_text("[of a package](nowhere)\n")
     found = list(links.dead_links(tmp_path))
     assert [line.split()[3] for line in found] == [
         "docs/gone.md", "docs/gone.png", "docs/more.md#thrice", "#there", "../x"
