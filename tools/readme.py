@@ -9,6 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 STUDY = ROOT / "results" / "studies" / "laptop"
 BEGIN, END = "<!-- results: written by tools/readme.py -->\n", "<!-- end of results -->\n"
+TABLES = {"README.md": "main", "docs/results.md": "alignment"}
 
 
 def commit() -> str:
@@ -23,11 +24,13 @@ def commit() -> str:
 
 
 def main() -> None:
-    tables = [(STUDY / "tables" / f"{name}.md").read_text().strip() for name in ("main", "alignment")]
-    text = "\n\n".join([f"Made at commit `{commit()}` by `make study`.", *tables])
-    readme = ROOT / "README.md"
+    made = f"Made at commit `{commit()}` by `make study`."
     block = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
-    readme.write_text(block.sub(lambda _: f"{BEGIN}\n{text}\n\n{END}", readme.read_text(), count=1))
+    for page, name in TABLES.items():
+        table = (STUDY / "tables" / f"{name}.md").read_text().strip()
+        text = f"{BEGIN}\n{made}\n\n{table}\n\n{END}"
+        path = ROOT / page
+        path.write_text(block.sub(lambda _, text=text: text, path.read_text(), count=1))
     shutil.copyfile(STUDY / "figures" / "samples-base.png", ROOT / "docs" / "samples.png")
 
 

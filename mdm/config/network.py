@@ -15,7 +15,7 @@ MicroName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
 
 
 class VideoConfig(Strict):
-    """What makes a level one of clips instead of pictures (spec A.10). The innermost level shows pictures."""
+    """Settings of a level of clips (docs/reference.md, section 8); the innermost level always shows pictures."""
 
     frames: Positive = Field(description="frames of a clip: 4, 16, 64, ...")
     halves: Literal["time", "space"] = Field(

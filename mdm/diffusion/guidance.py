@@ -1,4 +1,4 @@
-"""From a noisy picture to the clean one the guided network sees in it: guidance, x0, threshold (spec B.7)."""
+"""From noisy pictures to the clean ones a guided network predicts, within bounds (docs/reference.md, section 14)."""
 
 from __future__ import annotations
 

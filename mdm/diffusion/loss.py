@@ -1,4 +1,4 @@
-"""The training loss over all levels of a nest (Gu et al. 2023, eq. 4; spec B.4, B.5)."""
+"""The training loss over all levels of a nest (Gu et al. 2023, section 3.3; docs/reference.md, sections 11 and 12)."""
 
 from __future__ import annotations
 

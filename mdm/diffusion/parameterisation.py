@@ -17,7 +17,7 @@ Level = Tensor | float
 
 
 class Gammas:
-    """Steps of a schedule; the network is told the step and predicts v, epsilon or x0 (spec B.1, B.4)."""
+    """Steps of a schedule; the network predicts v, epsilon or x0 (docs/reference.md, sections 10 and 11)."""
 
     def __init__(self, config: DiffusionConfig) -> None:
         self._config = config

@@ -1,4 +1,4 @@
-"""The way from noise to the clean picture: at which noise levels a sampler stops (spec B.7; Karras et al. 2022)."""
+"""The noise levels at which a sampler evaluates the network (docs/reference.md, section 14; Karras et al. 2022)."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def path(config: SampleConfig, diffusion: DiffusionConfig, table: Tensor) -> lis
     times = (
         reference_times(total, config.steps) if follows_reference else karras_times(gammas[-1].tolist(), config.steps)
     )
-    # The network is told t - 1 (spec B.1).
+    # The network is told t - 1 (docs/reference.md, section 10).
     return [Moment(t - 1, t / total, gammas[:, t]) for t in times]
 
 

@@ -1,4 +1,4 @@
-"""Solvers: from noise to pictures along a path, all levels at once, each on its own shifted schedule (spec B.7).
+"""Solvers: from noise to pictures, all levels at once, each on its shifted schedule (docs/reference.md, section 14).
 
 Pictures are sqrt(gamma) x0 + sqrt(1 - gamma) epsilon whatever the parameterisation. Gammas are scalars on the CPU,
 so no step waits for the device, in the precision of the path: float32 for a schedule, because the released code

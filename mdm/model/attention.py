@@ -1,4 +1,4 @@
-"""Attention layers: pixels to pixels and to text (spec A.5), and text to text or frame to frame (spec A.6)."""
+"""Attention over pixels and from pixels to text, over text or frames (docs/reference.md, sections 4 and 5)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Residual blocks, chains of them at one inner resolution, and what modulates them (spec A.1, 2, 4, 7)."""
+"""Residual blocks, chains of them at an inner resolution, and modulation (docs/reference.md, sections 1, 3 and 6)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A level around a level: the Matryoshka U-Net of any depth (Gu et al. 2023, section 3.2; spec A.9)."""
+"""A level around a level: a nested U-Net of any depth (Gu et al. 2023, section 3.2; docs/reference.md, section 7)."""
 
 from __future__ import annotations
 

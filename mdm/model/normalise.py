@@ -1,4 +1,4 @@
-"""Group normalisation with what always follows it: modulation by the time embedding, and SiLU (spec A.4)."""
+"""Group normalisation, modulation by the time embedding, and SiLU in one (docs/reference.md, section 3)."""
 
 from __future__ import annotations
 

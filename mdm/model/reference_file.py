@@ -1,6 +1,6 @@
 """The reference's `vis_model*.pth` as a state dict: tensors are rebuilt, everything else in the file is left alone.
 
-A tensor is a view of the mapped file: names and shapes can be checked before any weight is read (spec C.3).
+A tensor is a view of the mapped file: names and shapes are checked before weights (docs/reference.md, section 15).
 """
 
 from __future__ import annotations

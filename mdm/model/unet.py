@@ -1,4 +1,4 @@
-"""The U-Net of one level, and the innermost one that also reads text and classes (spec A.3, A.8)."""
+"""The U-Net of one level, and the innermost one, which reads text and classes (docs/reference.md, sections 2 and 6)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Layers of a level of clips (spec A.10).
+"""Layers of a level of clips (docs/reference.md, section 8).
 
 Between the layers of such a level, a clip's T frames are T neighbouring rows of the batch, [B*T,C,H,W]: layers that
 work on pictures need not know of time, and doubling the frames is repeating every row.

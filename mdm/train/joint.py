@@ -1,4 +1,4 @@
-"""Joint batches: clips first, then pictures without a clip, which the levels of clips never see (spec A.10)."""
+"""Joint batches: clips first, then pictures, which the levels of clips never see (docs/reference.md, section 8)."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ WAYS = {
 }
 # In the first step only the last convolution of each level learns: it is zero, so nothing passes through it.
 FIRST = re.compile(r"(inner_unet\.)*conv_out\.(weight|bias)")
-# In the second, all but what stands before another zero layer (spec A.2, A.4, A.5, A.6).
+# In the second, all but what stands before another zero layer (docs/reference.md, sections 1, 3, 4 and 5).
 BEFORE_ANOTHER_ZERO_LAYER = re.compile(
     r".*\.resnets\.\d+\.(norm1|conv1|time_layer|norm2)\.(weight|bias)"  # conv2
     r"|.*\.attn\.\d+\.(norm|qkv|norm_cond|kv_cond)\.(weight|bias)"  # proj_out

@@ -8,7 +8,7 @@ import yaml
 
 from mdm.data.sources import registry as sources
 
-PAGES = ("README.md", "config/README.md")
+PAGES = ("README.md", "docs/own-data.md", "docs/data-sets.md", "docs/settings.md")
 
 
 def shown(root):

@@ -105,7 +105,7 @@ def test_other_packages_are_refused(tmp_path):
 
 
 @pytest.mark.skipif(
-    not REAL.is_dir(), reason=f"{REAL} is not here; config/README.md says how to make it (a package of 69 MB)"
+    not REAL.is_dir(), reason=f"{REAL} is not here; docs/settings.md says how to make it (a package of 69 MB)"
 )
 def test_the_real_encoder_equals_transformers(tmp_path):
     from transformers import PreTrainedTokenizerFast, T5EncoderModel

@@ -1,4 +1,4 @@
-"""The README's way to a study of one's own pictures, word for word, as far as the shards; then the folder changes."""
+"""The way to a study of one's own pictures, as docs/own-data.md shows it, to the shards; then the folder changes."""
 
 import re
 import shlex
@@ -13,8 +13,8 @@ from mdm.data.batches.reader import Pictures
 
 
 def commands():
-    """The command lines of the README's section."""
-    section = (ROOT / "README.md").read_text(encoding="utf-8").split("## Your own pictures")[1].split("\n## ")[0]
+    """The command lines of the page's first section."""
+    section = (ROOT / "docs" / "own-data.md").read_text(encoding="utf-8").split("\n## ")[1]
     return re.findall(r"^    ((?:cp|mdm) .*?)(?: +#.*)?$", section, re.MULTILINE)
 
 
@@ -37,7 +37,7 @@ def clone(tmp_path_factory):
     return folder
 
 
-def test_the_readme_leads_to_shards(clone):
+def test_the_page_leads_to_shards(clone):
     copy, check, run = commands()
     assert call(clone, copy).returncode == 0
     refused = call(clone, check)
