@@ -13,16 +13,20 @@ import statistics
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
+from mdm.config.recipe import Recipe, SamplesRecipe
 from mdm.files.atomic import ArtifactError, read_json, write_atomic, write_json
 from mdm.report.pairs import COLUMNS as PAIR_COLUMNS
 from mdm.report.pairs import Difference
 from mdm.report.pairs import collect as collect_pairs
 from mdm.report.quantity import Quantity, measured
+from mdm.study.runs import Evaluation, Run, Stage
+from mdm.study.study import Study
 
+Kind = TypeVar("Kind", bound=Recipe)
 DIFFERENCES = "differences.csv"  # stands beside metrics.csv
 LOSS_TAIL = 0.1  # the training loss of a stage is the mean over this last share of its history
 
@@ -57,15 +61,20 @@ class Artifacts:
         path = self.root / reference / name if reference else None
         return read_json(path) if path is not None and path.exists() else None
 
+    def recipe(self, reference: str | None, kind: type[Kind]) -> Kind | None:
+        """Read the typed recipe of an artifact that was begun."""
+        content = self.json(reference, "recipe.json")
+        return kind.of(content, f"{reference}/recipe.json") if content is not None else None
+
     def path(self, reference: str, name: str) -> Path | None:
         path = self.root / reference / name
         return path if path.exists() else None
 
-    def guidance(self, run: Any, protocol: str | None) -> float | None:
+    def guidance(self, run: Run, protocol: str | None) -> float | None:
         """The guidance weight a run was sampled with, from the recipe of its pictures."""
         samples = next((e.samples for e in run.evaluations if e.protocol == protocol), None)
-        recipe = self.json(samples, "recipe.json")
-        return recipe["sample"].get("guidance", 1.0) if recipe else None
+        recipe = self.recipe(samples, SamplesRecipe)
+        return recipe.sample.guidance if recipe else None
 
     def history(self, reference: str) -> list[dict[str, Any]]:
         """The lines of a stage's history.jsonl, [] when there is none."""
@@ -98,7 +107,7 @@ def _over_draws(values: list[float]) -> Quantity:
     return measured(values[0], None, None) if len(values) < 2 else measured(*mean_with_interval(np.array(values)))
 
 
-def collect(study: Any, results: Path) -> tuple[list[Row], list[dict[str, Any]]]:
+def collect(study: Study, results: Path) -> tuple[list[Row], list[dict[str, Any]]]:
     """Every number the study has so far, and what is missing."""
     artifacts, rows, missing = Artifacts(results), [], []
     for run in study.runs:
@@ -117,12 +126,12 @@ def collect(study: Any, results: Path) -> tuple[list[Row], list[dict[str, Any]]]
     return rows, missing
 
 
-def _absent(run: Any, artifact: str, what: str, protocol: str) -> dict[str, Any]:
+def _absent(run: Run, artifact: str, what: str, protocol: str) -> dict[str, Any]:
     return {"run": run.name, "seed": run.seed, "protocol": protocol, "what": what, "artifact": artifact}
 
 
 def _stage_rows(
-    run: Any, stage: Any, manifest: dict[str, Any], history: list[dict[str, Any]], cost: dict[str, Any]
+    run: Run, stage: Stage, manifest: dict[str, Any], history: list[dict[str, Any]], cost: dict[str, Any]
 ) -> Iterator[Row]:
     values: dict[str, float | Quantity | None] = {
         "parameters": manifest.get("parameters"),
@@ -144,7 +153,7 @@ def _stage_rows(
 
 
 def _collect_evaluation(
-    artifacts: Artifacts, run: Any, evaluation: Any, images: int, seconds: float,
+    artifacts: Artifacts, run: Run, evaluation: Evaluation, images: int, seconds: float,
     rows: list[Row], missing: list[dict[str, Any]],
 ) -> None:  # fmt: skip
     stage = run.stages[-1].name
@@ -173,7 +182,7 @@ def _collect_evaluation(
                         score.get("high"), digest=digest_of(evaluation.scores), **where))  # fmt: skip
 
 
-def write(study: Any, results: Path, metrics_csv: Path, missing_json: Path) -> tuple[list[Row], list[dict[str, Any]]]:
+def write(study: Study, results: Path, metrics_csv: Path, missing_json: Path) -> tuple[list[Row], list[dict[str, Any]]]:
     """Write metrics.csv, differences.csv beside it, and missing.json."""
     rows, missing = collect(study, results)
     pairs = [asdict(pair) for pair in collect_pairs(study, results)]

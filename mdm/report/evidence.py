@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from mdm.report.collect import DIFFERENCES, Row, read_differences, read_metrics
 from mdm.report.metrics import EVALUATION, describe, position
 from mdm.report.pairs import Difference, Pairs
 from mdm.report.quantity import Quantity, difference, measured, over_seeds
+from mdm.study.study import Study
 
 
-def read_evidence(study: Any, metrics_csv: Path) -> Evidence:
+def read_evidence(study: Study, metrics_csv: Path) -> Evidence:
     """What was measured, and what could be compared picture by picture."""
     return Evidence(study, read_metrics(metrics_csv), read_differences(metrics_csv.with_name(DIFFERENCES)))
 
@@ -19,7 +19,7 @@ def read_evidence(study: Any, metrics_csv: Path) -> Evidence:
 class Evidence:
     """Looks numbers up: one quantity per metric, run and protocol, combined over seeds."""
 
-    def __init__(self, study: Any, rows: list[Row], differences: list[Difference] | None = None) -> None:
+    def __init__(self, study: Study, rows: list[Row], differences: list[Difference] | None = None) -> None:
         self.study = study
         self._pairs = Pairs(differences or [])
         self.rows = rows

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from mdm.report.quantity import Quantity, measured
 from mdm.study.claims import parse, references
+from mdm.study.study import Study
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Difference:
 COLUMNS = tuple(f.name for f in fields(Difference))
 
 
-def wanted(study: Any) -> list[tuple[str, str]]:
+def wanted(study: Study) -> list[tuple[str, str]]:
     """(run, against) of every ablation, and of every two runs whose like metrics one claim compares."""
     pairs = [(run.name, study.ablations[run.ablation].against) for run in study.runs if run.ablation in study.ablations]
     for claim in study.claims.values():
@@ -41,12 +41,12 @@ def wanted(study: Any) -> list[tuple[str, str]]:
     return list(found)
 
 
-def collect(study: Any, results: Path) -> list[Difference]:
+def collect(study: Study, results: Path) -> list[Difference]:
     """Every difference whose two sides are measured."""
     return [difference for pair in wanted(study) for difference in _of_pair(study, results, *pair)]
 
 
-def _of_pair(study: Any, results: Path, own: str, other: str) -> Iterator[Difference]:
+def _of_pair(study: Study, results: Path, own: str, other: str) -> Iterator[Difference]:
     from mdm.evaluate.pairs import paired
 
     others = {(run.seed, e.protocol): e for run in study.runs if run.name == other for e in run.evaluations}

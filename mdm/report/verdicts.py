@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from mdm.report.comparisons import Comparison, Pairing, decide
 from mdm.report.quantity import Quantity
 from mdm.study.claims import ExpressionError, Reference, check_expression, parse, references
+from mdm.study.runs import Claim
+from mdm.study.study import Study
 
 if TYPE_CHECKING:
     from mdm.report.evidence import Evidence
@@ -59,7 +61,7 @@ class Verdict:
         }  # fmt: skip
 
 
-def judge(name: str, claim: Any, evidence: Evidence) -> Verdict:
+def judge(name: str, claim: Claim, evidence: Evidence) -> Verdict:
     """Evaluate one claim on what was measured."""
     given = {"name": name, "statement": claim.statement, "source": claim.source,
              "expect": claim.expect, "protocol": evidence.protocol(claim.protocol)}  # fmt: skip
@@ -127,12 +129,12 @@ def _comparison_sentence(comparison: Comparison) -> str:
     )
 
 
-def judge_all(study: Any, evidence: Evidence) -> list[Verdict]:
+def judge_all(study: Study, evidence: Evidence) -> list[Verdict]:
     """Every claim of the study, in its order."""
     return [judge(name, claim, evidence) for name, claim in study.claims.items()]
 
 
-def write(study: Any, metrics_csv: Path, out: Path) -> list[Verdict]:
+def write(study: Study, metrics_csv: Path, out: Path) -> list[Verdict]:
     """Write claims.json."""
     from mdm.files.atomic import write_json
     from mdm.report.evidence import read_evidence

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from mdm.study.study import group_members
+from mdm.study.study import Study, group_members
 from mdm.study.study_file import ROOT
 
 CODE = ROOT / "mdm" / "report"
@@ -20,40 +19,40 @@ MADE_BY = {
 }
 
 
-def home(folder: str | Path, study: Any) -> Path:
+def home(folder: str | Path, study: Study) -> Path:
     """Where `results` or `reports` keep what belongs to one study only; artifacts are shared by all."""
     return Path(folder, "studies", study.name)
 
 
-def sampled_runs(study: Any) -> list[str]:
+def sampled_runs(study: Study) -> list[str]:
     """Runs with pictures to show, in the study's order."""
     return list(dict.fromkeys(run.name for run in study.runs if run.evaluations))
 
 
-def instruments(study: Any) -> set[str]:
+def instruments(study: Study) -> set[str]:
     """The measuring networks of the first protocol, which the report shows: judge, clip, inception."""
     first = next(iter(study.protocols.values()), None)
     return {name for name in ("judge", "clip", "inception") if getattr(first, name, None)}
 
 
-def has_distance(study: Any) -> bool:
+def has_distance(study: Study) -> bool:
     """Whether a Fréchet distance is measured; a CLIP model alone gives none."""
     return bool(instruments(study) & {"judge", "inception"})
 
 
-def has_agreement(study: Any) -> bool:
+def has_agreement(study: Study) -> bool:
     """Whether it is measured that pictures show what was asked for."""
     return bool(instruments(study) & {"judge", "clip"})
 
 
-def table_names(study: Any) -> list[str]:
+def table_names(study: Study) -> list[str]:
     """Every table that the study's measurements can fill; each is written as .csv, .md and .tex."""
     alignment = ["alignment"] if "judge" in instruments(study) else []
     literature = ["literature"] if has_distance(study) else []
     return ["main", *alignment, "metrics", "cost", *literature, *(f"ablation-{g}" for g in group_members(study))]
 
 
-def figure_names(study: Any) -> list[str]:
+def figure_names(study: Study) -> list[str]:
     """Every figure that the study's measurements can fill: .svg and .png, except `samples-RUN`, which is a .png."""
     guidance = ["guidance"] if instruments(study) else []
     alignment = ["alignment"] if "judge" in instruments(study) else []
@@ -61,7 +60,7 @@ def figure_names(study: Any) -> list[str]:
     return drawn + [f"samples-{run}" for run in sampled_runs(study)]
 
 
-def figure_files(study: Any) -> list[str]:
+def figure_files(study: Study) -> list[str]:
     """File names of every figure."""
     return [
         f"{name}.{extension}"
@@ -70,7 +69,7 @@ def figure_files(study: Any) -> list[str]:
     ]
 
 
-def foreign_pages(study: Any, reports: str | Path) -> list[Path]:
+def foreign_pages(study: Study, reports: str | Path) -> list[Path]:
     """Published pages of ablations that another study has and this one has not."""
     return sorted(page for page in Path(reports, "ablations").glob("*.html") if page.stem not in study.ablations)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from mdm.config.recipe import FeaturesRecipe, SamplesRecipe, StageRecipe
 from mdm.files.artifact import digest
 from mdm.files.atomic import write_json
 from mdm.report import collect
@@ -172,7 +173,12 @@ def _write_stage(folder: Path, run: Run, index: int) -> None:
         line = {"images": images, "seconds": round(images / speed, 2), "loss": sum(losses.values()),
                 "losses": losses, "images_per_second": speed * (0.97 + 0.06 * luck.random())}  # fmt: skip
         lines.append(line | ({"validation": {r: v * 1.04 for r, v in losses.items()}} if step % 4 == 0 else {}))
-    recipe = {"kind": "train", "seed": run.seed, "parent": parent, "data": "data/scenes-train-5ca1ab1e0000"}
+    levels = [{"resolution": 16, "channels": [32], "resnets": [1], "middle": True}]
+    recipe = StageRecipe(
+        seed=run.seed, model={"levels": levels}, num_images=stage.num_images, diffusion={}, start_from="ema",
+        train={"batch_images": 8, "learning_rate": 1e-3, "ema_halflife_images": 100}, parent=parent, class_label=None,
+        data="data/scenes-train-5ca1ab1e0000", text=None, validation=None, validation_text=None,
+    ).plain()  # fmt: skip
     write_json(folder / "recipe.json", recipe)
     write_json(folder / "manifest.json", {
         "recipe": recipe, "images": stage.num_images, "seconds": round(stage.num_images / speed, 1),
@@ -207,14 +213,18 @@ def _write_scores(results: Path, run: Run, protocol: Protocol) -> None:
     rows = [row for row in rows if ("clip" if row[0].startswith("clip") else "judge") in extractors]
     metrics = [{"metric": m, "value": v, "low": v - h, "high": v + h, "n": NUM_IMAGES} for m, v, h in rows]
     recorded = {"description": "256 pictures for the first captions of data/scenes-new-77, against 512 real ones"}
-    write_json(results / evaluation.features / "recipe.json", {"extractors": extractors})
-    write_json(results / evaluation.scores / "recipe.json", {"features": evaluation.features})
+    features = FeaturesRecipe(images=evaluation.samples, num_images=NUM_IMAGES, resolution=256, extractors=extractors)
+    write_json(results / evaluation.features / "recipe.json", features.plain())
     write_json(results / evaluation.scores / "scores.json", {"metrics": metrics, "protocol": recorded})
 
 
 def _write_samples(folder: Path, run: Run, captions: tuple[str, ...]) -> None:
     sample = {"sampler": "ddim", "steps": 50, "guidance": run.value if run.value is not None else 4.0}
-    write_json(folder / "recipe.json", {"sample": sample, "seed": 0, "train": run.stages[-1].artifact})
+    recipe = SamplesRecipe(
+        train=run.stages[-1].artifact, sample=sample, seed=0, num_images=NUM_IMAGES, prompts="data/scenes-new-77",
+        text=None,
+    )  # fmt: skip
+    write_json(folder / "recipe.json", recipe.plain())
     cost = {"seconds": 93.0, "num_images": NUM_IMAGES, "network_evaluations_per_image": 100.0}
     write_json(folder / "manifest.json", cost)
     said, drawn = [], []

@@ -14,6 +14,7 @@ from mdm.config.units import decimals, duration, large, short
 from mdm.evaluate.metric_names import DISTANCES, FACTORS, MEASURABLE, measurable
 from mdm.files.atomic import ArtifactError
 from mdm.report import collect
+from mdm.report.evidence import Evidence
 from mdm.report.metrics import describe, position
 from mdm.report.quantity import Quantity, difference, measured, over_seeds, propagated
 
@@ -62,7 +63,7 @@ def test_missing_artifacts_are_listed_and_skipped(tree) -> None:
     missing = json.loads(sources.missing_json.read_text())["missing"]
     assert {m["run"] for m in missing} == {"shared-noise"}
     assert [m["what"] for m in missing] == ["training stage r256", "sampled pictures", "scores"]
-    evidence = collect.Evidence(study, collect.read_metrics(sources.metrics_csv))
+    evidence = Evidence(study, collect.read_metrics(sources.metrics_csv))
     assert evidence.quantity("fd_judge", "shared-noise", "zero-shot") is None
 
 

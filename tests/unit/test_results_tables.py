@@ -148,11 +148,10 @@ def test_every_figure_is_written_and_twice_the_same(tree, tmp_path: Path) -> Non
 
 
 def test_every_figure_has_a_module_of_its_own(tree) -> None:
-    folder = Path(figures.__file__).parent
     modules = {name: names.figure_module(name) for name in names.figure_names(tree[0])}
-    assert all((folder / module).exists() for module in modules.values())
-    assert modules["ablation-nesting"] == "figure_ablation.py" and modules["samples-base"] == "gallery.py"
-    assert modules["training-curves"] == "figure_training_curves.py"
+    assert all(module.exists() and module.parent == Path(figures.__file__).parent for module in modules.values())
+    assert modules["ablation-nesting"].name == "ablation.py" and modules["samples-base"].name == "gallery.py"
+    assert modules["training-curves"].name == "training_curves.py"
 
 
 def test_titles_do_not_reach_tables_or_figures(tree, tmp_path: Path) -> None:

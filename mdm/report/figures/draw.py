@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -17,6 +16,7 @@ from mdm.report.figures import gallery, style
 from mdm.report.figures import guidance as figure_guidance
 from mdm.report.figures import training_curves as figure_training_curves
 from mdm.study.products import figure_names
+from mdm.study.study import Study
 
 FIGURES: dict[str, Callable[[Evidence, Artifacts], Figure]] = {
     "training-curves": figure_training_curves.draw,
@@ -25,7 +25,7 @@ FIGURES: dict[str, Callable[[Evidence, Artifacts], Figure]] = {
 }
 
 
-def write(study: Any, name: str, metrics_csv: Path, results: Path, out: Path) -> list[Path]:
+def write(study: Study, name: str, metrics_csv: Path, results: Path, out: Path) -> list[Path]:
     """Write one figure into a folder and return its files (`samples-RUN` is a PNG only)."""
     if name not in figure_names(study):
         raise ValueError(f"there is no figure {name!r}; the study has {', '.join(figure_names(study))}")

@@ -10,7 +10,6 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -18,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from mdm.files.atomic import ArtifactError
 from mdm.report.collect import Artifacts
 from mdm.report.evidence import Evidence
+from mdm.study.runs import Run
 
 SHEET_ROWS = 8
 CELL_PIXELS, GAP_PIXELS, TEXT_PIXELS, FONT_PIXELS = 128, 8, 300, 14
@@ -52,7 +52,7 @@ class Prompt:
     pictures: list[Shown]
 
 
-def samples_of(run: Any, protocol: str | None) -> str | None:
+def samples_of(run: Run, protocol: str | None) -> str | None:
     """The artifact with a run's pictures, under the protocol or else the first it has."""
     found = {e.protocol: e.samples for e in reversed(run.evaluations)}
     return found.get(protocol) or next(iter(found.values()), None)
@@ -102,7 +102,7 @@ def data_uri(array: np.ndarray) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
-def prompts(artifacts: Artifacts, run: Any, protocol: str | None, count: int, top_only: bool = False) -> list[Prompt]:
+def prompts(artifacts: Artifacts, run: Run, protocol: str | None, count: int, top_only: bool = False) -> list[Prompt]:
     """The first `count` prompts of a run for the page, [] when it has no pictures yet."""
     pictures = load(artifacts, samples_of(run, protocol), count)
     if pictures is None:

@@ -15,6 +15,7 @@ from mdm.report.figures import style
 from mdm.report.metrics import describe, shown
 from mdm.report.quantity import Quantity, measured
 from mdm.study.products import has_agreement, has_distance
+from mdm.study.study import Study
 
 WEIGHT = "Guidance weight"
 
@@ -50,7 +51,7 @@ def draw(evidence: Evidence, artifacts: Artifacts) -> Figure:
     return drawn
 
 
-def caption(study: Any) -> str:
+def caption(study: Study) -> str:
     """What the figure shows, by what the study measures."""
     against = "Agreement with the caption against the Fréchet distance, both as our small instruments see them; each "
     point = "point is one guidance weight (its number) of one trained network, bars are 95 % intervals. "

@@ -18,6 +18,7 @@ from mdm.report.collect import Artifacts
 from mdm.report.evidence import Evidence
 from mdm.report.figures import style
 from mdm.report.quantity import NORMAL_QUANTILE
+from mdm.study.runs import Run
 
 SMOOTHING = 40  # a noisy training loss is averaged over this share (1/40) of its points
 
@@ -94,7 +95,7 @@ def training(evidence: Evidence, artifacts: Artifacts) -> tuple[list[Line], str]
     return lines, "validation loss" if on_validation else "training loss"
 
 
-def _run_lines(run: Any, first_seed: bool, histories: dict[str, list[Any]], on_validation: bool) -> list[Line]:
+def _run_lines(run: Run, first_seed: bool, histories: dict[str, list[Any]], on_validation: bool) -> list[Line]:
     lines: dict[Size, Line] = {}
     images, seconds = 0.0, 0.0
     for stage in run.stages:

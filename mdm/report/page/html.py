@@ -16,6 +16,7 @@ from mdm.files.atomic import write_atomic
 from mdm.report.page import provenance
 from mdm.report.page.page import Page, Sources, hero
 from mdm.report.quantity import Quantity
+from mdm.study.study import Study
 
 __all__ = ["Sources", "ablation_page", "write_report"]
 
@@ -57,7 +58,7 @@ def render(template: str, context: dict[str, Any]) -> str:
     return environment().get_template(template).render(**own, **context)
 
 
-def write_report(study: Any, sources: Sources, out: Path) -> None:
+def write_report(study: Study, sources: Sources, out: Path) -> None:
     """Write the page of a study with as many pictures as fit the page's budget."""
     page = Page(study, sources)
     context = page.report()
@@ -69,7 +70,7 @@ def write_report(study: Any, sources: Sources, out: Path) -> None:
     write_atomic(out, text)
 
 
-def ablation_page(study: Any, name: str, sources: Sources, out: Path) -> None:
+def ablation_page(study: Study, name: str, sources: Sources, out: Path) -> None:
     """Write the page of one ablation."""
     if name not in study.ablations:
         raise StudyError(f"the study '{study.name}' has no ablation '{name}'; {nearest(name, study.ablations)}")

@@ -10,6 +10,7 @@ from typing import Any
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from mdm.config.recipe import SamplesRecipe
 from mdm.files import artifact
 from mdm.files.atomic import read_json
 from mdm.report.collect import Artifacts
@@ -23,7 +24,7 @@ from mdm.report.page.rerun import commands
 from mdm.report.tables import instruments, tables
 from mdm.report.verdicts import VERDICTS, judge_all
 from mdm.study.products import figure_names, sampled_runs, table_names
-from mdm.study.study import group_members
+from mdm.study.study import Study, group_members
 
 CAPTIONS = {
     "training-curves": (
@@ -77,7 +78,7 @@ class TableView:
 class Page:
     """Everything here is a function of the study and its files: equal inputs, equal page."""
 
-    def __init__(self, study: Any, sources: Sources) -> None:
+    def __init__(self, study: Study, sources: Sources) -> None:
         self.study, self.sources = study, sources
         self.artifacts = Artifacts(sources.results)
         self.evidence = read_evidence(study, sources.metrics_csv)
@@ -128,7 +129,7 @@ class Page:
     def _gallery(self, name: str, count: int, first: bool) -> dict[str, Any]:
         run = self.evidence.runs[name]
         samples = gallery.samples_of(run, self.protocol)
-        recipe = self.artifacts.json(samples, "recipe.json") or {}
+        recipe = self.artifacts.recipe(samples, SamplesRecipe)
         return {
             "run": name, "label": self.labels[name], "first": first, "samples": samples,
             "prompts": gallery.prompts(self.artifacts, run, self.protocol, count),
@@ -232,10 +233,9 @@ def findings(table: tables.Table) -> list[str]:
     return sentences
 
 
-def sampler_text(recipe: dict[str, Any]) -> str:
+def sampler_text(recipe: SamplesRecipe | None) -> str:
     """`ddim, 50 steps, guidance 2, seed 0`; "" before the pictures are planned."""
-    if "sample" not in recipe:
+    if recipe is None:
         return ""
-    sample = recipe["sample"]
-    steps = f"{sample['sampler']}, {sample['steps']} steps"
-    return f"{steps}, guidance {sample['guidance']:g}, seed {recipe['seed']}"
+    sample = recipe.sample
+    return f"{sample.sampler}, {sample.steps} steps, guidance {sample.guidance:g}, seed {recipe.seed}"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from mdm.report.collect import Artifacts
 from mdm.report.figures import gallery
+from mdm.study.runs import Stage
+from mdm.study.study import Study
 
 SHOWN = 4  # of a stage, spread evenly from the first to the last
 
@@ -24,12 +25,12 @@ class Grid:
     path: str
 
 
-def grids(study: Any, artifacts: Artifacts) -> list[Grid]:
+def grids(study: Study, artifacts: Artifacts) -> list[Grid]:
     """Of the first run's stages, in the order they were drawn; [] where no stage drew any."""
     return [grid for stage in study.runs[0].stages for grid in _of_stage(stage, artifacts)]
 
 
-def _of_stage(stage: Any, artifacts: Artifacts) -> list[Grid]:
+def _of_stage(stage: Stage, artifacts: Artifacts) -> list[Grid]:
     folder = f"{stage.artifact}/progress/samples"
     paths = sorted((artifacts.root / folder).glob("[0-9]*.png"))
     places = np.linspace(0, len(paths) - 1, min(SHOWN, len(paths))).round().astype(int)

@@ -6,8 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from mdm.config.recipe import StageRecipe
 from mdm.config.units import duration, large
 from mdm.report.collect import Artifacts
+from mdm.study.runs import Run, Stage
+from mdm.study.study import Study
 
 
 @dataclass(frozen=True)
@@ -32,20 +35,19 @@ class StageRecord:
         return duration(self.seconds) if self.seconds is not None else "—"
 
 
-def records(study: Any, artifacts: Artifacts) -> list[StageRecord]:
+def records(study: Study, artifacts: Artifacts) -> list[StageRecord]:
     """One record per run, seed and stage; stages that are not trained yet keep dashes."""
     return [_record(run, stage, artifacts) for run in study.runs for stage in run.stages]
 
 
-def _record(run: Any, stage: Any, artifacts: Artifacts) -> StageRecord:
+def _record(run: Run, stage: Stage, artifacts: Artifacts) -> StageRecord:
     manifest = artifacts.json(stage.artifact, "manifest.json")
     made = manifest or {}
-    recipe = made.get("recipe")  # a manifest may hold the recipe or leave it to recipe.json
-    recipe = recipe if isinstance(recipe, dict) else artifacts.json(stage.artifact, "recipe.json") or {}
+    recipe = artifacts.recipe(stage.artifact, StageRecipe)
     return StageRecord(
         run.name, run.seed, stage.name, stage.artifact, " → ".join(map(str, stage.resolutions)),
         stage.num_images, manifest is not None, made.get("seconds"), str(made.get("device", "—")),
-        commit_text(made.get("git") or {}), recipe.get("data") or "—", recipe.get("parent") or "—",
+        commit_text(made.get("git") or {}), recipe.data if recipe else "—", (recipe and recipe.parent) or "—",
     )  # fmt: skip
 
 
@@ -71,13 +73,13 @@ def distinct(values: Iterable[str]) -> str:
     return ", ".join(dict.fromkeys(v for v in values if v not in ("—", ""))) or "—"
 
 
-def full_commits(study: Any, artifacts: Artifacts) -> list[str]:
+def full_commits(study: Study, artifacts: Artifacts) -> list[str]:
     """Whole commit hashes of the training stages, for the commands that repeat the study."""
     manifests = (artifacts.json(s.artifact, "manifest.json") or {} for run in study.runs for s in run.stages)
     return list(dict.fromkeys(c for m in manifests if (c := (m.get("git") or {}).get("commit"))))
 
 
-def line(study: Any, made: list[StageRecord], runs: Iterable[str] | None = None, protocol: str | None = None) -> str:
+def line(study: Study, made: list[StageRecord], runs: Iterable[str] | None = None, protocol: str | None = None) -> str:
     """The provenance line under a table or figure."""
     chosen = set(runs) if runs is not None else None
     mine = [r for r in made if (chosen is None or r.run in chosen) and r.done]
@@ -96,7 +98,7 @@ def line(study: Any, made: list[StageRecord], runs: Iterable[str] | None = None,
     return " · ".join([*parts, f"device {distinct(r.device for r in mine)}", f"training time {duration(seconds)}"])
 
 
-def facts(study: Any, made: list[StageRecord], rows: int) -> list[tuple[str, str]]:
+def facts(study: Study, made: list[StageRecord], rows: int) -> list[tuple[str, str]]:
     """The few numbers that say how large the study is."""
     stages = {r.artifact: r for r in made}
     done = [r for r in stages.values() if r.done]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from typing import Any
+
+from mdm.study.study import Study
 
 
-def commands(study: Any, commits: list[str], target: str = "all") -> list[tuple[str, str]]:
+def commands(study: Study, commits: list[str], target: str = "all") -> list[tuple[str, str]]:
     """Pairs of what it does and the command line."""
     steps = []
     if len(commits) == 1:

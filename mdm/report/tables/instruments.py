@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from mdm.config.recipe import FeaturesRecipe
 from mdm.report.collect import Artifacts
 from mdm.report.evidence import Evidence
 from mdm.report.metrics import describe, shown
@@ -43,9 +44,8 @@ def extractors(evidence: Evidence, artifacts: Artifacts) -> dict[str, str]:
     found: dict[str, str] = {}
     for run in evidence.study.runs:
         for evaluation in run.evaluations:
-            scores = artifacts.json(evaluation.scores, "recipe.json") or {}
-            features = artifacts.json(scores.get("features"), "recipe.json") or {}
-            found |= {k: v for k, v in features.get("extractors", {}).items() if isinstance(v, str)}
+            features = artifacts.recipe(evaluation.features, FeaturesRecipe)
+            found |= {k: v for k, v in features.extractors.items() if isinstance(v, str)} if features else {}
     return found
 
 

@@ -15,13 +15,14 @@ from mdm.report.tables.instruments import frame_rows
 from mdm.report.tables.literature import literature_table
 from mdm.report.tables.render import FORMATS, Cell, Column, Table
 from mdm.study.products import table_names
+from mdm.study.study import Study
 
 SPEEDS = ("images_per_second", "sample_images_per_second", "network_evaluations_per_image")
 UNPAIRED = "not paired"
 NOT_COMPARABLE = "Our rows are another data set and a far smaller scale: they are NOT comparable with the literature."
 
 
-def build(study: Any, name: str, evidence: Evidence, results: Path, literature_csv: Path) -> Table:
+def build(study: Study, name: str, evidence: Evidence, results: Path, literature_csv: Path) -> Table:
     """One table by its name."""
     if name.startswith("ablation-"):
         return ablation_table(evidence, name.removeprefix("ablation-"))
@@ -37,7 +38,7 @@ def build(study: Any, name: str, evidence: Evidence, results: Path, literature_c
     return builders[name]()
 
 
-def write(study: Any, metrics_csv: Path, results: Path, literature_csv: Path, out: Path) -> list[str]:
+def write(study: Study, metrics_csv: Path, results: Path, literature_csv: Path, out: Path) -> list[str]:
     """Write every table as CSV, Markdown and LaTeX into a folder."""
     evidence = read_evidence(study, metrics_csv)
     for name in table_names(study):
