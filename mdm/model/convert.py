@@ -16,7 +16,7 @@ from mdm.manifest import ArtifactError, refuse_overwriting, replacing, sha256_fi
 from mdm.model import build
 from mdm.model.checkpoints import load_weights, read_meta, require_same, save_weights, state_hash
 from mdm.model.presets import PRESETS, named
-from mdm.model.reference_file import read_reference
+from mdm.model.released_file import read_released
 from mdm.study_file import parse
 
 OURS, THEIRS = ".safetensors", ".pth"
@@ -62,10 +62,10 @@ def read_source(path: Path) -> Source:
         raise ArtifactError(f"{path} cannot be read: {error.strerror}") from None
     if beginning[8:] == b"{":  # after the length of a safetensors header
         return Source(load_weights(path), "safetensors", read_meta(path), lambda: None)
-    reference = read_reference(path)
-    if reference.prefix:
-        print(f"{path}: every name began with '{reference.prefix}', which is left out")
-    return Source(reference.state, f"torch.save, {reference.file.layout}", {}, reference.file.verify)
+    released = read_released(path)
+    if released.prefix:
+        print(f"{path}: every name began with '{released.prefix}', which is left out")
+    return Source(released.state, f"torch.save, {released.layout}", {}, released.verify)
 
 
 def configuration(path: Path, meta: Mapping[str, Any], model: str | None = None) -> ModelConfig:
