@@ -19,7 +19,7 @@ from mdm.evaluate.settings import JudgeSettings
 from mdm.manifest import ArtifactError, read_json
 from mdm.model.checkpoints import state_hash
 from mdm.study_file import parse
-from mdm.train.orthogonal import orthogonalised
+from mdm.model.muon import orthogonalised
 
 SMALL = {"resolution": 16, "channels": [8, 16, 16], "num_images": 128, "batch_images": 16}
 
