@@ -1,12 +1,13 @@
 """What training costs beside the model's own step, as ratios within one run.
 
     PYTHONPATH=. python benchmarks/train.py [--stage r64] [--steps 60] [--rounds 3]
+    PYTHONPATH=. python benchmarks/train.py --muon-only
 
 A stage of the laptop study (its data and captions are made first, in a folder that is removed in the end) is trained
 by the real loop. Around the network's step (forward, backward, clipping, optimiser, average) time is counted; what is
 left of the loop's time is its overhead: batches, progress, guards, decisions, and the held-out loss if one is due.
 Waiting for data is a part of it. The stall of a save, in which the loop cannot go on, is measured on a state of one
-gigabyte.
+gigabyte. Of the optimisers, our Muon is held against torch's: seconds of a step, and how far their updates differ.
 """
 
 from __future__ import annotations
@@ -194,6 +195,76 @@ def tell_loop(root: Path, chosen: argparse.Namespace) -> None:
     print(f"of which waiting for data:        {spread([wait for _, wait in found], '.2%')}")
 
 
+def hidden_shapes(study: str, stage: str) -> dict[str, list[tuple[int, ...]]]:
+    """Shapes that Muon moves: of one stage, and four wide ones of the published 64 px network."""
+    import torch
+
+    from mdm.config import ModelConfig
+    from mdm.model.nested import build
+    from mdm.model.presets import PRESETS
+    from mdm.study import study as studies
+    from mdm.train.optim import is_hidden_matrix
+
+    loaded = studies.load(study)
+    recipe = next(loaded.recipe(s.artifact) for run in loaded.runs for s in run.stages if s.name == stage)
+    with torch.device("meta"):
+        found = [
+            [tuple(weight.shape) for name, weight in build(config).named_parameters() if is_hidden_matrix(name, weight)]
+            for config in (ModelConfig(**recipe["model"]), PRESETS["released-64"]())
+        ]
+    return {f"{study} {stage}": found[0], "wide": [shape for shape in found[1] if min(shape[:2]) >= 1024][:4]}
+
+
+def muons(shapes: list[tuple[int, ...]]) -> tuple[list[Any], list[Any]]:
+    """Both optimisers and their weights, which are the same; torch's takes matrices only."""
+    import torch
+
+    from mdm.model.muon import MOMENTUM, STEPS, Muon
+
+    generator = torch.Generator().manual_seed(0)
+    ours = [torch.randn(shape, generator=generator).requires_grad_() for shape in shapes]
+    theirs = [weight.detach().flatten(1).clone().requires_grad_() for weight in ours]
+    for weight, matrix in zip(ours, theirs, strict=True):
+        weight.grad = torch.randn(weight.shape, generator=generator)
+        matrix.grad = weight.grad.flatten(1).clone()
+    settings = {"lr": 0.01, "weight_decay": 0.0}
+    torchs = torch.optim.Muon(theirs, **settings, momentum=MOMENTUM, ns_steps=STEPS)
+    return [Muon(ours, **settings), torchs], [ours, theirs]
+
+
+def muon_rounds(shapes: list[tuple[int, ...]], rounds: int) -> tuple[float, list[tuple[float, float]]]:
+    """Relative difference of the first updates, and the seconds of both steps in each round."""
+    import torch
+
+    optimizers, weights = muons(shapes)
+    before = [weight.detach().clone() for weight in weights[0]]
+    times = []
+    for number in range(rounds + 1):  # the first one warms up
+        seconds = [0.0, 0.0]
+        for place in (0, 1) if number % 2 else (1, 0):
+            started = time.perf_counter()
+            optimizers[place].step()
+            seconds[place] = time.perf_counter() - started
+        if number == 0:
+            moved = [torch.cat([(w.detach().reshape(b.shape) - b).flatten() for w, b in zip(side, before, strict=True)])
+                     for side in weights]  # fmt: skip
+        times.append((seconds[0], seconds[1]))
+    return float((moved[0] - moved[1]).norm() / moved[0].norm()), times[1:]
+
+
+def tell_muon(chosen: argparse.Namespace) -> None:
+    """Our Muon beside torch's, on small shapes and on wide ones."""
+    import torch
+
+    torch.set_num_threads(int(chosen.threads))
+    for name, shapes in hidden_shapes(chosen.study, chosen.stage).items():
+        difference, times = muon_rounds(shapes, 5 * chosen.rounds)
+        ours, theirs = ([1000 * pair[side] for pair in times] for side in (0, 1))
+        print(f"Muon, {len(shapes)} weights ({name}), {chosen.threads} thread: ours {spread(ours, '.1f')} ms a step,")
+        print(f"    torch's {spread(theirs, '.1f')} ms; ratio {spread([t / o for o, t in times], '.2f')};", end=" ")
+        print(f"updates differ by {difference:.1%}")
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--study", default="laptop")
@@ -203,8 +274,11 @@ def main() -> None:
     options.add_argument("--gigabytes", type=float, default=1.0)
     options.add_argument("--threads", default="1")
     options.add_argument("--saves-only", action="store_true", help="leave the loop out")
+    options.add_argument("--muon-only", action="store_true", help="hold our Muon against torch's, and nothing else")
     chosen = options.parse_args()
     os.environ["OMP_NUM_THREADS"] = chosen.threads
+    if chosen.muon_only:
+        return tell_muon(chosen)
     with tempfile.TemporaryDirectory() as place:
         if not chosen.saves_only:
             tell_loop(Path(place), chosen)

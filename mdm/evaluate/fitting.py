@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mdm.config.instruments import FitSettings
 from mdm.evaluate.progress import progress
-from mdm.train.orthogonal import OrthogonalMomentum
+from mdm.model.muon import Muon
 
 WARMUP_SHARE = 0.05
 
@@ -39,7 +39,7 @@ def make_optimizers(module: nn.Module, hidden: Iterable[Tensor], settings: FitSe
     chosen, decay = {id(p) for p in matrices}, settings.weight_decay
     others = [p for p in module.parameters() if id(p) not in chosen]
     return [
-        OrthogonalMomentum(matrices, settings.matrix_rate, decay),
+        Muon(matrices, settings.matrix_rate, decay),
         torch.optim.AdamW(others, settings.learning_rate, betas=(0.9, 0.98), weight_decay=decay),
     ]
 

@@ -19,7 +19,7 @@ from mdm.files.weights import load_weights, read_meta, save_weights, state_hash
 from mdm.model.checkpoints import require_same
 from mdm.model.nested import build
 from mdm.model.presets import PRESETS, named
-from mdm.model.reference_file import read_reference
+from mdm.model.released_file import read_released
 
 OURS, THEIRS = ".safetensors", ".pth"
 WIDENED = (torch.float16, torch.bfloat16)  # float32 holds each of their values exactly
@@ -64,10 +64,10 @@ def read_source(path: Path) -> Source:
         raise ArtifactError(f"{path} cannot be read: {error.strerror}") from None
     if beginning[8:] == b"{":  # after the length of a safetensors header
         return Source(load_weights(path), "safetensors", read_meta(path), lambda: None)
-    reference = read_reference(path)
-    if reference.prefix:
-        print(f"{path}: every name began with '{reference.prefix}', which is left out")
-    return Source(reference.state, f"torch.save, {reference.file.layout}", {}, reference.file.verify)
+    released = read_released(path)
+    if released.prefix:
+        print(f"{path}: every name began with '{released.prefix}', which is left out")
+    return Source(released.state, f"torch.save, {released.layout}", {}, released.verify)
 
 
 def configuration(path: Path, meta: Mapping[str, Any], model: str | None = None) -> ModelConfig:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from mdm.config import TrainConfig
-from mdm.train.orthogonal import OrthogonalMomentum
+from mdm.model.muon import Muon
 
 # What meets pixels, pictures or classes is no map between hidden features, and is left to AdamW.
 OUTSIDE = ("conv_in", "conv_out", "class_emb")
@@ -32,7 +32,7 @@ def make_optimizers(model: nn.Module, config: TrainConfig, inherited: set[str]) 
     )]  # fmt: skip
     if config.matrix_rate:
         groups = _groups(learning, hidden, inherited, config.matrix_rate, config.inner_rate)
-        optimizers.append(OrthogonalMomentum(groups, config.matrix_rate, config.weight_decay))
+        optimizers.append(Muon(groups, config.matrix_rate, config.weight_decay))
     return optimizers
 
 

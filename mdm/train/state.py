@@ -17,15 +17,15 @@ from mdm.files.atomic import ArtifactError
 from mdm.model import dropout
 from mdm.model.checkpoints import load_into
 from mdm.model.ema import Ema
+from mdm.model.muon import Muon
 from mdm.train.exchange import Exchange
-from mdm.train.orthogonal import OrthogonalMomentum
 from mdm.train.ranks import Ranks
 from mdm.train.sharding import Shards
 
 # What an optimiser remembers of a weight once it has moved it.
 MOMENTS: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
     torch.optim.AdamW: ("step", "exp_avg", "exp_avg_sq"),
-    OrthogonalMomentum: ("momentum",),
+    Muon: ("momentum",),
 }
 
 

@@ -19,7 +19,7 @@ from mdm.evaluate.judge_network import Judge, JudgeReader, log_absent, presence,
 from mdm.evaluate.labels import encode
 from mdm.files.atomic import ArtifactError, read_json
 from mdm.files.weights import state_hash
-from mdm.train.orthogonal import orthogonalised
+from mdm.model.muon import orthogonalised
 
 SMALL = {"resolution": 16, "channels": [8, 16, 16], "num_images": 128, "batch_images": 16}
 

@@ -131,12 +131,18 @@ def test_other_types_are_refused(tmp_path) -> None:
 
 def test_hostile_classes_beside_the_weights_do_nothing(tmp_path) -> None:
     marker, state = tmp_path / "it-ran", build(nest(1)).state_dict()
-    torch.save({"state_dict": state, "args": attacks(marker), "ema": [attacks(marker)["eval"]]}, tmp_path / "a.pth")
+    hostile = attacks(marker)
+    system = hostile.pop("system")
+    torch.save({"state_dict": state, "args": hostile, "ema": [hostile["eval"]]}, tmp_path / "a.pth")
     convert(tmp_path / "a.pth", model_file(tmp_path, nest(1)), tmp_path / "b.safetensors")
     assert state_hash(load_weights(tmp_path / "b.safetensors")) == state_hash(state)
-    torch.save({"state_dict": state | {"conv_in.bias": attacks(marker)["system"]}}, tmp_path / "a.pth")
-    with pytest.raises(ArtifactError, match=r"conv_in.bias'\] is what .*system would make \(it was not run\)"):
-        convert(tmp_path / "a.pth", model_file(tmp_path, nest(1)), tmp_path / "c.safetensors")
+    for value, message in {
+        hostile["eval"]: r"conv_in.bias'\] is what .*eval would make \(it was not run\)",
+        system: r"nothing in it was run: it names .*system, which no file of weights needs",
+    }.items():
+        torch.save({"state_dict": state | {"conv_in.bias": value}}, tmp_path / "a.pth")
+        with pytest.raises(ArtifactError, match=message):
+            convert(tmp_path / "a.pth", model_file(tmp_path, nest(1)), tmp_path / "c.safetensors")
     assert not marker.exists() and not (tmp_path / "c.safetensors").exists()
 
 
