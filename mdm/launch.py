@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -10,7 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from mdm.alone import alone
+from mdm.alone import MARK, Stop, alone
 from mdm.config import StudyError, nearest
 from mdm.external import check_files
 from mdm.plan import training_gigaflops
@@ -43,7 +42,7 @@ def run(study: Study, targets: list[str], cores: str) -> int:
             pass_fds=[turn.descriptor],
             env=turn.environment,
         )
-        status, asked = _watch(child, screen)
+        status, asked = _watch(child, screen, turn.environment[MARK])
     _conclude(status, asked, time.monotonic() - started, pages(study, targets))
     return status
 
@@ -85,20 +84,21 @@ def go_first(study: Study) -> list[str]:
     return [f"results/{ref}/manifest.json" for ref in dict.fromkeys([*base, longest])]
 
 
-def _watch(child: subprocess.Popen[bytes], screen: Screen) -> tuple[int, bool]:
+def _watch(child: subprocess.Popen[bytes], screen: Screen, mark: str) -> tuple[int, bool]:
     """Show what happens until Snakemake ends; its exit status, and whether it was asked to stop."""
-    asked = False
+    stop = None
     with open(LOG, errors="replace") as log:
         while True:
             try:
                 ended = child.poll()
                 screen.show(log)
                 if ended is not None:
-                    return ended, asked
+                    return ended, stop is not None
+                if stop:  # again and again: Snakemake may be just starting a job, and then waits for its end
+                    stop.tell()
                 time.sleep(0.3)
             except KeyboardInterrupt:
-                asked = True
-                os.killpg(child.pid, signal.SIGINT)
+                stop = Stop(mark)
                 screen.say("stopping: running jobs save their state")
 
 

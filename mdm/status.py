@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from mdm.config import StudyError
+from mdm.files.lock import holder, machine
 from mdm.manifest import ArtifactError, read_json
 from mdm.study import Study, load
 from mdm.study_file import STUDIES
-from mdm.train.journal import FINISHED, LOCK, Journal, holds, last_error, machine
+from mdm.train.journal import FINISHED, LOCK, Journal, last_error
 from mdm.units import clock, duration, percent
 
 SILENT_SECONDS = 600  # another machine that told nothing for so long is taken for dead; compiling takes minutes
@@ -58,7 +59,7 @@ class Attempt:
             return False
         here = machine()
         if here is not None and self.note["machine"] == here:
-            return holds(self.note["pid"], self._folder / LOCK)
+            return holder(self._folder / LOCK) == self.note["pid"]
         return self.silent() < SILENT_SECONDS
 
     def silent(self) -> float:

@@ -20,12 +20,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mdm.files.lock import only_writer
 from mdm.manifest import ArtifactError, read_recipe, sha256_file, write_json
 from mdm.text import captions
 from mdm.text.arrays import Mapped
 from mdm.text.captions import Listing
 from mdm.text.gather import LOOKUP, gather, identity, shard_path, whole
-from mdm.text.only_writer import only_writer
 from mdm.text.shard import Shard, write_shard
 
 if TYPE_CHECKING:

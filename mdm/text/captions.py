@@ -18,9 +18,9 @@ import numpy as np
 
 from mdm.data.duplicates import repeated
 from mdm.data.index import iterate_index
+from mdm.files.lock import only_writer
 from mdm.manifest import ArtifactError, read_recipe, results_root, sha256_file
 from mdm.text.arrays import Mapped, write_arrays
-from mdm.text.only_writer import only_writer
 
 LISTING = "captions"
 SHARD_CAPTIONS = 65_536

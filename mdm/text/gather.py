@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from mdm.files.lock import only_writer
 from mdm.manifest import ArtifactError, Making, canonical, read_json, sha256_file
 from mdm.text import captions
 from mdm.text.arrays import write_arrays
 from mdm.text.captions import Listing
-from mdm.text.only_writer import only_writer
 from mdm.text.settings import stored_as
 
 LOOKUP = "lookup"

@@ -13,9 +13,9 @@ from evaluate_artifacts import put, ref
 from mdm import study
 from mdm.data import sources
 from mdm.data.index import index_data, read_index
+from mdm.files.lock import only_writer
 from mdm.manifest import ArtifactError, read_json, write_atomic
 from mdm.text import cache, captions, gather, shard
-from mdm.text.only_writer import only_writer
 
 ENCODER = {"name": "tiny-t5", "settings": {"channels": 8, "layers": 1, "heads": 2, "max_tokens": 8}, "channels": 8}
 SHARD, BATCH = 128, 64
