@@ -1,5 +1,9 @@
 """The command line is frozen: new knobs belong into the study, not here."""
 
+import signal
+import subprocess
+import sys
+
 import pytest
 
 from mdm import cli
@@ -24,6 +28,19 @@ def test_a_user_error_is_one_message_and_status_2(capsys):
 def test_a_valid_study_is_told_so(capsys):
     assert cli.main(["check", "--study", "quick", "--files"]) == 0
     assert "every recipe is valid" in capsys.readouterr().out
+
+
+INTERRUPTED = """
+import runpy, signal
+from mdm import verbs
+verbs.read_overrides = lambda _: signal.raise_signal(signal.SIGINT)
+runpy.run_module("mdm", run_name="__main__")
+"""
+
+
+def test_a_verb_dies_of_ctrl_c_as_shells_expect():
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED, "check"], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGINT and done.stderr == ""
 
 
 def test_unknown_options_are_refused():
