@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from mdm.files.atomic import read_json
-from mdm.train.journal import LOCK, Journal, holds, last_error, machine
+from mdm.files.lock import holder, machine
+from mdm.train.journal import LOCK, Journal, last_error
 
 SILENT_SECONDS = 600  # another machine that wrote nothing for so long is taken for dead; compiling takes minutes
 STATUS = "status.json"
@@ -57,7 +58,7 @@ class Attempt:
             return False
         here = machine()
         if here is not None and self.note["machine"] == here:
-            return holds(self.note["pid"], self._folder / LOCK)
+            return holder(self._folder / LOCK) == self.note["pid"]
         return self.silent() < SILENT_SECONDS
 
     def silent(self) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import time
@@ -17,7 +16,9 @@ from torch import Tensor
 
 from mdm.config import StudyError
 from mdm.files.atomic import ArtifactError
+from mdm.files.lock import held
 from mdm.files.weights import load_weights, read_meta, save_weights
+from mdm.train.journal import LOCK
 
 KEPT_AUTOSAVES = 2  # the newest, and the one before in case the newest is damaged
 NAME = re.compile(r"autosave-(\d{12})\.ckpt$")
@@ -27,16 +28,12 @@ Checkpoint = tuple[dict[str, Tensor], dict[str, Any]]
 @contextmanager
 def only_trainer(folder: Path) -> Iterator[None]:
     """One trainer for a stage: an orphan of a killed workflow may still be at work; the kernel frees the lock."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        opened = open(folder / "lock", "w")  # noqa: SIM115 (closed below)
-    except OSError as error:
-        raise ArtifactError(f"{folder} cannot be written: {error.strerror}; training keeps its saves there") from error
-    with opened as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ArtifactError(f"another process is training in {folder.parent}; wait for it or stop it") from None
+    with held(folder / LOCK, f"training in {folder.parent}") as locked:
+        if not locked:
+            raise ArtifactError(
+                f"{folder} lies on a file system without locks, where nothing keeps two trainings of one stage apart; "
+                "have it mounted with flock, or choose another results folder"
+            )
         for torn in (*folder.glob(".*.tmp"), *folder.parent.glob(".*.ckpt.*.tmp")):
             torn.unlink()  # of a trainer that was killed while it wrote: nobody else writes here
         yield

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import socket
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mdm.files.atomic import ArtifactError
+from mdm.files.lock import machine
 
 FILE, LOCK = "attempts.jsonl", "lock"
 FINISHED = "the slice is finished"
@@ -73,24 +73,3 @@ def _whole(text: str) -> dict[str, Any] | None:
         return json.loads(text)
     except json.JSONDecodeError:
         return None
-
-
-def machine() -> str | None:
-    """Names this running machine (or container), whatever its host name; None where that cannot be told."""
-    try:
-        names = Path("/proc/sys/kernel/random/boot_id").read_text(), os.readlink("/proc/self/ns/pid")
-    except OSError:
-        return None
-    return hashlib.sha256("".join(names).encode()).hexdigest()[:12]
-
-
-def holds(pid: int, lock: Path) -> bool:
-    """Whether a process of this machine holds the lock file. Only looks: trying the lock could stop a trainer."""
-    if not lock.exists():
-        return False
-    inode = str(lock.stat().st_ino)
-    for line in Path("/proc/locks").read_text().splitlines():
-        words = line.split()  # 1: FLOCK ADVISORY WRITE 4242 08:01:131090 0 EOF
-        if words[1] == "FLOCK" and words[4] == str(pid) and words[5].rpartition(":")[2] == inode:
-            return True
-    return False

@@ -21,15 +21,21 @@ from mdm.train.step import training_step
 
 
 class StopRequest:
-    """Notes SIGTERM (a scheduler's warning) and SIGINT (Ctrl-C); the loop obeys at the end of a step."""
+    """Notes SIGTERM (a scheduler's warning) and SIGINT (Ctrl-C); the loop obeys at the end of a step.
 
-    def __init__(self) -> None:
+    A training that gets ready has nothing to save yet: if `at_once`, it ends when Ctrl-C comes.
+    """
+
+    def __init__(self, at_once: bool) -> None:
         self.received: int | None = None
+        self.at_once = at_once
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = number
+        if self.at_once and number == signal.SIGINT:
+            raise KeyboardInterrupt
 
 
 def train(
@@ -44,7 +50,8 @@ def train(
     """Train until the image count that `out` stands for, then write it; with others if torchrun or srun started us."""
     order = Order(recipe_path, out, before, autosave_seconds, execution, preview_images)
     with joined() as ranks:
-        stop, attempts = StopRequest(), Attempts(order.folder, speaks=ranks.first)
+        # One of several must not leave the others: they agree on a step after which all stop.
+        stop, attempts = StopRequest(at_once=ranks.world == 1), Attempts(order.folder, speaks=ranks.first)
         with only_trainer(order.folder) if ranks.first else nullcontext():
             ranks.wait()  # where the first one may not train, the others have nothing to note about whoever does
             with attempts.errors(attempt):
@@ -55,6 +62,7 @@ def train_slice(s: Slice, stop: StopRequest, attempts: Attempts) -> None:
     """Step after step, with what is due between them; a process that is asked to stop saves and leaves."""
     state, begun = s.state, s.state.images
     s.ranks.wait()  # a process that failed on its way here ends us before training has begun
+    stop.at_once = False
     attempts.begin(begun, s.end, s.ranks.world)
     s.ranks.wait()  # and an error from here on is written after that line
 

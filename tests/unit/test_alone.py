@@ -12,10 +12,10 @@ import psutil
 import pytest
 
 from mdm.config import StudyError
-from mdm.study.run.run_lock import MARK, alone
-from mdm.train.journal import machine
+from mdm.files.lock import machine
+from mdm.study.run.run_lock import MARK, Stop, alone
 
-SLEEP = [sys.executable, "-c", "import time; print(flush=True); time.sleep(60)"]
+SLEEP = [sys.executable, "-c", "import time; print(flush=True); time.sleep(3600)"]
 DEAF = [sys.executable, "-c", "import signal, sys; signal.signal(2, 1); print(flush=True); sys.stdin.read()"]
 fork = multiprocessing.get_context("fork")
 
@@ -93,7 +93,7 @@ def test_what_a_killed_run_left_is_ended(tmp_path, holder, started):
     process.kill()
     process.join()
     with alone(tmp_path) as turn:
-        assert worker.wait(10) is not None
+        assert worker.wait() is not None
         assert turn.environment[MARK] != mark
 
 
@@ -104,7 +104,7 @@ def test_a_lock_that_a_dead_launcher_left_to_its_child_is_taken_over(tmp_path, s
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     note(tmp_path, process=2**22 + 1)  # the launcher is gone
     with alone(tmp_path):
-        assert child.wait(10) is not None
+        assert child.wait() is not None
 
 
 def test_a_zombie_is_dead(tmp_path, started):
@@ -117,8 +117,66 @@ def test_a_zombie_is_dead(tmp_path, started):
         tmp_path, process=zombie.pid, began=Path(f"/proc/{zombie.pid}/stat").read_text().rpartition(")")[2].split()[19]
     )
     with alone(tmp_path):
-        assert child.wait(10) is not None
+        assert child.wait() is not None
     zombie.wait()
+
+
+UNREAPED = """
+import os, subprocess, sys
+worker = subprocess.Popen([sys.executable, "-c", sys.argv[1]], env={**os.environ, sys.argv[2]: sys.argv[3]})
+print(worker.pid, flush=True)
+sys.stdin.read()
+"""
+
+
+def state(process):
+    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def test_a_worker_that_nobody_reaps_is_not_waited_for(tmp_path, holder):
+    """The first process of a container often reaps nobody: what a killed run left ends, and stays a zombie."""
+    process, mark = holder
+    process.kill()
+    process.join()
+    command = [sys.executable, "-c", UNREAPED, SLEEP[-1], MARK, mark]
+    parent = subprocess.Popen(command, stdin=-1, stdout=-1, text=True)
+    worker = int(parent.stdout.readline())
+    parent.stdout.readline()  # the worker is at work
+    with alone(tmp_path) as turn:
+        assert turn.environment[MARK] != mark
+        assert state(worker) == "Z"
+    parent.communicate()
+
+
+# Snakemake may be just starting a job when it is asked to stop, and then waits for the end of that job.
+LATE = """
+import subprocess, sys
+try:
+    print(flush=True)
+    sys.stdin.read()
+except KeyboardInterrupt:
+    subprocess.run([sys.executable, "-c", "import time; time.sleep(3600)"])
+"""
+# What hears it on its way to become another program forgets it.
+BECOMING = """
+import os, signal, sys
+program = [sys.executable, "-c", "import time; time.sleep(3600)"]
+signal.signal(signal.SIGINT, lambda *_: os.execv(program[0], program))
+print(flush=True)
+while True:
+    signal.pause()
+"""
+
+
+@pytest.mark.parametrize("program", [LATE, BECOMING], ids=["started late", "another program"])
+def test_what_begins_while_a_run_is_stopped_is_stopped_as_well(tmp_path, holder, started, program):
+    process, mark = holder
+    worker = started(mark, [sys.executable, "-c", program])
+    process.kill()
+    process.join()
+    with alone(tmp_path):
+        assert Stop(mark).tell() == []
+        assert worker.wait() is not None
 
 
 def start_over(folder, pipe):

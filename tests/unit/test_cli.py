@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -207,6 +208,19 @@ def test_the_door_is_light():
     code = "import sys, mdm.cli; print(sorted({'torch', 'numpy', 'pandas', 'snakemake', 'PIL'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+INTERRUPTED = """
+import runpy, signal
+from mdm.study import study_file
+study_file.read_overrides = lambda _: signal.raise_signal(signal.SIGINT)
+runpy.run_module("mdm", run_name="__main__")
+"""
+
+
+def test_a_verb_dies_of_ctrl_c_as_shells_expect():
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED, "check"], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGINT and done.stderr == ""
 
 
 def test_a_range_of_shards_that_is_none_says_so(capsys):

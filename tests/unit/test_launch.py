@@ -1,13 +1,17 @@
 """What `mdm run` starts can be stopped, however it was started itself."""
 
+import os
 import subprocess
 import sys
+import uuid
 
 import pytest
+from repository import HANG_SECONDS
 
 from mdm import cli
 from mdm.study import study
 from mdm.study.run import launch
+from mdm.study.run.run_lock import MARK
 from mdm.study.study_file import ROOT
 
 PROGRAM = """
@@ -18,7 +22,7 @@ if sys.argv[1] == "ignored":  # as a shell does for what it starts in the backgr
 _stop_politely()
 signal.raise_signal(signal.SIGINT)
 print("works on", flush=True)
-child = subprocess.Popen([sys.executable, "-c", "import time; print(flush=True); time.sleep(60)"], stdout=-1)
+child = subprocess.Popen([sys.executable, "-c", "import time; print(flush=True); time.sleep(3600)"], stdout=-1)
 child.stdout.readline()
 child.send_signal(signal.SIGINT)
 sys.exit(child.wait() != -signal.SIGINT)
@@ -27,11 +31,50 @@ sys.exit(child.wait() != -signal.SIGINT)
 
 @pytest.mark.parametrize("interrupt", ["ignored", "heard"])
 def test_jobs_hear_an_interrupt_that_the_launcher_has_to_ignore(interrupt):
-    done = subprocess.run([sys.executable, "-c", PROGRAM, interrupt], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, interrupt], capture_output=True, text=True, timeout=HANG_SECONDS
+    )
     if interrupt == "heard":
         assert "KeyboardInterrupt" in done.stderr and not done.stdout
     else:
         assert done.stdout == "works on\n" and done.returncode == 0, done.stderr
+
+
+# Snakemake that starts a job just when it is asked to stop, and waits for the end of that job.
+LATE = """
+import subprocess, sys
+try:
+    print(flush=True)
+    sys.stdin.read()
+except KeyboardInterrupt:
+    sys.exit(subprocess.run([sys.executable, "-c", "import time; time.sleep(3600)"]).returncode == 0)
+"""
+
+
+class Interrupted:
+    """A screen before which somebody presses Ctrl-C once."""
+
+    def __init__(self):
+        self.said = []
+
+    def show(self, log):
+        if not self.said:
+            raise KeyboardInterrupt
+
+    def say(self, text):
+        self.said.append(text)
+
+
+def test_a_job_that_starts_while_the_run_is_stopped_hears_of_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(launch, "LOG", tmp_path / "log")
+    launch.LOG.touch()
+    environment = {**os.environ, MARK: uuid.uuid4().hex}
+    child = subprocess.Popen([sys.executable, "-c", LATE], stdin=-1, stdout=-1, env=environment)
+    child.stdout.readline()
+    screen = Interrupted()
+    assert launch._watch(child, screen, environment[MARK]) == (0, True)
+    assert screen.said == ["stopping: running jobs save their state"]
+    child.communicate()
 
 
 def test_a_mistyped_target_is_refused_before_anything_starts(tmp_path, monkeypatch, capsys):
@@ -45,7 +88,7 @@ def test_a_mistyped_target_is_refused_before_anything_starts(tmp_path, monkeypat
 
 def test_every_target_that_snakemake_knows_is_one_and_files_are_left_to_it():
     command = [sys.executable, "-m", "snakemake", "--list-target-rules", "--config", "study=quick"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=HANG_SECONDS, check=True)
     quick, known = study.load("quick"), set(done.stdout.split())
     assert known == {*launch.RULES, *quick.ablations, *study.group_members(quick)}
     launch.check_targets(quick, [*known, "results/studies/quick/metrics.csv"])

@@ -13,8 +13,8 @@ from evaluate_artifacts import put, ref
 from mdm.data.shards.index import index_data, read_index
 from mdm.data.sources import registry as sources
 from mdm.data.text import cache, captions, gather, shard
-from mdm.data.text.only_writer import only_writer
 from mdm.files.atomic import ArtifactError, read_json, write_atomic
+from mdm.files.lock import only_writer
 from mdm.study import study
 
 ENCODER = {"name": "tiny-t5", "settings": {"channels": 8, "layers": 1, "heads": 2, "max_tokens": 8}, "channels": 8}

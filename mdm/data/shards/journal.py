@@ -6,8 +6,6 @@ bytes of its picture. A torn end (the job was killed while writing) is found by 
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -18,8 +16,7 @@ from typing import IO, Any
 from mdm.data.pictures.failures import DOUBTFUL
 from mdm.data.rows import Picture
 from mdm.files.atomic import UNWRITABLE, ArtifactError
-
-NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+from mdm.files.lock import take
 
 
 @dataclass(frozen=True)
@@ -41,7 +38,8 @@ class Journal:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file: IO[bytes] = open(path, "a+b")  # noqa: SIM115  closed by __exit__
         try:
-            self._lock()
+            if take(self._file) is False:  # a requeued job may start before the old one is gone
+                raise ArtifactError(f"{path} is being written by another process; wait until it has ended")
             self._load(identity)
         except BaseException:
             self._file.close()
@@ -55,16 +53,6 @@ class Journal:
             self._file.close()
         except OSError:
             if kind is None:  # else the disk refused the same bytes before, and that is being told
-                raise
-
-    def _lock(self) -> None:
-        """One writer at a time, also where a requeued job starts before the old one is gone."""
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ArtifactError(f"{self.path} is being written by another process; wait until it has ended") from None
-        except OSError as error:
-            if error.errno not in NO_LOCKS:  # some cluster file systems are mounted without locks
                 raise
 
     def _load(self, identity: str) -> None:

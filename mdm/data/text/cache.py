@@ -24,12 +24,12 @@ from mdm.config.recipe import TextRecipe
 from mdm.data.text import captions
 from mdm.data.text.captions import Listing
 from mdm.data.text.gather import LOOKUP, gather, identity, shard_path, whole
-from mdm.data.text.only_writer import only_writer
 from mdm.data.text.shard import Shard, write_shard
 from mdm.files.arrays import Mapped
 from mdm.files.artifact import read_recipe
 from mdm.files.atomic import ArtifactError, write_json
 from mdm.files.hashes import sha256_file
+from mdm.files.lock import only_writer
 
 if TYPE_CHECKING:
     from mdm.data.text.encoder import Encoder, Unloaded

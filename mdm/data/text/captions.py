@@ -18,11 +18,11 @@ import numpy as np
 from mdm.config.recipe import TextRecipe
 from mdm.data.pictures.duplicates import repeated
 from mdm.data.shards.index import iterate_index
-from mdm.data.text.only_writer import only_writer
 from mdm.files.arrays import Mapped, write_arrays
 from mdm.files.artifact import read_recipe, results_root
 from mdm.files.atomic import ArtifactError
 from mdm.files.hashes import sha256_file
+from mdm.files.lock import only_writer
 
 LISTING = "captions"
 SHARD_CAPTIONS = 65_536

@@ -12,11 +12,11 @@ import numpy as np
 from mdm.config.recipe import TextRecipe
 from mdm.data.text import captions
 from mdm.data.text.captions import Listing
-from mdm.data.text.only_writer import only_writer
 from mdm.files.arrays import write_arrays
 from mdm.files.artifact import Making, canonical
 from mdm.files.atomic import ArtifactError, read_json
 from mdm.files.hashes import sha256_file
+from mdm.files.lock import only_writer
 
 LOOKUP = "lookup"
 FEATURES = tuple[int, str]  # width, and the type of the numbers as torch prints it

@@ -13,7 +13,7 @@ from pathlib import Path
 from mdm.config import StudyError, nearest
 from mdm.study.cost.plan import training_gigaflops
 from mdm.study.outside_files import check_files
-from mdm.study.run.run_lock import alone
+from mdm.study.run.run_lock import MARK, Stop, alone
 from mdm.study.study import Study, group_members
 
 FOLDER = Path(".snakemake")
@@ -41,7 +41,7 @@ def run(study: Study, targets: list[str], cores: str) -> int:
             pass_fds=[turn.descriptor, output],
             env=turn.environment,
         )
-        status, asked = _wait(child)
+        status, asked = _wait(child, turn.environment[MARK])
     _conclude(status, asked, time.monotonic() - started, pages(study, targets))
     return status
 
@@ -83,15 +83,16 @@ def go_first(study: Study) -> list[str]:
     return [f"results/{ref}/manifest.json" for ref in dict.fromkeys([*base, longest])]
 
 
-def _wait(child: subprocess.Popen[bytes]) -> tuple[int, bool]:
+def _wait(child: subprocess.Popen[bytes], mark: str) -> tuple[int, bool]:
     """Wait until Snakemake ends; return its exit status, and whether it was asked to stop."""
-    asked = False
+    stop = None
     while True:
         try:
-            return child.wait(), asked
+            return child.wait(0.3 if stop else None), stop is not None
+        except subprocess.TimeoutExpired:
+            stop.tell()  # again and again: Snakemake may be just starting a job, and then waits for its end
         except KeyboardInterrupt:
-            asked = True
-            os.killpg(child.pid, signal.SIGINT)
+            stop = Stop(mark)
             over = "\r\033[K" if sys.stdout.isatty() else ""  # over the line that says what runs
             print(f"{over}stopping: running jobs save their state", flush=True)
 

@@ -1,12 +1,12 @@
-"""One `mdm run` per folder: a lock that no kill leaves behind, and an end for what a killed run left working."""
+"""One `mdm run` per folder: a lock that no kill leaves behind, and an end for all that a run has started."""
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import platform
 import signal
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,10 +17,11 @@ from typing import IO, Any
 import psutil
 
 from mdm.config import StudyError
-from mdm.train.journal import machine
+from mdm.files.lock import began, machine, take
 
 MARK = "MDM_RUN"  # in the environment of all that a run starts: the numbers of processes are used again, this is not
-SAVING_SECONDS = 60.0  # what a training that is asked to stop may take for its save
+PATIENCE_MINUTES = 15  # for trainings that save before they end, on a machine that may be busy with something else
+LOOK_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,33 @@ class Turn:
     environment: dict[str, str]
 
 
+class Stop:
+    """The wish that whatever bears a run's mark ends, told as Ctrl-C would tell it: trainings save."""
+
+    def __init__(self, mark: str) -> None:
+        self._mark = mark
+        self._told: dict[psutil.Process, list[str]] = {}  # and what program each was then
+
+    def tell(self) -> list[int]:
+        """Tell every process once, also those that came since the last call; the numbers of all that still work."""
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):  # it has ended, or is another user's
+                marked, program = process.environ().get(MARK) == self._mark, process.cmdline()
+                # What a process hears while it becomes another program (exec) is lost: that one is told again.
+                if marked and self._told.get(process) != program:
+                    process.send_signal(signal.SIGINT)
+                    self._told[process] = program
+        return [process.pid for process in self._told if _works(process)]
+
+
+def _works(process: psutil.Process) -> bool:
+    """Whether it has not ended: a zombie has, and stays one where nobody asks for its end."""
+    try:
+        return process.is_running() and process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    except psutil.NoSuchProcess:
+        return False
+
+
 @contextmanager
 def alone(folder: Path) -> Iterator[Turn]:
     """Refuse to work beside another run, but end what a dead one left working.
@@ -38,14 +66,13 @@ def alone(folder: Path) -> Iterator[Turn]:
     Snakemake's own lock survives kill -9 and then refuses to start; the kernel drops this one.
     """
     with _opened(folder) as lock:
-        free, before = _taken(lock), _holder(lock)
-        if not free and (before["machine"] != machine() or _lives(before)):
+        taken, before = take(lock), _holder(lock)  # not taken: held by others, or the file system knows no locks
+        others = taken is False
+        if (not taken and _lives(before)) or (others and before["machine"] != machine()):
             raise StudyError(_busy(before))
-        if free:  # whoever starts now is told of us, and what was left can be found again if we are killed as well
+        if not others:  # whoever starts now is told of us, and what was left can be found again if we are killed too
             _write(lock, before["mark"])
-        _end(_leftovers(before["mark"]))
-        if not (free or _taken(lock)):
-            raise StudyError(_busy(_holder(lock)))
+        _end(lock, before["mark"], others)
         mark = uuid.uuid4().hex
         _write(lock, mark)
         yield Turn(lock.fileno(), {**os.environ, MARK: mark})
@@ -59,13 +86,6 @@ def _opened(folder: Path) -> IO[str]:
         raise StudyError(f"{folder.absolute()} cannot be written: {error.strerror}; run in a folder of yours") from None
 
 
-def _taken(lock: IO[str]) -> bool:
-    with suppress(BlockingIOError):
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    return False
-
-
 def _holder(lock: IO[str]) -> dict[str, Any]:
     """Who wrote into the lock last; nobody if it is new."""
     lock.seek(0)
@@ -77,52 +97,37 @@ def _holder(lock: IO[str]) -> dict[str, Any]:
 def _write(lock: IO[str], mark: str) -> None:
     me = os.getpid()
     lock.truncate(0)
-    facts = {"process": me, "began": _began(me), "host": platform.node(), "machine": machine(), "mark": mark}
+    facts = {"process": me, "began": began(me), "host": platform.node(), "machine": machine(), "mark": mark}
     json.dump(facts, lock)
     lock.flush()
 
 
 def _lives(holder: dict[str, Any]) -> bool:
-    """Whether the holder, a process of this machine, is still the one that wrote."""
-    return bool(holder["began"]) and _began(holder["process"]) == holder["began"]
-
-
-def _began(process: int) -> str:
-    """Ticks from the start of this machine to that of a process, which no setting of its clock changes; "" if gone."""
-    try:
-        facts = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if facts[0] in "ZX" else facts[19]  # a zombie is dead; whoever started it has not looked yet
+    """Whether the holder is a process of this machine, and still the one that wrote."""
+    return holder["machine"] == machine() and "" != holder["began"] == began(holder["process"])
 
 
 def _busy(holder: dict[str, Any]) -> str:
-    if holder["machine"] == machine() and _lives(holder):
+    if _lives(holder):
         advice = f"wait for it, or stop it: kill {holder['process']}"
     else:
         advice = "which is another machine or container, or another user's: stop it there"
     return f"another `mdm run` (process {holder['process']} on {holder['host']}) is working in {Path.cwd()}; {advice}"
 
 
-def _leftovers(mark: str) -> list[psutil.Process]:
-    """What a launcher that was killed had started, and what that had started."""
-    found = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):  # gone, or of another user
-            if mark and process.environ().get(MARK) == mark:
-                found.append(process)
-    return found
-
-
-def _end(processes: list[psutil.Process]) -> None:
-    """Ask them to stop, as Ctrl-C would: trainings save."""
-    if not processes:
-        return
-    print(f"a run that was killed left {len(processes)} processes working here: stopping them, they save", flush=True)
-    for process in processes:
-        with suppress(psutil.NoSuchProcess):
-            process.send_signal(signal.SIGINT)
-    _, alive = psutil.wait_procs(processes, SAVING_SECONDS)
-    if alive:
-        numbers = " ".join(str(process.pid) for process in alive)
-        raise StudyError(f"they did not stop within {SAVING_SECONDS:.0f} s; end them yourself: kill -9 {numbers}")
+def _end(lock: IO[str], mark: str, others: bool) -> None:
+    """Stop what a killed run left working, and return when it has ended; if `others` held the lock, it is ours then."""
+    stop, end, said = Stop(mark), time.monotonic() + 60 * PATIENCE_MINUTES, False
+    while (working := stop.tell()) or (others and not take(lock)):
+        if others and _lives(faster := _holder(lock)):
+            raise StudyError(_busy(faster))
+        if working and not said:
+            print(
+                f"a run that was killed left {len(working)} processes working here: stopping them, they save",
+                flush=True,
+            )
+            said = True
+        if time.monotonic() > end:
+            numbers = " ".join(map(str, working)) or f"$(fuser {lock.name})"
+            raise StudyError(f"they did not stop within {PATIENCE_MINUTES} min; end them yourself: kill -9 {numbers}")
+        time.sleep(LOOK_SECONDS)
