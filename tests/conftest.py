@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from repository import ROOT, copy_repository
+from repository import HANG_SECONDS, ROOT, copy_repository
 
 SHARED = ROOT.parent / "shared"
 
@@ -36,7 +36,7 @@ def finished(tmp_path_factory) -> Path:
     config.write_text(config.read_text().replace("study: laptop", "study: quick"))
     done = subprocess.run(
         [sys.executable, "-m", "mdm", "run", "--study", "quick"],
-        cwd=folder, capture_output=True, text=True, timeout=1200, check=False,
+        cwd=folder, capture_output=True, text=True, timeout=HANG_SECONDS, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return folder

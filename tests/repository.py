@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+HANG_SECONDS = 3600  # what takes so long hangs: no machine is so slow, and no test may fail because one is
 
 
 def copy_repository(target: Path) -> Path:
@@ -20,7 +21,7 @@ def copy_repository(target: Path) -> Path:
     return target
 
 
-def snakemake(folder: Path, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+def snakemake(folder: Path, *arguments: str, timeout: float = HANG_SECONDS) -> subprocess.CompletedProcess[str]:
     """Run Snakemake in a copy of the repository."""
     return subprocess.run(
         [sys.executable, "-m", "snakemake", *arguments],

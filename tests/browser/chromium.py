@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from repository import HANG_SECONDS
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 CHROMEDRIVER = shutil.which("chromedriver")
 ABSENT = (
@@ -28,7 +30,6 @@ ARGUMENTS = (
     "--headless=new", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--hide-scrollbars",
 )  # fmt: skip
-START_SECONDS, CALL_SECONDS = 30, 60
 
 
 class Browser:
@@ -52,7 +53,7 @@ class Browser:
         try:
             # An empty proxy handler: a proxy of the machine must not see calls to this machine.
             with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
-                request, timeout=CALL_SECONDS
+                request, timeout=HANG_SECONDS
             ) as answer:
                 return json.load(answer)["value"]
         except urllib.error.HTTPError as error:
@@ -83,10 +84,10 @@ class Browser:
 
     def settle(self) -> None:
         """Wait until the page's script has run: chromedriver may return while a large page is parsed."""
-        deadline = time.monotonic() + CALL_SECONDS
+        deadline = time.monotonic() + HANG_SECONDS
         while self.run("return document.readyState") != "complete":
             if time.monotonic() > deadline:
-                raise RuntimeError(f"the page was not complete within {CALL_SECONDS} s")
+                raise RuntimeError(f"the page was not complete within {HANG_SECONDS} s")
             time.sleep(0.02)
 
     def run(self, script: str) -> Any:
@@ -130,15 +131,15 @@ def browser() -> Iterator[Browser]:
                 session.quit()
         finally:
             driver.terminate()
-            driver.wait(timeout=START_SECONDS)
+            driver.wait(timeout=HANG_SECONDS)
 
 
 def _start(port: int, profile: str) -> Browser:
-    deadline = time.monotonic() + START_SECONDS
+    deadline = time.monotonic() + HANG_SECONDS
     while True:
         try:
             return Browser(f"http://127.0.0.1:{port}", profile)
         except urllib.error.URLError as error:
             if time.monotonic() > deadline:
-                raise RuntimeError(f"chromedriver did not answer within {START_SECONDS} s: {error}") from None
+                raise RuntimeError(f"chromedriver did not answer within {HANG_SECONDS} s: {error}") from None
             time.sleep(0.1)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from little_cluster import Cluster, Stage, live_through
-from repository import ROOT, copy_repository
+from repository import HANG_SECONDS, ROOT, copy_repository
 
 from mdm.study import study
 
@@ -53,7 +53,7 @@ def story(tmp_path_factory):
     asked, environment = ["--config", f"study={STUDY}"], with_bytecode(folder / ".bytecode")
     recipes = [f"results/{artifact}/recipe.json" for artifact in runs.values()]
     prepare = [sys.executable, "-m", "snakemake", "data", *recipes, "--cores", "2", "--quiet", "all"]
-    subprocess.run([*prepare, *asked], cwd=folder, env=environment, check=True, timeout=600)
+    subprocess.run([*prepare, *asked], cwd=folder, env=environment, check=True, timeout=HANG_SECONDS)
     cluster = Cluster(folder / ".slurm", folder, environment)
     cluster.tool("start")
     try:
@@ -94,7 +94,9 @@ def alone(story, tmp_path_factory):
         stage = results / "train" / story.stages[name].folder.name
         words = ["train", stage / "recipe.json", "--out", stage / "final.ckpt"]
         command = [sys.executable, "-m", "mdm", "--threads", "1", *words]
-        subprocess.run(command, cwd=ROOT, env=with_bytecode(story.folder / ".bytecode"), check=True, timeout=300)
+        subprocess.run(
+            command, cwd=ROOT, env=with_bytecode(story.folder / ".bytecode"), check=True, timeout=HANG_SECONDS
+        )
         return stage
 
     return train

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from repository import ROOT
+from repository import HANG_SECONDS, ROOT
 
 from mdm.files.weights import load_weights
 from mdm.train.attempts import Attempts
@@ -18,9 +18,9 @@ from mdm.train.attempts import Attempts
 NODES = 11
 
 
-def until(what, condition, going_on, seconds=900):
+def until(what, condition, going_on):
     """The first true value of a condition, awaited while something goes on."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + HANG_SECONDS
     while time.monotonic() < deadline and going_on():
         if found := condition():
             return found
@@ -43,13 +43,14 @@ class Cluster:
     def tool(self, *arguments):
         done = subprocess.run(
             [ROOT / "tools" / "mini_slurm.sh", *arguments],
-            env=self._environment, capture_output=True, text=True, timeout=120, check=False,
+            env=self._environment, capture_output=True, text=True, timeout=HANG_SECONDS, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
 
     def run(self, *command):
         done = subprocess.run(
-            command, cwd=self._work, env=self.environment, capture_output=True, text=True, timeout=600, check=False
+            command, cwd=self._work, env=self.environment,
+            capture_output=True, text=True, timeout=HANG_SECONDS, check=False,
         )  # fmt: skip
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
 
@@ -141,7 +142,7 @@ def live_through(process, cluster, stages):
         try:
             for event in happening:
                 event.result()
-            return process.wait(timeout=900)
+            return process.wait(timeout=HANG_SECONDS)
         finally:
             process.kill()  # whoever still waits for something to happen then stops waiting
 

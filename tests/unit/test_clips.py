@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from picture_server import serving
 from PIL import Image
+from repository import HANG_SECONDS
 from test_shards import make_data, make_recipe
 
 from mdm.config import StudyError
@@ -198,7 +199,8 @@ def test_clips_from_addresses_with_webvids_columns(tmp_path):
         path = make_recipe(
             tmp_path, "captioned-clips", 2, index=str(tmp_path / "list.csv"), num_images=4, min_success=0.5,
             sha256=sha256_file(tmp_path / "list.csv"), resolution=SIDE, frames=4, stored="png", duplicates="files",
-            allowed_networks=["127.0.0.0/8"], backoff_seconds=0.01, host_pause_seconds=0.0, timeout_seconds=30,
+            allowed_networks=["127.0.0.0/8"], backoff_seconds=0.01, host_pause_seconds=0.0,
+            timeout_seconds=HANG_SECONDS,
         )  # fmt: skip
         index_data(path)
         for shard in (1, 0):

@@ -8,6 +8,7 @@ import time
 
 import pytest
 from picture_server import jpeg, serving
+from repository import HANG_SECONDS
 
 from mdm.data.fetch.host_queue import HostQueue
 from mdm.data.fetch.img2dataset_shards import reason
@@ -24,7 +25,7 @@ def server():
         yield httpd
 
 
-def outcome(url, seconds=20.0, max_bytes=10**6, allowed=HERE):
+def outcome(url, seconds=HANG_SECONDS, max_bytes=10**6, allowed=HERE):
     try:
         return fetch(url, Limits(seconds, max_bytes, allowed))
     except FetchError as error:
@@ -164,7 +165,7 @@ def test_a_host_has_so_many_lanes_and_others_do_not_wait():
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(HANG_SECONDS)
     assert most["a"] <= 2 and most["b"] <= 2
     assert sorted(seen) == sorted(
         [("a", k, 0) for k in range(20)] + [("b", k, 0) for k in range(3)] + [("a", 7, 1), ("a", 7, 2)]

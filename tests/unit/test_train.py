@@ -1,6 +1,7 @@
 """Training is exact: slices, kills and damaged saves change nothing of the weights that come out."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from mdm.files.weights import load_weights, save_weights, state_hash
 from mdm.model.ema import Ema
 from mdm.model.execution import Execution
 from mdm.study.run.status import of_folder
-from mdm.train import progress
+from mdm.train import loop, progress
 from mdm.train.attempts import Attempts
 from mdm.train.checkpoint import Autosaves, read_checkpoint, write_checkpoint
 from mdm.train.export import export
@@ -115,31 +116,47 @@ def test_pictures_that_could_not_be_used_are_in_the_manifest(fresh):
     assert found["validation"]["keys"] == ["00000002"]
 
 
-def start(recipe, autosave_seconds):
-    out = recipe.parent / "final.ckpt"
-    command = [sys.executable, "-m", "mdm", "--threads", "1", "train", str(recipe), "--out", str(out),
-               "--autosave-seconds", str(autosave_seconds)]  # fmt: skip
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def wait_for_line(process, word):
-    for line in process.stdout:
-        if word in line:
-            return line
-    raise AssertionError(f"the training ended before it printed {word!r}")
+# Training that gets a signal as soon as it has told of a step: whoever watched it might be too slow.
+SIGNALLED = """
+import os, sys
+from mdm import cli
+from mdm.train.progress import Progress
+tick = Progress.tick
+def signalling(*words):
+    tick(*words)
+    os.kill(os.getpid(), int(sys.argv[1]))
+Progress.tick = signalling
+sys.exit(cli.main(sys.argv[2:]))
+"""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_polite_signal_saves_and_the_next_start_continues(fresh, unbroken, number):
-    process = start(fresh["r8"], NEVER)
-    wait_for_line(process, "images/s")
-    process.send_signal(number)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 128 + number, output
-    assert "saved at" in output
+    words = ["--threads", "1", "train", fresh["r8"], "--out", fresh["r8"].parent / "final.ckpt"]
+    command = [sys.executable, "-c", SIGNALLED, str(int(number)), *words, "--autosave-seconds", str(NEVER)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 128 + number, done.stdout + done.stderr
+    assert "images/s" in done.stdout and "saved at" in done.stdout
     train(fresh["r8"], fresh["r8"].parent / "final.ckpt", None, NEVER)
     assert_same(fresh["r8"].parent / "final.ckpt", unbroken)
+
+
+def test_ctrl_c_before_the_first_step_ends_at_once(fresh, unbroken, monkeypatch):
+    """Getting ready may take long, and leaves nothing that is worth saving."""
+
+    def interrupted(*_):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    out = fresh["r8"].parent / "final.ckpt"
+    before = Journal(out.parent / "progress").lines()
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(loop, "Slice", interrupted)
+        train(fresh["r8"], out, None, NEVER)
+    assert not list(out.parent.glob("progress/autosave-*"))
+    assert Journal(out.parent / "progress").lines() == before
+    train(fresh["r8"], out, None, NEVER)
+    assert_same(out, unbroken)
 
 
 def test_a_damaged_save_is_passed_over_for_the_one_before(tmp_path, capsys):

@@ -1,5 +1,6 @@
 """One process or several: the same batches, the same noise, the same masks, the same weights up to rounding."""
 
+import contextlib
 import fcntl
 import os
 import signal
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_world import NEVER, PATIENCE, begin, copied, make_world, together
+from repository import HANG_SECONDS
+from training_world import NEVER, begin, copied, make_world, together, train_and_halt
 
 from mdm.config import DiffusionConfig, ModelConfig, StudyError, TrainConfig
 from mdm.config.recipe import StageRecipe
@@ -212,11 +214,11 @@ def test_several_processes_resume_bit_for_bit(recipe, world):
 
 
 def begin_training(recipe, world, seconds):
-    return begin(world, train, recipe, recipe.parent / "final.ckpt", None, seconds, log=recipe.parent / "out")
+    return begin(world, train_and_halt, recipe, recipe.parent / "final.ckpt", None, seconds, log=recipe.parent / "out")
 
 
-def wait_for(processes, found, patience=PATIENCE):
-    end = time.monotonic() + patience
+def wait_for(processes, found):
+    end = time.monotonic() + HANG_SECONDS
     while not found():
         assert all(process.is_alive() for process in processes), "a process ended early"
         assert time.monotonic() < end
@@ -240,8 +242,9 @@ def test_one_of_two_processes_is_killed_and_the_next_attempt_goes_on(recipe, alo
     processes = begin_training(recipe, 2, 0)
     wait_for(processes, lambda: saves(recipe))
     processes[1].kill()
+    (recipe.parent / "go").touch()
     for process in processes:
-        process.join(PATIENCE)
+        process.join(HANG_SECONDS)
     assert [process.exitcode for process in processes] == [1, -9]  # the other one does not wait for it
     assert together(2, train, recipe, recipe.parent / "final.ckpt", None, NEVER, attempt=2) == [0, 0]
     assert difference(read_checkpoint(recipe.parent / "final.ckpt")[0], alone) < TOLERANCE
@@ -266,8 +269,9 @@ def test_all_stop_after_the_same_step_when_one_is_asked_to(recipe, alone):
     log = recipe.parent / "out.0.log"
     wait_for(processes, lambda: log.exists() and "images/s" in log.read_text())
     os.kill(processes[1].pid, signal.SIGTERM)
+    (recipe.parent / "go").touch()
     for process in processes:
-        process.join(PATIENCE)
+        process.join(HANG_SECONDS)
     assert [process.exitcode for process in processes] == [128 + signal.SIGTERM] * 2
     said = log.read_text()
     assert "stopped by signal 15; saved at" in said and len(saves(recipe)) == 1
@@ -294,9 +298,10 @@ def test_torchrun_starts_the_command_line(recipe, alone):
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as run:
         wait_for([], lambda: saves(recipe) or run.poll() is not None)
         assert saves(recipe), run.stdout.read()
-        workers = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
-        for process in (run.pid, *map(int, workers)):
-            os.kill(process, signal.SIGKILL)
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # they were faster
+            workers = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+            for process in (run.pid, *map(int, workers)):
+                os.kill(process, signal.SIGKILL)
     wait_for([], lambda: is_free(recipe.parent / "progress" / "lock"))
     assert difference(trained(recipe), alone) < TOLERANCE
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from repository import HANG_SECONDS
 
 pytestmark = pytest.mark.slow
 
@@ -57,7 +58,7 @@ def test_a_browser_finds_nothing_wrong_with_the_real_report(finished, root):
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", root / "tests" / "browser"],
         env={**os.environ, "MDM_REPORT": str(finished / "reports" / "index.html")},
-        capture_output=True, text=True, timeout=300, check=False,
+        capture_output=True, text=True, timeout=HANG_SECONDS, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:]
 

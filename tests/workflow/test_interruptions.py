@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from repository import HANG_SECONDS
 
 from mdm.files.weights import load_weights, state_hash
 
@@ -22,17 +23,22 @@ def start(folder):
 
 
 def finish(folder):
-    done = subprocess.run(COMMAND, cwd=folder, capture_output=True, text=True, timeout=900, check=False)
+    done = subprocess.run(COMMAND, cwd=folder, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def wait_for(folder, pattern, seconds=120):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if list(folder.glob(pattern)):
-            return
+def wait_for(process, found):
+    """Until something true is found, as long as the run goes on."""
+    deadline = time.monotonic() + HANG_SECONDS
+    while not found():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
         time.sleep(0.05)
-    raise AssertionError(f"no {pattern} in {folder} after {seconds} s")
+
+
+def training(folder):
+    """Whether the first stage has begun to train: whoever is asked to stop before has nothing to save."""
+    return list(folder.glob("results/train/r8-*/progress/attempts.jsonl"))
 
 
 def children(pid):
@@ -76,9 +82,9 @@ STOPS = {
 @pytest.mark.parametrize("stop", STOPS.values(), ids=STOPS.keys())
 def test_a_stopped_study_continues_to_the_same_weights(untrained, finished, stop):
     process = start(untrained)
-    wait_for(untrained, "results/train/r8-*/progress/status.json")
+    wait_for(process, lambda: training(untrained))
     stop(process)
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode != 0
     assert "Error in rule" not in (said or "")  # it did not fail: somebody wanted it to stop
     assert not list(untrained.glob("results/samples/*/images.npz"))
@@ -90,17 +96,17 @@ def test_a_stopped_study_continues_to_the_same_weights(untrained, finished, stop
 
 def test_a_closed_terminal_stops_it_like_ctrl_c(untrained):
     process = start(untrained)
-    wait_for(untrained, "results/train/r8-*/progress/status.json")
+    wait_for(process, lambda: training(untrained))
     process.send_signal(signal.SIGHUP)
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=HANG_SECONDS)
     assert "running jobs save" in said and "the same command continues" in said and "Error in rule" not in said
     assert list(untrained.glob("results/train/r8-*/progress/*.ckpt"))
 
 
 def test_two_runs_in_one_folder_do_not_mix(untrained):
     first = start(untrained)
-    wait_for(untrained, ".snakemake/mdm-run.lock")
-    time.sleep(1)
-    second = subprocess.run(COMMAND, cwd=untrained, capture_output=True, text=True, timeout=60, check=False)
+    lock = untrained / ".snakemake" / "mdm-run.lock"
+    wait_for(first, lambda: lock.exists() and f'"process": {first.pid},' in lock.read_text())
+    second = subprocess.run(COMMAND, cwd=untrained, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
     kill_all(first)
     assert second.returncode == 2 and f"another `mdm run` (process {first.pid} on " in second.stderr

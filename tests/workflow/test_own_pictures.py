@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from PIL import Image
-from repository import ROOT, copy_repository
+from repository import HANG_SECONDS, ROOT, copy_repository
 
 from mdm.data.batches.reader import Pictures
 
@@ -21,7 +21,7 @@ def commands():
 def call(folder, line):
     words = shlex.split(line)
     words = [sys.executable, "-m", *words] if words[0] == "mdm" else words
-    return subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
 
 
 @pytest.fixture(scope="module")
