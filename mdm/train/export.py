@@ -38,6 +38,8 @@ def export(recipe_path: Path) -> None:
     facts = {**_lineage(recipe_path, recipe), "weights": hashes, **_cost(last, states), **story}
     making.finish(facts, meta["machines"][-1]["device"])
     Autosaves(folder / "progress", 0).remove()
+    for part in folder.glob("slice-*.ckpt"):
+        part.unlink()  # of a Snakemake that was killed before it removed this file, which is only temporary to it
 
 
 def _lineage(recipe_path: Path, recipe: StageRecipe) -> dict[str, Any]:

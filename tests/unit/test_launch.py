@@ -92,3 +92,24 @@ def test_every_target_that_snakemake_knows_is_one_and_files_are_left_to_it():
     quick, known = study.load("quick"), set(done.stdout.split())
     assert known == {*launch.RULES, *quick.ablations, *study.group_members(quick)}
     launch.check_targets(quick, [*known, "results/studies/quick/metrics.csv"])
+
+
+@pytest.mark.parametrize("target", ["all", "data", "report", "judge_claims", "guidance", "training", "results/b.json"])
+def test_done_is_said_only_when_all_that_was_asked_for_is_there(tmp_path, monkeypatch, capsys, target):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(launch, "_stop_politely", lambda: None)  # the handlers of signals here are pytest's
+    monkeypatch.setattr(launch, "snakemake_command", lambda *_: [sys.executable, "-c", ""])  # ends well, makes nothing
+    *others, last = launch.products(study.load("quick"), target)
+    for file in others:
+        _write(tmp_path / file)
+    assert cli.main(["run", target, "--study", "quick"]) == 1
+    said = capsys.readouterr()
+    assert f"what was asked for is not there: {last}. Run the same command again" in said.err and "done" not in said.out
+    _write(tmp_path / last)
+    assert cli.main(["run", target, "--study", "quick"]) == 0
+    assert "done in 0 min" in capsys.readouterr().out
+
+
+def _write(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()

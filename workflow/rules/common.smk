@@ -10,12 +10,15 @@ sys.path.insert(0, os.path.abspath(f"{workflow.current_basedir}/../.."))
 
 from mdm import study
 from mdm.study import products
-from mdm.study.run import cluster
+from mdm.study.run import cluster, incomplete
 
 # Jobs use the interpreter that runs Snakemake, also when its environment is not activated.
 shell.prefix(
     f'set -euo pipefail; export PATH={shlex.quote(os.path.dirname(sys.executable))}:"$PATH"; '
 )
+
+# Before anything is planned: a kill between a job's output and Snakemake's note of its end must not stop the planning.
+incomplete.trust_artifacts()
 
 STUDY = study.load(config["study"], study.typed(config.get("set")))
 SAME_STUDY = f"--nolock --snakefile {shlex.quote(str(workflow.main_snakefile))} --config {shlex.join(STUDY.call.snakemake)}"

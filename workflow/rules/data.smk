@@ -7,7 +7,8 @@ localrules:
     list_captions,
 
 
-# Every verb proves that a recipe is the one its folder is named after (the digest).
+# Every verb proves that a recipe is the one its folder is named after (the digest). An output of an artifact appears
+# by a rename, and a rule waits for the one that appears last: then what is there is complete (mdm/study/run/incomplete.py).
 rule write_recipe:
     output:
         "results/{kind}/{name}-{digest}/recipe.json",
@@ -16,7 +17,7 @@ rule write_recipe:
     params:
         recipe=recipe,
     shell:
-        "printf '%s\n' {params.recipe:q} > {output} 2> {log}"
+        "printf '%s\n' {params.recipe:q} > {output}.new 2> {log} && mv {output}.new {output}"
 
 
 rule fetch_index:
@@ -35,7 +36,7 @@ rule fetch_index:
 rule make_shards:
     input:
         recipe=ancient("results/data/{name}-{digest}/recipe.json"),
-        index=ancient("results/data/{name}-{digest}/index.tsv"),
+        index=ancient("results/data/{name}-{digest}/index.json"),
     output:
         touch("results/data/{name}-{digest}/shards/{shards}.done"),
     log:

@@ -13,6 +13,7 @@ from pathlib import Path
 from mdm.config import StudyError, nearest
 from mdm.study.cost.plan import training_gigaflops
 from mdm.study.outside_files import check_files
+from mdm.study.products import home, table_names
 from mdm.study.run.run_lock import MARK, Stop, alone
 from mdm.study.study import Study, group_members
 
@@ -23,7 +24,7 @@ RULES = ("all", "data", "report", "collect_metrics", "make_tables", "judge_claim
 
 
 def run(study: Study, targets: list[str], cores: str) -> int:
-    """Run targets of a study on this machine; the exit status is Snakemake's."""
+    """Run targets of a study on this machine; the exit status is Snakemake's, or 1 if it made less than was asked."""
     started = time.monotonic()
     check_targets(study, targets)
     check_files(study)  # one clear message before anything starts
@@ -42,8 +43,7 @@ def run(study: Study, targets: list[str], cores: str) -> int:
             env=turn.environment,
         )
         status, asked = _wait(child, turn.environment[MARK])
-    _conclude(status, asked, time.monotonic() - started, pages(study, targets))
-    return status
+    return _conclude(status, asked, time.monotonic() - started, study, targets)
 
 
 def check_targets(study: Study, targets: Sequence[str]) -> None:
@@ -106,13 +106,38 @@ def pages(study: Study, targets: list[str]) -> list[str]:
     return [f"reports/ablations/{name}.html" for name in names if name in study.ablations]
 
 
-def _conclude(status: int, asked: bool, seconds: float, made: list[str]) -> None:
+def products(study: Study, target: str) -> list[str]:
+    """The files that a target stands for: those of a rule, the pages of ablations, or a file itself."""
+    own, tables = home("results", study), table_names(study)
+    rules = {
+        "all": ["reports/index.html", *pages(study, list(study.ablations))],
+        "data": [f"results/{ref}/manifest.json" for ref in study.of_kind("data", "text")],
+        "collect_metrics": [f"{own}/metrics.csv"],
+        "make_tables": [f"{own}/tables/{table}.{kind}" for table in tables for kind in ("csv", "md", "tex")],
+        "judge_claims": [f"{own}/claims.json"],
+        "write_report": [f"{home('reports', study)}/index.html"],
+    }
+    return rules.get(target) or pages(study, [target]) or [target]
+
+
+def _conclude(status: int, asked: bool, seconds: float, study: Study, targets: list[str]) -> int:
+    """Say how it ended, and "done" only if all that was asked for is on disk; returns the exit status."""
     took = f"{int(seconds) // 60} min {int(seconds) % 60} s"
+    lost = [file for target in targets for file in products(study, target) if not Path(file).exists()]
+    if status == 0 and lost:
+        print(
+            f"Snakemake ended after {took} without an error, but what was asked for is not there: {', '.join(lost)}. "
+            f"Run the same command again; if that changes nothing, {LOG} says what Snakemake planned",
+            file=sys.stderr,
+        )
+        return 1
     if status == 0:
+        made = pages(study, targets)
         print(f"done in {took}" + (f": open {', '.join(made)}" if made else ""), flush=True)
-        return
+        return 0
     if not asked:  # or every job that was stopped would look like one that failed
         text = LOG.read_text(errors="replace")
         start = text.find("Error in rule")
         print(text[start if start >= 0 else -3000 :][:6000], file=sys.stderr)
     print(f"stopped after {took}; what is finished is kept, the same command continues (log: {LOG})", file=sys.stderr)
+    return status
