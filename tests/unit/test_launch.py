@@ -51,29 +51,22 @@ except KeyboardInterrupt:
 """
 
 
-class Interrupted:
-    """A screen before which somebody presses Ctrl-C once."""
-
-    def __init__(self):
-        self.said = []
-
-    def show(self, log):
-        if not self.said:
-            raise KeyboardInterrupt
-
-    def say(self, text):
-        self.said.append(text)
-
-
-def test_a_job_that_starts_while_the_run_is_stopped_hears_of_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(launch, "LOG", tmp_path / "log")
-    launch.LOG.touch()
+def test_a_job_that_starts_while_the_run_is_stopped_hears_of_it(monkeypatch, capsys):
     environment = {**os.environ, MARK: uuid.uuid4().hex}
     child = subprocess.Popen([sys.executable, "-c", LATE], stdin=-1, stdout=-1, env=environment)
     child.stdout.readline()
-    screen = Interrupted()
-    assert launch._watch(child, screen, environment[MARK]) == (0, True)
-    assert screen.said == ["stopping: running jobs save their state"]
+    waited, wait = [], child.wait
+
+    def interrupted(timeout=None):  # somebody presses Ctrl-C once
+        waited.append(timeout)
+        if len(waited) == 1:
+            raise KeyboardInterrupt
+        return wait(timeout)
+
+    monkeypatch.setattr(child, "wait", interrupted)
+    assert launch._wait(child, environment[MARK]) == (0, True)
+    assert capsys.readouterr().out == "stopping: running jobs save their state\n"
+    monkeypatch.undo()
     child.communicate()
 
 

@@ -32,7 +32,7 @@ def run(study: Study, targets: list[str], cores: str) -> int:
     print(f"study {study.name}: planning (details in {LOG})", flush=True)
     _stop_politely()
     with alone(FOLDER) as turn, open(LOG, "wb") as log:
-        output = os.dup(sys.stdout.fileno())  # Snakemake's logger plugin writes there, all else goes to the log
+        output = os.dup(1)  # Snakemake's logger plugin writes there, all else goes to the log
         # A session of its own: Ctrl-C reaches Snakemake and its jobs once, from here, and the jobs save.
         child = subprocess.Popen(
             [*command, "--logger", "mdm", "--logger-mdm-descriptor", str(output)],
