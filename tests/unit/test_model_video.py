@@ -14,7 +14,7 @@ from mdm.model import video
 from mdm.model.checkpoints import grow, inner_state
 from mdm.model.nested import build
 from mdm.model.presets import PRESETS
-from mdm.study.recipes import stage_model
+from mdm.study.stage_settings import stage_model
 
 TIME = {"frames": 4, "attention": (1, 1, 0), "rotary": True}
 

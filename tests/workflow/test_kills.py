@@ -14,12 +14,13 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from mdm.manifest import sha256_file
 from test_interruptions import COMMAND, kill_all
 from test_reruns import planned
 
-from mdm import launch, study
-from mdm.model.checkpoints import load_weights, state_hash
+from mdm.files.hashes import sha256_file
+from mdm.files.weights import load_weights, state_hash
+from mdm.study import study
+from mdm.study.run import launch
 
 pytestmark = pytest.mark.slow
 WAYS = {"plain": (), "slurm": ("--profile", "slurm", "--config", "study=quick")}
