@@ -6,16 +6,15 @@ to, all stages up to that one added up. So every metric can be drawn against eit
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import pandas as pd
 
 from mdm.config.recipe import Recipe, SamplesRecipe
 from mdm.files.atomic import ArtifactError, read_json, write_atomic, write_json
@@ -49,6 +48,8 @@ class Row:
 
 
 COLUMNS = tuple(f.name for f in fields(Row))
+DTYPES = {"str": str, "int": int, "float": float, "float | None": float}
+EMPTY = {"low": "", "high": ""}
 
 
 class Artifacts:
@@ -192,36 +193,29 @@ def write(study: Study, results: Path, metrics_csv: Path, missing_json: Path) ->
     return rows, missing
 
 
-def csv_text(records: list[dict[str, Any]], columns: tuple[str, ...]) -> str:
-    """Records as CSV with Unix line ends; None is an empty cell."""
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    return stream.getvalue()
+def csv_text(records: list[dict[str, Any]], columns: Sequence[str]) -> str:
+    """Records as CSV; None is an empty cell."""
+    return pd.DataFrame(records, columns=list(columns), dtype=object).to_csv(index=False, lineterminator="\n")
 
 
 def read_metrics(path: Path) -> list[Row]:
     """The rows of a metrics.csv."""
-    return [_row(record) for record in _records(path, COLUMNS)]
+    return _read(path, Row)
 
 
 def read_differences(path: Path) -> list[Difference]:
     """The rows of a differences.csv."""
-    records = _records(path, PAIR_COLUMNS)
-    ends = ("value", "low", "high")
-    return [Difference(**r | {"seed": int(r["seed"])} | {k: float(r[k]) for k in ends}) for r in records]
+    return _read(path, Difference)
 
 
-def _records(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    with Path(path).open(newline="") as stream:
-        reader = csv.DictReader(stream)
-        if tuple(reader.fieldnames or ()) != columns:
-            raise ArtifactError(f"{path} has the columns {reader.fieldnames}, expected {list(columns)}; collect again")
-        return list(reader)
-
-
-def _row(record: dict[str, str]) -> Row:
-    low, high = (float(record[k]) if record[k] else None for k in ("low", "high"))
-    typed = {"seed": int(record["seed"]), "images": int(record["images"]), "value": float(record["value"])}
-    return Row(**{**record, **typed, "seconds": float(record["seconds"]), "low": low, "high": high})
+def _read(path: Path, kind: type[Any]) -> list[Any]:
+    """The rows of a CSV whose columns are the fields of a dataclass; an empty number is None."""
+    types = {f.name: DTYPES[f.type] for f in fields(kind)}
+    try:
+        # Other names than "" that pandas takes for missing (NA, null, None) may be names of runs.
+        frame = pd.read_csv(path, dtype=types, float_precision="round_trip", keep_default_na=False, na_values=EMPTY)
+    except ValueError as error:
+        raise ArtifactError(f"{path} cannot be read ({error}); collect again") from None
+    if list(frame) != list(types):
+        raise ArtifactError(f"{path} has the columns {list(frame)}, expected {list(types)}; collect again")
+    return [kind(**record) for record in frame.astype(object).replace({np.nan: None}).to_dict("records")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,17 @@ def test_reading_returns_what_was_written(tree) -> None:
     study, sources = tree
     rows, _ = collect.collect(study, sources.results)
     assert collect.read_metrics(sources.metrics_csv) == rows
+
+
+def test_a_row_survives_its_file_to_the_last_bit(tmp_path: Path) -> None:
+    numbers = (0.1 + 0.2, 5e-324, -1.7976931348623157e308, 265_763)
+    rows = [collect.Row("NA", "", k, "null", x, None, x, "", 10**15, x, "1e5") for k, x in enumerate(numbers)]
+    rows.append(collect.Row('a "b", c', "é", 0, "x", 1.0, 0.5, None, "None", 0, 0.0, "000000000012"))
+    path = tmp_path / "metrics.csv"
+    path.write_text(collect.csv_text([asdict(row) for row in rows], collect.COLUMNS))
+    assert collect.read_metrics(path) == rows
+    written = "NA,,0,null,0.30000000000000004,,0.30000000000000004,,1000000000000000,0.30000000000000004,1e5"
+    assert path.read_text().splitlines()[1] == written
 
 
 def test_cost_adds_up_over_stages_and_evaluations_carry_it(tree) -> None:
@@ -93,6 +105,10 @@ def test_damaged_files_are_errors_that_name_the_file(tmp_path: Path) -> None:
     sources.metrics_csv.write_text("run,value\n")
     with pytest.raises(ArtifactError, match="columns"):
         collect.read_metrics(sources.metrics_csv)
+    for damaged in ("", ",".join(collect.COLUMNS) + "\nbase,r8,0,fd,much,,,,1,1,a\n"):
+        sources.metrics_csv.write_text(damaged)
+        with pytest.raises(ArtifactError, match=r"metrics\.csv cannot be read .* collect again"):
+            collect.read_metrics(sources.metrics_csv)
 
 
 def test_one_seed_keeps_its_own_interval() -> None:

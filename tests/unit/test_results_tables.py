@@ -65,6 +65,32 @@ def test_csv_has_unrounded_values_with_bounds() -> None:
     assert float(rows[0]["fd_sd"]) == pytest.approx(0.0707, abs=1e-4) and rows[1]["fd"] == ""
 
 
+def test_the_three_forms_to_the_byte() -> None:
+    columns = [Column("run", "Run"), Column("fd", "FD ↓", True), Column("speed", "Speed", True)]
+    rows = [
+        {"run": Cell('a "b", c'), "fd": Cell(quantity=Quantity(1 / 3, 0.25, 0.5, (0.3, 0.4)), mark="better")},
+        {"run": Cell("NA"), "fd": Cell(quantity=Quantity(265_763, 265_763, 265_763)), "speed": Cell("1e3")},
+        {"run": Cell(""), "speed": Cell("12 k", Quantity(1e-12, -1e30, 12_000.0))},
+    ]
+    table = Table("main_1", "T", "c", columns, rows, ["50 % of it"])
+    assert as_csv(table) == (
+        "run,fd,fd_low,fd_high,fd_sd,speed,speed_low,speed_high,speed_sd\n"
+        '"a ""b"", c",0.3333333333333333,0.25,0.5,0.07071067811865478,,,,\n'
+        "NA,265763,265763,265763,,1e3,,,\n"
+        ",,,,,1e-12,-1e+30,12000.0,\n"
+    )
+    assert as_markdown(table) == (
+        "**T.** c\n\n| Run | FD ↓ | Speed |\n| --- | ---: | ---: |\n"
+        '| a "b", c | 0.33 [0.25, 0.50] (better; 2 seeds, sd 0.071) | — |\n| NA | 265,763 | 1e3 |\n|  | — | 12 k |\n\n'
+        "- 50 % of it\n"
+    )
+    assert as_latex(table).splitlines()[2:9] == [
+        r"  \caption{c 50 \% of it}", r"  \label{tab:main-1}", r"  \begin{tabular}{lrr}", r"    \toprule",
+        r"    Run & FD $\downarrow$ & Speed \\", r"    \midrule",
+        r"    {}a ''b'', c & 0.33 [0.25, 0.50] (better; 2 seeds, sd 0.071) & --- \\",
+    ]  # fmt: skip
+
+
 def test_main_table_shows_intervals_seeds_gaps_and_frames(tree) -> None:
     table = build(tree, "main")
     by_run = {row["run"].text: row for row in table.rows}

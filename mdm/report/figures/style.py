@@ -6,6 +6,7 @@ The grey and the palette are readable on white and on black. In the report the c
 
 from __future__ import annotations
 
+import html
 import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -132,7 +133,7 @@ def themed(svg: str, name: str, description: str = "") -> str:
     body = re.sub(r'fill="(#[0-9a-f]{6})"', r'style="fill: \1"', body)  # an attribute cannot hold a variable
     body = with_variables(body)
     width = float(re.search(r'<svg[^>]*? width="([\d.]+)pt"', body)[1]) * PAGE_PIXELS_PER_POINT
-    label = _attribute(description or name)
+    label = html.escape(description or name)
     return body.replace("<svg ", f'<svg role="img" aria-label="{label}" style="--natural: {width:.0f}px" ', 1)
 
 
@@ -141,9 +142,3 @@ def with_variables(body: str) -> str:
     for variable, colour in (("ink", INK), ("faint", FAINT), *enumerate(PALETTE)):
         body = re.sub(rf"(?<=: ){colour}", f"var(--figure-{variable}, {colour})", body)
     return body
-
-
-def _attribute(text: str) -> str:
-    for character, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&quot;")):
-        text = text.replace(character, entity)
-    return text

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
 from mdm.report.collect import csv_text
 from mdm.report.quantity import Quantity
 
-LATEX = {
+LATEX = str.maketrans({
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
     "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
     ">": r"\textgreater{}", "|": r"\textbar{}", '"': "''", "↓": r"$\downarrow$", "↑": r"$\uparrow$",
     "→": r"$\rightarrow$", "−": "$-$", "±": r"$\pm$", "×": r"$\times$", "Δ": r"$\Delta$", "–": "--",
     "—": "---", "·": r"$\cdot$", "\n": " ", "\u00a0": "~",
-}  # fmt: skip
+})  # fmt: skip
+MARKDOWN = str.maketrans({c: f"\\{c}" for c in "\\`*_<>|~"} | {"\n": " "})
+ENDS = ("", "_low", "_high", "_sd")
 
 
 @dataclass(frozen=True)
@@ -87,23 +90,16 @@ class Table:
 
 def as_csv(table: Table) -> str:
     """Unrounded values; a quantity gives value, _low, _high and _sd (over seeds)."""
-    columns: list[str] = []
-    for column in table.columns:
-        ends = ("", "_low", "_high", "_sd") if column.quantity else ("",)
-        columns += [column.key + end for end in ends]
-    return csv_text([_csv_record(table, row) for row in table.rows], tuple(columns))
+    columns = [column.key + end for column in table.columns for end in (ENDS if column.quantity else ENDS[:1])]
+    return csv_text([_csv_record(table, row) for row in table.rows], columns)
 
 
 def _csv_record(table: Table, row: dict[str, Cell]) -> dict[str, Any]:
-    record: dict[str, Any] = {}
-    for column in table.columns:
-        cell = row.get(column.key)
-        if cell is None or not column.quantity or cell.quantity is None:
-            record[column.key] = cell.text if cell else ""
-            continue
-        quantity = cell.quantity
-        values = (quantity.value, quantity.low, quantity.high, quantity.spread)
-        record |= dict(zip([column.key + end for end in ("", "_low", "_high", "_sd")], values, strict=True))
+    record: dict[str, Any] = {key: cell.text for key, cell in row.items()}
+    for key in (column.key for column in table.columns if column.quantity):
+        if key in row and (quantity := row[key].quantity):
+            values = (quantity.value, quantity.low, quantity.high, quantity.spread)
+            record |= zip((key + end for end in ENDS), values, strict=True)
     return record
 
 
@@ -119,9 +115,7 @@ def as_markdown(table: Table) -> str:
 
 def _markdown_cell(text: str) -> str:
     """Outside text may not open a cell, a tag or markup."""
-    for character in "\\`*_<>|~":
-        text = text.replace(character, "\\" + character)
-    return text.replace("\n", " ")
+    return text.translate(MARKDOWN)
 
 
 def as_latex(table: Table) -> str:
@@ -130,10 +124,10 @@ def as_latex(table: Table) -> str:
     head = " & ".join(latex(c.title) for c in table.columns)
     # {} keeps a row that begins with a bracket from being read as the option of the line break before it.
     body = ["{}" + " & ".join(latex(cell.full) for cell in table.cells(row)) + r" \\" for row in table.rows]
-    caption = latex(" ".join([table.caption, *table.notes]))
+    caption, label = latex(" ".join([table.caption, *table.notes])), re.sub(r"[\W_]", "-", table.name)
     return "\n".join([
         r"\begin{table}[t]", r"  \centering", rf"  \caption{{{caption}}}",
-        rf"  \label{{tab:{_label(table.name)}}}",
+        rf"  \label{{tab:{label}}}",
         rf"  \begin{{tabular}}{{{align}}}", r"    \toprule", rf"    {head} \\", r"    \midrule",
         *(f"    {line}" for line in body), r"    \bottomrule", r"  \end{tabular}", r"\end{table}", "",
     ])  # fmt: skip
@@ -141,11 +135,7 @@ def as_latex(table: Table) -> str:
 
 def latex(text: str) -> str:
     """Plain words as LaTeX that prints exactly them."""
-    return "".join(LATEX.get(character, character) for character in text)
-
-
-def _label(name: str) -> str:
-    return "".join(c if c.isalnum() or c == "-" else "-" for c in name)
+    return text.translate(LATEX)
 
 
 FORMATS = {"csv": as_csv, "md": as_markdown, "tex": as_latex}
