@@ -23,7 +23,7 @@ from mdm.model.checkpoints import INNER
 from mdm.model.execution import Execution
 from mdm.model.nested import build
 from mdm.study.cost.speeds import VERSION, Work, drawing, training
-from mdm.study.cost.timing import Timing, load, product_operations, product_seconds, timing, waiting
+from mdm.study.cost.timing import Timing, load, product_operations, product_seconds, timing
 from mdm.study.study import Study
 from mdm.train.example import Example
 from mdm.train.optim import make_optimizers
@@ -98,12 +98,12 @@ def measured(work: Work, study: Study, seconds: float, device: torch.device) -> 
     try:
         step = (_training if work.kind == "train" else _drawing)(work, study, device)
         product = memory.without(lambda: product_seconds(work.precision, device))
-        timed = timing(waiting(step, device), product, seconds)
+        timed = timing(step, product, seconds)
     except torch.cuda.OutOfMemoryError:
         return {**facts, "out_of_memory": True}, None
-    each = timed.seconds / work.batch_images
+    each = timed.steps.median / work.batch_images
     return {
-        **facts, "seconds_per_image": each, "images_per_second": 1 / each, "steps": timed.steps,
+        **facts, "seconds_per_image": each, "images_per_second": 1 / each, "steps": timed.count,
         "spread": timed.spread, "flops_per_second": work.gigaflops * 1e9 / each,
         "matmul_flops_per_second": product_operations(device) / timed.product, "peak_bytes": memory.peak(),
     }, timed  # fmt: skip

@@ -1,21 +1,21 @@
-"""Speeds of repeated steps that say how far they can be trusted: other programs on the machine slow single steps."""
+"""Time repeated steps with torch.utils.benchmark, and say when other programs slowed the machine meanwhile."""
 
 from __future__ import annotations
 
 import os
-import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.utils.benchmark import Measurement, Timer, timer
 
-ROUNDS = 3  # short measurements of each work, a matrix product before each
-LONGEST = 2  # times the seconds asked for: then no further measurement is begun
+LONGEST = 2  # times the seconds asked for: unsteady steps are repeated so long, in the hope of a steadier median
+ENOUGH = 4  # steps that quartiles need
+UNSTEADY = 0.25  # range between the quartiles, as a share of the median: from here on torch warns of its environment
+SLOW = 1.3  # times the fastest matrix product: then something else used the machine
 MATRIX_SIDE = {"cpu": 1024, "cuda": 8192}
-PRODUCTS = 3
-UNSTEADY = 0.3  # measurements of the same that differ by more were disturbed
+PRODUCT_SECONDS = 0.1
 BUSY_LOAD = 0.5  # running programs per core of the machine, before a calibration begins
 
 Clock = Callable[[], float]
@@ -23,62 +23,45 @@ Clock = Callable[[], float]
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of a step (median of all), of the steps of each measurement, and of the matrix products beside them."""
+    """The timed steps, and the seconds of a matrix product beside them, which witnesses how fast the machine was."""
 
-    seconds: float
-    steps: int
-    rounds: tuple[float, ...]
+    steps: Measurement
     product: float
 
     @property
+    def count(self) -> int:
+        """How many steps were timed."""
+        return len(self.steps.raw_times) * self.steps.number_per_run
+
+    @property
     def spread(self) -> float:
-        """By what share the slowest measurement took longer than the fastest."""
-        return max(self.rounds) / min(self.rounds) - 1
+        """The range between the quartiles, as a share of the median."""
+        return self.steps.iqr / self.steps.median
 
     def disturbances(self, best_product: float) -> list[str]:
         """Why it cannot be trusted, given the fastest matrix product of all measurements; [] if it can."""
         found = []
-        if len(self.rounds) < ROUNDS:
-            found.append(f"only {len(self.rounds)} of {ROUNDS} measurements: a step took {self.seconds:.1f} s")
-        if self.spread > UNSTEADY:
+        if self.count < ENOUGH:
+            found.append(f"only {self.count} of {ENOUGH} steps: a step took {self.steps.median:.1f} s")
+        if not self.steps.meets_confidence(UNSTEADY):
             found.append(f"measurements of the same work differ by {self.spread:.0%}")
-        if self.product > (1 + UNSTEADY) * best_product:
+        if self.product > SLOW * best_product:
             found.append(f"a matrix product took {self.product / best_product:.1f} times as long as at its best")
         return found
 
 
-def timing(
-    step: Callable[[], None], product: Callable[[], float], seconds: float, clock: Clock = time.perf_counter
-) -> Timing:
-    """Of short measurements after a step that warms up (and compiles); slow steps leave some of them out."""
-    step()
-    begin, products, rounds = clock(), [], []
-    while len(rounds) < ROUNDS and (not rounds or clock() - begin < LONGEST * seconds):
-        products.append(product())
-        rounds.append(times := [duration(step, clock)])
-        while sum(times) < seconds / ROUNDS:
-            times.append(duration(step, clock))
-    steps = [one for times in rounds for one in times]
-    medians = tuple(statistics.median(times) for times in rounds)
-    return Timing(statistics.median(steps), len(steps), medians, statistics.median(products))
+def timing(step: Callable[[], Any], product: Callable[[], float], seconds: float, clock: Clock = timer) -> Timing:
+    """Time `step` for `seconds`, or up to LONGEST times as long while it is unsteady, between two matrix products."""
+    before = product()
+    steps = measured(step, seconds, clock)
+    return Timing(steps, (before + product()) / 2)
 
 
-def duration(work: Callable[[], Any], clock: Clock = time.perf_counter) -> float:
-    """Seconds that work takes."""
-    start = clock()
-    work()
-    return clock() - start
-
-
-def waiting(work: Callable[[], Any], device: torch.device) -> Callable[[], None]:
-    """The work with a wait for its end: a GPU returns before it has computed."""
-
-    def whole() -> None:
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-
-    return whole
+def measured(work: Callable[[], Any], seconds: float, clock: Clock = timer) -> Measurement:
+    """Time `work` after a call that warms up (and compiles); torch's clock waits for a GPU to finish."""
+    repeated = Timer("work()", globals={"work": work}, timer=clock, num_threads=torch.get_num_threads())
+    longest = max(LONGEST * seconds, 1e-9)  # for torch, 0 would mean that there is no limit
+    return repeated.adaptive_autorange(UNSTEADY, min_run_time=seconds, max_run_time=longest)
 
 
 def product_operations(device: torch.device) -> int:
@@ -87,12 +70,10 @@ def product_operations(device: torch.device) -> int:
 
 
 def product_seconds(precision: str, device: torch.device) -> float:
-    """Seconds of that matrix product: the median of several."""
+    """Seconds of that matrix product (the median)."""
     kind, side = torch.bfloat16 if precision == "bf16" else torch.float32, MATRIX_SIDE[device.type]
     a = torch.randn(side, side, device=device).to(kind)
-    multiply = waiting(lambda: a @ a, device)
-    multiply()
-    return statistics.median(duration(multiply) for _ in range(PRODUCTS))
+    return measured(lambda: a @ a, PRODUCT_SECONDS).median
 
 
 def load() -> str:
