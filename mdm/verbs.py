@@ -123,9 +123,13 @@ def embed(options: argparse.Namespace) -> None:
 
 
 def flan_t5_small(options: argparse.Namespace) -> None:
-    from mdm.text.flan_t5_small import study_entry, unpack
+    import runpy
 
-    print(study_entry(options.out, unpack(options.wheel, options.out, options.force)))
+    script = Path(__file__).parents[1] / "tools" / "flan_t5_small.py"
+    if not script.is_file():
+        raise StudyError(f"{script} is not there: a package without its repository cannot do this; run it in a clone")
+    tool = runpy.run_path(str(script))
+    print(tool["study_entry"](options.out, tool["unpack"](options.wheel, options.out, options.force)))
 
 
 def train(options: argparse.Namespace) -> None:
