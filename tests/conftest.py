@@ -1,6 +1,8 @@
 """Shared places: the repository, the facts beside it if they are there, and one finished quick study."""
 
+import fcntl
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -29,9 +31,23 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory) -> Path:
-    """A copy of the repository in which the quick study has run from nothing to the report."""
-    folder = copy_repository(tmp_path_factory.mktemp("study"))
+def finished(tmp_path_factory, worker_id) -> Path:
+    """A copy of the repository in which the quick study has run from nothing to the report.
+
+    Of several workers of pytest-xdist one runs it, and each gets a copy: some tests change theirs.
+    """
+    if worker_id == "master":
+        return _run_quick(tmp_path_factory.mktemp("study"))
+    shared = tmp_path_factory.getbasetemp().parent / "finished"
+    with open(shared.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not shared.is_dir():
+            _run_quick(shared.with_name("running")).rename(shared)
+    return shutil.copytree(shared, tmp_path_factory.mktemp("copy") / "study", symlinks=True)
+
+
+def _run_quick(target: Path) -> Path:
+    folder = copy_repository(target)
     config = folder / "config" / "config.yaml"
     config.write_text(config.read_text().replace("study: laptop", "study: quick"))
     done = subprocess.run(

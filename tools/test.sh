@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs every test that this machine can run: fast ones first, then the workflow end to end, then the browser.
+# Runs every test that this machine can run, and shows the slowest twenty.
 # Chromium and SLURM come from Debian packages; they are installed if that is possible, else their tests skip
 # and say so.
 set -euo pipefail
@@ -28,5 +28,8 @@ need() { # need PROGRAM COMMAND...: a program that some tests use, and the comma
 need chromedriver browser
 need slurmctld tools/mini_slurm.sh install
 tools/lint.sh
-python -m pytest -q tests/unit tests/numerics
-python -m pytest -q tests/workflow tests/browser tests/slurm tests/gpu "$@"
+# One run of everything, in two processes that share the cores, so that a failure keeps no later test from running. Whole
+# files are handed out, the long ones first. Threads would fight over the cores, so each process computes with one.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+python -m pytest -q -n "${TEST_PROCESSES:-2}" --dist loadfile --durations=20 \
+    tests/workflow tests/slurm tests/browser tests/gpu tests/numerics tests/unit "$@"

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import GOLDEN, with_golden_weights
+from released_networks import GOLDEN, with_golden_weights
 from torch import Tensor
 
 from mdm.config import DiffusionConfig, LevelConfig, ModelConfig, SampleConfig

@@ -14,7 +14,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import GOLDEN, with_golden_weights
+from released_networks import GOLDEN, with_golden_weights
 from torch import Tensor, nn
 
 from mdm.config import ModelConfig

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Case, with_golden_weights
+from released_networks import Case, with_golden_weights
 from test_golden import assert_close
 from torch import Tensor
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from mdm.evaluate.progress import LOG_SECONDS, progress
-from mdm.study.run.watch import COUNTER
+from mdm.study.run.view import COUNTER
 
 
 class Terminal(io.StringIO):
