@@ -71,7 +71,7 @@ class Watched:
 
     def around(self, loop: Any, parts: Any) -> None:
         """Put the clocks into the modules of the loop and of what it works with."""
-        step, pace, watched = loop.training_step, parts.Pace, self
+        step, pace, watched = loop.training_step, parts.Bottlenecks, self
 
         def timed(*arguments: Any) -> Any:
             before = time.perf_counter()
@@ -89,7 +89,7 @@ class Watched:
                     yield
                 watched.waits.append(time.perf_counter() - before)
 
-        loop.training_step, parts.Pace = timed, Waiting
+        loop.training_step, parts.Bottlenecks = timed, Waiting
 
     def shares(self) -> tuple[float, float]:
         """Overhead and loader wait as shares of the time in the model's own step."""
@@ -102,14 +102,14 @@ def loop_shares(recipe: Path, steps: int, warmup: int) -> tuple[float, float]:
     from mdm.train import loop
     from mdm.train import slice as parts
 
-    before, watched = (loop.training_step, parts.Pace), Watched(warmup)
+    before, watched = (loop.training_step, parts.Bottlenecks), Watched(warmup)
     watched.around(loop, parts)
     out = recipe.parent / f"slice-{steps * read_json(recipe)['train']['batch_images']}.ckpt"
     try:
         with redirect_stdout(sys.stderr):
             loop.train(recipe, out, None, 1e9)
     finally:
-        loop.training_step, parts.Pace = before
+        loop.training_step, parts.Bottlenecks = before
     out.unlink()
     shutil.rmtree(recipe.parent / "progress")  # with the save of a finished slice, or the next round had nothing to do
     return watched.shares()

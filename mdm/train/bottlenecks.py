@@ -54,7 +54,7 @@ class Stopwatch:
         return self._taken - before
 
 
-class Pace:
+class Bottlenecks:
     """Compares the processes at the end of ticks and says, once a slice, what holds them up."""
 
     def __init__(
@@ -73,15 +73,15 @@ class Pace:
         """At the end of a tick, in all processes together; the first one begins the count."""
         now = time.perf_counter()
         passed = now - self._began
-        if self._began and self._ranks.agree(int(passed < self._seconds))[0]:
+        if self._began and self._ranks.all_max(int(passed < self._seconds))[0]:
             return
         waited = self._waits.seconds()
         facts, first = [(waited - self._waited) / passed, self.forward.take()], not self._began
         self._waited, self._began = waited, now
-        waits, computing = zip(*self._ranks.gather(facts), strict=True)
+        waits, computing = zip(*self._ranks.all_gather(facts), strict=True)
         found = None if first else starving(waits, self._threads) or straggling(computing)
         if found and not self._told:
-            self._ranks.say(f"warning: {found}")
+            self._ranks.print_first(f"warning: {found}")
         self._told = self._told or bool(found)
 
 

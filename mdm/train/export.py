@@ -34,8 +34,8 @@ def export(recipe_path: Path) -> None:
     hashes = {WEIGHTS[kind]: state_hash(state) for kind, state in states.items()}
     last = json.loads(history.splitlines()[-1])
     left_out = {role: skipped(folder / "progress", role) for role in ROLES}
-    story = {"trained_on": meta["machines"], "skipped_steps": meta["skipped"], "skipped": left_out}
-    facts = {**_lineage(recipe_path, recipe), "weights": hashes, **_cost(last, states), **story}
+    record = {"trained_on": meta["machines"], "skipped_steps": meta["skipped"], "skipped": left_out}
+    facts = {**_lineage(recipe_path, recipe), "weights": hashes, **_cost(last, states), **record}
     making.finish(facts, meta["machines"][-1]["device"])
     Autosaves(folder / "progress", 0).remove()
     for part in folder.glob("slice-*.ckpt"):

@@ -16,7 +16,7 @@ from mdm.train.guards import advising_on_memory
 from mdm.train.optim import rate_share, set_rates
 from mdm.train.ranks import joined
 from mdm.train.slice import Slice
-from mdm.train.start import Order
+from mdm.train.start import SliceOrder
 from mdm.train.step import training_step
 
 
@@ -48,12 +48,12 @@ def train(
     attempt: int = 1,
 ) -> None:
     """Train until the image count that `out` stands for, then write it; with others if torchrun or srun started us."""
-    order = Order(recipe_path, out, before, autosave_seconds, execution, preview_images)
+    order = SliceOrder(recipe_path, out, before, autosave_seconds, execution, preview_images)
     with joined() as ranks:
         # One of several must not leave the others: they agree on a step after which all stop.
         stop, attempts = StopRequest(at_once=ranks.world == 1), Attempts(order.folder, speaks=ranks.first)
         with only_trainer(order.folder) if ranks.first else nullcontext():
-            ranks.wait()  # where the first one may not train, the others have nothing to note about whoever does
+            ranks.barrier()  # where the first one may not train, the others have nothing to note about whoever does
             with attempts.errors(attempt):
                 train_slice(Slice(order, ranks), stop, attempts)
 
@@ -61,10 +61,10 @@ def train(
 def train_slice(s: Slice, stop: StopRequest, attempts: Attempts) -> None:
     """Step after step, with what is due between them; a process that is asked to stop saves and leaves."""
     state, begun = s.state, s.state.images
-    s.ranks.wait()  # a process that failed on its way here ends us before training has begun
+    s.ranks.barrier()  # a process that failed on its way here ends us before training has begun
     stop.at_once = False
     attempts.begin(begun, s.end, s.ranks.world)
-    s.ranks.wait()  # and an error from here on is written after that line
+    s.ranks.barrier()  # and an error from here on is written after that line
 
     state.model.train()
     while state.images < s.end:
@@ -76,7 +76,7 @@ def train_slice(s: Slice, stop: StopRequest, attempts: Attempts) -> None:
         ticked = s.progress.add(state.images, s.config.batch_images, loss, per_level)
         due = s.validation is not None and s.validation.due(state.images)
         # What one process is asked, all do after the same step.
-        stopping, saving, looking = s.ranks.agree(stop.received, s.autosaves.due(), ticked or due)
+        stopping, saving, looking = s.ranks.all_max(stop.received, s.autosaves.due(), ticked or due)
         last = state.images == s.end
         if looking or saving or stopping or last:
             s.finite.check(state)
@@ -90,11 +90,11 @@ def train_slice(s: Slice, stop: StopRequest, attempts: Attempts) -> None:
             s.autosaves.save(state.images, *s.checkpoint())
         if stopping and not last:
             s.autosaves.settle()
-            s.ranks.wait()  # or the first of us to leave would have the others killed while they save
+            s.ranks.barrier()  # or the first of us to leave would have the others killed while they save
             attempts.stop(stopping, state.images)
 
     s.autosaves.finish(s.out, *s.checkpoint())
-    s.ranks.wait()
+    s.ranks.barrier()
     attempts.finish(state.images)
 
 

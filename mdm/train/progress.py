@@ -166,7 +166,7 @@ def _shown(value: float | None, digits: int = 4) -> str:
     return "not finite" if value is None else f"{value:.{digits}f}"
 
 
-class Silence:
+class SilentProgress:
     """Stands where `Progress` stands in the first process."""
 
     def __init__(self, device: torch.device) -> None:

@@ -34,7 +34,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among `world`; alone, everything here costs nothing and changes nothing."""
+    """This process among `world`; in a single process everything here costs nothing and changes nothing."""
 
     rank: int = 0
     world: int = 1
@@ -42,16 +42,16 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes files and speaks."""
+        """Whether this is the process that writes files and prints."""
         return self.rank == 0
 
-    def say(self, text: str) -> None:
-        """Print, once."""
+    def print_first(self, text: str) -> None:
+        """Print in the first process only."""
         if self.first:
             print(text, flush=True)
 
-    def agree(self, *numbers: int | None) -> list[int]:
-        """The largest that any process gave of each number (None: 0). The hosts agree; no device is waited for."""
+    def all_max(self, *numbers: int | None) -> list[int]:
+        """Return the largest value of each number over all processes (None counts as 0); this waits for no device."""
         mine = [int(number or 0) for number in numbers]
         if self.world == 1:
             return mine
@@ -59,14 +59,14 @@ class Ranks:
         dist.all_reduce(found, dist.ReduceOp.MAX)
         return found.tolist()
 
-    def total(self, tensor: Tensor) -> Tensor:
-        """The sum over all processes, in place."""
+    def all_sum(self, tensor: Tensor) -> Tensor:
+        """Add up over all processes, in place."""
         if self.world > 1:
             dist.all_reduce(tensor)
         return tensor
 
-    def gather(self, numbers: Sequence[float]) -> list[list[float]]:
-        """These numbers of every process, in the order of the processes."""
+    def all_gather(self, numbers: Sequence[float]) -> list[list[float]]:
+        """Return these numbers of every process, in the order of the processes."""
         if self.world == 1:
             return [list(numbers)]
         found = torch.zeros(self.world, len(numbers), dtype=torch.float64)
@@ -74,23 +74,23 @@ class Ranks:
         dist.all_reduce(found)
         return found.tolist()
 
-    def tell(self, value: Any, teller: int = 0) -> Any:
-        """One process's value (JSON), in every process."""
+    def broadcast(self, value: Any, source: int = 0) -> Any:
+        """Send one process's value (JSON) to every process."""
         if self.world == 1:
             return value
         content = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
         size = torch.tensor([len(content)])
-        dist.broadcast(size, teller)
-        content = content if self.rank == teller else torch.empty(int(size), dtype=torch.uint8)
-        dist.broadcast(content, teller)
+        dist.broadcast(size, source)
+        content = content if self.rank == source else torch.empty(int(size), dtype=torch.uint8)
+        dist.broadcast(content, source)
         return json.loads(content.numpy().tobytes())
 
-    def wait(self) -> None:
-        """Go on when all processes are here."""
-        self.agree(0)
+    def barrier(self) -> None:
+        """Return when all processes have come here."""
+        self.all_max(0)
 
 
-ALONE = Ranks()
+SINGLE = Ranks()
 
 
 def place(environment: Mapping[str, str]) -> Place:

@@ -57,7 +57,7 @@ class Shards:
         found = dict(own)
         for owner in range(1, self._ranks.world):
             mine = {name: list(value.shape) for name, value in own.items()} if owner == self._ranks.rank else None
-            shapes = self._ranks.tell(mine, owner)
+            shapes = self._ranks.broadcast(mine, owner)
             if not shapes:
                 continue
             counts = [torch.Size(shape).numel() for shape in shapes.values()]

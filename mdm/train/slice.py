@@ -5,7 +5,7 @@ from __future__ import annotations
 from mdm.config.recipe import StageRecipe
 from mdm.diffusion.schedule import levels
 from mdm.files.artifact import read_recipe
-from mdm.train.bottlenecks import Pace
+from mdm.train.bottlenecks import Bottlenecks
 from mdm.train.checkpoint import Autosaves, Checkpoint
 from mdm.train.example import decoding_threads, training_examples
 from mdm.train.guards import Finite
@@ -13,14 +13,14 @@ from mdm.train.loggers import open_loggers
 from mdm.train.machine import machine, trained_on
 from mdm.train.previews import open_previews
 from mdm.train.ranks import Ranks
-from mdm.train.start import Order, identity, slice_end, start
+from mdm.train.start import SliceOrder, identity, slice_end, start
 from mdm.train.validation import open_validation
 
 
 class Slice:
     """One slice of one stage, in one of the processes that train it."""
 
-    def __init__(self, order: Order, ranks: Ranks) -> None:
+    def __init__(self, order: SliceOrder, ranks: Ranks) -> None:
         recipe = read_recipe(order.recipe_path, StageRecipe)
         self.out, self.ranks, self.accumulate = order.out, ranks, order.execution.accumulate
         self.config, self.diffusion = recipe.train, recipe.diffusion
@@ -38,7 +38,7 @@ class Slice:
         self.gammas = levels(self.diffusion, recipe.sizes).to(ranks.device)
         self.examples = training_examples(order.recipe_path, recipe, ranks)
         self.finite = Finite(self.config, recipe.sizes, self.autosaves, self.state)
-        self.pace = Pace(ranks, decoding_threads(), self.progress.waits)
+        self.pace = Bottlenecks(ranks, decoding_threads(), self.progress.waits)
         self.validation = open_validation(order.recipe_path, recipe, self.gammas) if ranks.first else None
         loggers = open_loggers(order.folder, recipe, self.state.images) if ranks.first else []
         self.progress.report_to(loggers)
@@ -48,4 +48,4 @@ class Slice:
     def checkpoint(self) -> Checkpoint:
         """All that a restart needs, as it is now."""
         tensors = {**self.state.tensors(), **self.progress.tensors()}
-        return tensors, {**self._belongs_to, **self.state.story()}
+        return tensors, {**self._belongs_to, **self.state.metadata()}

@@ -20,7 +20,7 @@ from mdm.model.execution import PLAIN, Execution
 from mdm.model.nested import build
 from mdm.train.checkpoint import Autosaves, Checkpoint, read_checkpoint
 from mdm.train.optim import make_optimizers
-from mdm.train.progress import Progress, Silence
+from mdm.train.progress import Progress, SilentProgress
 from mdm.train.ranks import Ranks
 from mdm.train.state import TrainingState, average_of, under
 
@@ -29,7 +29,7 @@ WEIGHTS = {"ema": "weights.safetensors", "raw": "weights-raw.safetensors"}
 
 
 @dataclass(frozen=True)
-class Order:
+class SliceOrder:
     """Which slice to train and how, as the command line says it."""
 
     recipe_path: Path
@@ -59,8 +59,8 @@ def slice_end(recipe: StageRecipe, out: Path) -> int:
 
 
 def start(
-    order: Order, recipe: StageRecipe, autosaves: Autosaves, ranks: Ranks
-) -> tuple[TrainingState, Progress | Silence]:
+    order: SliceOrder, recipe: StageRecipe, autosaves: Autosaves, ranks: Ranks
+) -> tuple[TrainingState, Progress | SilentProgress]:
     """The state to continue from, and the progress log cut back to it."""
     recipe_path = order.recipe_path
     config = recipe.train
@@ -82,7 +82,7 @@ def start(
         moments, parent_config = parent_moments(recipe_path, recipe)
         state.inherit(moments, inner_prefix(recipe.model, parent_config))
     if not ranks.first:
-        return state, Silence(ranks.device)
+        return state, SilentProgress(ranks.device)
     if saved:
         print(f"continuing at {images:,} of {recipe.num_images:,} images", flush=True)
     tick = max(config.batch_images, recipe.num_images // TICKS_PER_STAGE)
@@ -95,7 +95,7 @@ def newest(recipe: StageRecipe, before: Path | None, autosaves: Autosaves, ranks
     """The last save of this slice, or the slice before; the first process chooses, the others read what it chose."""
     # A save may lie behind the end of a slice that was made shorter: the slice then holds what there is.
     found = autosaves.latest(slice_end(recipe, before) if before else 0) if ranks.first else None
-    images = ranks.tell(found[1]["images"] if found else None)
+    images = ranks.broadcast(found[1]["images"] if found else None)
     if images is not None:
         return found or read_checkpoint(autosaves.at(images))
     return read_checkpoint(before) if before else None

@@ -18,7 +18,7 @@ from mdm.model import dropout
 from mdm.model.checkpoints import load_into
 from mdm.model.ema import Ema
 from mdm.model.muon import Muon
-from mdm.train.exchange import Exchange
+from mdm.train.gradient_buckets import GradientBuckets
 from mdm.train.ranks import Ranks
 from mdm.train.sharding import Shards
 
@@ -31,7 +31,7 @@ MOMENTS: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
 
 @dataclass
 class TrainingState:
-    """The network, its average, the optimisers' moments, how many images were seen, and what else its story holds."""
+    """The network, its average, the optimisers' moments, the count of images, and what else a checkpoint holds."""
 
     model: nn.Module
     ema: Ema
@@ -43,14 +43,14 @@ class TrainingState:
 
     def __post_init__(self) -> None:
         self._dropping = dropout.layers(self.model)
-        self._exchange: Exchange | None = None
+        self._exchange: GradientBuckets | None = None
         self._shards: Shards | None = None
         self._kinds = [(type(optimizer), name) for optimizer, name, _ in self._optimized()]
 
     def share(self, ranks: Ranks) -> None:
         """From now on gradients are the sum over all processes."""
         if ranks.world > 1:
-            self._exchange = Exchange(self.trained)
+            self._exchange = GradientBuckets(self.trained)
             self._exchange.begin()
 
     def adding_up(self, last_part: bool) -> AbstractContextManager[None]:
@@ -107,7 +107,7 @@ class TrainingState:
         average = {f"ema.{name}": value for name, value in self.ema.state_dict().items()}
         return {**model, **average, **self._moments()}
 
-    def story(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """What a checkpoint says beside the tensors."""
         return {"images": self.images, "skipped": self.skipped, "machines": self.machines}
 

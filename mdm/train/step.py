@@ -11,7 +11,7 @@ from mdm.config import DiffusionConfig, TrainConfig
 from mdm.diffusion.loss import Part, training_loss
 from mdm.train.bottlenecks import Stopwatch
 from mdm.train.example import Example
-from mdm.train.ranks import ALONE, Ranks
+from mdm.train.ranks import SINGLE, Ranks
 from mdm.train.state import TrainingState
 
 
@@ -21,7 +21,7 @@ def training_step(
     diffusion: DiffusionConfig,
     gammas: Tensor,
     example: Example,
-    ranks: Ranks = ALONE,
+    ranks: Ranks = SINGLE,
     accumulate: int = 1,
     clock: Stopwatch | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -53,7 +53,7 @@ def gradients(
     accumulate: int,
     clock: Stopwatch | None,
 ) -> Tensor:
-    """Give every weight its gradient; the loss and the loss of each level of the whole batch, [1 + L]."""
+    """Backpropagate the batch in `accumulate` parts; return total and per-level losses [1 + L] of all processes."""
     losses = []
     for number in range(accumulate):
         micro = example.part(number, accumulate)
@@ -65,4 +65,4 @@ def gradients(
         with state.adding_up(last_part=number == accumulate - 1):
             loss.backward()
         losses.append(torch.cat([loss.detach().reshape(1), per_level]))
-    return ranks.total(losses[0] if accumulate == 1 else torch.stack(losses).sum(dim=0))
+    return ranks.all_sum(losses[0] if accumulate == 1 else torch.stack(losses).sum(dim=0))

@@ -29,7 +29,7 @@ from mdm.train.loop import train
 from mdm.train.optim import make_optimizers, rate_share, set_rates
 from mdm.train.progress import MACHINE_FACTS
 from mdm.train.ranks import Ranks
-from mdm.train.start import Order, refuse_other_identity
+from mdm.train.start import SliceOrder, refuse_other_identity
 from mdm.train.start import start as start_stage
 from mdm.train.state import TrainingState
 
@@ -252,7 +252,7 @@ def test_the_next_stage_may_begin_with_the_moments_of_the_one_before(fresh, unbr
 def begun(path):
     recipe = json.loads(path.read_text())
     autosaves = Autosaves(path.parent / "progress", NEVER)
-    return start_stage(Order(path, path.parent / "final.ckpt", None, NEVER), recipe, autosaves, Ranks())[0]
+    return start_stage(SliceOrder(path, path.parent / "final.ckpt", None, NEVER), recipe, autosaves, Ranks())[0]
 
 
 def test_a_refusal_names_all_that_differs_and_nothing_else(tmp_path):

@@ -13,7 +13,7 @@ from mdm.files.atomic import ArtifactError
 from mdm.files.weights import state_hash
 from mdm.model.nested import build
 from mdm.study import study
-from mdm.train.bottlenecks import Pace, Stopwatch, starving, straggling
+from mdm.train.bottlenecks import Bottlenecks, Stopwatch, starving, straggling
 from mdm.train.checkpoint import Autosaves
 from mdm.train.example import Example
 from mdm.train.guards import Finite, advising_on_memory
@@ -75,7 +75,7 @@ def log(folder):
 
 def test_a_step_that_is_not_finite_may_be_left_out(tmp_path, capsys):
     state, line = run(config(skip_nonfinite=2), {1, 2}, tmp_path)
-    assert state.skipped == 2 and state.images == 8 and state.story()["skipped"] == 2
+    assert state.skipped == 2 and state.images == 8 and state.metadata()["skipped"] == 2
     assert all(value.isfinite().all() for value in state.tensors().values())
     assert line["loss"] > 0 and all(line["losses"].values())
     assert capsys.readouterr().out.count("warning: the step before image") == 2
@@ -85,7 +85,7 @@ def test_a_step_that_is_not_finite_may_be_left_out(tmp_path, capsys):
 def test_a_restart_beside_steps_that_are_left_out_changes_nothing(tmp_path, broken):
     whole, wanted = run(config(skip_nonfinite=2), broken, tmp_path / "whole")
     found, line = run(config(skip_nonfinite=2), broken, tmp_path / "restarted", restarts=(1, 2, 3))
-    assert line == wanted and found.story() == whole.story()
+    assert line == wanted and found.metadata() == whole.metadata()
     assert state_hash(found.tensors()) == state_hash(whole.tensors())
 
 
@@ -149,7 +149,7 @@ def clock(monkeypatch):
 
 def slow_second():
     with joined() as ranks:
-        clock, pace = Clock(), Pace(ranks, 0, seconds=0.05)
+        clock, pace = Clock(), Bottlenecks(ranks, 0, seconds=0.05)
         for _ in range(4):
             with pace.forward.running():
                 clock.wait(0.3 if ranks.rank == 1 else 0.01)
@@ -165,7 +165,7 @@ def test_a_slow_process_is_named_once(tmp_path):
 
 
 def test_the_first_batch_and_short_delays_are_not_told(capsys, clock):
-    for pace in (Pace(Ranks(), 0, seconds=0.01), Pace(Ranks(), 0)):
+    for pace in (Bottlenecks(Ranks(), 0, seconds=0.01), Bottlenecks(Ranks(), 0)):
         with pace.waiting():
             clock.wait(0.05)
         pace.look()
@@ -177,7 +177,7 @@ def test_the_first_batch_and_short_delays_are_not_told(capsys, clock):
 
 
 def test_a_loader_that_is_too_slow_is_told_once(capsys, clock):
-    pace = Pace(Ranks(), 0, seconds=0.01)
+    pace = Bottlenecks(Ranks(), 0, seconds=0.01)
     for _ in range(4):
         pace.look()
         with pace.waiting():

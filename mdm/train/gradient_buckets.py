@@ -1,8 +1,10 @@
 """Gradients of several processes, added up in the same order by every run.
 
-DistributedDataParallel lays its buckets out anew after the first backward pass of a process. With three or more
-processes the order in which an all-reduce adds up depends on where in a bucket a number lies, so a restarted run would
-leave the path of the unbroken one. Here the layout follows from the list of weights alone.
+With three or more processes the order in which an all-reduce adds up depends on where in a bucket a number lies. Plain
+DistributedDataParallel lays its buckets out anew after the first backward pass of a process, so a restarted run leaves
+the path of the unbroken one; here the layout follows from the list of weights alone. With find_unused_parameters=True
+torch 2.13 keeps its first layout, and resumed bit for bit as well (3 and 4 processes of gloo). It was no faster
+(docs/log.md has the figures), it rests on something torch does not promise, and torch.compile refuses small buckets beside it. So these stay.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from mdm.files.atomic import ArtifactError
 BUCKET_BYTES = 25 * 2**20  # small enough to leave while the backward pass goes on, large enough for a network
 
 
-class Exchange:
+class GradientBuckets:
     """Sends a bucket of gradients as soon as the backward pass has filled it; what comes back are the sums."""
 
     def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
