@@ -45,11 +45,7 @@ def write_archive(path: Path, arrays: Mapping[str, ArrayStream]) -> None:
 def _write_member(archive: zipfile.ZipFile, name: str, array: ArrayStream) -> None:
     # A ZipInfo of our own carries no clock time, so equal pictures make equal files.
     with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
-        header = {
-            "descr": np.lib.format.dtype_to_descr(array.dtype),
-            "fortran_order": False,
-            "shape": array.shape,
-        }
+        header = {"descr": np.lib.format.dtype_to_descr(array.dtype), "fortran_order": False, "shape": array.shape}
         np.lib.format.write_array_header_1_0(member, header)
         written = 0
         for piece in array.pieces:

@@ -37,10 +37,7 @@ class MicroConditioning(nn.ModuleDict):
         super().__init__(
             {
                 name: nn.ModuleList(
-                    [
-                        nn.Linear(time_channels // 4, time_channels),
-                        zeroed(nn.Linear(time_channels, time_channels)),
-                    ]
+                    [nn.Linear(time_channels // 4, time_channels), zeroed(nn.Linear(time_channels, time_channels))]
                 )
                 for name in defaults
             }

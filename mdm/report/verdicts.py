@@ -77,10 +77,7 @@ def judge(name: str, claim: Claim, evidence: Evidence) -> Verdict:
         truth, comparisons, numbers = decide(claim.expect, found.__getitem__, _pairing(evidence, given["protocol"]))
     except ZeroDivisionError:
         return Verdict(
-            **given,
-            verdict=INCONCLUSIVE,
-            sentence="The expression divides by a measured zero.",
-            numbers=found,
+            **given, verdict=INCONCLUSIVE, sentence="The expression divides by a measured zero.", numbers=found
         )
     verdict = {True: REPRODUCED, False: NOT_REPRODUCED, None: INCONCLUSIVE}[truth]
     return Verdict(**given, verdict=verdict, sentence=_sentence(verdict, comparisons, numbers),
@@ -117,10 +114,7 @@ def _comparison_sentence(comparison: Comparison) -> str:
     word = {True: "it holds", False: "it is contradicted", None: "it stays open"}
     sides = [
         side if quantity.exact else f"{side} = {quantity.text()}"
-        for side, quantity in (
-            (comparison.left_text, comparison.left),
-            (comparison.right_text, comparison.right),
-        )
+        for side, quantity in ((comparison.left_text, comparison.left), (comparison.right_text, comparison.right))
     ]
     return (
         f"{sides[0]} should be {comparison.relation} {sides[1]}; "

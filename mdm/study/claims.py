@@ -107,10 +107,7 @@ def _walk(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def check_expression(
-    text: str,
-    metrics: Iterable[str] | None,
-    runs: Iterable[str] | None,
-    protocols: Iterable[str] | None = None,
+    text: str, metrics: Iterable[str] | None, runs: Iterable[str] | None, protocols: Iterable[str] | None = None
 ) -> list[Reference]:
     """Refuse what is malformed or names an unknown metric, run or protocol (None: not checked)."""
     needed = references(parse(text))

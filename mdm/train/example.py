@@ -79,11 +79,7 @@ class Examples:
     """Batches of one stage by image counter, each made while the one before it is trained on."""
 
     def __init__(
-        self,
-        loader: Loader | JointLoader,
-        embeddings: Lookup | None,
-        recipe: StageRecipe,
-        device: torch.device,
+        self, loader: Loader | JointLoader, embeddings: Lookup | None, recipe: StageRecipe, device: torch.device
     ) -> None:
         self._loader, self._resolutions, self._seed = loader, recipe.sizes, recipe.seed
         self._pin = device.type == "cuda"

@@ -4,7 +4,7 @@ With three or more processes the order in which an all-reduce adds up depends on
 DistributedDataParallel lays its buckets out anew after the first backward pass of a process, so a restarted run leaves
 the path of the unbroken one; here the layout follows from the list of weights alone. With find_unused_parameters=True
 torch 2.13 keeps its first layout, and resumed bit for bit as well (3 and 4 processes of gloo). It was no faster
-(docs/log.md has the figures), it rests on something torch does not promise, and torch.compile refuses small buckets beside it. So these stay.
+(docs/log.md has the figures), torch does not promise to keep it, and torch.compile refuses small buckets beside it.
 """
 
 from __future__ import annotations

@@ -39,12 +39,7 @@ class Previews:
     four frames), highest first."""
 
     def __init__(
-        self,
-        folder: Path,
-        recipe: StageRecipe,
-        every: int,
-        gammas: Tensor,
-        loggers: Sequence[Logger],
+        self, folder: Path, recipe: StageRecipe, every: int, gammas: Tensor, loggers: Sequence[Logger]
     ) -> None:
         self._folder, self._every, self._sizes, self._gammas = folder, every, recipe.sizes, gammas
         self._diffusion, self._step, self._total = recipe.diffusion, recipe.train.batch_images, recipe.num_images
@@ -101,11 +96,7 @@ def _cell(pixels: np.ndarray, side: int) -> np.ndarray:
 
 
 def open_previews(
-    recipe_path: Path,
-    recipe: StageRecipe,
-    every: int,
-    gammas: Tensor,
-    loggers: Sequence[Logger],
+    recipe_path: Path, recipe: StageRecipe, every: int, gammas: Tensor, loggers: Sequence[Logger]
 ) -> Previews:
     """The previews of a stage, none when `every` is 0; of held-out captions if the recipe names such."""
     previews = Previews(recipe_path.parent / "progress" / "samples", recipe, every, gammas, loggers)

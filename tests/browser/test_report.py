@@ -15,10 +15,7 @@ import results_fixture as fixture
 
 from mdm.report.page import html
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(bool(chromium.ABSENT), reason=chromium.ABSENT),
-]
+pytestmark = [pytest.mark.browser, pytest.mark.skipif(bool(chromium.ABSENT), reason=chromium.ABSENT)]
 GIVEN = os.environ.get("MDM_REPORT")
 SECTIONS = (
     "verdicts", "results", "figures", "samples", "ablations", "literature", "cost", "instruments",

@@ -51,12 +51,7 @@ class Case:
 def golden_config(nested: bool) -> ModelConfig:
     """8 px, or 32 px around 8 px."""
     inner = LevelConfig(
-        resolution=8,
-        channels=(32, 64),
-        resnets=(1, 2),
-        attention=(0, 2),
-        middle=True,
-        micro_conditioning={"scale": 8},
+        resolution=8, channels=(32, 64), resnets=(1, 2), attention=(0, 2), middle=True, micro_conditioning={"scale": 8}
     )
     outer = LevelConfig(resolution=32, channels=(32, 32, 64), resnets=(2, 1, 1), micro_conditioning={"scale": 32})
     levels = (inner, outer) if nested else (inner,)

@@ -193,17 +193,7 @@ def test_progress_is_reported(network, name: str) -> None:
     seen = []
     text, mask = texts(1)
     sampler.sample(
-        *(
-            network,
-            GAMMAS,
-            SampleConfig(sampler=name, steps=3),
-            DIFFUSION,
-            RESOLUTIONS,
-            text,
-            mask,
-            None,
-            None,
-        ),
+        *(network, GAMMAS, SampleConfig(sampler=name, steps=3), DIFFUSION, RESOLUTIONS, text, mask, None, None),
         image_ids=[0, 1],
         seed=0,
         on_step=lambda step, steps: seen.append((step, steps)),

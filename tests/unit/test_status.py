@@ -128,10 +128,7 @@ def test_of_several_processes_the_error_of_the_one_that_failed_is_told(stage):
 
 @pytest.mark.parametrize(
     ("end", "state", "note"),
-    [
-        ("stopped", "stopped", "stopped by signal 15"),
-        ("failed", "failed", "ValueError: loss is NaN"),
-    ],
+    [("stopped", "stopped", "stopped by signal 15"), ("failed", "failed", "ValueError: loss is NaN")],
 )
 def test_how_an_attempt_ended(stage, end, state, note):
     trainer(stage, 0, end).communicate()

@@ -155,10 +155,7 @@ def test_wherever_a_tar_is_cut_off_it_is_told(tmp_path):
 
 def test_samples_without_a_usable_picture_are_counted(tmp_path):
     samples = {f"s{k}": sample(k) for k in range(6)}
-    samples |= {
-        "s6": {"json": {"about": "the set"}},
-        "s7": sample(7, jpg=b"<html>"),
-    }
+    samples |= {"s6": {"json": {"about": "the set"}}, "s7": sample(7, jpg=b"<html>")}
     tar_of(tmp_path / "wds/a.tar", samples)
     with pytest.raises(ArtifactError, match=r"only 6 of 8 .*s6 \(not a picture\), s7"):
         made(tmp_path, tmp_path / "wds", num_images=8)

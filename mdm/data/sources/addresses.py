@@ -53,8 +53,7 @@ class AddressSettings(Filtered, PictureSettings):
         description="of that file; null plans a study but does not fetch"
     )
     columns: tuple[str, ...] | None = Field(
-        default=None,
-        description="names of the columns of a list without a header line; CC12M: [url, caption]",
+        default=None, description="names of the columns of a list without a header line; CC12M: [url, caption]"
     )
     url_column: str = Field(default="url", description="column of the addresses")
     caption_column: str = Field(default="caption", description="column of the captions")

@@ -35,10 +35,7 @@ OFFICIAL_SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9dddda3db29a59bc
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 ClassName = Literal["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 SIDE, BATCH = 32, 10_000
-BATCHES = {
-    "train": [f"data_batch_{k}" for k in range(1, 6)],
-    "test": ["test_batch"],
-}
+BATCHES = {"train": [f"data_batch_{k}" for k in range(1, 6)], "test": ["test_batch"]}
 
 
 class Cifar10Settings(Strict):

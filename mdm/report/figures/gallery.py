@@ -130,13 +130,7 @@ def sheet(evidence: Evidence, artifacts: Artifacts, run: str) -> bytes:
         for column, array in enumerate(pictures.levels.values()):
             canvas.paste(_cell(array[row]), (column * step, top))
         lines = textwrap.wrap(caption, 36)[:6]
-        pen.text(
-            (step * len(pictures.levels) + GAP_PIXELS, top),
-            "\n".join(lines),
-            fill=GREY,
-            font=_font(),
-            spacing=5,
-        )
+        pen.text((step * len(pictures.levels) + GAP_PIXELS, top), "\n".join(lines), fill=GREY, font=_font(), spacing=5)
     return _png(canvas)
 
 

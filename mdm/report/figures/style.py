@@ -82,11 +82,7 @@ def legend_below(drawn: Figure, axes: Iterable[Axes], order: Sequence[str] = ())
     columns = max(1, min(len(handles), int(drawn.get_figwidth() / 1.9)))
     labels = sorted(handles, key=lambda label: order.index(label) if label in order else len(order))
     drawn.legend(
-        [handles[label] for label in labels],
-        labels,
-        loc="upper center",
-        bbox_to_anchor=(0.5, 0.0),
-        ncols=columns,
+        [handles[label] for label in labels], labels, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=columns
     )
 
 

@@ -48,10 +48,7 @@ def draw(evidence: Evidence, artifacts: Artifacts) -> Figure:
     names = list(dict.fromkeys(line.label for line in lines))
     for axes, resolution in zip(grid, resolutions, strict=True):
         for line in [line for line in lines if line.resolution == resolution]:
-            look = style.series(names.index(line.label)) | {
-                "markersize": 3,
-                "markevery": max(1, len(line.losses) // 8),
-            }
+            look = style.series(names.index(line.label)) | {"markersize": 3, "markevery": max(1, len(line.losses) // 8)}
             shown_label = line.label if line.first_seed else "_"
             for axis, x in zip(axes, (line.images, line.seconds), strict=True):
                 _ends(axis, x, line, look["color"])

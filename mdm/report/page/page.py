@@ -142,10 +142,7 @@ class Page:
         runs = [entry.against, *own]
         table = tables.ablation_table(self.evidence, entry.group, name)
         line = self.line(runs, self.evidence.protocol_of(own))
-        words = (
-            entry.title,
-            f"Each run with its 95 % interval; the band is the run compared with, {entry.against}.",
-        )
+        words = (entry.title, f"Each run with its 95 % interval; the band is the run compared with, {entry.against}.")
         figure = self.figure(
             f"ablation-{name}", words, lambda: figure_ablation.draw(self.evidence, entry.group, name), line
         )
@@ -166,10 +163,7 @@ class Page:
             return []
         first = next(iter(found.values()))
         return [
-            {
-                "caption": row.caption,
-                "pictures": [(r, p[row.id].pictures[0]) for r, p in found.items() if row.id in p],
-            }
+            {"caption": row.caption, "pictures": [(r, p[row.id].pictures[0]) for r, p in found.items() if row.id in p]}
             for row in first.values()
         ]
 

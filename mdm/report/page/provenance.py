@@ -87,11 +87,7 @@ def line(study: Study, made: list[StageRecord], runs: Iterable[str] | None = Non
         return f"study {study.name} · recipe digest {study.digest} · nothing of this has been trained yet"
     seconds = sum({r.artifact: r.seconds or 0.0 for r in mine}.values())
     seeds = distinct(str(seed) for seed in sorted({r.seed for r in mine}))
-    parts = [
-        f"study {study.name}",
-        f"recipe digest {study.digest}",
-        f"commit {distinct(r.commit for r in mine)}",
-    ]
+    parts = [f"study {study.name}", f"recipe digest {study.digest}", f"commit {distinct(r.commit for r in mine)}"]
     parts += [distinct(r.data for r in mine), f"seeds {seeds}"]
     if protocol:
         parts.append(f"protocol {protocol} ({study.protocols[protocol].num_images} pictures)")

@@ -70,12 +70,7 @@ def _by_protocol(evidence: Evidence, name: str, title: str, caption: str, main: 
         rows += [row | {"protocol": Cell(protocol)} for row in runs + frames]
         classes += ["run"] * len(runs) + ["frame"] * len(frames)
     several = [Column("protocol", "Protocol")] if len(protocols) > 1 else []
-    columns = [
-        Column("run", "Run"),
-        *several,
-        Column("images", "Training pictures"),
-        *metric_columns(metrics),
-    ]
+    columns = [Column("run", "Run"), *several, Column("images", "Training pictures"), *metric_columns(metrics)]
     notes = ["Brackets: 95 % interval; over several seeds the value is their mean."]
     if "frame" in classes:
         distance = any(m.startswith(("fd", "fid")) for m in metrics)
@@ -218,11 +213,7 @@ def cost_table(evidence: Evidence, results: Path) -> Table:
             if quantity := evidence.quantity(metric, run, evidence.protocol()):
                 row[metric] = Cell(f"{quantity.value:.3g}", quantity)
     names = ("train_images", "train_seconds", "parameters", *SPEEDS)
-    columns = [
-        Column("run", "Run"),
-        *(Column(m, describe(m).title, True) for m in names),
-        Column("device", "Device"),
-    ]
+    columns = [Column("run", "Run"), *(Column(m, describe(m).title, True) for m in names), Column("device", "Device")]
     caption = (
         "Cost of each run (mean over seeds). Stages that runs share were trained once but count in each; "
         "speeds are wall clock on the device named."

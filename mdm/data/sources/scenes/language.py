@@ -11,11 +11,7 @@ from mdm.data.sources.scenes.shapes import COLOURS, SHAPES, TONES
 
 NUMBERS = ("one", "two", "three", "four")
 SIZE_WORDS = {"small": ("small", "tiny"), "medium": ("medium", "medium"), "large": ("large", "big")}
-SHAPE_WORDS = {
-    "circle": ("circle", "disc"),
-    "diamond": ("diamond", "rhombus"),
-    "crescent": ("crescent", "moon"),
-}
+SHAPE_WORDS = {"circle": ("circle", "disc"), "diamond": ("diamond", "rhombus"), "crescent": ("crescent", "moon")}
 PLURALS = {"cross": "crosses", "rhombus": "rhombuses"}
 RELATION_WORDS = {
     "left": ("left of", "to the left of"),

@@ -42,8 +42,7 @@ class SceneSettings(Strict):
 
     seed: Count = 0
     split: Literal["train", "validation", "held-out", "all"] = Field(
-        default="train",
-        description="held-out scenes show colour-shape pairs that train and validation never do",
+        default="train", description="held-out scenes show colour-shape pairs that train and validation never do"
     )
     num_images: Positive
     resolution: Annotated[int, Field(ge=SMALLEST, le=LARGEST)]
