@@ -1,7 +1,5 @@
 """Matryoshka Diffusion Models, reproduced: one network, several resolutions, trained progressively."""
 
-from __future__ import annotations
-
 import importlib.abc
 import sys
 from collections.abc import Sequence

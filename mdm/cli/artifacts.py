@@ -1,7 +1,5 @@
 """Verbs that are given files: the jobs of the workflow, each with one recipe.json, and tools for weights and data."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from pathlib import Path

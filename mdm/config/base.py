@@ -1,7 +1,5 @@
 """What every group of settings has in common: unknown keys are refused, and errors say what to write instead."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar, TypeVar

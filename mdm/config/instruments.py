@@ -1,7 +1,5 @@
 """Settings of the measuring networks and of scores; free of torch, so a study is checked before it runs."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from pydantic import Field, field_validator

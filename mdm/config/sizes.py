@@ -1,7 +1,5 @@
 """What a level shows: a picture, given by its side in pixels, or a clip of several frames."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from typing import NamedTuple

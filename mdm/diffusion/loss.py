@@ -1,7 +1,5 @@
 """The training loss over all levels of a nest (Gu et al. 2023, section 3.3; docs/reference.md, sections 11 and 12)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

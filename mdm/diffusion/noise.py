@@ -3,8 +3,6 @@
 Drawn on the CPU: the numbers of a CUDA generator depend on the model of the card.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 

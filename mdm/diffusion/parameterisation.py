@@ -5,8 +5,6 @@ need not know which of the two a network was trained with. Levels broadcast agai
 picture as [B,1,1,1] (`process.per_row`).
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """The noise levels at which a sampler evaluates the network (docs/reference.md, section 14; Karras et al. 2022)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

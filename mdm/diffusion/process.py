@@ -3,8 +3,6 @@
 `gamma` broadcasts against the pictures: a number, or one per picture as [B,1,1,1] (`per_row`).
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """What a lower level shows of a higher one."""
 
-from __future__ import annotations
-
 import torch.nn.functional as F
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """Sampling: noise per picture, a path, a solver; pictures of all levels come out (Gu et al. 2023, section 3)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import partial
 

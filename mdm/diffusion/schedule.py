@@ -1,7 +1,5 @@
 """Noise schedules: alpha-bar ("gamma") of N+1 noise levels, 0 = clean, and their shift with resolution."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

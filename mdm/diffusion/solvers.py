@@ -5,8 +5,6 @@ so no step waits for the device, in the precision of the path: float32 for a sch
 computes with float32 and 1 - gamma / gamma' of neighbouring levels has few bits.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

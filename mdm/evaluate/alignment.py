@@ -1,7 +1,5 @@
 """Does the picture show what its caption says? Exact matches of a judge's answers, factor by factor."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

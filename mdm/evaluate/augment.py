@@ -5,8 +5,6 @@ study's base run the judge called 16 % of the pictures right in shape without `w
 and 36 % on pictures averaged down to 16 px, where raggedness cannot be seen.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

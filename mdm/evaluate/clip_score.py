@@ -1,7 +1,5 @@
 """CLIP score with open_clip: the same code for the tiny model of a laptop study and for published weights."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

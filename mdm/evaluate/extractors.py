@@ -1,7 +1,5 @@
 """The measuring networks of a protocol, each a function from pictures and captions to named arrays."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Every extractor sees every picture once; what it saw is written down for all metrics that follow."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Mapping
 from pathlib import Path

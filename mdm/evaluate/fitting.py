@@ -1,7 +1,5 @@
 """The short deterministic training shared by the measuring networks (judge and tiny CLIP)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Iterator
 

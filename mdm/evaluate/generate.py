@@ -1,7 +1,5 @@
 """The pictures of a protocol: drawn in batches, each batch kept until all are there, then one archive."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import time

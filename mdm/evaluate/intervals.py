@@ -1,7 +1,5 @@
 """95 % intervals for proportions and means."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

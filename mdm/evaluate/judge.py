@@ -1,7 +1,5 @@
 """Train the judge on real pictures and measure how far it can be trusted."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

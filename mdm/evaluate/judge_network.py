@@ -5,8 +5,6 @@ it has; a pair is in the picture if some cell shows it. So a pair that was never
 and a colour and a shape that are both present but on different objects are not a pair.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

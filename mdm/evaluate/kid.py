@@ -1,7 +1,5 @@
 """Kernel distance: the unbiased squared maximum mean discrepancy with the cubic polynomial kernel."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from mdm.evaluate.intervals import student_quantile

@@ -1,7 +1,5 @@
 """What is in a picture, as arrays: the labels of a data set and the answers of a judge in one form."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

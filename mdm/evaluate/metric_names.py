@@ -1,7 +1,5 @@
 """The name of every number that is measured, in one place: who writes a metric takes its name from here."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 # How a factor of alignment is called in scores -> the array of `labels.encode` that it compares.

@@ -1,7 +1,5 @@
 """A trained network ready to draw: from prompts and image ids to bytes."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol

@@ -4,8 +4,6 @@ What both share (a hard caption, an unlucky noise) cancels in the difference, so
 of two independent measurements. Only numpy, like the scores.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from pathlib import Path

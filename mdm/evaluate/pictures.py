@@ -1,7 +1,5 @@
 """The pictures that are measured, generated or real, in batches and at the protocol's resolution."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Progress of long work on pictures: a bar on a terminal, a line every few seconds in a log file."""
 
-from __future__ import annotations
-
 import sys
 from typing import TextIO
 

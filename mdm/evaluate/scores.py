@@ -1,7 +1,5 @@
 """From features to metrics, each with an interval. Only numpy: seconds, not the start-up of torch, decide."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any

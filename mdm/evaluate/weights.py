@@ -1,7 +1,5 @@
 """Weights from disk: named by path and hash, checked before anything heavy is imported, never downloaded."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from mdm.config import StudyError

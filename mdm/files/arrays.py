@@ -1,7 +1,5 @@
 """Safetensors files of whole numbers and halves, written in one pass and read where they lie on disk. No torch."""
 
-from __future__ import annotations
-
 import json
 import struct
 from pathlib import Path

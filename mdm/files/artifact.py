@@ -1,7 +1,5 @@
 """An artifact: the digest that names it, its proved recipe, and the record of how it was made."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

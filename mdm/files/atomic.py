@@ -1,7 +1,5 @@
 """Files that are whole or not there: atomic writes, and reads that name what is wrong."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os

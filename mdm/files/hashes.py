@@ -5,8 +5,6 @@ kind (which nobody can set back) are the same. What was written in the last seco
 systems are coarse, and a second write could look like the first.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import time

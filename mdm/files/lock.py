@@ -4,8 +4,6 @@ The kernel drops such a lock when the last process that has its file open has en
 child that gets the open file (`pass_fds`) holds the lock with its parent, and goes on holding it alone.
 """
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import hashlib

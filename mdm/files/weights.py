@@ -1,7 +1,5 @@
 """Weights on disk: safetensors files with a JSON note and the hash of the weights in their header."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import struct

@@ -1,7 +1,5 @@
 """What a network consists of, counted from its configuration without torch: weights and arithmetic of every layer."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 

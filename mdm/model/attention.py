@@ -1,7 +1,5 @@
 """Attention over pixels and from pixels to text, over text or frames (docs/reference.md, sections 4 and 5)."""
 
-from __future__ import annotations
-
 import math
 
 import torch

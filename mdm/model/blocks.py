@@ -1,7 +1,5 @@
 """Residual blocks, chains of them at an inner resolution, and modulation (docs/reference.md, sections 1, 3 and 6)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Strict loading of weights into a network, and growing a nest around them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import torch

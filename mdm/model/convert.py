@@ -1,7 +1,5 @@
 """`mdm convert`: weights from the reference's files to ours and back, checked name by name against a configuration."""
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

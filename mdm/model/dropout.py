@@ -4,8 +4,6 @@ The masks come from a hash of (picture, layer, frame, position), so one process 
 quarter each drop the same features, and computing a block a second time drops them again.
 """
 
-from __future__ import annotations
-
 import hashlib
 
 import torch

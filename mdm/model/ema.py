@@ -1,7 +1,5 @@
 """The average of the weights over training: with a half-life counted in images, or by a power function of time."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 

@@ -1,7 +1,5 @@
 """How a network is computed, not what: activations made twice instead of kept, operations fused by a compiler."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """`mdm grow`: a deeper nest around trained weights, with the proof that these are still what they were."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path

@@ -9,8 +9,6 @@ matrices of 1024 x 1024 it takes a sixth of our time where a processor multiplie
 Muon has such (`benchmarks/train.py --muon-only`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any
 

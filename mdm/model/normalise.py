@@ -1,7 +1,5 @@
 """Group normalisation, modulation by the time embedding, and SiLU in one (docs/reference.md, section 3)."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,8 +1,6 @@
 """Networks as configurations: the three published text-to-image ones (461, 477 and 481 million parameters), and
 one for the paper's video model, which was never published."""
 
-from __future__ import annotations
-
 from mdm.config import LevelConfig, ModelConfig, StudyError, VideoConfig, nearest
 from mdm.config.base import parse
 from mdm.files.atomic import read_json

@@ -1,7 +1,5 @@
 """Layers have ways of their own that are faster on a CPU; a GPU and a compiler do better with PyTorch's."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

@@ -4,8 +4,6 @@ Between the layers of such a level, a clip's T frames are T neighbouring rows of
 work on pictures need not know of time, and doubling the frames is repeating every row.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -4,8 +4,6 @@
 to, all stages up to that one added up. So every metric can be drawn against either cost.
 """
 
-from __future__ import annotations
-
 import json
 import statistics
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """Which runs are compared with which, and their paired differences: differences.csv beside metrics.csv."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path

@@ -5,8 +5,6 @@ Grammar: numbers, + - * /, the comparisons < <= > >=, and / or / not, and METRIC
 METRIC["run", "protocol"]. Values carry their derivatives by each measurement, so that intervals follow.
 """
 
-from __future__ import annotations
-
 import ast
 import difflib
 import math

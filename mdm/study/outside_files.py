@@ -1,7 +1,5 @@
 """Files a study needs from outside: each named by path and sha256, all checked before anything runs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path

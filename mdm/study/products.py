@@ -1,7 +1,5 @@
 """What a study will produce, known before anything ran and without importing anything heavy."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from mdm.study.study import Study, group_members

@@ -4,8 +4,6 @@ A recipe holds exactly what determines the artifact's content. Titles, job sizes
 stay out, so changing them makes nothing new.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any

@@ -1,7 +1,5 @@
 """The recipes of a study as they are hashed: every default written out, nothing else."""
 
-from __future__ import annotations
-
 import yaml
 
 from mdm.config import StudyError, nearest

@@ -1,7 +1,5 @@
 """The parts of a study: its runs and their stages, its ablations and claims, and how it was asked for."""
 
-from __future__ import annotations
-
 import json
 import shlex
 from dataclasses import dataclass

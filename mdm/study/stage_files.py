@@ -1,7 +1,5 @@
 """What the folder of a training stage says of it: images saved, the last status, and whether an attempt is alive."""
 
-from __future__ import annotations
-
 import re
 import time
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a stage trains and draws with: the settings of its run, its own merged in, and what cannot work refused."""
 
-from __future__ import annotations
-
 from mdm.config import (
     DiffusionConfig,
     ModelConfig,

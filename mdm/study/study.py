@@ -4,8 +4,6 @@ Shared prefixes become one folder, an edited value makes new folders and overwri
 edit finds the old ones. No torch here, and nothing is read but the study file.
 """
 
-from __future__ import annotations
-
 import copy
 import json
 import re

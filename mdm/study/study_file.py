@@ -1,7 +1,5 @@
 """Reading a study file: safe YAML, overrides, and errors that say where and what to write instead."""
 
-from __future__ import annotations
-
 import copy
 import json
 import re

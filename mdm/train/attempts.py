@@ -1,7 +1,5 @@
 """One attempt at a slice: what goes into the journal, and whether a failed one is worth another."""
 
-from __future__ import annotations
-
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager

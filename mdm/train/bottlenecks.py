@@ -1,7 +1,5 @@
 """Where the time of training goes, in each process, and what to change where one waits."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager

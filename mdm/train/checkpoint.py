@@ -1,7 +1,5 @@
 """Checkpoints of a running stage: hashed, atomic, and the damaged ones passed over."""
 
-from __future__ import annotations
-
 import os
 import re
 import time

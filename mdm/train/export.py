@@ -1,7 +1,5 @@
 """From the last checkpoint of a stage to weights that others can read, and the record of how they came to be."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -7,8 +7,6 @@ torch 2.13 keeps its first layout, and resumed bit for bit as well (3 and 4 proc
 (docs/log.md has the figures), torch does not promise to keep it, and torch.compile refuses small buckets beside it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial

@@ -1,7 +1,5 @@
 """What ends a training, said so that a person knows what to change."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 

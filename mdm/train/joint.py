@@ -1,7 +1,5 @@
 """Joint batches: clips first, then pictures, which the levels of clips never see (docs/reference.md, section 8)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """Every start of a stage's training and how it ended: one JSON line each, which no later attempt rewrites. No torch."""
 
-from __future__ import annotations
-
 import json
 import os
 import socket

@@ -3,8 +3,6 @@
 Chosen by the person who runs a training (MDM_LOGGERS=tensorboard,wandb), not by the study: they change no number.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from importlib.util import find_spec

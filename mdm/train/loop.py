@@ -1,7 +1,5 @@
 """The training loop: one slice of one stage, from whatever was saved last to the slice's end."""
 
-from __future__ import annotations
-
 import signal
 from contextlib import nullcontext
 from pathlib import Path

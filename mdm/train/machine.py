@@ -1,7 +1,5 @@
 """What a stage was trained on, for its manifest: numbers of different machines differ in their last digits."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from typing import Any

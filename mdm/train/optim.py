@@ -1,7 +1,5 @@
 """Optimiser and learning rate. Durations are in images, so a batch size changes no meaning."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Set
 from typing import Any
 

@@ -3,8 +3,6 @@
 They change no weight, belong to no recipe and lie in the stage's progress folder, beside its log.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """What training tells: one line per tick for people, JSON lines for figures, a status file for onlookers."""
 
-from __future__ import annotations
-
 import json
 import math
 import os

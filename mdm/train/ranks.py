@@ -1,7 +1,5 @@
 """The processes that train one stage together: who they are, what they share, and what they must agree on."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence

@@ -5,8 +5,6 @@ keeps the moments of that part only, and then all receive what the others moved.
 training may go on with any other number of processes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """What the loop works with: everything of one slice that is made ready before its first step."""
 
-from __future__ import annotations
-
 from mdm.config.recipe import StageRecipe
 from mdm.diffusion.schedule import levels
 from mdm.files.artifact import read_recipe

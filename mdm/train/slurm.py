@@ -1,7 +1,5 @@
 """A training that SLURM is about to end asks to be run again; Snakemake then sees a waiting job, not a failed one."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """Where a slice starts: the newest save of its own, the slice before it, the parent stage, or fresh weights."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from pathlib import Path

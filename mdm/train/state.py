@@ -1,7 +1,5 @@
 """Everything that changes while training, as named tensors."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field

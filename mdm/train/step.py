@@ -1,7 +1,5 @@
 """One step of training: what the loop repeats, the plan simulates and the benchmark times."""
 
-from __future__ import annotations
-
 from contextlib import nullcontext
 
 import torch

@@ -1,7 +1,5 @@
 """Held-out loss on fixed pictures, times and noises: curves of different runs can be laid over one another."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

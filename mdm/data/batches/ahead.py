@@ -1,7 +1,5 @@
 """The next batch is made while the last one is used."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar

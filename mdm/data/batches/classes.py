@@ -1,7 +1,5 @@
 """The class of a picture: one of its labels, read as a number."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

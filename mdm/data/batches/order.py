@@ -6,8 +6,6 @@ has the few shards of one window open, and every epoch shows every sample exactl
 is permuted as a whole. Sorting by a keyed hash needs no library's generator, whose stream a new version may change.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """Random access to the pictures, captions and labels of a finished data set, with flat memory however large it is."""
 
-from __future__ import annotations
-
 import json
 import os
 import threading

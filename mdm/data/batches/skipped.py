@@ -1,7 +1,5 @@
 """Which samples training could not use, and why: noted as they are met, by every process, over all restarts."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from pathlib import Path

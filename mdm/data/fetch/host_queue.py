@@ -4,8 +4,6 @@ A host is in the heap once per free lane. Threads take the host whose turn comes
 host holds nobody else up.
 """
 
-from __future__ import annotations
-
 import heapq
 import itertools
 import threading

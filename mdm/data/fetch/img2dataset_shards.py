@@ -1,7 +1,5 @@
 """A shard fetched by img2dataset: for lists that are trusted (see mdm/data/sources/addresses.py)."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """The addresses of a shard, many at a time: fetched, decoded and cut by threads, handed over as they are done."""
 
-from __future__ import annotations
-
 import queue
 import threading
 from collections.abc import Callable, Iterator

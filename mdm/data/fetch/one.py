@@ -7,8 +7,6 @@ httpx (0.28) was tried for this: 48 lines fewer, but 1.2 ms of processor time fo
 attribute to give it the judged connection, and five kinds of sloppy headers that browsers accept were refused.
 """
 
-from __future__ import annotations
-
 import functools
 import http.client
 import io

@@ -5,8 +5,6 @@ a fetching job runs in, where machines trust each other. So names are resolved h
 the connection goes to the very number that was judged: a name that changes its answer in between gains nothing.
 """
 
-from __future__ import annotations
-
 import ipaddress
 import socket
 from collections.abc import Sequence

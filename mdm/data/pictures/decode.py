@@ -4,8 +4,6 @@ JPEGs go to simplejpeg, which hands its bytes to libjpeg-turbo as they are and r
 Pillow's (tested). Everything else goes to Pillow.
 """
 
-from __future__ import annotations
-
 import io
 import math
 import struct

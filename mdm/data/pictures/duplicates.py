@@ -5,8 +5,6 @@ its right?) differ in at most `distance` bits. The first in the given order is k
 looks like one that was kept.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Iterable, Iterator

@@ -1,7 +1,5 @@
 """Why an address or a file gave no picture: a closed vocabulary, so that histograms can be compared."""
 
-from __future__ import annotations
-
 from enum import StrEnum
 
 

@@ -4,8 +4,6 @@ Two folders, or two manifests alone (then shard by shard). Records beside the sh
 picture by its hash: a peer can publish them where the pictures themselves may not be passed on.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -4,8 +4,6 @@ Beside it index.json says where every so many rows begin. Both are written row b
 the number of pictures.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 import re

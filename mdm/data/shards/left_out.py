@@ -4,8 +4,6 @@ The rule looks at what was fetched, never at when: whatever jobs made the shards
 by (shard, row) stays. It needs 24 bytes of memory for each sample.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 

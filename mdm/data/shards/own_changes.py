@@ -4,8 +4,6 @@ A data set is known by its settings, not by what lies in the folder. Without thi
 left out without a word, because what was made from the old ones is there already.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path

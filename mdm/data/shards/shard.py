@@ -7,8 +7,6 @@ their rows as `left_out`, which no reader shows. While a shard is made its resul
 (mdm/data/journal.py).
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import itertools

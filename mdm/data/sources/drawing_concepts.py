@@ -7,8 +7,6 @@ either side of a split and is left out. The concept of a drawing depends on noth
 other sets of drawings agree about it.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Sets of captioned vector drawings that are published as packages: which, by whom, and how to read them."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

@@ -4,8 +4,6 @@ Captions are made of the packages' own names, titles and keywords. Train and val
 (mdm/data/sources/drawing_concepts.py): what one set draws for training, no other set shows in validation.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path

@@ -4,8 +4,6 @@ Files are named by code points; what these show is said by the dictionary of the
 drawings by the same concepts. Emoji of the packages that do not move, such as flags, are left out.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass

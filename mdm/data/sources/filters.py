@@ -1,7 +1,5 @@
 """Which rows of a list are wanted, by what the list itself says of them: scores of CLIP, safety tags, sizes."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 

@@ -1,7 +1,5 @@
 """What the sources of a user's own folders share: captions beside files or in a table, and files that must stay."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Collection, Iterator
 from pathlib import Path, PurePath

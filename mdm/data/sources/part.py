@@ -1,7 +1,5 @@
 """Which part of a data set something belongs to, training or validation: told by its name alone."""
 
-from __future__ import annotations
-
 import hashlib
 from typing import Literal
 

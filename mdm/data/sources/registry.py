@@ -19,8 +19,6 @@ Fields of Settings with `exclude=True` do not determine the content (timeouts, w
 many failures are acceptable). They stay out of the recipe, hence out of its digest, and reach jobs by handling.json.
 """
 
-from __future__ import annotations
-
 import importlib
 import math
 from collections.abc import Iterator

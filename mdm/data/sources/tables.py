@@ -1,7 +1,5 @@
 """Tables of other people (CSV, TSV): read as UTF-8 whatever the machine's language, and errors name the line."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """SVG -> pixels at any size, the same on every machine of one processor family: no system fonts, no files."""
 
-from __future__ import annotations
-
 import io
 
 import numpy as np

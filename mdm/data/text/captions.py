@@ -4,8 +4,6 @@ Each distinct caption belongs where it first appears. Those places are found onc
 and kept in captions.safetensors, a bit per caption; a job then reads only its own part of the index.
 """
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import math

@@ -1,7 +1,5 @@
 """Frozen text encoders: a tiny T5 that needs no download, and real T5 weights from a local folder."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path

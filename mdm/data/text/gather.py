@@ -1,7 +1,5 @@
 """The end of an embedding: every shard proved, the lookup over all of them, and the manifest. No torch."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The embedded encoder's tokenizer: the words of the scenes, and spare ids for every other word."""
 
-from __future__ import annotations
-
 import hashlib
 from functools import cached_property
 

@@ -1,7 +1,5 @@
 """Ablations: each run a dot with its interval, a panel per main metric."""
 
-from __future__ import annotations
-
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure

@@ -1,7 +1,5 @@
 """Alignment by factor: bars per run between what guessing and what real pictures reach."""
 
-from __future__ import annotations
-
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure

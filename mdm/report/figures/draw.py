@@ -1,7 +1,5 @@
 """The figures of a study by name, as SVG and PNG: equal numbers give equal bytes. One module each."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Sampled pictures with their captions: a row per prompt, all levels side by side, never a choice."""
 
-from __future__ import annotations
-
 import base64
 import io
 import math

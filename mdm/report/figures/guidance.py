@@ -1,7 +1,5 @@
 """The guidance curve: agreement with the caption against distance from real pictures."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

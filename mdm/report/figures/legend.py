@@ -1,7 +1,5 @@
 """A figure's legend as words and little pictures of the page: they wrap on a phone, where a drawn one is cut off."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

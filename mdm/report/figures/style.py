@@ -4,8 +4,6 @@ The grey and the palette are readable on white and on black. In the report the c
 (`themed`), so that a figure follows the page's light or dark theme.
 """
 
-from __future__ import annotations
-
 import html
 import io
 import re

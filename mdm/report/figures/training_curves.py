@@ -1,7 +1,5 @@
 """Training curves: the loss of each level against pictures and against seconds, stages of a run joined."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field

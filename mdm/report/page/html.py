@@ -1,7 +1,5 @@
 """The report: one self-contained page that asks nothing of a network, and one page per ablation."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import re

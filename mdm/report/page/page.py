@@ -1,7 +1,5 @@
 """What the pages show, gathered once from a study and its files; the templates only lay it out."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

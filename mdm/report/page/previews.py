@@ -1,7 +1,5 @@
 """Grids that a training drew on its way (resources.preview_images), from the same noise each time."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

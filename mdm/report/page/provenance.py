@@ -1,7 +1,5 @@
 """Where every number comes from: artifacts, commit, data, device and time, read from the manifests."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any

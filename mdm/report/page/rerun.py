@@ -1,7 +1,5 @@
 """The commands that repeat a study or one ablation of it exactly."""
 
-from __future__ import annotations
-
 import shlex
 
 from mdm.study.study import Study

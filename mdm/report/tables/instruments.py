@@ -4,8 +4,6 @@ Scores come with their frame: `X_real` is what real pictures reach under the sam
 guessing reaches, `X_floor` the distance between two sets of real pictures.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

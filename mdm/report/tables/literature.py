@@ -1,7 +1,5 @@
 """The paper's Table 1 with the status of every number, beside our rows, which are not comparable with it."""
 
-from __future__ import annotations
-
 import csv
 from pathlib import Path
 from typing import Any

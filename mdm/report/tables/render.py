@@ -1,7 +1,5 @@
 """A table as a value, and its three file forms: CSV for programs, Markdown for reading, LaTeX for papers."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,7 +1,5 @@
 """The tables of a study, built from metrics.csv. Runs stand under their names, without titles."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

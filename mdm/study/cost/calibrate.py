@@ -1,7 +1,5 @@
 """`mdm calibrate`: how fast this machine trains and draws with the networks of a study, for `mdm plan`."""
 
-from __future__ import annotations
-
 import os
 import platform
 import time

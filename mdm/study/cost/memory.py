@@ -1,7 +1,5 @@
 """How much memory a training step takes: the step itself, run on tensors without content, with every byte counted."""
 
-from __future__ import annotations
-
 import weakref
 from collections import Counter
 from collections.abc import Collection

@@ -1,7 +1,5 @@
 """How fast trainings and drawings went on this disk: what `mdm plan` believes before any calibration."""
 
-from __future__ import annotations
-
 import statistics
 from pathlib import Path
 

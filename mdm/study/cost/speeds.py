@@ -1,7 +1,5 @@
 """How fast networks go: measured by `mdm calibrate` on the machine that will train, or assumed by the study."""
 
-from __future__ import annotations
-
 import statistics
 from dataclasses import dataclass
 from pathlib import Path

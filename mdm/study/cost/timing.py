@@ -1,7 +1,5 @@
 """Time repeated steps with torch.utils.benchmark, and say when other programs slowed the machine meanwhile."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Where the processes of a training run: what its job asks of SLURM, and the command that starts them. No torch."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Mapping
 

@@ -1,7 +1,5 @@
 """What Snakemake may take for incomplete after a kill: tables and pages, but no artifact."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from snakemake.persistence import PersistenceBase

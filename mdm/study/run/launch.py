@@ -1,7 +1,5 @@
 """`mdm run`: Snakemake with one line of progress, a lock that a kill cannot leave behind, and a short ending."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

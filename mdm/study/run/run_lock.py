@@ -1,7 +1,5 @@
 """One `mdm run` per folder: a lock that no kill leaves behind, and an end for all that a run has started."""
 
-from __future__ import annotations
-
 import json
 import os
 import platform

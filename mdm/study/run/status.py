@@ -1,7 +1,5 @@
 """`mdm status`: where every stage of training is. It reads small files only: no torch, and no lock is touched."""
 
-from __future__ import annotations
-
 import io
 import shutil
 import sys

@@ -1,7 +1,5 @@
 """What people see of a running Snakemake: a line for every finished job, and never half a minute without one."""
 
-from __future__ import annotations
-
 import io
 import os
 import re

@@ -1,7 +1,5 @@
 """What a scene is called: several true captions of each, and every word that can occur in them."""
 
-from __future__ import annotations
-
 import itertools
 import re
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ Coordinates are in units of the frame, x to the right, y down. Every object has 
 its circumscribed circle and half a gap around it; the frame is cut at random until each part holds one.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 import random

@@ -5,8 +5,6 @@ so a picture drawn at 64 px is nearly the 256 px picture averaged 4 x 4. Below 6
 pixel; there the scene is drawn larger and averaged.
 """
 
-from __future__ import annotations
-
 import math
 from functools import lru_cache
 

@@ -1,7 +1,5 @@
 """What a scene is: one or two groups of alike objects, perhaps a relation, and a background."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 FILLS = ("solid", "striped", "dotted", "outlined")

@@ -4,8 +4,6 @@ A shape is a function (u, v) -> d in units of its circumscribed radius, v pointi
 need to be right near the outline only: that is where they become antialiased coverage.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

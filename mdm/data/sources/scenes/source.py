@@ -1,7 +1,5 @@
 """The embedded source: procedural scenes, no network, no licence to mind."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from mdm.data.rows import Picture, Row, png
