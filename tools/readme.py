@@ -9,7 +9,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 STUDY = ROOT / "results" / "studies" / "laptop"
 BEGIN, END = "<!-- results: written by tools/readme.py -->\n", "<!-- end of results -->\n"
-TABLES = {"README.md": "main", "docs/results.md": "alignment"}
+# The README shows the first protocol's rows and these columns of the main table; docs/results.md has all of both.
+TABLES = {"README.md": ("main",), "docs/results.md": ("main", "alignment")}
+LEFT_OUT = ("Protocol", "Training pictures")
 
 
 def commit() -> str:
@@ -23,12 +25,24 @@ def commit() -> str:
     return git["commit"][:12]
 
 
+def short(table: str) -> str:
+    """The table of a Markdown text with the rows of the first protocol, without the columns LEFT_OUT."""
+    head, rule, *rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line[:1] == "|"
+    ]
+    protocol = head.index("Protocol")
+    kept = [number for number, title in enumerate(head) if title not in LEFT_OUT]
+    shown = [head, rule, *(row for row in rows if row[protocol] == rows[0][protocol])]
+    return "\n".join(f"| {' | '.join(row[number] for number in kept)} |" for row in shown)
+
+
 def main() -> None:
     made = f"Made at commit `{commit()}` by `make study`."
     block = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
-    for page, name in TABLES.items():
-        table = (STUDY / "tables" / f"{name}.md").read_text().strip()
-        text = f"{BEGIN}\n{made}\n\n{table}\n\n{END}"
+    for page, names in TABLES.items():
+        tables = [(STUDY / "tables" / f"{name}.md").read_text().strip() for name in names]
+        tables = [short(tables[0])] if page == "README.md" else tables
+        text = "\n\n".join([BEGIN.strip(), made, *tables, END])
         path = ROOT / page
         path.write_text(block.sub(lambda _, text=text: text, path.read_text(), count=1))
     shutil.copyfile(STUDY / "figures" / "samples-base.png", ROOT / "docs" / "samples.png")

@@ -189,6 +189,16 @@ def test_a_file_in_the_wrong_room_is_told_where_it_belongs(tmp_path, name, line,
     assert [said for said in check(tmp_path / "mdm") if message in said]
 
 
+def test_functions_and_modules_can_be_read_at_once():
+    for path in (ROOT / "mdm").rglob("*.py"):
+        text = path.read_text()
+        assert text.count("\n") <= 300, f"{path}: {len(text.splitlines())} lines; two subjects want two modules"
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                lines = node.end_lineno - node.lineno + 1
+                assert lines <= 40, f"{path}: {node.name} has {lines} lines; give a part of it a name of its own"
+
+
 def test_a_circle_is_found(tmp_path):
     (tmp_path / "mdm").mkdir()
     (tmp_path / "mdm/a.py").write_text("def f():\n    from mdm import b")

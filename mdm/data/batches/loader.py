@@ -85,10 +85,7 @@ class Loader:
         skipped_log: SkippedLog | None = None,
     ) -> None:
         self.pictures = Pictures(data_dir)
-        if batch_images < 1 or batch_images % world:
-            raise ValueError(f"batch_images {batch_images} cannot be shared by {world} processes; write a multiple")
-        if not 0 <= rank < world:
-            raise ValueError(f"rank {rank} is not one of 0 to {world - 1}")
+        _refuse_shares(batch_images, rank, world)
         if resolution > self.pictures.resolution:
             raise ValueError(
                 f"{data_dir} is stored at {self.pictures.resolution} px, training asks for {resolution} px; "
@@ -220,3 +217,10 @@ class Loader:
         if self._decoders is not None:
             self._decoders.shutdown(wait=True, cancel_futures=True)
         self.pictures.close()
+
+
+def _refuse_shares(batch_images: int, rank: int, world: int) -> None:
+    if batch_images < 1 or batch_images % world:
+        raise ValueError(f"batch_images {batch_images} cannot be shared by {world} processes; write a multiple")
+    if not 0 <= rank < world:
+        raise ValueError(f"rank {rank} is not one of 0 to {world - 1}")

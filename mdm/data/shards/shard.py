@@ -203,27 +203,31 @@ def write_manifest(recipe_path: str | Path) -> dict[str, Any]:
     for shard, gone in zip(shards, rows, strict=True):
         if gone:
             shard |= {"samples": shard["samples"] - len(gone), "left_out": gone}
-    samples, asked = sum(shard["samples"] for shard in shards), job.settings.num_images
+    samples = sum(shard["samples"] for shard in shards)
     if not samples:
         why = ", ".join(f"{count} x {reason}" for reason, count in failures.most_common(REASONS_SHOWN))
         raise ArtifactError(f"{folder} has no picture at all ({why}); correct the data set's settings")
-    facts = {
-        "source": making.recipe.source,
+    counts = {"licences": licences, "failures": failures, "duplicates": duplicates}
+    facts = _facts(job, licence, samples, counts)
+    return making.finish({**facts, "index_sha256": sha256_file(folder / "index.tsv"), "handling": job.handling,
+                          "digest": _digest(shards), "shards": shards})  # fmt: skip
+
+
+def _facts(job: sources.Job, licence: str, samples: int, counts: dict[str, Any]) -> dict[str, Any]:
+    """What a manifest says of all shards together."""
+    asked = job.settings.num_images
+    return {
+        "source": job.recipe.source,
         "licence": licence,
-        "licences": dict(licences.most_common()),
+        "licences": dict(counts["licences"].most_common()),
         "resolution": job.settings.resolution,
         **({"frames": job.settings.frames} if isinstance(job.settings, ClipSettings) else {}),
         "samples": samples,
         "fetched": asked,
-        "fetched_fraction": round((samples + sum(duplicates.values())) / asked, 6),
-        "failures": dict(failures.most_common()),
-        **({"duplicates": duplicates} if job.duplicates != "none" else {}),
-        "digest": _digest(shards),
-        "index_sha256": sha256_file(folder / "index.tsv"),
-        "handling": job.handling,
-        "shards": shards,
+        "fetched_fraction": round((samples + sum(counts["duplicates"].values())) / asked, 6),
+        "failures": dict(counts["failures"].most_common()),
+        **({"duplicates": counts["duplicates"]} if job.duplicates != "none" else {}),
     }
-    return making.finish(facts)
 
 
 def _digest(shards: list[dict[str, Any]]) -> str:
