@@ -1,4 +1,4 @@
-"""What the network sees, is told and should answer at a noise level: discrete gammas, or EDM's continuous sigma.
+"""Input, target and time embedding of the network at a noise level: discrete gammas, or EDM's continuous sigma.
 
 Both describe a picture x_t = sqrt(gamma) x0 + sqrt(1 - gamma) epsilon with gamma = 1 / (1 + sigma^2), so samplers
 need not know which of the two a network was trained with. Levels broadcast against pictures: a number, or one per
@@ -25,7 +25,7 @@ class Gammas:
         return row[times + 1]
 
     def told(self, times: Tensor) -> Tensor:
-        """What the network is told about times [B]."""
+        """Return what the time embedding encodes at times [B]."""
         return times
 
     def of_gamma(self, gamma: Level) -> Level:

@@ -105,7 +105,7 @@ class Artifacts:
         return ref
 
     def _encoder_settings(self, name: str, entry: EncoderConfig) -> Strict:
-        """Checked, with every default written out; the width must be what the networks are told."""
+        """Check the encoder's settings; its width must be the one that the networks are built for."""
         where = f"{self._where}: text.{name}"
         if entry.name not in ENCODERS:
             raise StudyError(f"{where}.name: there is no encoder '{entry.name}'; {nearest(entry.name, ENCODERS)}")

@@ -144,7 +144,7 @@ class Study:
             raise StudyError(f"{self.name}.yaml: {place}: there is no '{word}'; {nearest(word, valid)}")
 
     def _check_counts(self) -> None:
-        """No protocol may want more pictures than there are; all that do are told at once."""
+        """Refuse protocols that want more pictures than there are, all in one message."""
         problems = []
         for name, protocol in self.protocols.items():
             place = f"protocols.{name}"

@@ -8,7 +8,7 @@ import torch
 
 from mdm.train.ranks import Ranks
 
-STARVING = 0.1  # share of the time spent waiting for data from which on it is told
+STARVING = 0.1  # share of the time spent waiting for data from which on a warning is printed
 SLOW = 1.25  # a process that computes so many times as long as the typical one holds all others up
 LONG = 20.0  # seconds over which this is judged: short delays, and the very first batch, are not worth a word
 

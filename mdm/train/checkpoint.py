@@ -185,7 +185,7 @@ class Autosaves:
         return save
 
     def remove(self) -> None:
-        """What is finished and exported needs no saves."""
+        """Delete all autosaves; called once the stage is exported."""
         for path in self._newest_first():
             path.unlink(missing_ok=True)
 

@@ -28,7 +28,7 @@ class Journal:
         return [line for text in self.path.read_text().splitlines() if (line := _whole(text)) is not None]
 
     def begin(self, images: int, until: int, processes: int) -> None:
-        """Training is taken up at `images`, told by one of its processes."""
+        """Note that training begins at `images`; one of its processes writes this."""
         job = {"job": int(os.environ["SLURM_JOB_ID"])} if "SLURM_JOB_ID" in os.environ else {}
         nodes = os.environ.get("SLURM_STEP_NODELIST", socket.gethostname())
         where = {"node": nodes, "machine": machine(), "processes": processes, "pid": os.getpid()}
@@ -61,7 +61,7 @@ class Journal:
 
 
 def last_error(lines: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The error that a training ended with; of several processes the one whose own error it was, not its peers'."""
+    """Return the error that a training ended with; prefer the process that failed over those that lost it."""
     errors = list(takewhile(lambda line: "error" in line, reversed(lines)))
     return next((line for line in errors if line["comes_again"]), errors[0] if errors else None)
 

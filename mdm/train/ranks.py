@@ -129,7 +129,7 @@ def meeting_point(environment: Mapping[str, str]) -> tuple[str, int]:
 
 
 def device_of(local: int, environment: Mapping[str, str]) -> torch.device:
-    """The GPU of a machine's process number `local`; the processors where PyTorch sees no GPU, which is told."""
+    """Return the GPU of a machine's process number `local`; where PyTorch sees none, the processors, with a warning."""
     there, wanted = torch.cuda.device_count() if torch.cuda.is_available() else 0, int(environment.get(GPUS, 0))
     if not there:
         if wanted and not local:

@@ -81,7 +81,7 @@ def read_index(folder: str | Path, start: int = 0, stop: int | None = None) -> l
 
 
 def iterate_index(folder: str | Path, start: int = 0, stop: int | None = None) -> Iterator[Row]:
-    """The same one after the other, so that memory stays flat."""
+    """Yield the rows one by one, in constant memory."""
     path = Path(folder) / "index.tsv"
     if not path.is_file():
         raise ArtifactError(f"{path} does not exist; run `python -m mdm index` on this data set first")

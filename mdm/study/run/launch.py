@@ -70,7 +70,7 @@ def snakemake_command(study: Study, targets: Sequence[str], cores: str) -> list[
     command = [sys.executable, "-m", "snakemake", *targets, "--cores", cores, "--nolock", "--quiet", "host"]
     command += ["--resources", "device=1"]  # here, whoever needs a GPU takes the first: one after the other
     command += ["--config", *study.call.snakemake]
-    # Snakemake makes what is to go first, wanted or not: only where everything is wanted.
+    # --prioritize also builds targets that nobody asked for, so it is passed for `all` only.
     return [*command, "--prioritize", *go_first(study)] if list(targets) == ["all"] else command
 
 

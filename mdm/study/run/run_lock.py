@@ -31,7 +31,7 @@ class Turn:
 
 
 class Stop:
-    """The wish that whatever bears a run's mark ends, told as Ctrl-C would tell it: trainings save."""
+    """Interrupts every process that bears a run's mark, as Ctrl-C would: trainings save."""
 
     def __init__(self, mark: str) -> None:
         self._mark = mark
