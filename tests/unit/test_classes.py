@@ -183,7 +183,8 @@ def test_generate_draws_a_class(world: World, capsys: pytest.CaptureFixture) -> 
 
 
 def test_generate_asks_networks_that_read_text_for_a_prompt() -> None:
-    recipe = {"text": "text/some", "model": {"classes": None}}
+    quick = study.load("quick")
+    recipe = quick.recipe(quick.of_kind("train")[0])
     with pytest.raises(StudyError, match="reads text; give a prompt"):
         Wanted(None, None, 1, 0).check(recipe, "base")
     with pytest.raises(StudyError, match="knows no classes; leave --class 3 out"):

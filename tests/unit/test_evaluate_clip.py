@@ -53,19 +53,19 @@ def scorer(trained: Path) -> ClipScorer:
 def test_missing_and_wrong_weights_are_refused_before_torch(load, tmp_path: Path) -> None:
     path = tmp_path / "weights.pt"
     with pytest.raises(StudyError, match=r"no weights at .*weights.pt; nothing is downloaded"):
-        load({"path": str(path), "sha256": "0" * 64, "model": "ViT-B-16"})
+        load(WeightsConfig(path=str(path), sha256="0" * 64, model="ViT-B-16"))
     path.write_bytes(b"not these")
     with pytest.raises(StudyError, match=r"SHA-256 is [0-9a-f]{64}, the study says 0{64}"):
-        load({"path": str(path), "sha256": "0" * 64, "model": "ViT-B-16"})
+        load(WeightsConfig(path=str(path), sha256="0" * 64, model="ViT-B-16"))
     with pytest.raises(StudyError, match=r"has no sha256 in the study file; write sha256: [0-9a-f]{64}"):
-        load({"path": str(path), "sha256": None, "model": "ViT-B-16"})
+        load(WeightsConfig(path=str(path), sha256=None, model="ViT-B-16"))
 
 
 def test_refusal_imports_nothing_heavy(tmp_path: Path) -> None:
     code = (
-        "import sys\nfrom mdm.evaluate import clip_score, inception\n"
+        "import sys\nfrom mdm.config import WeightsConfig\nfrom mdm.evaluate import clip_score, inception\n"
         "for load in (clip_score.load_clip, inception.load_inception):\n"
-        f"    try: load({{'path': {str(tmp_path / 'x.pt')!r}, 'sha256': '0'}})\n"
+        f"    try: load(WeightsConfig(path={str(tmp_path / 'x.pt')!r}, sha256='0' * 64))\n"
         "    except ValueError: pass\n"
         "print(sorted({'torch', 'open_clip', 'cleanfid'} & set(sys.modules)))"
     )

@@ -250,7 +250,7 @@ def test_the_next_stage_may_begin_with_the_moments_of_the_one_before(fresh, unbr
 
 
 def begun(path):
-    recipe = json.loads(path.read_text())
+    recipe = read_recipe(path, StageRecipe)
     autosaves = Autosaves(path.parent / "progress", NEVER)
     return start_stage(SliceOrder(path, path.parent / "final.ckpt", None, NEVER), recipe, autosaves, Ranks())[0]
 

@@ -19,7 +19,11 @@ COMMAND = [sys.executable, "-m", "mdm", "run", "--study", "quick"]
 
 
 def start(folder):
-    return subprocess.Popen(COMMAND, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    """Begin a run that hears every signal, also where nohup or a script in the background started the tests."""
+    return subprocess.Popen(
+        COMMAND, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        preexec_fn=lambda: [signal.signal(number, signal.SIG_DFL) for number in (signal.SIGHUP, signal.SIGINT)],
+    )  # fmt: skip
 
 
 def finish(folder):

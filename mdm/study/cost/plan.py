@@ -215,9 +215,9 @@ class Plan:
         if None in counts:
             return ""
         encoder = recipe.encoder
-        each = 2 * encoder["channels"] * encoder["settings"]["max_tokens"]
+        each = 2 * encoder.channels * encoder.settings.max_tokens
         return (
-            f"at most {size(sum(counts) * each)} of embeddings (captions of {encoder['settings']['max_tokens']} tokens)"
+            f"at most {size(sum(counts) * each)} of embeddings (captions of {encoder.settings.max_tokens} tokens)"
             f", by {jobs} {'job' if jobs == 1 else 'jobs'}"
         )
 
