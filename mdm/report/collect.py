@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 import numpy as np
 import pandas as pd
@@ -46,7 +46,7 @@ class Row:
 
 
 COLUMNS = tuple(f.name for f in fields(Row))
-DTYPES = {"str": str, "int": int, "float": float, "float | None": float}
+DTYPES = {str: str, int: int, float: float, float | None: float}
 EMPTY = {"low": "", "high": ""}
 
 
@@ -208,7 +208,7 @@ def read_differences(path: Path) -> list[Difference]:
 
 def _read(path: Path, kind: type[Any]) -> list[Any]:
     """The rows of a CSV whose columns are the fields of a dataclass; an empty number is None."""
-    types = {f.name: DTYPES[f.type] for f in fields(kind)}
+    types = {name: DTYPES[hint] for name, hint in get_type_hints(kind).items()}
     try:
         # Other names than "" that pandas takes for missing (NA, null, None) may be names of runs.
         frame = pd.read_csv(path, dtype=types, float_precision="round_trip", keep_default_na=False, na_values=EMPTY)
