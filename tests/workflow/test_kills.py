@@ -117,7 +117,10 @@ def test_an_artifact_that_lacks_the_file_which_appears_last_is_made_again(copied
         mark(copied, path)
     for path in [*lost, "results/studies", "reports"]:
         shutil.rmtree(copied / path) if (copied / path).is_dir() else (copied / path).unlink()
-    assert planned(copied) == REPORT | Counter(rule_of[path] for path in lost)
+    found, wanted = planned(copied), REPORT | Counter(rule_of[path] for path in lost)
+    assert {rule: found[rule] for rule in wanted} == wanted
+    # Ancient or not, Snakemake plans what reads a file that another job makes again.
+    assert found.keys() - wanted.keys() == {"list_captions", "train_slice", "train_last_slice"}
 
 
 def test_a_verdict_that_nobody_vouches_for_is_made_again(copied):
