@@ -66,6 +66,7 @@ class Artifacts:
         self._config = config
         self._where = where
         self.artifacts: dict[str, Artifact] = {}
+        self._data: dict[str, str] = {}  # many runs ask for the same data set
         #: which encoder makes each text artifact
         self.encoders: dict[str, str] = {}
 
@@ -82,16 +83,17 @@ class Artifacts:
 
     def data(self, name: str, asked_by: str) -> str:
         """A data set; its source validates its own settings and adds its version."""
-        from mdm.data.sources import (
-            registry as sources,  # the registry is a plug-in of this room, light and free of torch
-        )
+        if name in self._data:
+            return self._data[name]
+        from mdm.data.sources import registry as sources  # loaded with the first data set; light and free of torch
 
         entry = self._pick("data", name, asked_by)
         place = f"{self._where}: data.{name}"
         settings = sources.resolve(entry.source, entry.settings, place)
         handling = sources.handling(entry.source, entry.settings, place)
         recipe = DataRecipe(source=entry.source, settings=settings, shard_images=entry.shard_images)
-        return self._put(name, recipe, handling)
+        self._data[name] = self._put(name, recipe, handling)
+        return self._data[name]
 
     def text(self, encoder: str, data: str, asked_by: str, also: str = "") -> str:
         """The embedded captions of one data set, the empty caption, and one more if asked."""
