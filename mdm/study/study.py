@@ -18,8 +18,10 @@ from mdm.config import ResourceConfig, RunConfig, StudyConfig, StudyError, neare
 from mdm.config.base import parse
 from mdm.config.recipe import strings
 from mdm.config.sizes import Clip, listed
+from mdm.evaluate.metric_names import measurable
 from mdm.files.artifact import digest
 from mdm.files.atomic import read_json, write_json
+from mdm.study.claims import ExpressionError, check_expression
 from mdm.study.recipes import Artifact, Artifacts
 from mdm.study.runs import Ablation, Call, Claim, Evaluation, Run, Stage, Variant
 from mdm.study.study_file import assign, read_study
@@ -154,10 +156,6 @@ class Study:
             raise StudyError("\n".join(problems))
 
     def _claims(self) -> dict[str, Claim]:
-        # Each room checks its own settings: sources theirs, instruments theirs, results the language of claims.
-        from mdm.evaluate.metric_names import measurable
-        from mdm.study.claims import ExpressionError, check_expression
-
         runs = [run.name for run in self.runs]
         metrics = measurable({r for run in self.runs for stage in run.stages for r in stage.resolutions})
         found = {}
