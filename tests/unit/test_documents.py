@@ -96,7 +96,6 @@ def test_dead_links_are_found_and_others_left_alone(links, tmp_path):
     ]  # fmt: skip
 
 
-@pytest.mark.skipif(not (ROOT / "mdm" / "study").is_dir(), reason="documents name files where the rooms will have them")
 def test_files_that_documents_name_are_there(links):
     """Except in those that tell of files as they were."""
     pages = {page for pattern in links.PAGES for page in ROOT.glob(pattern)} - {
