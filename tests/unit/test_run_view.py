@@ -27,7 +27,7 @@ rule broken:
 WAITING = """
 rule waiting:
     output: "made"
-    shell: "cat gate > {output}"
+    shell: "read word < gate; echo $word > {output}"
 """
 # Starts Snakemake as `mdm run` does.
 LAUNCHER = """
@@ -220,28 +220,39 @@ def test_a_failing_job_is_shown_with_its_log_which_is_kept(tmp_path):
     assert "Select jobs" in kept.read_text() and "the reason" in kept.read_text()
 
 
-def test_a_broken_pipe_stops_nothing(tmp_path):
+@pytest.fixture
+def gate(tmp_path):
+    """A job waits at this pipe; opened for both ways, it makes nobody here wait."""
+    os.mkfifo(tmp_path / "gate")
+    descriptor = os.open(tmp_path / "gate", os.O_RDWR)
+    yield descriptor
+    os.close(descriptor)
+
+
+def test_a_broken_pipe_stops_nothing(tmp_path, gate):
     reader, writer = os.pipe()
     os.close(reader)
     log = (tmp_path / "log").open("w")
     process = plain_snakemake(
         tmp_path, WAITING, "--logger-mdm-descriptor", str(writer), pass_fds=[writer], stdout=log, stderr=log
     )
-    os.mkfifo(tmp_path / "gate")
-    (tmp_path / "gate").write_text("go on\n")  # waits for the job to read
-    assert process.wait(timeout=600) == 0 and (tmp_path / "made").read_text() == "go on\n"
+    os.write(gate, b"open\n")
+    assert process.wait(timeout=600) == 0 and (tmp_path / "made").read_text() == "open\n"
     assert "Traceback" not in (tmp_path / "log").read_text()
 
 
-def test_snakemake_survives_its_launcher_whose_output_ends(tmp_path):
+def test_snakemake_survives_its_launcher_whose_output_ends(tmp_path, gate):
     """Whoever reads the output of `mdm run` waits for its end, which must not be that of Snakemake."""
-    os.mkfifo(tmp_path / "gate")
     launcher = subprocess.Popen(
         [sys.executable, "-c", LAUNCHER, tmp_path], cwd=ROOT / "tests" / "unit", stdout=subprocess.PIPE, text=True
     )
-    wait_for(tmp_path / "log", "rule waiting:")
-    launcher.kill()
-    launcher.communicate(timeout=600)
-    (tmp_path / "gate").write_text("go on\n")
+    try:
+        wait_for(tmp_path / "log", "rule waiting:")
+    finally:
+        launcher.kill()
+    try:
+        launcher.communicate(timeout=600)
+    finally:
+        os.write(gate, b"open\n")
     wait_for(tmp_path / "log", "1 of 1 steps (100%) done")
     assert "Traceback" not in (tmp_path / "log").read_text()
