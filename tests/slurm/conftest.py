@@ -41,7 +41,7 @@ class Story:
 
 
 @pytest.fixture(scope="session")
-def metadata(tmp_path_factory):
+def story(tmp_path_factory):
     """One Snakemake that sends every run to the cluster at once, while something happens to each of their jobs."""
     if not shutil.which("slurmctld"):
         pytest.skip("slurmctld is not installed: tools/mini_slurm.sh install")
