@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from mdm.config.base import Positive, Probability, Strict
-from mdm.config.sizes import Size, in_order
+from mdm.config.base import Positive, Probability, Strict, StudyError
+from mdm.config.sizes import Clip, Size, in_order
 
-GAMMA_SETTINGS = ("schedule", "steps", "prediction", "loss_on", "min_snr")
+WEIGHTINGS = ("min_snr", "soft_min_snr", "sigmoid_weight")
+DENSITY_SETTINGS = ("noise_mean", "noise_deviation")
+GAMMA_SETTINGS = (
+    "schedule", "steps", "prediction", "loss_on", *WEIGHTINGS, "loss_floor", "residual_levels", "noise_levels",
+    *DENSITY_SETTINGS, "lead",
+)  # fmt: skip
 EDM_SETTINGS = ("sigma_data", "log_sigma_mean", "log_sigma_deviation")
 
 
 class DiffusionConfig(Strict):
     """The noise process and the loss (Gu et al. 2023, section 3)."""
+
+    later: ClassVar = (
+        "soft_min_snr", "sigmoid_weight", "loss_floor", "residual_levels", "noise_levels", *DENSITY_SETTINGS, "lead",
+    )  # fmt: skip
 
     parameterisation: Literal["gamma", "edm"] = Field(
         default="gamma",
@@ -42,6 +51,32 @@ class DiffusionConfig(Strict):
     )
     shared_noise: bool = Field(default=False, description="low levels see the pooled noise of the highest")
     min_snr: float | None = Field(default=None, gt=0, description="clip of the min-SNR loss weight")
+    soft_min_snr: float | None = Field(
+        default=None, gt=0, description="g of the soft min-SNR loss weight SNR g / (SNR + g) on the squared error of x0"
+    )
+    sigmoid_weight: float | None = Field(
+        default=None, description="b of the loss weight 1 / (1 + SNR e^-b) on the squared error of epsilon"
+    )
+    loss_floor: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="prediction x0: its error as one of v or epsilon is divided by sqrt(1 - gamma), but by no less",
+    )
+    residual_levels: bool = Field(
+        default=False,
+        description="prediction x0: an outer level predicts what its picture has beyond the inner level's, enlarged",
+    )
+    noise_levels: Literal["uniform", "normal", "logit-normal"] = Field(
+        default="uniform",
+        description="density of the noise levels in training: steps alike, ln(sigma) normal, or logit of the share "
+        "of the picture in a mixture t x0 + (1 - t) epsilon normal",
+    )
+    noise_mean: float | None = Field(default=None, description="mean of that normal distribution")
+    noise_deviation: float | None = Field(default=None, gt=0, description="its standard deviation")
+    lead: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.0, description="share of the schedule by which each level is cleaner than the one around it"
+    )
     sigma_data: Annotated[float, Field(gt=0)] = Field(default=0.5, description="edm: deviation of the pictures")
     log_sigma_mean: float = Field(default=-1.2, description="edm: mean of ln(sigma) in training")
     log_sigma_deviation: Annotated[float, Field(gt=0)] = Field(
@@ -61,6 +96,25 @@ class DiffusionConfig(Strict):
         return self
 
     @model_validator(mode="after")
+    def _options_fit(self) -> DiffusionConfig:
+        weights = {key: getattr(self, key) for key in WEIGHTINGS if getattr(self, key) is not None}
+        if len(weights) > 1:
+            raise ValueError(f"{' and '.join(f'{k} {v}' for k, v in weights.items())}: a loss has one weight; keep one")
+        for key in ("loss_floor", "residual_levels"):
+            if getattr(self, key) and self.prediction != "x0":
+                raise ValueError(f"{key} {getattr(self, key)} needs prediction: x0, not {self.prediction}")
+        if self.loss_floor and self.loss_on == "x0":
+            raise ValueError(f"loss_floor {self.loss_floor} has no effect with loss_on: x0; leave it out")
+        normal = self.noise_levels != "uniform"
+        for key in DENSITY_SETTINGS:
+            if (getattr(self, key) is not None) != normal:
+                raise ValueError(
+                    f"{key} {getattr(self, key)} with noise_levels: {self.noise_levels}; a normal density needs "
+                    f"{' and '.join(DENSITY_SETTINGS)}, a uniform one has neither"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _shares_are_possible(self) -> DiffusionConfig:
         ratio, weights = self.mixed_ratio, self.level_weights
         if ratio is not None and (min(ratio) < 0 or ratio[0] <= 0):
@@ -74,11 +128,14 @@ class DiffusionConfig(Strict):
     def effective(self, resolutions: Sequence[Size]) -> DiffusionConfig:
         """The same process for a nest of these levels, with default values where a setting changes nothing."""
         lowest = in_order(resolutions)[0]
+        clips = [size for size in resolutions if isinstance(size, Clip)]
+        if clips and self.residual_levels:
+            raise StudyError(f"residual_levels: a level of clips ({clips[0]}) has no still picture to begin from")
         changes: dict[str, Any] = {}
         if self.base_resolution == lowest:
             changes["base_resolution"] = None
         if len(resolutions) == 1:
-            changes |= {"shared_noise": False, "mixed_ratio": None}
+            changes |= {"shared_noise": False, "mixed_ratio": None, "residual_levels": False, "lead": 0.0}
             if self.base_resolution in (None, lowest):
                 changes["shift_power"] = type(self).model_fields["shift_power"].default
         return self.model_copy(update=changes)

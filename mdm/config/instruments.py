@@ -57,7 +57,4 @@ class ClipSettings(FitSettings):
 class ScoreSettings(Strict):
     """Settings of a protocol that concern its scores."""
 
-    seed: Seed = 0
-    frechet_resamples: Positive | None = Field(default=None, description="bootstrap size (default: by width)")
-    floor_splits: Positive = Field(default=10, description="random divisions of the real pictures")
     chance_shifts: Positive = Field(default=16, description="other captions each picture is scored against")

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from mdm.config.base import Count, Decay, Layers, Positive, Strict, Width
-from mdm.config.sizes import Clip, Size, as_clip
+from mdm.config.sizes import Clip, Size
 
 # The names become parts of the names of weights (`cond_layers.NAME.0.weight`).
 ClipName = Annotated[str, Field(pattern=r"^[1-9][0-9]*x[1-9][0-9]*$")]
@@ -41,9 +41,12 @@ class VideoConfig(Strict):
 class LevelConfig(Strict):
     """One resolution of the nest: a U-Net whose innermost part is the next lower resolution."""
 
-    later: ClassVar = ("video",)
+    later: ClassVar = ("video", "patch")
 
     resolution: Positive = Field(description="side of the picture in pixels")
+    patch: Positive = Field(
+        default=1, description="the level works on blocks of so many pixels a side, each folded into channels"
+    )
     channels: tuple[Width, ...] = Field(description="channels at each inner resolution, finest first")
     resnets: tuple[Annotated[Layers, Field(gt=0)], ...] = Field(description="residual blocks at each inner resolution")
     attention: tuple[Layers, ...] = Field(default=(), description="attention layers per residual block, 0 = none")
@@ -60,7 +63,12 @@ class LevelConfig(Strict):
     @property
     def ratio(self) -> int:
         """How much smaller the coarsest inner resolution is: of the side, or of the number of frames."""
-        return 2 ** (len(self.channels) - 1)
+        return self.patch * 2 ** (len(self.channels) - 1)
+
+    @property
+    def pixel_channels(self) -> int:
+        """Channels of a picture as the first convolution sees it: three for each pixel of a block."""
+        return 3 * self.patch**2
 
     @property
     def frames(self) -> int:
@@ -81,7 +89,7 @@ class LevelConfig(Strict):
         """Frames and side of the feature maps at inner resolution number `index`, finest first."""
         if self.halves == "time":
             return Clip(self.frames >> index, self.resolution)
-        return Clip(self.frames, self.resolution >> index)
+        return Clip(self.frames, self.resolution // self.patch >> index)
 
     @model_validator(mode="after")
     def _lists_agree(self) -> LevelConfig:
@@ -94,8 +102,10 @@ class LevelConfig(Strict):
                     f"{key} has {len(value)} entries, channels has {depth}; write one per inner resolution"
                 )
         if self.halves == "space" and self.resolution % self.ratio:
+            blocks = f" in blocks of {self.patch} px" if self.patch > 1 else ""
             raise ValueError(
-                f"resolution {self.resolution} cannot be halved {depth - 1} times; use a multiple of {self.ratio}"
+                f"resolution {self.resolution} cannot be halved {depth - 1} times{blocks}; "
+                f"use a multiple of {self.ratio}"
             )
         for width in self.channels:
             if width % self.norm_groups:
@@ -110,6 +120,8 @@ class LevelConfig(Strict):
     def _clips_are_possible(self) -> LevelConfig:
         if self.video is None:
             return self
+        if self.patch > 1:
+            raise ValueError(f"patch {self.patch}: levels of clips know no blocks of pixels; leave it out")
         if self.halves == "time" and self.frames < self.ratio:
             raise ValueError(
                 f"{self.frames} frames cannot be halved {len(self.channels) - 1} times; "
@@ -146,13 +158,8 @@ class ModelConfig(Strict):
         for inner, outer in zip(self.levels, self.levels[1:], strict=False):
             if inner.video or outer.video:
                 _check_clip_inside(inner, outer)
-            elif outer.resolution != inner.resolution * outer.ratio:
-                raise ValueError(
-                    f"impossible resolution chain {inner.resolution} -> {outer.resolution}: the outer level has "
-                    f"{len(outer.channels)} inner resolutions and so nests a picture of "
-                    f"{outer.resolution // outer.ratio} px; "
-                    f"give it {_depth(inner.resolution, outer.resolution)} channel entries"
-                )
+            else:
+                _check_picture_inside(inner, outer)
         if not self.levels[0].middle:
             raise ValueError(f"the innermost level ({self.levels[0].resolution} px) needs middle: true")
         for level in self.levels[1:]:
@@ -183,8 +190,28 @@ class ModelConfig(Strict):
         return tuple(level.size for level in reversed(self.levels))
 
 
+def _check_picture_inside(inner: LevelConfig, outer: LevelConfig) -> None:
+    """The coarsest feature map of a level is as large as the first one of the level inside."""
+    coarsest, first = outer.resolution // outer.ratio, inner.grid(0).resolution
+    if coarsest == first and outer.resolution > inner.resolution:
+        return
+    place = f"impossible resolution chain {inner.resolution} -> {outer.resolution}: "
+    if inner.patch == outer.patch == 1:
+        raise ValueError(
+            f"{place}the outer level has {len(outer.channels)} inner resolutions and so nests a picture of "
+            f"{coarsest} px; give it {_depth(inner.resolution, outer.resolution)} channel entries"
+        )
+    if outer.resolution <= inner.resolution:
+        raise ValueError(f"{place}the outer level must be the larger one")
+    raise ValueError(
+        f"{place}the coarsest feature map of the outer level is {coarsest} px wide, the first of the one inside "
+        f"{first}; with patch {outer.patch} give the outer level {_depth(first * outer.patch, outer.resolution)} "
+        f"channel entries"
+    )
+
+
 def _check_clip_inside(inner: LevelConfig, outer: LevelConfig) -> None:
-    nested, wanted = outer.grid(len(outer.channels) - 1), as_clip(inner.size)
+    nested, wanted = outer.grid(len(outer.channels) - 1), inner.grid(0)
     if nested == wanted and inner.size != outer.size:
         return
     place = f"impossible chain {inner.size} -> {outer.size}: "

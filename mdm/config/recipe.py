@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveInt
 
-from mdm.config.base import Name, Positive, Seed, Strict, StudyError, parse
+from mdm.config.base import Count, Name, Positive, Seed, Strict, StudyError, parse
 from mdm.config.diffusion import DiffusionConfig, SampleConfig
 from mdm.config.instruments import ClipSettings, JudgeSettings, ScoreSettings
 from mdm.config.network import ModelConfig
@@ -154,19 +154,26 @@ class SamplesRecipe(Recipe):
 class FeaturesRecipe(Recipe):
     """What measuring networks see in drawn or real pictures."""
 
+    later: ClassVar = ("first", "resize")
+
     kind: Literal["features"] = "features"
     images: Ref
+    first: Count = 0  # the number of the first picture
     num_images: Positive
     resolution: Positive
+    resize: Literal["clean", "tf1"] = "clean"
     extractors: dict[str, Ref | WeightsConfig]
 
 
 class ScoresRecipe(Recipe):
-    """The metrics of one set of pictures against another."""
+    """The metrics of one set of pictures against another; `floor`: as many real pictures, none of the reference."""
 
     kind: Literal["scores"] = "scores"
+    # 4: intervals by the jackknife, distances also without bias, the floor from pictures of its own.
+    version: PositiveInt = 4
     features: Ref
     reference: Ref
+    floor: Ref | None = None
     settings: ScoreSettings
 
 

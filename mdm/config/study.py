@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -91,9 +91,14 @@ class AblationConfig(Strict):
 class WeightsConfig(Strict):
     """Weights on disk, named by content: the path may differ between machines, the hash may not."""
 
+    later: ClassVar = ("activation",)
+
     path: str
     sha256: Annotated[str, Field(pattern=SHA256)] | None = Field(description="null plans a study, but nothing runs")
-    model: str | None = Field(default=None, description="open_clip architecture, e.g. ViT-B-16")
+    model: str | None = Field(default=None, description="open_clip architecture, e.g. ViT-B-16-quickgelu")
+    activation: Literal["gelu"] | None = Field(
+        default=None, description="of weights whose architecture open_clip knows with two: gelu for those not by OpenAI"
+    )
 
 
 class InstrumentConfig(Strict):
@@ -123,6 +128,9 @@ class ProtocolConfig(Strict):
     judge: Name | None = None
     clip: Name | WeightsConfig | None = None
     inception: WeightsConfig | None = None
+    resize: Literal["clean", "tf1"] = Field(
+        default="clean", description="how Inception sees pictures: clean-fid's bicubic, or TensorFlow 1's bilinear"
+    )
     settings: dict[str, Any] = Field(default={})
     resources: ResourceConfig = ResourceConfig()
 
@@ -137,6 +145,8 @@ class ProtocolConfig(Strict):
         missing = [key for key in ("description", *needed) if not getattr(self, key)]
         if not self.standard and missing:
             raise ValueError(f"{', '.join(missing)}: missing; write them, or name a `standard`")
+        if self.resize != "clean" and not self.inception:
+            raise ValueError(f"resize {self.resize} has no effect without inception weights; leave it out or name some")
         if self.files and not self.standard:
             raise ValueError("files has no effect without standard; leave it out")
         return self
@@ -149,6 +159,11 @@ class ClaimConfig(Strict):
     source: str = Field(description="where the paper says it")
     expect: str = Field(description='e.g. fd_judge["base"] < fd_judge["no-progressive"]')
     protocol: Name | None = Field(default=None, description="default: the first")
+    number_from: Name | None = Field(
+        default=None,
+        description="of a claim that compares with a number: the protocol under which a paper measured it "
+        "(standard/resize, as in coco-30k-one/tf1), or own for a bar that the study sets itself",
+    )
 
 
 class StudyConfig(Strict):

@@ -13,6 +13,7 @@ from mdm.config import DiffusionConfig, SampleConfig
 from mdm.diffusion.parameterisation import Level, parameterisation
 from mdm.diffusion.path import Moment
 from mdm.diffusion.process import per_row
+from mdm.diffusion.residual import completed
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ class Denoiser:
         batch: int,
     ) -> None:
         self.model, self.config, self.way = model, config, parameterisation(diffusion)
+        self.residual = diffusion.residual_levels
         self.prompt = prompt.expanded(batch)
         # Weight 1 means the prompt alone: no second half of the batch.
         self.both = joined(negative.expanded(batch), self.prompt) if config.guidance != 1 else None
@@ -125,7 +127,8 @@ class Denoiser:
         told = torch.full((len(seen[0]),), moment.told, device=seen[0].device)
         with torch.autocast(told.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
             predictions = self.model(seen, told, prompt.text, prompt.mask, labels=prompt.labels)
-        return [said.float() for said in predictions]
+        answers = [said.float() for said in predictions]
+        return completed(answers) if self.residual else answers
 
     def _inside_interval(self, moment: Moment) -> bool:
         if self.config.guidance_interval is None:

@@ -12,6 +12,7 @@ from mdm.config.sizes import Size, as_clip
 from mdm.diffusion.parameterisation import parameterisation
 from mdm.diffusion.process import per_row
 from mdm.diffusion.reduce import reduced
+from mdm.diffusion.residual import completed
 
 
 def pyramid(images: Tensor, resolutions: Sequence[Size], stills: Tensor | None = None) -> list[Tensor]:
@@ -108,6 +109,8 @@ def training_loss(
     noisy = [way.noisy(*parts) for parts in zip(clean, noise, levels, strict=True)]
     seen = [way.seen(*parts) for parts in zip(noisy, levels, strict=True)]
     predictions = model(seen, way.told(times), text, mask, labels=labels)
+    if config.residual_levels:
+        predictions = completed([prediction.float() for prediction in predictions])
     losses = [
         picture_losses(prediction, config, *parts).sum() / (share * batch)
         for prediction, share, *parts in zip(predictions, shares, clean, noise, noisy, levels, strict=True)

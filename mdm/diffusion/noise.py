@@ -13,6 +13,7 @@ from mdm.config import DiffusionConfig
 from mdm.config.sizes import Size, shape
 from mdm.diffusion.parameterisation import training_sigmas
 from mdm.diffusion.reduce import reduced
+from mdm.diffusion.schedule import steps_of_log_snr
 
 
 def generator(purpose: str, seed: int, picture: int, step: int = 0, level: Size = 0) -> torch.Generator:
@@ -34,18 +35,27 @@ def normal(
 
 
 def training_times(config: DiffusionConfig, seed: int, pictures: Sequence[int]) -> Tensor:
-    """Times [B], one per image counter: uniform steps in 0..N-1, or the base's log-normal sigmas under EDM."""
-    if config.parameterisation == "edm":
-        return training_sigmas(config, normal("time", seed, pictures, (1,))[:, 0])
+    """Times [B], one per image counter: steps in 0..N-1 by their density, or the base's log-normal sigmas under EDM."""
+    if config.parameterisation == "edm" or config.noise_levels != "uniform":
+        return times_of_normal(config, normal("time", seed, pictures, (1,))[:, 0])
     draws = [torch.randint(config.steps, (1,), generator=generator("time", seed, int(p))) for p in pictures]
     return torch.cat(draws)
 
 
+def times_of_normal(config: DiffusionConfig, numbers: Tensor) -> Tensor:
+    """Times [B] of standard normal numbers [B], where the density of noise levels is made from such."""
+    if config.parameterisation == "edm":
+        return training_sigmas(config, numbers)
+    drawn = config.noise_mean + config.noise_deviation * numbers
+    # t x0 + (1 - t) epsilon has SNR (t / (1 - t))^2, so ln(SNR) is twice the logit of t; and -2 ln(sigma).
+    return steps_of_log_snr(config, 2 * drawn if config.noise_levels == "logit-normal" else -2 * drawn)
+
+
 def spread_times(config: DiffusionConfig, count: int) -> Tensor:
     """Times [count] spread evenly over what training draws, where luck should play no part."""
-    if config.parameterisation == "edm":
+    if config.parameterisation == "edm" or config.noise_levels != "uniform":
         shares = (torch.arange(count) + 0.5) / count
-        return training_sigmas(config, torch.special.ndtri(shares))
+        return times_of_normal(config, torch.special.ndtri(shares))
     return torch.linspace(0, config.steps - 1, count).long()
 
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from mdm.config import DiffusionConfig
-from mdm.diffusion.process import add_noise, convert, min_snr_weight, target, to_x0
+from mdm.diffusion.process import add_noise, convert, target, to_x0
+from mdm.diffusion.weights import floored_gain, loss_weight
 
 Level = Tensor | float
 
@@ -50,14 +51,15 @@ class Gammas:
 
     def error(self, said: Tensor, x0: Tensor, epsilon: Tensor, x: Tensor, gamma: Level) -> Tensor:
         """The difference whose square is the loss, [B,3,H,W]."""
+        if self._config.loss_floor:
+            return (said - x0) * floored_gain(self._config.loss_on, gamma, self._config.loss_floor)
         answer = convert(said, self._config.prediction, self._config.loss_on, x, gamma)
         return answer - target(self._config.loss_on, x0, epsilon, gamma)
 
     def weigh(self, losses: Tensor, gamma: Tensor) -> Tensor:
         """Losses [B] with the weight of their level."""
-        if self._config.min_snr is None:
-            return losses
-        return losses * min_snr_weight(self._config.loss_on, gamma, self._config.min_snr).flatten()
+        weight = loss_weight(self._config, gamma)
+        return losses if weight is None else losses * weight.flatten()
 
 
 class Sigmas:

@@ -3,7 +3,6 @@
 `gamma` broadcasts against the pictures: a number, or one per picture as [B,1,1,1] (`per_row`).
 """
 
-import torch
 from torch import Tensor
 
 from mdm.config import StudyError, nearest
@@ -61,13 +60,6 @@ def target(kind: str, x0: Tensor, epsilon: Tensor, gamma: Gamma) -> Tensor:
     if kind not in KINDS:
         raise _unknown(kind)
     return x0 if kind == "x0" else epsilon
-
-
-def min_snr_weight(loss_on: str, gamma: Tensor, clip: float) -> Tensor:
-    """Hang et al. 2023: the weight that gives the loss on x0 the weight min(SNR, clip)."""
-    snr = gamma / (1 - gamma)
-    per_unit = {"x0": torch.ones_like(snr), "epsilon": 1 / snr, "v": 1 / (snr + 1)}[loss_on]
-    return snr.clamp(max=clip) * per_unit
 
 
 def _unknown(kind: str) -> StudyError:

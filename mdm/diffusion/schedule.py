@@ -69,4 +69,21 @@ def levels(config: DiffusionConfig, resolutions: Sequence[Size]) -> Tensor:
     if config.parameterisation == "edm":
         return torch.tensor([[ratio ** (config.shift_power / 2)] for ratio in ratios])
     gammas = alpha_bar(config.schedule, config.steps)
-    return torch.stack([shift(gammas, ratio, config.shift_power) for ratio in ratios])
+    rows = [shift(gammas, ratio, config.shift_power) for ratio in ratios]
+    return torch.stack([_ahead(row, round(depth * config.lead * config.steps)) for depth, row in enumerate(rows)])
+
+
+def _ahead(gammas: Tensor, steps: int) -> Tensor:
+    """Every noise level replaced by the one so many steps cleaner, but none by the clean one."""
+    if not steps:
+        return gammas
+    places = (torch.arange(len(gammas)) - steps).clamp(min=1)
+    return torch.cat([gammas[:1], gammas[places[1:]]])
+
+
+def steps_of_log_snr(config: DiffusionConfig, log_snr: Tensor) -> Tensor:
+    """The steps 0..N-1 of the unshifted schedule whose ln(SNR) is nearest to each of these values."""
+    gammas = alpha_bar(config.schedule, config.steps)[1:].double()
+    rising = (gammas / (1 - gammas)).log().flip(0)
+    middles = (rising[1:] + rising[:-1]) / 2
+    return config.steps - 1 - torch.searchsorted(middles, log_snr.double())

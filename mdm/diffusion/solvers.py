@@ -83,7 +83,9 @@ def _ahead(clean: Pictures, before: Pictures, last: Moment, now: Moment, then: M
     found = []
     for x0, x0_before, *gammas in zip(clean, before, last.gammas, now.gammas, then.gammas, strict=True):
         first, second, third = map(_half_log_snr, gammas)
-        found.append(x0 + (third - second) / (2 * (second - first)) * (x0 - x0_before))
+        # A level that leads the others may stand still for a step: nothing can be extrapolated from it.
+        share = (third - second) / (2 * (second - first)) if second != first else 0.0
+        found.append(x0 + share * (x0 - x0_before) if share else x0)
     return found
 
 

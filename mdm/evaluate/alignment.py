@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from mdm.evaluate.intervals import metric, proportion, wilson
+from mdm.evaluate.jackknife import groups_of
 from mdm.evaluate.labels import UNKNOWN
 from mdm.evaluate.metric_names import FACTORS
 
@@ -46,6 +47,22 @@ def chance(answers: Answers, labels: Answers, factor: str | None, shifts: int) -
     return float(np.mean(outcomes)), n
 
 
+def shares_without(outcome: np.ndarray, relevant: np.ndarray) -> list[float] | None:
+    """Share of true outcomes without each group of pictures; relevant bool [N]: which of them have an outcome.
+
+    None where a group holds all that are relevant: too few for an error.
+    """
+    place = np.full(len(relevant), -1)
+    place[relevant] = np.arange(len(outcome))
+    found = []
+    for group in groups_of(len(relevant)) if len(relevant) >= 4 else ():
+        left = np.delete(outcome, place[group][place[group] >= 0])
+        if not len(left):
+            return None
+        found.append(float(left.mean()))
+    return found or None
+
+
 def _rows(arrays: Answers, rows: np.ndarray) -> dict[str, np.ndarray]:
     return {key: values[rows] for key, values in arrays.items()}
 
@@ -55,9 +72,9 @@ def alignment(answers: Answers, labels: Answers, shifts: int) -> list[dict[str, 
     rows = []
     for factor in (None, *FACTORS):
         name = f"alignment_{factor}" if factor else "alignment"
-        outcome = correct(answers, labels, factor)
+        outcome, relevant = correct(answers, labels, factor), asked(labels, factor or "binding")
         by_chance, n = chance(answers, labels, factor, shifts)
         if len(outcome) and n:
-            rows.append(proportion(name, outcome))
+            rows.append(proportion(name, outcome, shares_without(outcome, relevant)))
             rows.append(metric(f"{name}_chance", by_chance, *wilson(round(by_chance * n), n), n))
     return rows

@@ -47,13 +47,32 @@ def load_clip(weights: WeightsConfig, device: str = "cpu") -> ClipScorer:
         raise StudyError(f"clip: {path} is a file of weights; write model: its open_clip architecture, e.g. ViT-B-16")
     import open_clip
 
-    if not folder and name not in open_clip.list_models():
-        raise StudyError(f"clip: open_clip knows no architecture {name!r}; open_clip.list_models() has the names")
+    if not folder:
+        _check_architecture(weights)
     # Without require_pretrained open_clip only warns about weights that did not load and scores with noise.
     model, _, preprocess = open_clip.create_model_and_transforms(
         name, pretrained=None if folder else str(path), require_pretrained=True
     )
     return ClipScorer(model, preprocess, open_clip.get_tokenizer(name), device)
+
+
+def _check_architecture(weights: WeightsConfig) -> None:
+    """Refuse unknown names, and names that leave open which activation the weights were trained with.
+
+    OpenAI's need QuickGELU. open_clip sees to that for weights it downloads, not for a file, where nothing would fail
+    and every score would be wrong; and a file does not say whose it is.
+    """
+    import open_clip
+
+    name, known = weights.model, open_clip.list_models()
+    if name not in known:
+        raise StudyError(f"clip: open_clip knows no architecture {name!r}; open_clip.list_models() has the names")
+    quick = f"{name}-quickgelu"
+    if quick in known and weights.activation != "gelu":
+        raise StudyError(
+            f"clip: {weights.path} is a file of {name}, which may need either activation; write model: {quick} for "
+            "OpenAI's weights, or activation: gelu for those that were trained with GELU (such as LAION's)"
+        )
 
 
 def clip_scores(images: np.ndarray, texts: np.ndarray) -> np.ndarray:

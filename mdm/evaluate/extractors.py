@@ -1,6 +1,7 @@
 """The measuring networks of a protocol, each a function from pictures and captions to named arrays."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,11 @@ from mdm.files.atomic import read_json
 Extractor = Callable[[np.ndarray, Sequence[str]], dict[str, np.ndarray]]
 
 
-def load_extractors(named: Mapping[str, str | WeightsConfig], root: Path, device: str) -> dict[str, Extractor]:
+def load_extractors(
+    named: Mapping[str, str | WeightsConfig], root: Path, device: str, resize: str = "clean"
+) -> dict[str, Extractor]:
     """The extractors of a features recipe; each is loaded once and sees every picture once."""
-    loaders = {"judge": _judge, "clip": _clip, "inception": _inception}
+    loaders = {"judge": _judge, "clip": _clip, "inception": partial(_inception, resize)}
     unknown = sorted(set(named) - set(loaders))
     if unknown:
         raise StudyError(f"no extractor is called '{unknown[0]}'; {nearest(unknown[0], loaders)}")
@@ -50,8 +53,8 @@ def _clip(reference: str | WeightsConfig, root: Path, device: str) -> Extractor:
     return extract
 
 
-def _inception(reference: WeightsConfig, _root: Path, device: str) -> Extractor:
+def _inception(resize: str, reference: WeightsConfig, _root: Path, device: str) -> Extractor:
     from mdm.evaluate.inception import load_inception
 
-    network = load_inception(reference, device)
+    network = load_inception(reference, device, resize)
     return lambda pictures, _captions: {"inception": network(pictures)}

@@ -30,8 +30,10 @@ def extract_features(recipe_path: str | Path, batch_images: int = BATCH_IMAGES) 
     making = Making(recipe_path, FeaturesRecipe)
     recipe, folder, root = making.recipe, making.folder, making.root
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    pictures = open_pictures(root / recipe.images, recipe.num_images, recipe.resolution)
-    extractors = load_extractors(recipe.extractors, root, device)
+    pictures = open_pictures(root / recipe.images, recipe.num_images, recipe.resolution, recipe.first)
+    # A measurement must not depend on the model of the card: newer ones would round products to 10 bits.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    extractors = load_extractors(recipe.extractors, root, device, recipe.resize)
     arrays, statistics = read_pictures(pictures, extractors, batch_images)
     arrays |= {f"labels.{key}": value for key, value in encode(pictures.labels).items()}
     write_atomic(folder / FEATURES, save(arrays))
@@ -71,6 +73,7 @@ def describe(recipe: FeaturesRecipe, root: Path) -> dict[str, Any]:
         "images": recipe.images,
         "prompts": prompts,
         "num_images": recipe.num_images,
+        "resize": recipe.resize,
         "rule": rule(data / "recipe.json"),
         "index_sha256": read_json(data / "manifest.json").get("index_sha256"),
         "extractors": recipe.plain()["extractors"],

@@ -1,6 +1,7 @@
-"""95 % intervals for proportions and means."""
+"""Rows of scores, and 95 % intervals for proportions and means."""
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -8,9 +9,12 @@ import numpy as np
 NORMAL_QUANTILE = 1.959963984540054  # two-sided 95 %
 
 
-def metric(name: str, value: float, low: float, high: float, n: int) -> dict[str, Any]:
-    """One row of scores.json; n is the number of pictures behind the value."""
-    return {"metric": name, "value": float(value), "low": float(low), "high": float(high), "n": int(n)}
+def metric(
+    name: str, value: float, low: float, high: float, n: int, without: Iterable[float] | None = None
+) -> dict[str, Any]:
+    """One row of scores.json: n pictures are behind the value; `without`: the value without each group of them."""
+    row = {"metric": name, "value": float(value), "low": float(low), "high": float(high), "n": int(n)}
+    return row if without is None else row | {"without": [float(part) for part in without]}
 
 
 def wilson(successes: int, n: int) -> tuple[float, float]:
@@ -25,18 +29,18 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     return min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))
 
 
-def proportion(name: str, correct: np.ndarray) -> dict[str, Any]:
+def proportion(name: str, correct: np.ndarray, without: Iterable[float] | None = None) -> dict[str, Any]:
     """The share of true entries with its Wilson interval."""
     n = len(correct)
     successes = int(np.count_nonzero(correct))
-    return metric(name, successes / n if n else math.nan, *wilson(successes, n), n)
+    return metric(name, successes / n if n else math.nan, *wilson(successes, n), n, without)
 
 
-def student_quantile(freedom: int) -> float:
-    """Two-sided 95 % quantile of Student's t."""
+def student_quantile(freedom: float, level: float = 0.95) -> float:
+    """Two-sided quantile of Student's t."""
     from scipy.special import stdtrit  # 0.3 s, which a job without such an interval need not spend
 
-    return float(stdtrit(freedom, 0.975))
+    return float(stdtrit(freedom, (1 + level) / 2))
 
 
 def mean_with_interval(values: np.ndarray) -> tuple[float, float, float]:

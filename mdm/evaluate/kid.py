@@ -2,9 +2,8 @@
 
 import numpy as np
 
-from mdm.evaluate.intervals import student_quantile
+from mdm.evaluate.jackknife import Estimate, groups_of
 
-GROUPS = 20  # of pictures, left out one at a time
 MIN_PICTURES = 10
 MAX_REFERENCE = 10_000  # pictures; more cost minutes and change nothing that the interval would show
 CHUNK = 1000  # rows of a kernel matrix held in memory
@@ -32,26 +31,21 @@ def mean_of_pairs(features: np.ndarray) -> float:
     return (kernel_sum(features, features) - self_sum(features)) / (n * (n - 1))
 
 
-def kernel_distance(features: np.ndarray, reference: np.ndarray, seed: int) -> tuple[float, float, float]:
-    """KID of features [N, D] against reference [M, D] with a Student interval over the N pictures.
+def kernel_estimate(features: np.ndarray, reference: np.ndarray) -> Estimate:
+    """KID of features [N, D] against reference [M, D], from every pair of pictures.
 
-    The value uses every pair of pictures; its error comes from leaving out one group of pictures at a time
-    (jackknife). The usual mean over random subsets uses fewer pairs, and their overlap hides the error.
+    The usual mean over random subsets uses fewer pairs, and their overlap hides the error.
     """
     if len(features) < MIN_PICTURES or len(reference) < MIN_PICTURES:
         raise ValueError(
             f"KID needs at least {MIN_PICTURES} pictures on each side, but there are {len(features)} and "
             f"{len(reference)} real ones; enlarge num_images in the protocol"
         )
-    generator = np.random.default_rng([seed, len(features), len(reference)])
-    shuffled = np.asarray(features, dtype=np.float64)[generator.permutation(len(features))]
-    real = np.asarray(reference, dtype=np.float64)[generator.permutation(len(reference))[:MAX_REFERENCE]]
-    groups = np.array_split(shuffled, min(GROUPS, len(features) // 2))
-    value, without = _estimates(groups, shuffled, real)
-    count = len(groups)
-    error = ((count - 1) / count * np.square(without - without.mean()).sum()) ** 0.5
-    half = student_quantile(count - 1) * error
-    return value, value - half, value + half
+    features = np.asarray(features, dtype=np.float64)
+    places = np.linspace(0, len(reference) - 1, min(len(reference), MAX_REFERENCE)).astype(int)
+    real = np.asarray(reference, dtype=np.float64)[places]
+    groups = [features[group] for group in groups_of(len(features))]
+    return Estimate(*_estimates(groups, features, real))
 
 
 def _estimates(groups: list[np.ndarray], features: np.ndarray, real: np.ndarray) -> tuple[float, np.ndarray]:

@@ -33,26 +33,29 @@ class PictureSet:
         return next(self.batches(len(self)))
 
 
-def open_pictures(folder: Path, num_images: int | None = None, resolution: int | None = None) -> PictureSet:
-    """The first num_images of a data or samples artifact (all by default), averaged down to resolution."""
+def open_pictures(
+    folder: Path, num_images: int | None = None, resolution: int | None = None, first: int = 0
+) -> PictureSet:
+    """num_images of a data or samples artifact from number `first` on (all by default), averaged down to resolution."""
     kind = read_json(folder / "recipe.json")["kind"]
-    readers = {"data": _from_data, "samples": _from_samples}
-    if kind not in readers:
+    if kind not in ("data", "samples"):
         raise ArtifactError(f"{folder} is an artifact of kind {kind!r} and holds no pictures; name data/… or samples/…")
-    return readers[kind](folder, num_images, resolution)
+    if kind == "samples":
+        return _from_samples(folder, num_images, resolution)
+    return _from_data(folder, num_images, resolution, first)
 
 
-def _from_data(folder: Path, num_images: int | None, resolution: int | None) -> PictureSet:
+def _from_data(folder: Path, num_images: int | None, resolution: int | None, first: int) -> PictureSet:
     stored = Pictures(folder)
-    count, side = num_images or len(stored), resolution or stored.resolution
-    if count > len(stored):
-        raise ArtifactError(f"{folder} holds {len(stored)} pictures, but {count} are asked for; enlarge the data set")
+    end, side = first + (num_images or len(stored) - first), resolution or stored.resolution
+    if end > len(stored):
+        raise ArtifactError(f"{folder} holds {len(stored)} pictures, but {end} are asked for; enlarge the data set")
 
     def batches(batch_images: int) -> Iterator[np.ndarray]:
-        for start in range(0, count, batch_images):
-            yield np.stack([stored.image(k, side) for k in range(start, min(start + batch_images, count))])
+        for start in range(first, end, batch_images):
+            yield np.stack([stored.image(k, side) for k in range(start, min(start + batch_images, end))])
 
-    numbers = range(count)
+    numbers = range(first, end)
     captions, labels = [stored.caption(k) for k in numbers], [stored.labels(k) for k in numbers]
     return PictureSet([stored.key(k) for k in numbers], captions, labels, side, batches)
 

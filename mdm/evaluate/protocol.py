@@ -15,6 +15,7 @@ RESIZE_RULES = {
     "judge": "judge: area average to its input",
     "clip": "CLIP: open_clip's own preprocessing",
     "inception": "Inception: clean-fid's bicubic resize to 299 px on floats",
+    "inception/tf1": "Inception: TensorFlow 1's bilinear resize to 299 px, without antialiasing",
 }
 
 
@@ -33,6 +34,7 @@ class Protocol:
     prompts_rule: str | None = None
     reference_rule: str | None = None
     index_sha256: tuple[str | None, str | None] = (None, None)
+    resize: str = "clean"
 
     @classmethod
     def between(cls, generated: Mapping[str, Any], reference: Mapping[str, Any]) -> Protocol:
@@ -40,11 +42,13 @@ class Protocol:
         for key, advice in (
             ("extractors", "use the same judge, clip and inception on both sides"),
             ("resolution", "measure both sides at one resolution"),
+            ("resize", "resize both sides alike"),
         ):
-            if generated[key] != reference[key]:
+            own, other = (side.get(key, "clean") if key == "resize" else side[key] for side in (generated, reference))
+            if own != other:
                 raise StudyError(
                     f"{generated['artifact']} and {reference['artifact']} cannot be compared: {key} is "
-                    f"{generated[key]} on one side and {reference[key]} on the other; {advice}"
+                    f"{own} on one side and {other} on the other; {advice}"
                 )
         if reference["prompts"] is not None:
             raise StudyError(
@@ -56,14 +60,15 @@ class Protocol:
             reference["num_images"], generated["resolution"], tuple(sorted(generated["extractors"])),
             # Features that were made before these were noted do not have them.
             generated.get("rule"), reference.get("rule"),
-            (generated.get("index_sha256"), reference.get("index_sha256")),
+            (generated.get("index_sha256"), reference.get("index_sha256")), generated.get("resize", "clean"),
         )  # fmt: skip
 
     def describe(self) -> str:
         """One line for tables and logs."""
         drawn = f"for the first captions of {self.prompts}" if self.prompts else f"of {self.images}"
         real = f"the first {self.num_reference} real pictures of {self.reference}{_said(self.reference_rule)}"
-        rules = "; ".join(RESIZE_RULES[name] for name in self.extractors)
+        tf1 = {"inception": "inception/tf1"} if self.resize == "tf1" else {}
+        rules = "; ".join(RESIZE_RULES[tf1.get(name, name)] for name in self.extractors)
         return (
             f"{self.num_images} pictures {drawn}{_said(self.prompts_rule)}, against {real}, "
             f"both area-averaged to {self.resolution} px ({rules})"

@@ -10,9 +10,10 @@ from safetensors.numpy import load_file
 from mdm.config.instruments import ScoreSettings
 from mdm.config.recipe import ScoresRecipe
 from mdm.evaluate.alignment import alignment
-from mdm.evaluate.frechet import frechet_floor, frechet_with_interval
+from mdm.evaluate.frechet import Reference, frechet_estimate
 from mdm.evaluate.intervals import mean_with_interval, metric
-from mdm.evaluate.kid import kernel_distance
+from mdm.evaluate.jackknife import Estimate, jackknife
+from mdm.evaluate.kid import kernel_estimate
 from mdm.evaluate.metric_names import DISTANCES
 from mdm.evaluate.protocol import Protocol
 from mdm.evaluate.statistics import GaussianStatistics
@@ -41,36 +42,52 @@ def score(recipe_path: str | Path) -> None:
     making = Making(recipe_path, ScoresRecipe)
     recipe, settings = making.recipe, making.recipe.settings
     generated, reference = (Side(making.root / features) for features in (recipe.features, recipe.reference))
+    floor = Side(making.root / recipe.floor) if recipe.floor else None
     protocol = Protocol.between(generated.manifest, reference.manifest)
-    metrics = [row for part in PARTS for row in part(generated, reference, settings)]
+    metrics = [row for part in PARTS for row in part(generated, reference, floor, settings)]
     write_json(making.folder / "scores.json", {"metrics": metrics, "protocol": protocol.as_json()})
     for row in metrics:
         print("{metric:28} {value:10.4f}  [{low:.4f}, {high:.4f}]  n = {n}".format(**row))
     making.finish({"protocol": protocol.describe()})
 
 
-def distances(generated: Side, reference: Side, settings: ScoreSettings) -> Iterator[dict[str, Any]]:
-    """Fréchet distance, its floor on real pictures, and kernel distance, in every feature space."""
+def distances(generated: Side, reference: Side, floor: Side | None, _: ScoreSettings) -> Iterator[dict[str, Any]]:
+    """Fréchet and kernel distance in every feature space, and what real pictures get, as many and measured alike."""
     for name, (frechet, kernel) in DISTANCES.items():
         if name not in generated.arrays:
             continue
-        seen, real = generated.arrays[name], reference.arrays[name]
-        found = frechet_with_interval(seen, reference.statistics(name), settings.seed, settings.frechet_resamples)
-        yield metric(frechet, *found, len(seen))
-        floor = frechet_floor(real, len(seen), settings.seed, settings.floor_splits)
-        yield metric(f"{frechet}_floor", *floor, min(len(real) // 2, len(seen)))
-        yield metric(kernel, *kernel_distance(seen, real, settings.seed), len(seen))
+        real, fixed = reference.arrays[name], Reference.of(reference.statistics(name))
+        for side, end in ((generated, ""), (floor, "_floor")):
+            if side is not None:
+                yield from _frechet(frechet, side.arrays[name], fixed, end)
+        yield _row(kernel, kernel_estimate(generated.arrays[name], real), len(generated.arrays[name]))
 
 
-def captions(generated: Side, reference: Side, _settings: ScoreSettings) -> Iterator[dict[str, Any]]:
+def _frechet(name: str, seen: np.ndarray, fixed: Reference, end: str) -> Iterator[dict[str, Any]]:
+    """The plain distance, as papers give it, and the one without the bias of its number of pictures."""
+    estimate, (count, width) = frechet_estimate(seen, fixed), seen.shape
+    yield _row(f"{name}{end}", estimate, count)
+    if count > width:
+        yield _row(f"{name}_unbiased{end}", estimate, count, estimate.unbiased)
+
+
+def _row(name: str, estimate: Estimate, n: int, value: float | None = None) -> dict[str, Any]:
+    value, half = estimate.value if value is None else value, estimate.half_width
+    return metric(name, value, value - half, value + half, n, estimate.without)
+
+
+def captions(generated: Side, reference: Side, _floor: Side | None, _: ScoreSettings) -> Iterator[dict[str, Any]]:
     """CLIP score of the pictures, and of real pictures with their own captions."""
     for name, side in (("clip_score", generated), ("clip_score_real", reference)):
         if "clip.score" in side.arrays:
-            values = side.arrays["clip.score"]
-            yield metric(name, *mean_with_interval(values), len(values))
+            values = side.arrays["clip.score"].astype(np.float64)
+            estimate = jackknife(lambda rows, values=values: float(values[rows].mean()), len(values))
+            yield metric(name, *mean_with_interval(values), len(values), estimate.without)
 
 
-def answers(generated: Side, _reference: Side, settings: ScoreSettings) -> Iterator[dict[str, Any]]:
+def answers(
+    generated: Side, _reference: Side, _floor: Side | None, settings: ScoreSettings
+) -> Iterator[dict[str, Any]]:
     """What the judge reads against what the captions say, beside guessing and the judge's own accuracy."""
     read = generated.group("judge")
     if not read:

@@ -116,7 +116,7 @@ def _transformer(width: int) -> int:
 def _adapters(outer: LevelConfig, inner: LevelConfig) -> Iterator[Layer]:
     """Between the coarsest feature map of a level and the first of the one inside."""
     outside, inside = outer.channels[-1], inner.channels[0]
-    pixels = inner.frames * inner.resolution**2
+    pixels = inner.frames * inner.grid(0).resolution ** 2
     for c_in, c_out in ((outside, inside), (inside, outside)):
         yield Layer(outer.size, 9 * c_in * c_out + c_out, 9 * c_in * c_out * pixels)
 
@@ -133,7 +133,7 @@ class _Level:
         frames, side = level.grid(0)
         pixels, depth = frames * side**2, len(level.channels)
         yield from self._embedding()
-        yield self._conv(3, first, pixels, after_weights=False)
+        yield self._conv(level.pixel_channels, first, pixels, after_weights=False)
         x, skips = first, [first]
         for i, width in enumerate(level.channels):
             for _ in range(level.resnets[i]):
@@ -153,7 +153,7 @@ class _Level:
             if i:
                 yield self._resampling(width, i - 1)
         yield Layer(level.size, 2 * first)
-        yield self._conv(first, 3, pixels)
+        yield self._conv(first, level.pixel_channels, pixels)
 
     def _embedding(self) -> Iterator[Layer]:
         """Of time and of the micro conditions."""

@@ -69,9 +69,9 @@ class UNet(nn.Module):
         self.temb_layer1 = nn.Linear(width // 4, width)
         self.temb_layer2 = nn.Linear(width, width)
         self.cond_layers = MicroConditioning(level.micro_conditioning, width)
-        self.conv_in = nn.Conv2d(3, first, 3, padding=1)
+        self.conv_in = nn.Conv2d(level.pixel_channels, first, 3, padding=1)
         self.norm_out = GroupNorm(level.norm_groups, first)
-        self.conv_out = zeroed(nn.Conv2d(first, 3, 3, padding=1))
+        self.conv_out = zeroed(nn.Conv2d(first, level.pixel_channels, 3, padding=1))
         self._build_chains(level, width, text_width(config))
         # Not persistent: the released checkpoints hold no buffers.
         self.register_buffer("t_emb", frequencies(width), persistent=False)
@@ -154,12 +154,13 @@ class UNet(nn.Module):
         levels = list(reversed(self.config.levels))
         for place, (level, (height, width)) in enumerate(zip(levels, sides, strict=True)):
             ratio = level.resolution // level.grid(len(level.channels) - 1).resolution
+            scale = levels[place + 1].patch if place + 1 < len(levels) else 1
             if height % ratio or width % ratio:
                 raise ValueError(
                     f"the level of {level.resolution} px makes its pictures {ratio} times smaller, so "
                     f"{height} x {width} does not fit; give it multiples of {ratio}"
                 )
-            inside = (height // ratio, width // ratio)
+            inside = (height // ratio * scale, width // ratio * scale)
             if sides[place + 1 : place + 2] not in ([], [inside]):
                 raise ValueError(
                     f"a picture of {height} x {width} at the level of {level.resolution} px nests one of "
@@ -180,6 +181,8 @@ class UNet(nn.Module):
         noisy = noisy.flatten(0, -4)  # [B,T,3,H,W] -> [B*T,3,H,W]; a picture stays as it is
         if self.level.normalize_input:
             noisy = noisy / noisy.std(dim=(1, 2, 3), keepdim=True)
+        if self.level.patch > 1:
+            noisy = F.pixel_unshuffle(noisy, self.level.patch)
         x = self.conv_in(noisy)
         return x if features is None else x + features
 
@@ -199,6 +202,8 @@ class UNet(nn.Module):
     def predict(self, x: Tensor) -> Tensor:
         """Last feature map [B,C,H,W] -> prediction [B,3,H,W]; [B*T,C,H,W] -> [B,T,3,H,W]."""
         said = self.conv_out(self.norm_out(x, silu=True))
+        if self.level.patch > 1:
+            said = F.pixel_shuffle(said, self.level.patch)
         return said.unflatten(0, (-1, self.level.frames)) if self.level.video else said
 
 

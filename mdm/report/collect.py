@@ -16,15 +16,12 @@ import pandas as pd
 
 from mdm.config.recipe import Recipe, SamplesRecipe
 from mdm.files.atomic import ArtifactError, read_json, write_atomic, write_json
-from mdm.report.pairs import COLUMNS as PAIR_COLUMNS
-from mdm.report.pairs import Difference
-from mdm.report.pairs import collect as collect_pairs
-from mdm.report.quantity import Quantity, measured
+from mdm.report.quantity import Quantity, alone, measured
 from mdm.study.runs import Evaluation, Run, Stage
 from mdm.study.study import Study
 
 Kind = TypeVar("Kind", bound=Recipe)
-DIFFERENCES = "differences.csv"  # stands beside metrics.csv
+GROUPS = "groups.csv"  # stands beside metrics.csv
 LOSS_TAIL = 0.1  # the training loss of a stage is the mean over this last share of its history
 
 
@@ -43,6 +40,22 @@ class Row:
     images: int
     seconds: float
     digest: str
+
+
+@dataclass(frozen=True)
+class Left:
+    """A score without each group of pictures in turn: a row of groups.csv, from which errors of differences follow."""
+
+    run: str
+    seed: int
+    metric: str
+    protocol: str
+    drawn: str
+    without: str
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        return tuple(map(float, self.without.split()))
 
 
 COLUMNS = tuple(f.name for f in fields(Row))
@@ -103,7 +116,20 @@ def _over_draws(values: list[float]) -> Quantity:
     """Mean of equal measurements with other noise, and its 95 % interval."""
     from mdm.evaluate.intervals import mean_with_interval
 
-    return measured(values[0], None, None) if len(values) < 2 else measured(*mean_with_interval(np.array(values)))
+    bounds = (values[0], None, None) if len(values) < 2 else mean_with_interval(np.array(values))
+    return alone(measured(*bounds))
+
+
+def collect_groups(study: Study, results: Path) -> Iterator[Left]:
+    """What every score would be without each group of pictures."""
+    artifacts = Artifacts(results)
+    for run in study.runs:
+        for evaluation in run.evaluations:
+            scores = artifacts.json(evaluation.scores, "scores.json")
+            for row in scores["metrics"] if scores else ():
+                if row.get("without"):
+                    left = " ".join(map(repr, row["without"]))
+                    yield Left(run.name, run.seed, row["metric"], evaluation.protocol, evaluation.protocol, left)
 
 
 def collect(study: Study, results: Path) -> tuple[list[Row], list[dict[str, Any]]]:
@@ -146,7 +172,7 @@ def _stage_rows(
         values[f"validation_loss_{resolution}"] = loss
     for metric, value in values.items():
         if value is not None:
-            found = value if isinstance(value, Quantity) else measured(value, None, None)
+            found = value if isinstance(value, Quantity) else alone(measured(value, None, None))
             ends = (None, None) if found.exact else (found.low, found.high)
             yield Row(run.name, stage.name, run.seed, metric, found.value, *ends, "", **cost)
 
@@ -182,10 +208,10 @@ def _collect_evaluation(
 
 
 def write(study: Study, results: Path, metrics_csv: Path, missing_json: Path) -> tuple[list[Row], list[dict[str, Any]]]:
-    """Write metrics.csv, differences.csv beside it, and missing.json."""
+    """Write metrics.csv, groups.csv beside it, and missing.json."""
     rows, missing = collect(study, results)
-    pairs = [asdict(pair) for pair in collect_pairs(study, results)]
-    write_atomic(metrics_csv.with_name(DIFFERENCES), csv_text(pairs, PAIR_COLUMNS))
+    groups = [asdict(left) for left in collect_groups(study, results)]
+    write_atomic(metrics_csv.with_name(GROUPS), csv_text(groups, [f.name for f in fields(Left)]))
     write_atomic(metrics_csv, csv_text([asdict(row) for row in rows], COLUMNS))
     write_json(missing_json, {"study": study.name, "digest": study.digest, "missing": missing})
     return rows, missing
@@ -201,9 +227,9 @@ def read_metrics(path: Path) -> list[Row]:
     return _read(path, Row)
 
 
-def read_differences(path: Path) -> list[Difference]:
-    """The rows of a differences.csv."""
-    return _read(path, Difference)
+def read_groups(path: Path) -> list[Left]:
+    """The rows of a groups.csv."""
+    return _read(path, Left)
 
 
 def _read(path: Path, kind: type[Any]) -> list[Any]:

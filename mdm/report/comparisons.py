@@ -10,7 +10,7 @@ import ast
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from mdm.report.quantity import Quantity, propagated
+from mdm.report.quantity import Measurement, Quantity, Term, combined, over_seeds
 from mdm.study.claims import COMPARISONS, Reference, parse, reference_of, references
 
 RELATIONS = {"<": "below", "<=": "at most", ">": "above", ">=": "at least"}
@@ -31,7 +31,7 @@ class Form:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One decided (or undecided) comparison; `margin` is positive where the comparison holds."""
+    """One comparison: decided or not by its interval; `margin` is positive where the comparison holds."""
 
     left_text: str
     sign: str
@@ -40,7 +40,13 @@ class Comparison:
     right: Quantity
     margin: Quantity
     holds: bool | None
-    paired: bool = False
+    #: every measurement that the comparison depends on
+    behind: tuple[Reference, ...] = ()
+
+    @property
+    def with_number(self) -> bool:
+        """Whether one side is a number other than zero that nothing here measured."""
+        return any(side.exact and side.value and not side.seeds for side in (self.left, self.right))
 
     @property
     def text(self) -> str:
@@ -51,96 +57,94 @@ class Comparison:
         return RELATIONS[self.sign]
 
 
-# The paired difference of two measurements, None where there is none.
-Pairing = Callable[[Reference, Reference], Quantity | None]
+# What is behind a measurement: each training's number, by seed.
+Parts = Mapping[int, Measurement]
 
 
 def decide(
-    text: str, quantity_of: Callable[[Reference], Quantity], pairing: Pairing = lambda own, other: None
-) -> tuple[bool | None, list[Comparison], dict[Reference, Quantity]]:
-    """Three-valued truth of the expression, each comparison behind it, and the numbers it used."""
+    text: str, parts_of: Callable[[Reference], Parts]
+) -> tuple[bool | None, float, list[Comparison], dict[Reference, Quantity]]:
+    """Three-valued truth of the expression, its p-value, each comparison behind it, and the numbers it used.
+
+    The p-value is that of the answer found: how easily chance alone would have given so clear a one.
+    """
     tree = parse(text)
-    quantities = {reference: quantity_of(reference) for reference in references(tree)}
+    parts = {reference: parts_of(reference) for reference in references(tree)}
     comparisons: list[Comparison] = []
-    return _truth(tree, quantities, pairing, comparisons), comparisons, quantities
+    truth, chance = _truth(tree, parts, comparisons)
+    return truth, chance, comparisons, {reference: over_seeds(found) for reference, found in parts.items()}
 
 
-def _truth(
-    node: ast.AST, quantities: Mapping[Reference, Quantity], pairing: Pairing, out: list[Comparison]
-) -> bool | None:
+def _truth(node: ast.AST, parts: Mapping[Reference, Parts], out: list[Comparison]) -> tuple[bool | None, float]:
     """Kleene's logic: undecided parts leave a whole undecided only where they matter."""
     match node:
         case ast.UnaryOp(operand=operand):
-            inner = _truth(operand, quantities, pairing, out)
-            return None if inner is None else not inner
+            inner, chance = _truth(operand, parts, out)
+            return (None if inner is None else not inner), chance
         case ast.BoolOp(op=op, values=values):
-            parts = [_truth(value, quantities, pairing, out) for value in values]
-            return conjunction(parts) if isinstance(op, ast.And) else disjunction(parts)
+            found = [_truth(value, parts, out) for value in values]
+            return _joined(found, decisive=not isinstance(op, ast.And))
         case ast.Compare(left=left, ops=ops, comparators=rest):
             sides = [left, *rest]
-            made = [_compare(a, op, b, quantities, pairing) for a, op, b in zip(sides, ops, rest, strict=False)]
+            made = [_compare(a, op, b, parts) for a, op, b in zip(sides, ops, rest, strict=False)]
             out.extend(made)
-            return conjunction([c.holds for c in made])
+            return _joined([(c.holds, c.margin.chance) for c in made], decisive=False)
     raise TypeError(f"not a truth value: {ast.dump(node)}")
 
 
-def conjunction(parts: list[bool | None]) -> bool | None:
-    """True if all are, False if any is, otherwise undecided."""
-    return False if False in parts else None if None in parts else True
+def _joined(parts: list[tuple[bool | None, float]], decisive: bool) -> tuple[bool | None, float]:
+    """A conjunction (`decisive` False: one such part settles it) or a disjunction, with its p-value.
+
+    What needs all parts is as uncertain as the least certain; what needs one of several had as many chances.
+    """
+    settling = [chance for truth, chance in parts if truth is decisive]
+    if settling:
+        return decisive, min(1.0, len(parts) * min(settling))
+    truths = [truth for truth, _ in parts]
+    return (None if None in truths else not decisive), max(chance for _, chance in parts)
 
 
-def disjunction(parts: list[bool | None]) -> bool | None:
-    """True if any is, False if none can be, otherwise undecided."""
-    return True if True in parts else None if None in parts else False
-
-
-def _compare(
-    left: ast.AST, op: ast.cmpop, right: ast.AST, quantities: Mapping[Reference, Quantity], pairing: Pairing
-) -> Comparison:
-    a, b = _form(left, quantities), _form(right, quantities)
+def _compare(left: ast.AST, op: ast.cmpop, right: ast.AST, parts: Mapping[Reference, Parts]) -> Comparison:
+    means = {reference: over_seeds(found).value for reference, found in parts.items()}
+    a, b = _form(left, means), _form(right, means)
     small, big = (a, b) if isinstance(op, ast.Lt | ast.LtE) else (b, a)
     form = big.combine(small, big.value - small.value, 1.0, -1.0)
-    pair = _paired(form, quantities, pairing)
-    margin = pair or propagated(form.value, form.slopes, quantities)
+    margin = _quantity(form, parts)
     strict = isinstance(op, ast.Lt | ast.Gt)
     holds: bool | None = None
     if margin.low > 0 or (not strict and margin.low == 0):
         holds = True
     elif margin.high < 0 or (strict and margin.high == 0):
         holds = False
-    sides = (propagated(f.value, f.slopes, quantities) for f in (a, b))
-    return Comparison(_source(left), COMPARISONS[type(op)], _source(right), *sides, margin, holds, pair is not None)
+    behind = tuple(reference for reference, slope in form.slopes.items() if slope)
+    sides = (_quantity(f, parts) for f in (a, b))
+    return Comparison(_source(left), COMPARISONS[type(op)], _source(right), *sides, margin, holds, behind)
 
 
-def _paired(form: Form, quantities: Mapping[Reference, Quantity], pairing: Pairing) -> Quantity | None:
-    """The interval of one measurement minus another (and a number), if their pictures can be paired."""
-    sides = {slope: reference for reference, slope in form.slopes.items() if slope}
-    if set(sides) != {1.0, -1.0} or sum(map(bool, form.slopes.values())) != 2:
-        return None
-    found = pairing(sides[1.0], sides[-1.0])
-    if found is None:
-        return None
-    shift = form.value - (quantities[sides[1.0]].value - quantities[sides[-1.0]].value)
-    return Quantity(form.value, found.low + shift, found.high + shift, found.seeds)
+def _quantity(form: Form, parts: Mapping[Reference, Parts]) -> Quantity:
+    """A side or a margin with its interval; a single measurement is shown as everywhere else."""
+    if list(form.slopes.values()) == [1.0] and form.value == over_seeds(parts[next(iter(form.slopes))]).value:
+        return over_seeds(parts[next(iter(form.slopes))])
+    return combined(form.value, [Term(slope, parts[reference]) for reference, slope in form.slopes.items()])
 
 
 def _source(node: ast.AST) -> str:
     return ast.unparse(node).replace("'", '"').replace('[("', '["').replace('")]', '"]')
 
 
-def _form(node: ast.AST, quantities: Mapping[Reference, Quantity]) -> Form:
+def _form(node: ast.AST, means: Mapping[Reference, float]) -> Form:
     """Forward-mode derivatives of the arithmetic."""
     match node:
         case ast.Constant(value=value):
             return Form(float(value))
         case ast.Subscript():
             reference = reference_of(node)
-            return Form(quantities[reference].value, {reference: 1.0})
+            return Form(means[reference], {reference: 1.0})
         case ast.UnaryOp(op=op, operand=operand):
-            form, sign = _form(operand, quantities), -1.0 if isinstance(op, ast.USub) else 1.0
+            form, sign = _form(operand, means), -1.0 if isinstance(op, ast.USub) else 1.0
             return Form(sign * form.value, {k: sign * s for k, s in form.slopes.items()})
         case ast.BinOp(left=left, op=op, right=right):
-            return _arithmetic(op, _form(left, quantities), _form(right, quantities))
+            return _arithmetic(op, _form(left, means), _form(right, means))
     raise TypeError(f"not a number: {ast.dump(node)}")
 
 

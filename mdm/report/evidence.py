@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mdm.report.collect import DIFFERENCES, Row, read_differences, read_metrics
+from mdm.report.collect import GROUPS, Left, Row, read_groups, read_metrics
 from mdm.report.metrics import EVALUATION, describe, position
-from mdm.report.pairs import Difference, Pairs
-from mdm.report.quantity import Quantity, difference, measured, over_seeds
+from mdm.report.quantity import Measurement, Quantity, Term, combined, measured, over_seeds
 from mdm.study.study import Study
 
 
 def read_evidence(study: Study, metrics_csv: Path) -> Evidence:
-    """What was measured, and what could be compared picture by picture."""
-    return Evidence(study, read_metrics(metrics_csv), read_differences(metrics_csv.with_name(DIFFERENCES)))
+    """What was measured, with the values without each group of pictures that stand beside it."""
+    return Evidence(study, read_metrics(metrics_csv), read_groups(metrics_csv.with_name(GROUPS)))
 
 
 class Evidence:
     """Looks numbers up: one quantity per metric, run and protocol, combined over seeds."""
 
-    def __init__(self, study: Study, rows: list[Row], differences: list[Difference] | None = None) -> None:
+    def __init__(self, study: Study, rows: list[Row], groups: list[Left] | None = None) -> None:
         self.study = study
-        self._pairs = Pairs(differences or [])
+        self._left = {(g.metric, g.run, g.seed, g.protocol): g for g in groups or ()}
         self.rows = rows
         self.runs = {run.name: run for run in reversed(study.runs)}  # the first seed's entry stands for a run
         self.run_names = list(dict.fromkeys(run.name for run in study.runs))
@@ -38,20 +37,26 @@ class Evidence:
         found = self._parts.get((metric, run, protocol or "")) or self._parts.get((metric, run, ""), {})
         return list(found.values())
 
+    def parts(self, metric: str, run: str, protocol: str | None = "") -> dict[int, Measurement]:
+        """The measurement of each seed."""
+        return {row.seed: self._measurement(row) for row in self.rows_of(metric, run, protocol)}
+
+    def _measurement(self, row: Row) -> Measurement:
+        left = self._left.get((row.metric, row.run, row.seed, row.protocol))
+        return measured(row.value, row.low, row.high, left.values if left else (), left.drawn if left else "")
+
     def quantity(self, metric: str, run: str, protocol: str | None = "") -> Quantity | None:
         """The number over all seeds that have it, None when there is none."""
-        rows = self.rows_of(metric, run, protocol)
-        return over_seeds(measured(r.value, r.low, r.high) for r in rows) if rows else None
+        parts = self.parts(metric, run, protocol)
+        return over_seeds(parts) if parts else None
 
-    def difference(self, metric: str, run: str, against: str, protocol: str | None) -> tuple[Quantity, bool] | None:
-        """run - against, and whether it is paired; pairs count only if they cover the seeds of both runs."""
-        own, other = (self.rows_of(metric, name, protocol) for name in (run, against))
+    def difference(self, metric: str, run: str, against: str, protocol: str | None) -> Quantity | None:
+        """run - against: seed by seed if both have the same seeds, and picture by picture."""
+        own, other = (self.parts(metric, name, protocol) for name in (run, against))
         if not own or not other:
             return None
-        parts = self._pairs.by_seed(metric, run, against, protocol or "")
-        if parts.keys() == {r.seed for r in own} == {r.seed for r in other}:
-            return over_seeds(parts.values()), True
-        return difference(*(self.quantity(metric, name, protocol) for name in (run, against))), False
+        value = over_seeds(own).value - over_seeds(other).value
+        return combined(value, [Term(1.0, own), Term(-1.0, other)])
 
     def metrics(self, protocol: str | None, kind: str = EVALUATION, main: bool | None = None) -> list[str]:
         """Names of the metrics of a kind that were measured under a protocol, in the order of columns."""

@@ -1,9 +1,13 @@
-"""A measured number with its interval, over seeds, and what can be computed from it.
+"""A measured number with its interval, and what can be computed from several.
 
-Intervals: each score comes with a 95 % interval of its own (which pictures happened to be drawn). Over
-several seeds the value is the mean; its half-width is the larger of the pooled half-width of the seeds and
-1.96 standard errors of the mean over seeds. Differences add half-widths in quadrature, side by side, so that
-asymmetric intervals stay asymmetric. With one seed the interval says nothing about other seeds.
+A number has two kinds of error. *Captions*: other captions and noises would have given other pictures; the jackknife
+over groups of captions knows how much. *Trainings*: another seed would have given another network, and so does the same
+seed on another computer; only several trainings tell. All seeds of a study draw the same captions from the same noises,
+so that the first kind does not average out over seeds: groups are left out of all of them at once.
+
+With k trainings the half-width is Student's with k - 1 degrees of freedom on the spread of the trainings, and Student's
+on the jackknife, added in quadrature. That is a little too wide, because the spread of the trainings holds a share of
+the captions' error already. Two runs are compared seed by seed, and picture by picture if they drew the same captions.
 """
 
 from __future__ import annotations
@@ -11,22 +15,42 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mdm.config.units import decimals, exact, number
 
-NORMAL_QUANTILE = 1.959963984540054
+PICTURES, TRAININGS = "pictures of one training", "trainings"
+NORMAL = math.inf  # degrees of freedom of an error that is known
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One score of one training: its own interval, and its values without each group of captions."""
+
+    value: float
+    low: float
+    high: float
+    without: tuple[float, ...] = ()
+    #: what was drawn: measurements of one set share captions and noises
+    drawn: str = ""
+
+    @property
+    def exact(self) -> bool:
+        """Whether it came without any error: a count, or a number that nobody measured twice."""
+        return self.low == self.value == self.high
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """A value with its 95 % interval and the values of the seeds behind it."""
+    """A value with its 95 % interval, the values of the seeds behind it, and what the interval is over."""
 
     value: float
     low: float
     high: float
     seeds: tuple[float, ...] = ()
+    #: independent parts of the error: standard error and degrees of freedom
+    errors: tuple[tuple[float, float], ...] = ()
 
     @property
     def below(self) -> float:
@@ -42,14 +66,32 @@ class Quantity:
         return self.low == self.value == self.high
 
     @property
+    def over(self) -> str:
+        """What the interval is over."""
+        return "" if self.exact else TRAININGS if len(self.seeds) > 1 else PICTURES
+
+    @property
     def spread(self) -> float | None:
         """Standard deviation over seeds, when there are several."""
         return statistics.stdev(self.seeds) if len(self.seeds) > 1 else None
 
+    @property
+    def chance(self) -> float:
+        """Two-sided p-value of zero: the level at which the interval just reaches it."""
+        if not self.value or half_width(self.errors, 0.0) >= abs(self.value):
+            return 1.0
+        low, high = 0.0, 1.0  # levels of confidence whose interval excludes zero, or does not
+        for _ in range(60):
+            middle = (low + high) / 2
+            low, high = (middle, high) if half_width(self.errors, middle) < abs(self.value) else (low, middle)
+        return 1 - low
+
     def scaled(self, factor: float) -> Quantity:
         """The same quantity in another (positive) unit."""
-        return Quantity(self.value * factor, self.low * factor, self.high * factor,
-                        tuple(s * factor for s in self.seeds))  # fmt: skip
+        return Quantity(
+            self.value * factor, self.low * factor, self.high * factor, tuple(s * factor for s in self.seeds),
+            tuple((error * factor, freedom) for error, freedom in self.errors),
+        )  # fmt: skip
 
     def text(self, signed: bool = False) -> str:
         """`27.4 [26.8, 28.0]`, rounded to two digits of its uncertainty."""
@@ -60,42 +102,107 @@ class Quantity:
         return shown if self.exact else f"{shown} [{number(self.low, places)}, {number(self.high, places)}]"
 
     def as_json(self) -> dict[str, Any]:
-        return {"value": self.value, "low": self.low, "high": self.high, "seeds": list(self.seeds)}
+        return {"value": self.value, "low": self.low, "high": self.high, "seeds": list(self.seeds), "over": self.over}
 
 
-def measured(value: float, low: float | None, high: float | None) -> Quantity:
+def half_width(errors: Iterable[tuple[float, float]], level: float = 0.95) -> float:
+    """Half of the interval at a level of confidence: Student's half-widths of independent errors in quadrature."""
+    from mdm.evaluate.intervals import student_quantile
+
+    return math.hypot(*(error * student_quantile(freedom, level) for error, freedom in errors if error))
+
+
+def measured(
+    value: float, low: float | None, high: float | None, without: Iterable[float] = (), drawn: str = ""
+) -> Measurement:
     """One score of one seed; absent bounds mean an exact number."""
     absent = low is None or high is None or math.isnan(low) or math.isnan(high)
-    return Quantity(value, value, value, (value,)) if absent else Quantity(value, low, high, (value,))
+    return Measurement(value, *((value, value) if absent else (low, high)), tuple(without), drawn)
 
 
-def over_seeds(parts: Iterable[Quantity]) -> Quantity:
-    """The mean of single-seed quantities with the interval described above."""
-    parts = list(parts)
+def alone(part: Measurement) -> Quantity:
+    """One training, with the interval that its own pictures give (for a share: Wilson's, which is not symmetric)."""
+    return Quantity(part.value, part.low, part.high, (part.value,), tuple(_errors([Term(1.0, {0: part})])))
+
+
+def over_seeds(parts: Mapping[int, Measurement]) -> Quantity:
+    """The mean over trainings, by seed."""
     if len(parts) == 1:
-        return parts[0]
-    count, values = len(parts), [p.value for p in parts]
-    mean = statistics.fmean(values)
-    between = NORMAL_QUANTILE * statistics.stdev(values) / math.sqrt(count)
-    below = math.hypot(*(p.below for p in parts)) / count
-    above = math.hypot(*(p.above for p in parts)) / count
-    return Quantity(mean, mean - max(below, between), mean + max(above, between), tuple(values))
+        return alone(next(iter(parts.values())))
+    return combined(statistics.fmean(part.value for part in parts.values()), [Term(1.0, parts)])
 
 
-def propagated(value: float, slopes: Mapping[Any, float], quantities: Mapping[Any, Quantity]) -> Quantity:
-    """The interval of a function of independent quantities, to first order.
+@dataclass(frozen=True)
+class Term:
+    """A measurement that a number depends on: the derivative by its mean over seeds, and its trainings by seed."""
 
-    `slopes` holds the partial derivative by each quantity. A quantity used twice has one slope, so that
-    `a - a` is exactly 0.
-    """
-    below = above = 0.0
-    for key, slope in slopes.items():
-        down, up = quantities[key].below, quantities[key].above
-        below += (slope * (down if slope > 0 else up)) ** 2
-        above += (slope * (up if slope > 0 else down)) ** 2
-    return Quantity(value, value - math.sqrt(below), value + math.sqrt(above))
+    slope: float
+    parts: Mapping[int, Measurement] = field(default_factory=dict)
 
 
-def difference(own: Quantity, other: Quantity) -> Quantity:
-    """own - other, half-widths added in quadrature."""
-    return propagated(own.value - other.value, {0: 1.0, 1: -1.0}, {0: own, 1: other})
+def combined(value: float, terms: Iterable[Term]) -> Quantity:
+    """The interval of a function of measurements, to first order; each is one term, so that a - a is exactly 0."""
+    terms = [term for term in terms if term.slope]
+    errors = tuple(_errors(terms))
+    half = half_width(errors)
+    seeds = by_seed(terms)
+    centre = sum(term.slope * statistics.fmean(part.value for part in term.parts.values()) for term in terms)
+    return Quantity(value, value - half, value + half, tuple(seed + value - centre for seed in seeds), errors)
+
+
+def by_seed(terms: list[Term]) -> tuple[float, ...]:
+    """The number for each seed, if all measurements have the same seeds."""
+    seeds = {frozenset(term.parts) for term in terms}
+    if len(seeds) != 1:
+        return ()
+    return tuple(sum(term.slope * term.parts[seed].value for term in terms) for seed in sorted(*seeds))
+
+
+def _errors(terms: list[Term]) -> Iterable[tuple[float, float]]:
+    yield from _between_trainings(terms)
+    drawn = [term for term in terms if all(part.without for part in term.parts.values())]
+    for captions in dict.fromkeys(_drawn(term) for term in drawn):
+        yield _over_captions([term for term in drawn if _drawn(term) == captions])
+    for term in terms:
+        if term not in drawn:
+            yield _own_error(term), NORMAL
+
+
+def _between_trainings(terms: list[Term]) -> Iterable[tuple[float, float]]:
+    """Seed by seed where all have the same ones, otherwise by Welch; nothing where a side was trained once."""
+    numbers = by_seed(terms)
+    if len(numbers) > 1:
+        yield statistics.stdev(numbers) / math.sqrt(len(numbers)), len(numbers) - 1
+    elif not numbers and terms and all(len(term.parts) > 1 for term in terms):
+        counts = [len(term.parts) for term in terms]
+        spreads = [statistics.variance(part.value for part in term.parts.values()) for term in terms]
+        shares = [term.slope**2 * s / count for term, s, count in zip(terms, spreads, counts, strict=True)]
+        if total := sum(shares):
+            freedom = total**2 / sum(share**2 / (count - 1) for share, count in zip(shares, counts, strict=True))
+            yield math.sqrt(total), freedom
+
+
+def _drawn(term: Term) -> tuple[str, int]:
+    part = next(iter(term.parts.values()))
+    return part.drawn, len(part.without)
+
+
+def _over_captions(terms: list[Term]) -> tuple[float, float]:
+    """The jackknife of the whole sum: each group of captions is left out of all measurements and seeds at once."""
+    groups = len(next(iter(terms[0].parts.values())).without)
+    without = [
+        sum(t.slope * statistics.fmean(p.without[group] for p in t.parts.values()) for t in terms)
+        for group in range(groups)
+    ]
+    error = math.sqrt((groups - 1) ** 2 / groups * statistics.variance(without))
+    if error < 1e-12:  # shares that no group changes: the jackknife knows nothing, each interval of its own does
+        return math.hypot(*(_own_error(term) for term in terms)), NORMAL
+    return error, groups - 1
+
+
+def _own_error(term: Term) -> float:
+    """Standard error from the intervals the measurements came with; all share the captions, so a mean has it too."""
+    from mdm.evaluate.intervals import NORMAL_QUANTILE
+
+    halves = [max(part.value - part.low, part.high - part.value) for part in term.parts.values()]
+    return abs(term.slope) * statistics.fmean(halves) / NORMAL_QUANTILE

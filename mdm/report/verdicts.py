@@ -1,18 +1,24 @@
 """Executable claims: a sentence of the paper, an expression over our metrics, and a verdict with its numbers.
 
-`reproduced` and `not reproduced` are only said when the interval of every comparison that matters excludes
-zero; otherwise the verdict is `inconclusive`. A number that was not measured makes it `not run`.
+`reproduced` and `not reproduced` are only said when the interval of every comparison that matters excludes zero, and
+when that interval is over at least three trainings on each side: the same recipe, trained with another seed or on
+another computer, gives another network. With fewer the verdict says so, whatever the pictures say; otherwise it is
+`inconclusive`. A number that was not measured makes it `not run`. A number that a paper measured is compared only under
+the same protocol. Several claims are several chances to be wrong: the tally also counts the verdicts that stand after
+Holm's correction.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mdm.report.comparisons import Comparison, Pairing, decide
-from mdm.report.quantity import Quantity
+from mdm.config import ProtocolConfig
+from mdm.evaluate.metric_names import CERTAIN
+from mdm.report.comparisons import Comparison, decide
+from mdm.report.quantity import Quantity, over_seeds
 from mdm.study.claims import ExpressionError, Reference, check_expression, parse, references
 from mdm.study.runs import Claim
 from mdm.study.study import Study
@@ -24,7 +30,11 @@ __all__ = ["ExpressionError", "Verdict", "check_expression", "judge", "judge_all
 
 REPRODUCED, NOT_REPRODUCED = "reproduced", "not reproduced"
 INCONCLUSIVE, NOT_RUN = "inconclusive", "not run"
-VERDICTS = (REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE, NOT_RUN)
+ONE_TRAINING, NOT_COMPARABLE = "one training each: undecided", "not comparable"
+VERDICTS = (REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE, ONE_TRAINING, NOT_COMPARABLE, NOT_RUN)
+DECIDED = (REPRODUCED, NOT_REPRODUCED)
+TRAININGS = 3  # on each side, for a verdict about how they were trained
+LEVEL = 0.05
 
 
 @dataclass(frozen=True)
@@ -41,6 +51,9 @@ class Verdict:
     numbers: dict[Reference, Quantity] = field(default_factory=dict)
     comparisons: list[Comparison] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    #: p-value of the answer, and whether it stands beside the study's other claims
+    chance: float = 1.0
+    stands: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """The verdict as plain JSON."""
@@ -48,6 +61,8 @@ class Verdict:
             k: getattr(self, k) for k in ("name", "statement", "source", "expect", "protocol", "verdict", "sentence")
         }
         return plain | {
+            "p_value": self.chance,
+            "stands_after_holm": self.stands,
             "missing": self.missing,
             "numbers": [
                 {"metric": r.metric, "run": r.run, "protocol": r.protocol or self.protocol} | q.as_json()
@@ -55,7 +70,7 @@ class Verdict:
             ],
             "comparisons": [
                 {"text": c.text, "left": c.left.value, "right": c.right.value, "margin": c.margin.value,
-                 "low": c.margin.low, "high": c.margin.high, "paired": c.paired, "holds": c.holds}
+                 "low": c.margin.low, "high": c.margin.high, "over": c.margin.over, "holds": c.holds}
                 for c in self.comparisons
             ],
         }  # fmt: skip
@@ -66,46 +81,60 @@ def judge(name: str, claim: Claim, evidence: Evidence) -> Verdict:
     given = {"name": name, "statement": claim.statement, "source": claim.source,
              "expect": claim.expect, "protocol": evidence.protocol(claim.protocol)}  # fmt: skip
     found = {
-        r: evidence.quantity(r.metric, r.run, r.protocol or given["protocol"]) for r in references(parse(claim.expect))
+        r: evidence.parts(r.metric, r.run, r.protocol or given["protocol"]) for r in references(parse(claim.expect))
     }
-    missing = [str(r) for r, q in found.items() if q is None]
+    missing = [str(r) for r, parts in found.items() if not parts]
+    numbers = {r: over_seeds(parts) for r, parts in found.items() if parts}
     if missing:
         sentence = f"Not measured yet: {', '.join(missing)}."
-        return Verdict(**given, verdict=NOT_RUN, sentence=sentence, missing=missing,
-                       numbers={r: q for r, q in found.items() if q})  # fmt: skip
+        return Verdict(**given, verdict=NOT_RUN, sentence=sentence, missing=missing, numbers=numbers)
     try:
-        truth, comparisons, numbers = decide(claim.expect, found.__getitem__, _pairing(evidence, given["protocol"]))
+        truth, chance, comparisons, numbers = decide(claim.expect, found.__getitem__)
     except ZeroDivisionError:
-        return Verdict(
-            **given, verdict=INCONCLUSIVE, sentence="The expression divides by a measured zero.", numbers=found
-        )
-    verdict = {True: REPRODUCED, False: NOT_REPRODUCED, None: INCONCLUSIVE}[truth]
-    return Verdict(**given, verdict=verdict, sentence=_sentence(verdict, comparisons, numbers),
-                   numbers=numbers, comparisons=comparisons)  # fmt: skip
+        sentence = "The expression divides by a measured zero."
+        return Verdict(**given, verdict=INCONCLUSIVE, sentence=sentence, numbers=numbers)
+    verdict = _verdict(truth, comparisons, numbers, _comparable(claim, evidence.study.protocols.get(given["protocol"])))
+    return Verdict(
+        **given, verdict=verdict, sentence=_sentence(verdict, claim, comparisons, numbers), numbers=numbers,
+        comparisons=comparisons, chance=chance if verdict in (*DECIDED, INCONCLUSIVE) else 1.0,
+    )  # fmt: skip
 
 
-def _pairing(evidence: Evidence, protocol: str | None) -> Pairing:
-    """Looks up what two measurements of one metric differ by, picture by picture."""
-
-    def paired(own: Reference, other: Reference) -> Quantity | None:
-        where = [r.protocol or protocol for r in (own, other)]
-        if own.metric != other.metric or where[0] != where[1]:
-            return None
-        found = evidence.difference(own.metric, own.run, other.run, where[0])
-        return found[0] if found and found[1] else None
-
-    return paired
+def _comparable(claim: Claim, protocol: ProtocolConfig | None) -> bool:
+    """Whether the numbers in a claim were measured as ours are."""
+    own = f"{protocol.standard}/{protocol.resize}" if protocol and protocol.standard else None
+    return claim.number_from in ("own", own) and claim.number_from is not None
 
 
-def _sentence(verdict: str, comparisons: list[Comparison], numbers: Mapping[Reference, Quantity]) -> str:
+def _verdict(
+    truth: bool | None, comparisons: list[Comparison], numbers: Mapping[Reference, Quantity], comparable: bool
+) -> str:
+    if not comparable and any(c.with_number for c in comparisons):
+        return NOT_COMPARABLE
+    if _fewest_trainings(numbers) < TRAININGS:
+        return ONE_TRAINING
+    return {True: REPRODUCED, False: NOT_REPRODUCED, None: INCONCLUSIVE}[truth]
+
+
+def _fewest_trainings(numbers: Mapping[Reference, Quantity]) -> int:
+    """Of the measurements that another training would change."""
+    return min((len(q.seeds) for r, q in numbers.items() if r.metric not in CERTAIN), default=TRAININGS)
+
+
+def _sentence(verdict: str, claim: Claim, comparisons: list[Comparison], numbers: Mapping[Reference, Quantity]) -> str:
     parts = [_comparison_sentence(c) for c in comparisons]
-    undecided = verdict == INCONCLUSIVE
-    fewest = min(len(q.seeds) for q in numbers.values())
-    if undecided:
+    if verdict == INCONCLUSIVE:
         parts.append("An interval that includes zero decides nothing either way.")
-    if fewest == 1:
-        parts.append("At least one side is a single seed: its interval covers the drawn pictures, not other trainings.")
-    if any(q.exact for q in numbers.values()):
+    if verdict == ONE_TRAINING:
+        fewest = _fewest_trainings(numbers)
+        trainings = "one training" if fewest == 1 else f"{fewest} trainings"
+        parts.append(
+            f"A side has {trainings}, and another training would give another number: that takes {TRAININGS} a side."
+        )
+    if verdict == NOT_COMPARABLE:
+        source = f"under {claim.number_from}" if claim.number_from else "under a protocol that the claim does not name"
+        parts.append(f"The number was measured {source}, ours under another protocol.")
+    if any(q.exact and r.metric not in CERTAIN for r, q in numbers.items()):
         parts.append("A number without an interval counts as exact.")
     return " ".join(parts)
 
@@ -116,16 +145,39 @@ def _comparison_sentence(comparison: Comparison) -> str:
         side if quantity.exact else f"{side} = {quantity.text()}"
         for side, quantity in ((comparison.left_text, comparison.left), (comparison.right_text, comparison.right))
     ]
+    trainings = len(comparison.margin.seeds)
+    over = f", over {trainings} pairs of trainings" if trainings > 1 and len(comparison.behind) > 1 else ""
     return (
         f"{sides[0]} should be {comparison.relation} {sides[1]}; "
-        f"in that direction they differ by {comparison.margin.text(signed=True)}"
-        f"{', picture by picture' if comparison.paired else ''}: {word[comparison.holds]}."
+        f"in that direction they differ by {comparison.margin.text(signed=True)}{over}: {word[comparison.holds]}."
     )
 
 
 def judge_all(study: Study, evidence: Evidence) -> list[Verdict]:
-    """Every claim of the study, in its order."""
-    return [judge(name, claim, evidence) for name, claim in study.claims.items()]
+    """Every claim of the study, in its order, each knowing whether it stands beside the others."""
+    found = [judge(name, claim, evidence) for name, claim in study.claims.items()]
+    standing = holm({v.name: v.chance for v in found if v.verdict in (*DECIDED, INCONCLUSIVE)})
+    return [replace(v, stands=v.name in standing and v.verdict in DECIDED) for v in found]
+
+
+def holm(chances: Mapping[str, float]) -> set[str]:
+    """The names whose p-values stay below LEVEL when all are looked at together (Holm 1979)."""
+    standing: set[str] = set()
+    for place, (name, chance) in enumerate(sorted(chances.items(), key=lambda item: item[1])):
+        if chance * (len(chances) - place) > LEVEL:
+            break
+        standing.add(name)
+    return standing
+
+
+def tally(verdicts: Sequence[Verdict]) -> str:
+    """How many claims came to which verdict, and how many of the decided ones stand after Holm's correction."""
+    counts = [(sum(v.verdict == name for v in verdicts), name) for name in VERDICTS]
+    listed = ", ".join(f"{count} {name}" for count, name in counts if count)
+    decided, standing = sum(v.verdict in DECIDED for v in verdicts), sum(v.stands for v in verdicts)
+    tried = sum(v.verdict in (*DECIDED, INCONCLUSIVE) for v in verdicts)
+    note = f" ({standing} of the {decided} decided after Holm's correction for {tried} comparisons)" if decided else ""
+    return f"{listed}{note}"
 
 
 def write(study: Study, metrics_csv: Path, out: Path) -> list[Verdict]:

@@ -219,12 +219,21 @@ class Artifacts:
         )  # fmt: skip
         return self._put(name, recipe)
 
-    def features(self, name: str, images: str, num_images: int, resolution: int, protocol: ProtocolConfig) -> str:
+    def features(
+        self, name: str, images: str, num_images: int, resolution: int, protocol: ProtocolConfig, first: int = 0
+    ) -> str:
         """Features of generated or real pictures; both sides go through the same extractors."""
         recipe = FeaturesRecipe(
-            images=images, num_images=num_images, resolution=resolution, extractors=self._extractors(protocol)
-        )
+            images=images, first=first, num_images=num_images, resolution=resolution, resize=protocol.resize,
+            extractors=self._extractors(protocol),
+        )  # fmt: skip
         return self._put(name, recipe)
+
+    def floor(self, name: str, images: str, resolution: int, protocol: ProtocolConfig) -> str | None:
+        """Features of real pictures that are no part of the reference, as many as are drawn, if there are so many."""
+        first, count = protocol.num_reference, protocol.num_images
+        there = self._pick("data", protocol.reference, "protocols").settings.get("num_images", 0)
+        return self.features(name, images, count, resolution, protocol, first) if first + count <= there else None
 
     def _extractors(self, protocol: ProtocolConfig) -> dict[str, str | WeightsConfig]:
         found: dict[str, str | WeightsConfig] = {}
@@ -237,7 +246,7 @@ class Artifacts:
             found["inception"] = protocol.inception
         return found
 
-    def scores(self, name: str, features: str, reference: str, protocol: ProtocolConfig) -> str:
+    def scores(self, name: str, features: str, reference: str, floor: str | None, protocol: ProtocolConfig) -> str:
         """Metrics from the features of both sides."""
         settings = parse(ScoreSettings, protocol.settings, f"{self._where}: protocols: settings")
-        return self._put(name, ScoresRecipe(features=features, reference=reference, settings=settings))
+        return self._put(name, ScoresRecipe(features=features, reference=reference, floor=floor, settings=settings))

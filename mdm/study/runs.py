@@ -67,6 +67,7 @@ class Claim:
     source: str
     expect: str
     protocol: str
+    number_from: str | None = None
 
 
 @dataclass(frozen=True)

@@ -134,8 +134,9 @@ class Study:
         self._made.check_resolution(protocol.reference, top, f"{place}.reference")
         real = self._made.data(protocol.reference, f"{place}.reference")
         reference = self._made.features(f"{name}-real", real, protocol.num_reference, top, protocol)
-        scores = self._made.scores(f"{name}-{last.name}", features, reference, protocol)
-        for ref in (samples, features, reference):
+        floor = self._made.floor(f"{name}-floor", real, top, protocol)
+        scores = self._made.scores(f"{name}-{last.name}", features, reference, floor, protocol)
+        for ref in filter(None, (samples, features, reference, floor)):
             self._resources.setdefault(ref, protocol.resources)
         return Evaluation(name, samples, features, reference, scores)
 
@@ -166,7 +167,7 @@ class Study:
             except ExpressionError as error:
                 raise StudyError(f"{self.path.name}: claims.{name}.expect: {error}") from None
             protocol = entry.protocol or next(iter(self.protocols))
-            found[name] = Claim(name, entry.statement, entry.source, entry.expect, protocol)
+            found[name] = Claim(name, entry.statement, entry.source, entry.expect, protocol, entry.number_from)
         return found
 
     def _check_targets(self) -> None:

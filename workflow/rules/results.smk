@@ -16,7 +16,7 @@ rule collect_metrics:
         code=products.code("numbers"),
     output:
         f"{RESULTS}/metrics.csv",
-        f"{RESULTS}/differences.csv",
+        f"{RESULTS}/groups.csv",
         f"{RESULTS}/missing.json",
     log:
         f"{RESULTS}/logs/collect.log",

@@ -11,7 +11,7 @@ from mdm.report.collect import Artifacts
 from mdm.report.evidence import Evidence
 from mdm.report.figures import style
 from mdm.report.metrics import describe, shown
-from mdm.report.quantity import Quantity, measured
+from mdm.report.quantity import Quantity, alone, measured
 from mdm.study.products import has_agreement, has_distance
 from mdm.study.study import Study
 
@@ -119,7 +119,9 @@ def points_by_network(
         weight = artifacts.guidance(run, protocol)
         if weight is None:
             continue
-        x, y = (shown(m, evidence.quantity(m, name, protocol)) if m else measured(weight, None, None) for m in axes)
+        x, y = (
+            shown(m, evidence.quantity(m, name, protocol)) if m else alone(measured(weight, None, None)) for m in axes
+        )
         if x is None or y is None:
             continue
         network = run.stages[-1].artifact

@@ -12,10 +12,10 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from mdm.config.sizes import Size, in_order, parse_size
 from mdm.config.units import short
+from mdm.evaluate.intervals import student_quantile
 from mdm.report.collect import Artifacts
 from mdm.report.evidence import Evidence
 from mdm.report.figures import style
-from mdm.report.quantity import NORMAL_QUANTILE
 from mdm.study.runs import Run
 
 SMOOTHING = 40  # a noisy training loss is averaged over this share (1/40) of its points
@@ -105,7 +105,7 @@ def _run_lines(run: Run, first_seed: bool, histories: dict[str, list[Any]], on_v
         draws = history[-1].get("validation_draws", {}) if history and on_validation else {}
         for resolution, values in draws.items():
             line = lines[parse_size(resolution)]
-            line.ends.append((len(line.losses) - 1, NORMAL_QUANTILE * statistics.stdev(values)))
+            line.ends.append((len(line.losses) - 1, student_quantile(len(values) - 1) * statistics.stdev(values)))
         images += stage.num_images
         seconds += history[-1]["seconds"] if history else 0.0
     return list(lines.values())

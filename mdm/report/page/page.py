@@ -20,7 +20,7 @@ from mdm.report.figures import guidance as figure_guidance
 from mdm.report.page import previews, provenance
 from mdm.report.page.rerun import commands
 from mdm.report.tables import instruments, tables
-from mdm.report.verdicts import VERDICTS, judge_all
+from mdm.report.verdicts import VERDICTS, judge_all, tally
 from mdm.study.products import figure_names, sampled_runs, table_names
 from mdm.study.study import Study, group_members
 
@@ -193,6 +193,7 @@ class Page:
         commits = provenance.full_commits(self.study, self.artifacts)
         return self.common() | named | {
             "verdicts": verdicts, "counts": {v: sum(x.verdict == v for x in verdicts) for v in VERDICTS},
+            "tally": tally(verdicts),
             "facts": provenance.facts(self.study, self.made, len(self.evidence.rows)),
             "figures": self.figures(), "groups": groups, "commands": commands(self.study, commits),
             "instruments": instruments.survey(self.evidence, self.artifacts),

@@ -11,7 +11,7 @@ from mdm.config.recipe import FeaturesRecipe
 from mdm.report.collect import Artifacts
 from mdm.report.evidence import Evidence
 from mdm.report.metrics import describe, shown
-from mdm.report.quantity import Quantity, measured
+from mdm.report.quantity import Quantity, alone, measured
 from mdm.report.tables.render import Cell, Column, Table
 
 REAL, CHANCE = ("_real", "_floor"), ("_chance",)
@@ -23,7 +23,7 @@ def frame(evidence: Evidence, metric: str, protocol: str | None, ends: tuple[str
         for run in evidence.run_names:
             rows = evidence.rows_of(metric + end, run, protocol)
             if rows:
-                return measured(rows[0].value, rows[0].low, rows[0].high)
+                return alone(measured(rows[0].value, rows[0].low, rows[0].high))
     return None
 
 
@@ -127,6 +127,6 @@ def _retrieval(artifacts: Artifacts, clip: str | None) -> Iterator[str]:
     """The CLIP model's own accuracy at finding a real picture's caption."""
     for row in (artifacts.json(clip, "manifest.json") or {}).get("metrics", []):
         name, _, choices = row["metric"].rpartition("_")
-        text = measured(row["value"], row["low"], row["high"]).scaled(100).text()
+        text = alone(measured(row["value"], row["low"], row["high"])).scaled(100).text()
         if name == "clip_retrieval":
             yield f"CLIP model: picks a real picture's caption out of {choices} in {text} % of {row['n']}."

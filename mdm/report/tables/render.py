@@ -26,7 +26,6 @@ class Cell:
     quantity: Quantity | None = None
     mark: str = ""  # of a difference: better, worse (its interval excludes zero) or unclear
     signed: bool = False
-    note: str = ""  # second line, smaller
 
     @property
     def main(self) -> str:
@@ -53,7 +52,7 @@ class Cell:
     @property
     def full(self) -> str:
         """Everything on one line."""
-        extra = [e for e in (self.mark, self.seeds_note, self.note) if e]
+        extra = [e for e in (self.mark, self.seeds_note) if e]
         return self.shown + (f" ({'; '.join(extra)})" if extra else "")
 
 

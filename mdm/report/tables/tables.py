@@ -12,11 +12,11 @@ from mdm.report.quantity import Quantity
 from mdm.report.tables.instruments import frame_rows
 from mdm.report.tables.literature import literature_table
 from mdm.report.tables.render import FORMATS, Cell, Column, Table
+from mdm.report.verdicts import TRAININGS
 from mdm.study.products import table_names
 from mdm.study.study import Study
 
 SPEEDS = ("images_per_second", "sample_images_per_second", "network_evaluations_per_image")
-UNPAIRED = "not paired"
 NOT_COMPARABLE = "Our rows are another data set and a far smaller scale: they are NOT comparable with the literature."
 
 
@@ -69,12 +69,23 @@ def _by_protocol(evidence: Evidence, name: str, title: str, caption: str, main: 
         classes += ["run"] * len(runs) + ["frame"] * len(frames)
     several = [Column("protocol", "Protocol")] if len(protocols) > 1 else []
     columns = [Column("run", "Run"), *several, Column("images", "Training pictures"), *metric_columns(metrics)]
-    notes = ["Brackets: 95 % interval; over several seeds the value is their mean."]
+    notes = [interval_note(evidence)]
     if "frame" in classes:
         distance = any(m.startswith(("fd", "fid")) for m in metrics)
         apart = " (Fréchet distance: as many of them against the rest)" if distance else ""
         notes.append(f"Real pictures: what they reach with the same instrument{apart}.")
     return Table(name, title, caption, columns, rows, notes, classes)
+
+
+def interval_note(evidence: Evidence) -> str:
+    """What the brackets of the study's numbers run over."""
+    counts = sorted({len(evidence.seeds(run)) for run in evidence.run_names})
+    if counts == [1]:
+        return "Brackets: 95 % interval over the pictures of one training; other trainings would differ by more."
+    numbers = " or ".join(map(str, counts)) if len(counts) < 3 else f"{counts[0]} to {counts[-1]}"
+    return f"Brackets: 95 % interval over trainings and captions, of the mean of {numbers} trainings" + (
+        " (of one training: over its pictures alone)." if counts[0] == 1 else "."
+    )
 
 
 def _asks(evidence: Evidence, run: str, protocol: str) -> bool:
@@ -115,9 +126,9 @@ def alignment_table(evidence: Evidence) -> Table:
 
 
 def change_mark(metric: str, delta: Quantity) -> str:
-    """better, worse or unclear; "" when no direction is better."""
+    """better, worse or unclear; "" when no direction is better, or when nobody trained often enough to say."""
     direction = {"lower": -1, "higher": 1}.get(describe(metric).better)
-    if direction is None:
+    if direction is None or len(delta.seeds) < TRAININGS:
         return ""
     low, high = sorted((direction * delta.low, direction * delta.high))
     return "better" if low > 0 else "worse" if high < 0 else "unclear"
@@ -125,12 +136,10 @@ def change_mark(metric: str, delta: Quantity) -> str:
 
 def delta_cell(evidence: Evidence, metric: str, run: str, against: str, protocol: str | None) -> Cell | None:
     """run - against with its interval and whether that is better."""
-    found = evidence.difference(metric, run, against, protocol)
-    if found is None:
+    delta = evidence.difference(metric, run, against, protocol)
+    if delta is None:
         return None
-    delta, paired = found
-    note = "" if paired else UNPAIRED
-    return Cell(quantity=shown(metric, delta), mark=change_mark(metric, delta), signed=True, note=note)
+    return Cell(quantity=shown(metric, delta), mark=change_mark(metric, delta), signed=True)
 
 
 def changed_settings(diff: dict[str, Any]) -> dict[str, tuple[str, str]]:
@@ -180,11 +189,14 @@ def ablation_table(evidence: Evidence, group: str, only: str | None = None) -> T
     for metric in metrics:
         columns += [Column(metric, describe(metric).heading, True), Column(f"{metric}_change", "Δ", True)]
     caption = (
-        f"Under protocol {protocol}. Δ: difference from the run compared with and its 95 % interval, from pairs of "
-        "pictures with the same caption and the same noise (where that could not be done: not paired, half-widths "
-        "in quadrature)."
+        f"Under protocol {protocol}. Δ: difference from the run compared with, seed by seed and picture by picture "
+        "(same caption, same noise)."
     )
-    notes = ["A change is better or worse when that interval excludes zero, otherwise unclear."]
+    notes = [
+        f"A change is better or worse when its interval is over at least {TRAININGS} trainings a side and excludes "
+        "zero, otherwise unclear; without a mark nobody trained so often.",
+        interval_note(evidence),
+    ]
     title = f"Result of {only}" if only else f"Ablations: {group}"
     return Table(f"ablation-{only or group}", title, caption, columns, rows, notes, classes)
 

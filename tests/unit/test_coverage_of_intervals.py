@@ -1,0 +1,165 @@
+"""Every interval that the report prints covers its truth: simulated studies with known truth."""
+
+import numpy as np
+import pytest
+
+from mdm.evaluate.frechet import Reference, frechet_estimate
+from mdm.evaluate.jackknife import GROUPS, jackknife
+from mdm.evaluate.kid import kernel_estimate
+from mdm.evaluate.statistics import GaussianStatistics
+from mdm.report.quantity import Measurement, Term, combined, over_seeds
+
+STUDIES = 400
+WANTED = 0.92
+PICTURES = 100
+
+
+def measurement(values: np.ndarray, drawn: str = "zero-shot") -> Measurement:
+    """The mean of one training's values of single pictures [PICTURES], as scores write it."""
+    found = jackknife(lambda rows: float(values[rows].mean()), len(values))
+    half = found.half_width
+    return Measurement(found.value, found.value - half, found.value + half, tuple(found.without), drawn)
+
+
+def run_of(generator: np.random.Generator, captions: np.ndarray, k: int, truth: float, training: float) -> dict:
+    """k trainings of one method; each caption is as hard for all of them, and has luck of its own in each."""
+    found = {}
+    for seed in range(k):
+        level = truth + training * generator.normal()
+        found[seed] = measurement(level + captions + 0.5 * generator.normal(size=len(captions)))
+    return found
+
+
+@pytest.mark.parametrize("k", [3, 5])
+@pytest.mark.parametrize("training", [0.0, 0.03, 0.3])
+def test_the_mean_over_trainings_covers_the_truth(k: int, training: float) -> None:
+    generator = np.random.default_rng(k)
+    hits = 0
+    for _ in range(STUDIES):
+        found = over_seeds(run_of(generator, generator.normal(size=PICTURES), k, 1.0, training))
+        hits += found.low <= 1.0 <= found.high
+    assert hits / STUDIES >= WANTED
+
+
+@pytest.mark.parametrize("k", [3, 5])
+@pytest.mark.parametrize("training", [0.0, 0.03, 0.3])
+def test_the_difference_of_two_methods_covers_the_truth(k: int, training: float) -> None:
+    """The captions' difficulty, which both share, must neither be counted nor forgotten."""
+    generator = np.random.default_rng(10 + k)
+    hits, widths = 0, []
+    for _ in range(STUDIES):
+        captions = generator.normal(size=PICTURES)
+        own, other = (run_of(generator, captions, k, truth, training) for truth in (1.5, 1.0))
+        value = over_seeds(own).value - over_seeds(other).value
+        found = combined(value, [Term(1.0, own), Term(-1.0, other)])
+        hits += found.low <= 0.5 <= found.high
+        widths.append(found.high - found.low)
+    assert hits / STUDIES >= WANTED
+    if not training:  # what is left is the luck of single pictures, and its spread over the trainings
+        assert np.mean(widths) < 4 * 0.5 * (2 / PICTURES / k) ** 0.5 * (1.96 + 4.3)
+
+
+@pytest.mark.parametrize("k", [3, 5])
+def test_methods_with_other_captions_and_other_seeds_are_covered_too(k: int) -> None:
+    generator = np.random.default_rng(20 + k)
+    hits = 0
+    for _ in range(STUDIES):
+        own, other = (
+            {
+                seed + offset: measurement(
+                    truth + 0.3 * generator.normal() + captions + generator.normal(size=PICTURES), drawn
+                )
+                for seed in range(k)
+            }
+            for truth, offset, drawn, captions in (
+                (1.5, 0, "zero-shot", generator.normal(size=PICTURES)),
+                (1.0, 100, "familiar", generator.normal(size=PICTURES)),
+            )
+        )
+        found = combined(over_seeds(own).value - over_seeds(other).value, [Term(1.0, own), Term(-1.0, other)])
+        hits += found.low <= 0.5 <= found.high
+    assert hits / STUDIES >= WANTED
+
+
+@pytest.mark.parametrize("share", [0.03, 0.4, 0.95])
+def test_shares_over_trainings_are_covered(share: float) -> None:
+    generator = np.random.default_rng(int(100 * share))
+    hits = 0
+    for _ in range(STUDIES):
+        found = over_seeds({seed: measurement((generator.random(PICTURES) < share).astype(float)) for seed in range(3)})
+        hits += found.low <= share <= found.high
+    assert hits / STUDIES >= WANTED
+
+
+WIDTH = 8
+
+
+def reference_and_truth(generator: np.random.Generator) -> tuple[np.ndarray, Reference, np.ndarray, float]:
+    """Real features, their statistics, what a generator's features are multiplied with, and its true distance."""
+    real = generator.normal(size=(512, WIDTH))
+    reference = Reference.of(GaussianStatistics.of(real))
+    mix = np.diag(np.linspace(0.6, 1.3, WIDTH))
+    population = GaussianStatistics(10**9, np.full(WIDTH, 0.2), mix @ mix.T * (10**9 - 1))
+    return real, reference, mix, reference.distance(population)
+
+
+def test_the_unbiased_frechet_distance_covers_that_of_endless_pictures() -> None:
+    generator = np.random.default_rng(1)
+    _, reference, mix, truth = reference_and_truth(generator)
+    hits, plain, unbiased = 0, [], []
+    for _ in range(STUDIES):
+        found = frechet_estimate(generator.normal(size=(PICTURES, WIDTH)) @ mix + 0.2, reference)
+        hits += abs(found.unbiased - truth) <= found.half_width
+        plain.append(found.value)
+        unbiased.append(found.unbiased)
+    assert hits / STUDIES >= WANTED
+    assert np.mean(plain) - truth > 5 * abs(np.mean(unbiased) - truth)
+
+
+@pytest.mark.parametrize("k", [3, 5])
+def test_a_difference_of_frechet_distances_over_trainings_covers_the_truth(k: int) -> None:
+    generator = np.random.default_rng(30 + k)
+    real = generator.normal(size=(512, WIDTH))
+    reference = Reference.of(GaussianStatistics.of(real))
+
+    def true_distance(shift: float) -> float:
+        """Its mean over trainings, whose shifts vary."""
+        shifts = shift + 0.05 * np.random.default_rng(0).normal(size=4000)
+        centre = reference.mean
+        spread = reference.distance(GaussianStatistics(10**9, centre, np.eye(WIDTH) * (10**9 - 1)))
+        return spread + float(np.mean([np.square(s - centre).sum() for s in shifts]))
+
+    def trainings(shift: float) -> dict[int, Measurement]:
+        found = {}
+        for seed in range(k):
+            features = generator.normal(size=(PICTURES, WIDTH)) + shift + 0.05 * generator.normal()
+            estimate = frechet_estimate(features, reference)
+            value, half = estimate.unbiased, estimate.half_width
+            found[seed] = Measurement(value, value - half, value + half, tuple(estimate.without), "zero-shot")
+        return found
+
+    truth, hits = true_distance(0.4) - true_distance(0.2), 0
+    for _ in range(STUDIES):
+        own, other = trainings(0.4), trainings(0.2)
+        found = combined(over_seeds(own).value - over_seeds(other).value, [Term(1.0, own), Term(-1.0, other)])
+        hits += found.low <= truth <= found.high
+    assert hits / STUDIES >= WANTED
+
+
+def test_the_kernel_distance_covers_its_truth() -> None:
+    generator = np.random.default_rng(3)
+    real = generator.normal(size=(256, WIDTH))
+    many = kernel_estimate(generator.normal(size=(20000, WIDTH)) + 0.2, real).value
+    hits = 0
+    for _ in range(STUDIES):
+        found = kernel_estimate(generator.normal(size=(PICTURES, WIDTH)) + 0.2, real)
+        hits += abs(found.value - many) <= found.half_width
+    assert hits / STUDIES >= WANTED
+
+
+def test_nothing_is_drawn_at_random() -> None:
+    features = np.random.default_rng(0).normal(size=(97, WIDTH))
+    reference = Reference.of(GaussianStatistics.of(features + 1))
+    first, second = (frechet_estimate(features, reference) for _ in range(2))
+    assert len(first.without) == GROUPS
+    assert (first.without == second.without).all()
