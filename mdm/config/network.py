@@ -139,6 +139,8 @@ class LevelConfig(Strict):
 class ModelConfig(Strict):
     """The nested network. Levels stand innermost (lowest resolution) first: the order in which they grow."""
 
+    later: ClassVar = ("time_conditioning", "learned_balance")
+
     levels: tuple[LevelConfig, ...] = Field(min_length=1)
     time_channels: Width | None = Field(default=None, description="width of the time embedding, all levels")
     text_channels: Width | None = Field(default=None, description="width of the encoder's features")
@@ -148,6 +150,10 @@ class ModelConfig(Strict):
     text_layers: Layers = Field(default=0, description="learnable self-attention layers over the features")
     mask_text: bool = Field(default=True, description="cross attention ignores padding (released model: false)")
     classes: Width | None = Field(default=None, description="number of classes (ImageNet: 1000)")
+    time_conditioning: bool = Field(default=True, description="the network is told how noisy its pictures are")
+    learned_balance: bool = Field(
+        default=False, description="each level learns its uncertainty at each noise level, which weighs its loss (EDM2)"
+    )
 
     @model_validator(mode="after")
     def _chain_is_possible(self) -> ModelConfig:
@@ -246,3 +252,5 @@ class NetworkConfig(Strict):
     text_layers: Count = 0
     mask_text: bool = True
     classes: Positive | None = Field(default=None, description="number of classes (ImageNet: 1000)")
+    time_conditioning: bool = Field(default=True, description="false: the network is not told the noise level")
+    learned_balance: bool = Field(default=False, description="each level learns the weight of its loss by noise level")

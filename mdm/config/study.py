@@ -76,7 +76,7 @@ class AblationConfig(Strict):
     against: str = Field(default="base", description="the run it is compared with")
     set: dict[str, Any] = Field(default={}, description="dotted.path: value, applied to the base recipe")
     sweep: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
-        default={}, max_length=1, description="dotted.path: list of values"
+        default={}, description="dotted.path: list of values; several paths make a grid, every value with every other"
     )
     seeds: list[Seed] | None = Field(default=None, min_length=1, description="default: the study's")
     protocols: list[Name] | None = Field(default=None, description="default: all of the study")

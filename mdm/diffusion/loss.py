@@ -93,16 +93,17 @@ def training_loss(
     mask: Tensor | None = None,
     labels: Tensor | None = None,
     part: Part = WHOLE,
+    balances: Sequence[Callable[[Tensor], Tensor]] = (),
 ) -> tuple[Tensor, Tensor]:
     """Weighted sum over levels, and the unweighted loss of each level [L] (no gradient).
 
     gammas as `schedule.levels` gives them; images and noises [B,3,H,W] per level, highest first; times [B] as
     `noise.training_times` draws them. Levels of clips have [B,T,3,H,W]; only the rows that `mixed_ratio` sends
     through a level must be there. `part`: these pictures are a part of a batch of `part.count` as large ones.
+    `balances`: what each level learns about the weight of its loss, a function of ln(sigma) [B].
     """
-    batch = len(times) * part.count
+    batch, shares = len(times) * part.count, level_shares(config, len(images))
     way, rows = parameterisation(config), part.rows(level_rows(config, len(images), batch))
-    shares = level_shares(config, len(images))
     clean, noise = ([p[:n] for p, n in zip(given, rows, strict=True)] for given in (images, noises))
     _require_rows(config, rows, clean)
     levels = [per_row(way.level(row, times[: len(x)]), x) for row, x in zip(gammas, clean, strict=True)]
@@ -111,12 +112,26 @@ def training_loss(
     predictions = model(seen, way.told(times), text, mask, labels=labels)
     if config.residual_levels:
         predictions = completed([prediction.float() for prediction in predictions])
-    losses = [
-        picture_losses(prediction, config, *parts).sum() / (share * batch)
-        for prediction, share, *parts in zip(predictions, shares, clean, noise, noisy, levels, strict=True)
+    by_picture = [
+        picture_losses(prediction, config, *parts)
+        for prediction, *parts in zip(predictions, clean, noise, noisy, levels, strict=True)
     ]
-    weighted = [weight * loss for weight, loss in zip(level_weights(config, len(losses)), losses, strict=True)]
+    losses, counted = (
+        [loss.sum() / (share * batch) for loss, share in zip(each, shares, strict=True)]
+        for each in (by_picture, _balanced(by_picture, balances, [way.log_sigma(level.flatten()) for level in levels]))
+    )
+    weighted = [weight * loss for weight, loss in zip(level_weights(config, len(losses)), counted, strict=True)]
     return torch.stack(weighted).sum(), torch.stack(losses).detach()
+
+
+def _balanced(
+    losses: list[Tensor], balances: Sequence[Callable[[Tensor], Tensor]], log_sigmas: list[Tensor]
+) -> list[Tensor]:
+    """Losses [B] of each level with the uncertainty that it has learned, which costs what it forgives."""
+    if not balances:
+        return losses
+    uncertainties = [balance(log_sigma) for balance, log_sigma in zip(balances, log_sigmas, strict=True)]
+    return [loss / u.exp() + u for loss, u in zip(losses, uncertainties, strict=True)]
 
 
 def _require_rows(config: DiffusionConfig, rows: Sequence[int], clean: Sequence[Tensor]) -> None:

@@ -33,6 +33,10 @@ class Gammas:
         """The level of a gamma."""
         return gamma
 
+    def log_sigma(self, gamma: Tensor) -> Tensor:
+        """ln(sigma) of gammas [B]."""
+        return ((1 - gamma) / gamma).log() / 2
+
     def start(self, noise: Tensor, gamma: Level) -> Tensor:
         """Where sampling begins; the released code begins with unit noise at every level."""
         return noise
@@ -85,6 +89,10 @@ class Sigmas:
     def of_gamma(self, gamma: Level) -> Level:
         """The level of a gamma."""
         return ((1 - gamma) / gamma) ** 0.5
+
+    def log_sigma(self, sigma: Tensor) -> Tensor:
+        """ln(sigma) [B]."""
+        return sigma.log()
 
     def _unit(self, sigma: Level) -> Level:
         # Pictures are kept as y / sqrt(1 + sigma^2), the coordinates of the gammas, in which every solver works.

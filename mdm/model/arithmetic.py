@@ -8,6 +8,7 @@ from mdm.config.sizes import Size
 
 GIGA = 1e9
 ROTARY_RATES = 16  # half of the channels of a head
+BALANCE_FEATURES = 32  # of a noise level, from which a level learns the weight of its loss
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ class _Level:
     """The layers of one level."""
 
     def __init__(self, model: ModelConfig, level: LevelConfig, tokens: int) -> None:
-        self._level, self._tokens = level, tokens
+        self._model, self._level, self._tokens = model, level, tokens
         self._time, self._text = _time_width(model), _text_width(model)
 
     def layers(self) -> Iterator[Layer]:
@@ -159,8 +160,11 @@ class _Level:
         """Of time and of the micro conditions."""
         size, time = self._level.size, self._time
         once = _linear(time // 4, time), _linear(time, time)
-        yield Layer(size, once[0], time // 4 * time, after_weights=False, on_the_way=False)
-        yield Layer(size, once[1], time * time, on_the_way=False)
+        if self._model.time_conditioning:
+            yield Layer(size, once[0], time // 4 * time, after_weights=False, on_the_way=False)
+            yield Layer(size, once[1], time * time, on_the_way=False)
+        if self._model.learned_balance:
+            yield Layer(size, _linear(BALANCE_FEATURES, 1), BALANCE_FEATURES, after_weights=False, on_the_way=False)
         for _ in self._level.micro_conditioning:
             yield Layer(size, sum(once), on_the_way=False)
 

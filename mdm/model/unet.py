@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mdm.config import LevelConfig, ModelConfig, nearest
 from mdm.config.sizes import Size, shape
 from mdm.model.attention import TextLayer, zeroed
+from mdm.model.balance import NoiseBalance
 from mdm.model.blocks import DownChain, MicroConditioning, UpChain, frequencies, sinusoids
 from mdm.model.normalise import GroupNorm
 
@@ -66,8 +68,11 @@ class UNet(nn.Module):
         super().__init__()
         width, first = time_channels(config), level.channels[0]
         self.level, self.config, self.sizes = level, config, config.resolutions
-        self.temb_layer1 = nn.Linear(width // 4, width)
-        self.temb_layer2 = nn.Linear(width, width)
+        if config.time_conditioning:
+            self.temb_layer1 = nn.Linear(width // 4, width)
+            self.temb_layer2 = nn.Linear(width, width)
+        if config.learned_balance:
+            self.balance = NoiseBalance()
         self.cond_layers = MicroConditioning(level.micro_conditioning, width)
         self.conv_in = nn.Conv2d(level.pixel_channels, first, 3, padding=1)
         self.norm_out = GroupNorm(level.norm_groups, first)
@@ -169,7 +174,9 @@ class UNet(nn.Module):
 
     def embed(self, times: Tensor, micros: dict[str, Tensor] | None, condition: Condition) -> Tensor:
         """Everything that modulates the residual blocks, [B,D], through the SiLU they all would apply."""
-        vector = self.temb_layer2(F.silu(self.temb_layer1(sinusoids(times, self.t_emb))))
+        vector = torch.zeros(len(times), time_channels(self.config), device=times.device)
+        if self.config.time_conditioning:
+            vector = self.temb_layer2(F.silu(self.temb_layer1(sinusoids(times, self.t_emb))))
         if condition.vector is not None:
             vector = vector + condition.vector
         if len(self.cond_layers):

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +62,10 @@ class Study:
             shared = (entry.seeds or seeds, protocols if entry.protocols is None else entry.protocols)
             if not entry.sweep:
                 variants.append(Variant(name, entry.title, name, None, entry.set, *shared))
-            for path, values in entry.sweep.items():
-                for value in values:
-                    changes = {**entry.set, path: value}
-                    label = f"{entry.title} = {value}"
-                    variants.append(Variant(f"{name}={_slug(value)}", label, name, value, changes, *shared))
+            for point in product(*entry.sweep.values()) if entry.sweep else ():
+                changes = {**entry.set, **dict(zip(entry.sweep, point, strict=True))}
+                label, value = f"{entry.title} = {', '.join(map(str, point))}", point[0] if len(point) == 1 else point
+                variants.append(Variant(f"{name}={','.join(map(_slug, point))}", label, name, value, changes, *shared))
         names = [variant.name for variant in variants]
         for variant in variants:
             if names.count(variant.name) > 1 or len(set(variant.seeds)) < len(variant.seeds):

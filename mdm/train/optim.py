@@ -10,7 +10,7 @@ from mdm.config import TrainConfig
 from mdm.model.muon import Muon
 
 # What meets pixels, pictures or classes is no map between hidden features, and is left to AdamW.
-OUTSIDE = ("conv_in", "conv_out", "class_emb")
+OUTSIDE = ("conv_in", "conv_out", "class_emb", "balance")
 
 
 def make_optimizers(model: nn.Module, config: TrainConfig, inherited: set[str]) -> list[torch.optim.Optimizer]:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from mdm.config import DiffusionConfig, TrainConfig
 from mdm.diffusion.loss import Part, training_loss
+from mdm.model.balance import balances
 from mdm.train.bottlenecks import Stopwatch
 from mdm.train.example import Example
 from mdm.train.ranks import SINGLE, Ranks
@@ -59,7 +60,9 @@ def gradients(
         state.drop(micro.pictures)
         timed, bf16 = clock.running() if clock else nullcontext(), config.precision == "bf16"
         with timed, torch.autocast(gammas.device.type, torch.bfloat16, enabled=bf16):
-            loss, per_level = training_loss(state.model, diffusion, gammas, *micro.inputs(), part=part)
+            loss, per_level = training_loss(
+                state.model, diffusion, gammas, *micro.inputs(), part=part, balances=balances(state.model)
+            )
         with state.adding_up(last_part=number == accumulate - 1):
             loss.backward()
         losses.append(torch.cat([loss.detach().reshape(1), per_level]))
