@@ -31,6 +31,11 @@ class Reference:
         covariance = statistics.covariance()
         return cls(statistics.mean, covariance, symmetric_root(covariance))
 
+    @property
+    def dimension(self) -> float:
+        """In how many directions the features vary: that many equal variances have this covariance's spread."""
+        return float(np.trace(self.covariance) ** 2 / np.square(self.covariance).sum())
+
     def distance(self, other: GaussianStatistics) -> float:
         """|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)).
 

@@ -45,7 +45,7 @@ def tf1_resize(picture: np.ndarray) -> np.ndarray:
         side = picture.shape[axis]
         place = np.arange(SIDE, dtype=np.float32) * np.float32(side / SIDE)
         low = place.astype(int)
-        share = (place - low).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
+        share = (place - np.floor(place)).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
         near, far = (np.take(picture, part, axis).astype(np.float32) for part in (low, np.minimum(low + 1, side - 1)))
         picture = near + (far - near) * share
     return picture

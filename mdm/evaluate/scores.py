@@ -51,6 +51,11 @@ def score(recipe_path: str | Path) -> None:
     making.finish({"protocol": protocol.describe()})
 
 
+# Pictures for each dimension in which real features vary, from which on the jackknife knows the bias of a Fréchet
+# distance: with 2 its interval covers 62 % of simulated truths, with 4 91 %, with 6 97 %.
+ENOUGH = 6
+
+
 def distances(generated: Side, reference: Side, floor: Side | None, _: ScoreSettings) -> Iterator[dict[str, Any]]:
     """Fréchet and kernel distance in every feature space, and what real pictures get, as many and measured alike."""
     for name, (frechet, kernel) in DISTANCES.items():
@@ -65,9 +70,9 @@ def distances(generated: Side, reference: Side, floor: Side | None, _: ScoreSett
 
 def _frechet(name: str, seen: np.ndarray, fixed: Reference, end: str) -> Iterator[dict[str, Any]]:
     """The plain distance, as papers give it, and the one without the bias of its number of pictures."""
-    estimate, (count, width) = frechet_estimate(seen, fixed), seen.shape
+    estimate, count = frechet_estimate(seen, fixed), len(seen)
     yield _row(f"{name}{end}", estimate, count)
-    if count > width:
+    if count > seen.shape[1] and count >= ENOUGH * fixed.dimension:
         yield _row(f"{name}_unbiased{end}", estimate, count, estimate.unbiased)
 
 

@@ -5,6 +5,7 @@ to, all stages up to that one added up. So every metric can be drawn against eit
 """
 
 import json
+import math
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -136,7 +137,7 @@ def collect(study: Study, results: Path) -> tuple[list[Row], list[dict[str, Any]
     """Every number the study has so far, and what is missing."""
     artifacts, rows, missing = Artifacts(results), [], []
     for run in study.runs:
-        images, seconds = 0, 0.0
+        images, seconds, gigaflops = 0, 0.0, 0.0
         for stage in run.stages:
             manifest = artifacts.json(stage.artifact, "manifest.json")
             images += stage.num_images
@@ -144,8 +145,10 @@ def collect(study: Study, results: Path) -> tuple[list[Row], list[dict[str, Any]
                 missing.append(_absent(run, stage.artifact, f"training stage {stage.name}", ""))
                 continue
             seconds += manifest.get("seconds", 0.0)
+            gigaflops += manifest.get("gigaflops", math.nan)  # stages of an older commit did not count them
             cost = {"images": images, "seconds": round(seconds, 3), "digest": digest_of(stage.artifact)}
-            rows += _stage_rows(run, stage, manifest, artifacts.history(stage.artifact), cost)
+            facts = {"parameters": manifest.get("parameters"), "train_gigaflops": gigaflops}
+            rows += _stage_rows(run, stage, facts, artifacts.history(stage.artifact), cost)
         for evaluation in run.evaluations:
             _collect_evaluation(artifacts, run, evaluation, images, round(seconds, 3), rows, missing)
     return rows, missing
@@ -156,11 +159,12 @@ def _absent(run: Run, artifact: str, what: str, protocol: str) -> dict[str, Any]
 
 
 def _stage_rows(
-    run: Run, stage: Stage, manifest: dict[str, Any], history: list[dict[str, Any]], cost: dict[str, Any]
+    run: Run, stage: Stage, facts: dict[str, Any], history: list[dict[str, Any]], cost: dict[str, Any]
 ) -> Iterator[Row]:
     values: dict[str, float | Quantity | None] = {
-        "parameters": manifest.get("parameters"),
+        "parameters": facts["parameters"],
         "train_images": cost["images"],
+        "train_gigaflops": None if math.isnan(facts["train_gigaflops"]) else facts["train_gigaflops"],
         "train_seconds": cost["seconds"],
     }
     speeds = [line["images_per_second"] for line in history if line.get("images_per_second")]

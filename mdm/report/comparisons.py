@@ -42,11 +42,8 @@ class Comparison:
     holds: bool | None
     #: every measurement that the comparison depends on
     behind: tuple[Reference, ...] = ()
-
-    @property
-    def with_number(self) -> bool:
-        """Whether one side is a number other than zero that nothing here measured."""
-        return any(side.exact and side.value and not side.seeds for side in (self.left, self.right))
+    #: whether a number other than zero, which nothing here measured, stands against a measurement
+    with_number: bool = False
 
     @property
     def text(self) -> str:
@@ -118,7 +115,31 @@ def _compare(left: ast.AST, op: ast.cmpop, right: ast.AST, parts: Mapping[Refere
         holds = False
     behind = tuple(reference for reference, slope in form.slopes.items() if slope)
     sides = (_quantity(f, parts) for f in (a, b))
-    return Comparison(_source(left), COMPARISONS[type(op)], _source(right), *sides, margin, holds, behind)
+    return Comparison(
+        _source(left),
+        COMPARISONS[type(op)],
+        _source(right),
+        *sides,
+        margin,
+        holds,
+        behind,
+        any(_adds_number(side) for side in (left, right)),
+    )
+
+
+def _adds_number(node: ast.AST) -> bool:
+    """Whether a number is a term of the node; factors of measurements are none."""
+    match node:
+        case ast.Constant(value=value):
+            return bool(value)
+        case ast.UnaryOp(operand=operand):
+            return _adds_number(operand)
+        case ast.BinOp(op=ast.Mult() | ast.Div(), left=left, right=right):
+            measured = [side for side in (left, right) if any(isinstance(n, ast.Subscript) for n in ast.walk(side))]
+            return any(map(_adds_number, measured or (left, right)))
+        case ast.BinOp(left=left, right=right):
+            return _adds_number(left) or _adds_number(right)
+    return False
 
 
 def _quantity(form: Form, parts: Mapping[Reference, Parts]) -> Quantity:

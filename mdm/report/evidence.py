@@ -61,8 +61,12 @@ class Evidence:
     def metrics(self, protocol: str | None, kind: str = EVALUATION, main: bool | None = None) -> list[str]:
         """Names of the metrics of a kind that were measured under a protocol, in the order of columns."""
         names = {r.metric for r in self.rows if r.protocol in ("", protocol)}
-        chosen = [n for n in names if describe(n).kind == kind and main in (None, describe(n).main)]
+        chosen = [n for n in names if describe(n).kind == kind and main in (None, self._is_main(n, names))]
         return sorted(chosen, key=position)
+
+    def _is_main(self, name: str, names: set[str]) -> bool:
+        """A biased number is not, where the one without bias was measured too."""
+        return describe(name).main and f"{name}_unbiased" not in names
 
     def label(self, run: str) -> str:
         """What the run is called in tables and figures."""

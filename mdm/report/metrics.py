@@ -49,6 +49,7 @@ FAMILIES = (
     Metric("validation_loss", "Validation loss", "lower", kind=TRAINING),
     Metric("train_loss", "Training loss", "lower", kind=TRAINING),
     Metric("train_images", "Training pictures", kind=COST),
+    Metric("train_gigaflops", "Training compute (GFLOP)", "lower", kind=COST),
     Metric("train_seconds", "Training seconds", "lower", kind=COST),
     Metric("images_per_second", "Training pictures per second", "higher", kind=COST),
     Metric("sample_images_per_second", "Sampled pictures per second", "higher", kind=COST),
@@ -59,8 +60,10 @@ FAMILIES = (
 # Members whose title is not simply "family (rest)".
 MEMBERS = {
     "alignment": replace(FAMILIES[3], title="Alignment, all factors", main=True),
-    "fd_judge": replace(FAMILIES[0], name="fd_judge", title="Fréchet distance (judge)"),
+    "fd_judge": replace(FAMILIES[0], title="Fréchet distance (judge)"),
+    "fd_judge_unbiased": replace(FAMILIES[0], title="Fréchet distance (judge), unbiased"),
     "fid": replace(FAMILIES[1], title="FID (Inception)"),
+    "fid_unbiased": replace(FAMILIES[1], title="FID (Inception), unbiased"),
 }
 
 

@@ -51,6 +51,8 @@ class Quantity:
     seeds: tuple[float, ...] = ()
     #: independent parts of the error: standard error and degrees of freedom
     errors: tuple[tuple[float, float], ...] = ()
+    #: on the side with the fewest
+    trainings: int = 1
 
     @property
     def below(self) -> float:
@@ -68,7 +70,7 @@ class Quantity:
     @property
     def over(self) -> str:
         """What the interval is over."""
-        return "" if self.exact else TRAININGS if len(self.seeds) > 1 else PICTURES
+        return "" if self.exact else TRAININGS if self.trainings > 1 else PICTURES
 
     @property
     def spread(self) -> float | None:
@@ -90,7 +92,7 @@ class Quantity:
         """The same quantity in another (positive) unit."""
         return Quantity(
             self.value * factor, self.low * factor, self.high * factor, tuple(s * factor for s in self.seeds),
-            tuple((error * factor, freedom) for error, freedom in self.errors),
+            tuple((error * factor, freedom) for error, freedom in self.errors), self.trainings,
         )  # fmt: skip
 
     def text(self, signed: bool = False) -> str:
@@ -147,7 +149,8 @@ def combined(value: float, terms: Iterable[Term]) -> Quantity:
     half = half_width(errors)
     seeds = by_seed(terms)
     centre = sum(term.slope * statistics.fmean(part.value for part in term.parts.values()) for term in terms)
-    return Quantity(value, value - half, value + half, tuple(seed + value - centre for seed in seeds), errors)
+    shown, trainings = tuple(seed + value - centre for seed in seeds), min((len(t.parts) for t in terms), default=1)
+    return Quantity(value, value - half, value + half, shown, errors, trainings)
 
 
 def by_seed(terms: list[Term]) -> tuple[float, ...]:

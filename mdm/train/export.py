@@ -9,7 +9,9 @@ from mdm.data.batches.skipped import skipped
 from mdm.files.artifact import Making, results_root
 from mdm.files.atomic import read_json, write_atomic, write_json
 from mdm.files.weights import save_weights, state_hash
+from mdm.model.arithmetic import step_gigaflops
 from mdm.train.checkpoint import Autosaves, read_checkpoint
+from mdm.train.example import open_embeddings
 from mdm.train.start import WEIGHTS, identity
 from mdm.train.state import under
 
@@ -33,7 +35,8 @@ def export(recipe_path: Path) -> None:
     last = json.loads(history.splitlines()[-1])
     left_out = {role: skipped(folder / "progress", role) for role in ROLES}
     record = {"trained_on": meta["machines"], "skipped_steps": meta["skipped"], "skipped": left_out}
-    facts = {**_lineage(recipe_path, recipe), "weights": hashes, **_cost(last, states), **record}
+    cost = {**_cost(last, states), "gigaflops": round(_gigaflops(recipe_path, recipe), 3)}
+    facts = {**_lineage(recipe_path, recipe), "weights": hashes, **cost, **record}
     making.finish(facts, meta["machines"][-1]["device"])
     Autosaves(folder / "progress", 0).remove()
     for part in folder.glob("slice-*.ckpt"):
@@ -52,6 +55,17 @@ def _lineage(recipe_path: Path, recipe: StageRecipe) -> dict[str, Any]:
         "parent_hash": parent_hash,
         **{f"{key}_digest": value for key, value in identity(recipe_path, recipe).items() if key in ("data", "text")},
     }  # fmt: skip
+
+
+def _gigaflops(recipe_path: Path, recipe: StageRecipe) -> float:
+    """Arithmetic of the whole stage, forth and back, as counted from its recipe."""
+    embeddings = open_embeddings(results_root(recipe_path), recipe.text)
+    inner = 0
+    if recipe.parent and recipe.train.inner_rate == 0:
+        parent = read_json(results_root(recipe_path) / recipe.parent / "model.json")
+        inner = len(parent["levels"])
+    tokens = embeddings.tokens if embeddings else 0
+    return recipe.num_images * step_gigaflops(recipe.model, recipe.diffusion, tokens, inner)
 
 
 def _cost(last: dict[str, Any], states: dict[str, Any]) -> dict[str, Any]:

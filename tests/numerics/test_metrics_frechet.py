@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from safetensors import numpy as safetensors
 
-from mdm.evaluate.frechet import Reference, frechet_distance, frechet_floor, frechet_with_interval
+from mdm.evaluate.frechet import Reference, frechet_distance, frechet_estimate
+from mdm.evaluate.jackknife import GROUPS, groups_of, jackknife, standard_error
 from mdm.evaluate.statistics import GaussianStatistics
 
 
@@ -72,22 +73,72 @@ def test_statistics_survive_a_file(tmp_path) -> None:
         GaussianStatistics.from_tensors(statistics.tensors("judge"), "clip")
 
 
-def test_interval_is_repeatable_and_holds_the_truth() -> None:
-    reference = GaussianStatistics.of(drawn(4000, 8, 50))
-    truth = Reference.of(reference).distance(GaussianStatistics.of(drawn(100_000, 8, 51, 0.5)))
-    intervals = [frechet_with_interval(drawn(800, 8, seed, 0.5), reference, seed=3) for seed in range(40)]
-    assert intervals[0] == frechet_with_interval(drawn(800, 8, 0, 0.5), reference, seed=3)
-    assert all(low <= value <= high for value, low, high in intervals)
-    covered = sum(low <= truth <= high for _, low, high in intervals)
-    assert covered >= 33  # 95 % of 40 is 38; the small upward bias of finite samples is part of the value
+def test_the_estimate_is_the_distance_of_all_pictures_and_of_all_but_each_group() -> None:
+    features, real = drawn(103, 8, 0, 0.5), GaussianStatistics.of(drawn(400, 8, 50))
+    found = frechet_estimate(features, Reference.of(real))
+    assert found.value == frechet_distance(real, GaussianStatistics.of(features))
+    assert len(found.without) == GROUPS == 20
+    for group, without in enumerate(found.without):
+        left = np.array([k for k in range(103) if k % 20 != group])
+        assert without == pytest.approx(frechet_distance(real, GaussianStatistics.of(features[left])), rel=1e-12)
+    assert found.unbiased == pytest.approx(20 * found.value - 19 * found.without.mean())
+    error = np.sqrt(19 / 20 * np.square(found.without - found.without.mean()).sum())
+    assert standard_error(found.without) == pytest.approx(error)
+    assert found.half_width == pytest.approx(2.0930 * error, rel=1e-4)
 
 
-def test_floor_falls_with_more_pictures_and_is_below_a_real_difference() -> None:
-    real = drawn(1200, 8)
-    small = frechet_floor(real, 50, seed=0, splits=10)[0]
-    large = frechet_floor(real, 600, seed=0, splits=10)[0]
-    other = frechet_distance(GaussianStatistics.of(drawn(600, 8, 1, 0.5)), GaussianStatistics.of(real))
-    assert 0 < large < small < other
+def test_the_estimate_is_repeatable_and_holds_the_truth() -> None:
+    reference = Reference.of(GaussianStatistics.of(drawn(4000, 8, 50)))
+    truth = reference.distance(GaussianStatistics.of(drawn(100_000, 8, 51, 0.5)))
+    found = [frechet_estimate(drawn(800, 8, seed, 0.5), reference) for seed in range(40)]
+    again = frechet_estimate(drawn(800, 8, 0, 0.5), reference)
+    assert again.value == found[0].value and (again.without == found[0].without).all()
+    assert sum(abs(f.unbiased - truth) <= f.half_width for f in found) >= 35  # 95 % of 40 is 38
+
+
+def test_the_plain_distance_of_few_pictures_is_too_large_and_the_unbiased_is_not() -> None:
+    """Of real pictures, which are no part of the reference, the distance is zero but for the bias."""
+    reference = Reference.of(GaussianStatistics.of(drawn(100_000, 8, 50)))
+    small, large = ([frechet_estimate(drawn(count, 8, k), reference) for k in range(20)] for count in (50, 600))
+    plain = [np.mean([f.value for f in found]) for found in (small, large)]
+    unbiased = [np.mean([f.unbiased for f in found]) for found in (small, large)]
+    other = frechet_distance(GaussianStatistics.of(drawn(600, 8, 1, 0.5)), GaussianStatistics.of(drawn(1200, 8)))
+    assert 0 < plain[1] < 0.2 * plain[0] < other
+    assert abs(unbiased[0]) < 0.15 * plain[0] and abs(unbiased[1]) < 0.15 * plain[1]
+
+
+@pytest.mark.parametrize("count", [4, 5, 39, 40, 41, 100, 257])
+def test_groups_are_parts_of_equal_size_by_place(count: int) -> None:
+    groups = groups_of(count)
+    assert len(groups) == min(20, count // 2)
+    assert sorted(np.concatenate(groups).tolist()) == list(range(count))
+    sizes = [len(group) for group in groups]
+    assert max(sizes) - min(sizes) <= 1 and min(sizes) >= 2
+    # Two runs with the same captions leave the same ones out, and neighbours are in different groups.
+    assert all((np.diff(group) == len(groups)).all() for group in groups)
+
+
+def test_too_few_pictures_have_no_interval() -> None:
+    for count in range(4):
+        with pytest.raises(ValueError, match=f"at least 4 pictures, but got {count}; evaluate more pictures"):
+            groups_of(count)
+
+
+def test_the_jackknife_of_a_mean_is_its_standard_error() -> None:
+    """Groups of equal size: the error of the mean of their means."""
+    values = np.random.default_rng(0).normal(size=200)
+    found = jackknife(lambda rows: float(values[rows].mean()), 200)
+    means = values.reshape(10, 20).mean(axis=0)
+    assert found.value == values.mean() and found.unbiased == pytest.approx(values.mean())
+    assert standard_error(found.without) == pytest.approx(means.std(ddof=1) / 20**0.5)
+
+
+def test_the_jackknife_takes_the_bias_out_of_a_variance() -> None:
+    """The mean square deviation is too small by the square of the mean's error, which the groups' means tell."""
+    values = np.random.default_rng(1).normal(size=200)
+    found = jackknife(lambda rows: float(values[rows].var()), 200)
+    means = values.reshape(10, 20).mean(axis=0)
+    assert found.value == values.var() and found.unbiased == pytest.approx(values.var() + means.var(ddof=1) / 20)
 
 
 def test_bad_features_are_named() -> None:

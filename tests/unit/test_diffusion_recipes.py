@@ -106,9 +106,7 @@ def test_noise_levels_are_drawn_from_their_density(
 
 
 def test_a_lead_makes_inner_levels_cleaner_by_a_share_of_the_schedule() -> None:
-    plain, leading = (
-        schedule.levels(DiffusionConfig(shift_power=0.0, lead=lead), [64, 32, 16]) for lead in (0.0, 0.1)
-    )
+    plain, leading = (schedule.levels(DiffusionConfig(shift_power=0.0, lead=lead), [64, 32, 16]) for lead in (0.0, 0.1))
     assert torch.equal(leading[0], plain[0])
     assert torch.equal(leading[1, 101:], plain[0, 1:-100])
     assert torch.equal(leading[2, 201:], plain[0, 1:-200])

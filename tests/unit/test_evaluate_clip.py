@@ -19,7 +19,7 @@ from mdm.config import StudyError, WeightsConfig
 from mdm.config.instruments import ClipSettings
 from mdm.evaluate.clip_model import fit_clip, save_clip, train_clip
 from mdm.evaluate.clip_score import FOLDER_FILES, ClipScorer, clip_scores, load_clip
-from mdm.evaluate.inception import load_inception
+from mdm.evaluate.inception import SIDE, load_inception, tf1_resize
 from mdm.evaluate.pictures import open_pictures
 from mdm.files.atomic import read_json
 from mdm.files.hashes import sha256_file
@@ -27,9 +27,9 @@ from mdm.files.hashes import sha256_file
 SMALL = {"resolution": 32, "num_images": 64, "batch_images": 32, "embedding": 16, "image_width": 4, "text_width": 32}
 
 
-def weights_at(path: Path, file: Path | None = None, model: str | None = None) -> WeightsConfig:
+def weights_at(path: Path, file: Path | None = None, model: str | None = None, **more: str) -> WeightsConfig:
     """Weights as a study names them; `file` holds the bytes where the path is a folder."""
-    return WeightsConfig(path=str(path), sha256=sha256_file(file or path), model=model)
+    return WeightsConfig(path=str(path), sha256=sha256_file(file or path), model=model, **more)
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +80,22 @@ def test_a_file_of_weights_needs_a_known_architecture(tmp_path: Path) -> None:
         load_clip(weights_at(path))
     with pytest.raises(StudyError, match="open_clip knows no architecture 'ViT-B-61'"):
         load_clip(weights_at(path, model="ViT-B-61"))
+
+
+def test_a_file_must_say_which_activation_its_weights_were_trained_with(tmp_path: Path) -> None:
+    """With the wrong one every score would be wrong and nothing would fail."""
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(b"x")
+    for model in ("ViT-B-16", "ViT-B-32", "ViT-L-14"):
+        with pytest.raises(StudyError, match=f"write model: {model}-quickgelu for OpenAI's .* or activation: gelu"):
+            load_clip(weights_at(path, model=model))
+    # Named either way it gets as far as the weights; an architecture with one form needs no word.
+    for said in ({"model": "ViT-B-16", "activation": "gelu"}, {"model": "ViT-B-16-quickgelu"},
+                 {"model": "convnext_base"}):  # fmt: skip
+        with pytest.raises(Exception, match=r"(?i)header|deserializ|safetensors"):
+            load_clip(weights_at(path, **said))
+    with pytest.raises(ValueError, match="activation"):
+        WeightsConfig(path=str(path), sha256=None, activation="relu")
 
 
 def test_folder_loads_as_the_model_that_was_trained(trained: Path, tmp_path: Path) -> None:
@@ -173,3 +189,53 @@ def test_inception_may_be_wrapped_once(tmp_path: Path) -> None:
     torch.jit.script(torch.nn.Identity()).save(str(tmp_path / "other"))
     with pytest.raises(StudyError, match="it has no layers"):
         load_inception(weights_at(tmp_path / "other"))
+
+
+def test_tensorflows_resize_of_two_pixels_by_hand() -> None:
+    """Pixel i lies at 2 i / 299: up to the 150th it is between the two, from there on it is the second."""
+    picture = np.zeros((2, 2, 3), np.uint8)
+    picture[0, 1], picture[1, 0], picture[1, 1] = 100, 200, 60
+    found = tf1_resize(picture)
+    assert found.shape == (SIDE, SIDE, 3) and found.dtype == np.float32 and SIDE == 299
+    place = np.minimum(np.arange(299) * 2 / 299, 1)
+    x, y = place[None], place[:, None]
+    wanted = 100 * x * (1 - y) + 200 * (1 - x) * y + 60 * x * y
+    for channel in range(3):
+        np.testing.assert_allclose(found[..., channel], wanted, atol=1e-3)
+    assert found[0, 0, 0] == 0 and found[0, 100, 0] == pytest.approx(100 * 200 / 299) and found[298, 298, 0] == 60
+    assert found[75, 50, 0] == pytest.approx(100 * (100 / 299) * (149 / 299) + 200 * (199 / 299) * (150 / 299)
+                                             + 60 * (100 / 299) * (150 / 299), abs=1e-3)  # fmt: skip
+
+
+def test_tensorflows_resize_of_one_and_of_as_many_and_of_more_pixels() -> None:
+    assert (tf1_resize(np.full((1, 1, 3), 77, np.uint8)) == 77).all()
+    same = random_pictures(1, 299)[0]
+    np.testing.assert_array_equal(tf1_resize(same), same)
+    large = random_pictures(1, 598)[0]  # without antialiasing every second pixel is left out
+    np.testing.assert_array_equal(tf1_resize(large), large[::2, ::2])
+    flat = tf1_resize(np.stack([np.full((7, 3), 10 * k, np.uint8) for k in range(5)]))  # 5 rows, 7 columns
+    assert flat.shape == (299, 299, 3) and (np.ptp(flat, axis=1) == 0).all()
+    assert flat[:, 0, 0] == pytest.approx(np.minimum(10 * np.arange(299) * 5 / 299, 40), abs=1e-3)
+
+
+def test_inception_sees_what_the_protocol_says(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    file = tmp_path / "inception.pt"
+    network = Inceptionish()
+    torch.jit.script(network).save(str(file))
+    pixels = random_pictures(3, 24)
+    clean, tf1 = (load_inception(weights_at(file), "cpu", resize)(pixels) for resize in ("clean", "tf1"))
+    np.testing.assert_array_equal(clean, load_inception(weights_at(file))(pixels))
+    assert np.abs(clean - tf1).max() > 0.05 * np.abs(clean).max()
+    resized = np.stack([tf1_resize(picture) for picture in pixels]).transpose(0, 3, 1, 2)
+    with torch.inference_mode():
+        expected = network.layers((torch.from_numpy(resized) - 128) / 128).reshape(3, 2048)
+    np.testing.assert_allclose(tf1, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_two_resizes_differ() -> None:
+    from cleanfid.resize import build_resizer
+
+    picture = random_pictures(1, 64)[0]
+    difference = tf1_resize(picture) - build_resizer("clean")(picture)
+    assert np.abs(difference).mean() > 5

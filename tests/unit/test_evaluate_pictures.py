@@ -57,6 +57,18 @@ def test_real_pictures_are_averaged_down(tmp_path: Path) -> None:
         open_pictures(folder, 5, 64).all()
 
 
+def test_real_pictures_may_begin_at_any_number(tmp_path: Path) -> None:
+    folder = scenes(tmp_path, 70).parent
+    whole, rest, few = open_pictures(folder), open_pictures(folder, first=60), open_pictures(folder, 7, 8, first=62)
+    assert (len(rest), len(few), few.resolution) == (10, 7, 8)
+    np.testing.assert_array_equal(rest.all(), whole.all()[60:])
+    np.testing.assert_array_equal(few.all(), open_pictures(folder, 70, 8).all()[62:69])
+    assert (few.keys, few.captions, few.labels) == (whole.keys[62:69], whole.captions[62:69], whole.labels[62:69])
+    assert [len(batch) for batch in few.batches(3)] == [3, 3, 1]  # over the end of a shard
+    with pytest.raises(ArtifactError, match="holds 70 pictures, but 71 are asked for"):
+        open_pictures(folder, 9, first=62)
+
+
 def test_generated_pictures_come_from_the_highest_level(tmp_path: Path) -> None:
     recipe = put(tmp_path, "samples", "x")
     high, low = random_pictures(4, 16), random_pictures(4, 8, 1)

@@ -5,20 +5,26 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from evaluate_artifacts import network, put, ref, samples, scenes, text
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from mdm.config import StudyError
+from mdm.config.instruments import ScoreSettings
 from mdm.evaluate.extractors import load_extractors
 from mdm.evaluate.features import extract_features
+from mdm.evaluate.frechet import Reference, frechet_estimate
 from mdm.evaluate.generate import generate
+from mdm.evaluate.jackknife import Estimate
 from mdm.evaluate.judge import train_judge
+from mdm.evaluate.metric_names import MEASURABLE
 from mdm.evaluate.protocol import Protocol
-from mdm.evaluate.scores import score
+from mdm.evaluate.scores import captions, score
 from mdm.evaluate.statistics import GaussianStatistics
 from mdm.files.atomic import read_json, write_json
 
@@ -27,28 +33,28 @@ JUDGE = {"resolution": 16, "channels": [8, 16, 16], "num_images": 256, "batch_im
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A judge, drawn pictures, real pictures, and the features of both."""
+    """A judge, drawn pictures, real pictures, the features of both, and of real pictures beyond these."""
     torch.set_num_threads(1)
     results = tmp_path_factory.mktemp("results")
-    data, real = scenes(results, 96), scenes(results, 80, seed=1)
+    data, real = scenes(results, 96), scenes(results, 84, seed=1)
     judge = put(results, "judge", "judge", data=ref(data), test=ref(real), settings=JUDGE)
     train_judge(judge)
     drawn = samples(results, network(results), real, text(results, real), num_images=24)
     generate(drawn)
     made = {"results": results, "judge": judge, "drawn": drawn, "real": real}
-    for name, images, count in (("features", drawn, 24), ("reference", real, 60)):
+    for name, images, first, count in (("features", drawn, 0, 24), ("reference", real, 0, 60), ("floor", real, 60, 24)):
         made[name] = put(
-            results, "features", name, images=ref(images), num_images=count, resolution=16,
+            results, "features", name, images=ref(images), first=first, num_images=count, resolution=16,
             extractors={"judge": ref(judge)},
         )  # fmt: skip
         extract_features(made[name], batch_images=7)
     return made
 
 
-def scored(world: dict[str, Path], **settings: int) -> dict[str, dict]:
+def scored(world: dict[str, Path], floor: bool = True, **settings: int) -> dict[str, dict]:
     recipe = put(
-        world["results"], "scores", "x", features=ref(world["features"]),
-        reference=ref(world["reference"]), settings=settings,
+        world["results"], "scores", "x", features=ref(world["features"]), reference=ref(world["reference"]),
+        floor=ref(world["floor"]) if floor else None, settings=settings,
     )  # fmt: skip
     score(recipe)
     return {row["metric"]: row for row in read_json(recipe.with_name("scores.json"))["metrics"]}
@@ -85,6 +91,38 @@ def test_every_metric_has_an_interval(world: dict[str, Path]) -> None:
     assert scored(world) == rows
 
 
+def test_scores_stand_in_order_with_their_values_without_each_group(world: dict[str, Path]) -> None:
+    rows = scored(world, chance_shifts=3)
+    factors = ("", "_colour", "_shape", "_binding", "_count", "_relation")
+    measured = [f"alignment{factor}{end}" for factor in factors for end in ("", "_real", "_chance")]
+    distances = ["fd_judge", "fd_judge_unbiased", "fd_judge_floor", "fd_judge_unbiased_floor", "kid_judge"]
+    assert list(rows) == [*distances, *measured]
+    for name, row in rows.items():
+        assert list(row)[:5] == ["metric", "value", "low", "high", "n"]
+        if name.endswith("_chance"):
+            assert "without" not in row, name
+        else:  # 24 drawn pictures, and 84 real ones that the judge was tested on
+            assert len(row["without"]) == (20 if name.endswith("_real") else 12), name
+    assert rows["fd_judge"]["without"] == list(estimate(world, "features").without)
+    assert rows["fd_judge_floor"]["without"] == list(estimate(world, "floor").without)
+
+
+def estimate(world: dict[str, Path], side: str) -> Estimate:
+    features, real = (load_file(world[name].with_name("features.safetensors")) for name in (side, "reference"))
+    return frechet_estimate(features["judge"], Reference.of(GaussianStatistics.of(real["judge"])))
+
+
+def test_the_floor_is_measured_on_real_pictures_that_are_no_part_of_the_reference(world: dict[str, Path]) -> None:
+    floor, reference = (load_file(world[name].with_name("features.safetensors")) for name in ("floor", "reference"))
+    assert len(floor["judge"]) == 24
+    assert not (floor["judge"][:, None] == reference["judge"][None]).all(axis=2).any()
+    rows = scored(world)
+    assert rows["fd_judge_floor"]["n"] == rows["fd_judge"]["n"] == 24
+    without = scored(world, floor=False)
+    assert set(rows) - set(without) == {"fd_judge_floor", "fd_judge_unbiased_floor"}
+    assert {name: row for name, row in rows.items() if name in without} == without
+
+
 def test_scores_tell_the_protocol(world: dict[str, Path]) -> None:
     scored(world)
     path = next((world["results"] / "scores").glob("*/scores.json"))
@@ -96,7 +134,7 @@ def test_scores_tell_the_protocol(world: dict[str, Path]) -> None:
 def test_scores_need_no_torch(world: dict[str, Path]) -> None:
     recipe = put(
         world["results"], "scores", "y", features=ref(world["features"]),
-        reference=ref(world["reference"]), settings={"seed": 1},
+        reference=ref(world["reference"]), settings={"chance_shifts": 2},
     )  # fmt: skip
     code = (
         f"import sys\nfrom mdm.evaluate.scores import score\nscore({str(recipe)!r})\n"
@@ -114,8 +152,28 @@ def test_sides_that_differ_are_not_compared() -> None:
         Protocol.between(side, {**side, "resolution": 32})
     with pytest.raises(StudyError, match=r"extractors is .* use the same judge"):
         Protocol.between(side, {**side, "extractors": {"judge": "judge/b"}})
+    with pytest.raises(StudyError, match="resize is clean on one side and tf1 on the other; resize both sides alike"):
+        Protocol.between(side, {**side, "resize": "tf1"})
     with pytest.raises(StudyError, match="holds generated pictures"):
         Protocol.between(side, {**side, "prompts": "data/b"})
+
+
+def test_the_protocol_names_the_rule_by_which_inception_saw_pictures() -> None:
+    side = {"artifact": "features/a", "extractors": {"inception": {}, "judge": "judge/a"}, "resolution": 64,
+            "prompts": None, "images": "data/a", "num_images": 5}  # fmt: skip
+    clean = Protocol.between(side, {**side, "resize": "clean"})  # features that do not say it are clean
+    tf1 = Protocol.between({**side, "resize": "tf1"}, {**side, "resize": "tf1"})
+    assert "Inception: clean-fid's bicubic resize to 299 px on floats" in clean.describe()
+    assert "Inception: TensorFlow 1's bilinear resize to 299 px, without antialiasing" in tf1.describe()
+    assert "bicubic" not in tf1.describe() and "judge: area average" in tf1.describe()
+    assert (clean.as_json()["resize"], tf1.as_json()["resize"]) == ("clean", "tf1")
+
+
+def test_features_say_how_they_were_resized(world: dict[str, Path]) -> None:
+    assert read_json(world["features"].with_name("manifest.json"))["resize"] == "clean"
+    recipe = read_json(world["features"])
+    assert not {"first", "resize"} & set(recipe), "what is as it always was leaves the digest as it was"
+    assert read_json(world["floor"])["first"] == 60
 
 
 def test_unknown_and_absent_extractors_are_refused(tmp_path: Path) -> None:
@@ -125,14 +183,14 @@ def test_unknown_and_absent_extractors_are_refused(tmp_path: Path) -> None:
         load_extractors({}, tmp_path, "cpu")
 
 
-def test_inception_features_give_fid(world: dict[str, Path], tmp_path: Path) -> None:
-    # Arrays in the place of a network: the names of the metrics are what is tested.
-    from safetensors.numpy import save_file
-
+def inception_scores(root: Path, drawn: int, width: int, floor: int | None = None, shift: float = 0.5) -> list[dict]:
+    """Scores of features in the place of a network's: `drawn` pictures against 40 real ones."""
     sides = {}
-    for name, count, shift in (("a", 30, 0.5), ("b", 40, 0.0)):
-        features = np.random.default_rng(count).normal(size=(count, 12)) + shift
-        recipe = put(tmp_path, "features", name, images=f"data/{name}")
+    for name, count, moved in (("a", drawn, shift), ("b", 40, 0.0), ("c", floor, 0.0)):
+        if count is None:
+            continue
+        features = np.random.default_rng(count).normal(size=(count, width)) + moved
+        recipe = put(root, "features", name, images=f"data/{name}")
         save_file({"inception": features}, recipe.with_name("features.safetensors"))
         save_file(GaussianStatistics.of(features).tensors("inception"), recipe.with_name("statistics.safetensors"))
         write_json(recipe.with_name("manifest.json"), {
@@ -140,7 +198,49 @@ def test_inception_features_give_fid(world: dict[str, Path], tmp_path: Path) -> 
             "images": f"data/{name}", "num_images": count, "judge_on_real": [],
         })  # fmt: skip
         sides[name] = ref(recipe)
-    recipe = put(tmp_path, "scores", "x", features=sides["a"], reference=sides["b"], settings={})
+    recipe = put(root, "scores", "x", features=sides["a"], reference=sides["b"], floor=sides.get("c"), settings={})
     score(recipe)
-    names = [row["metric"] for row in read_json(recipe.with_name("scores.json"))["metrics"]]
-    assert names == ["fid", "fid_floor", "kid_inception"]
+    return read_json(recipe.with_name("scores.json"))["metrics"]
+
+
+def test_inception_features_give_fid(tmp_path: Path) -> None:
+    names = [row["metric"] for row in inception_scores(tmp_path, 30, 4, floor=29)]
+    assert names == ["fid", "fid_unbiased", "fid_floor", "fid_unbiased_floor", "kid_inception"]
+    assert set(names) <= set(MEASURABLE)
+
+
+def test_a_distance_without_bias_needs_pictures_for_every_direction(tmp_path: Path) -> None:
+    """With few pictures the jackknife does not know the bias, and its interval misses the truth."""
+    assert [row["metric"] for row in inception_scores(tmp_path, 12, 12)] == ["fid", "kid_inception"]
+    names = [row["metric"] for row in inception_scores(tmp_path, 12, 4, floor=29)]
+    assert names == ["fid", "fid_floor", "fid_unbiased_floor", "kid_inception"]
+
+
+def test_the_dimension_counts_the_directions_in_which_features_vary() -> None:
+    luck = np.random.default_rng(0).normal(size=(20000, 8))
+    assert Reference.of(GaussianStatistics.of(luck)).dimension == pytest.approx(8, rel=0.01)
+    assert Reference.of(GaussianStatistics.of(luck * [3, 3, *[0.01] * 6])).dimension == pytest.approx(2, rel=0.01)
+
+
+def test_the_unbiased_distance_is_that_of_the_jackknife_around_its_own_value(tmp_path: Path) -> None:
+    fid, unbiased, kid = inception_scores(tmp_path, 30, 4)
+    found = Estimate(fid["value"], np.array(fid["without"]))
+    assert unbiased["value"] == pytest.approx(found.unbiased) and unbiased["value"] < fid["value"]
+    for row in (fid, unbiased):
+        assert (row["high"] - row["low"]) / 2 == pytest.approx(found.half_width) and row["without"] == fid["without"]
+        assert (row["high"] + row["low"]) / 2 == pytest.approx(row["value"]) and row["n"] == 30
+    assert len(fid["without"]) == len(kid["without"]) == 15
+
+
+def test_captions_are_scored_with_their_groups(tmp_path: Path) -> None:
+    def side(values: np.ndarray) -> Any:
+        return SimpleNamespace(arrays={"clip.score": values.astype(np.float32)})
+
+    luck = np.random.default_rng(0)
+    drawn, real = luck.normal(25, 3, 100), luck.normal(30, 3, 40)
+    first, second = captions(side(drawn), side(real), None, ScoreSettings())
+    assert (first["metric"], first["n"], second["metric"], second["n"]) == ("clip_score", 100, "clip_score_real", 40)
+    wanted = [np.delete(drawn, np.arange(group, 100, 20)).mean() for group in range(20)]
+    assert first["without"] == pytest.approx(wanted, rel=1e-6)
+    assert first["high"] - first["value"] == pytest.approx(1.984 * drawn.std(ddof=1) / 10, rel=1e-3)
+    assert list(captions(SimpleNamespace(arrays={}), SimpleNamespace(arrays={}), None, ScoreSettings())) == []

@@ -1,7 +1,9 @@
-"""Claims: what the small language accepts, and all four verdicts with the numbers behind them."""
+"""Claims: what the small language accepts, and every verdict with the numbers behind it."""
 
 from __future__ import annotations
 
+import itertools
+import json
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -9,13 +11,13 @@ from types import SimpleNamespace
 import pytest
 import results_fixture as fixture
 
-from mdm.report.collect import Row, read_metrics
-from mdm.report.comparisons import conjunction, disjunction
-from mdm.report.evidence import Evidence
-from mdm.report.verdicts import VERDICTS, judge, judge_all, write
+from mdm.report.collect import Left, Row
+from mdm.report.evidence import Evidence, read_evidence
+from mdm.report.verdicts import VERDICTS, Verdict, holm, judge, judge_all, tally, write
 from mdm.study.claims import ExpressionError, Reference, check_expression
 
 METRICS, RUNS = {"fd_judge", "kid_judge", "alignment"}, {"base", "no-progressive"}
+UNDECIDED, NOT_COMPARABLE = "one training each: undecided", "not comparable"
 
 
 def row(run: str, value: float, half: float | None = 1.0, seed: int = 0, metric: str = "fd_judge") -> Row:
@@ -23,31 +25,49 @@ def row(run: str, value: float, half: float | None = 1.0, seed: int = 0, metric:
     return Row(run, "r64", seed, metric, value, low, high, "p", 100, 1.0, "d")
 
 
-def verdict(expect: str, *rows: Row):
-    study = SimpleNamespace(runs=[], protocols={"p": None}, claims={})
-    claim = SimpleNamespace(statement="s", source="x", expect=expect, protocol="p")
-    return judge("c", claim, Evidence(study, list(rows)))
+def rows(run: str, *values: float, half: float | None = 1.0, metric: str = "fd_judge") -> list[Row]:
+    """One training for each value."""
+    return [row(run, value, half, seed, metric) for seed, value in enumerate(values)]
+
+
+def claim(expect: str, number_from: str | None = None) -> SimpleNamespace:
+    return SimpleNamespace(statement="s", source="x", expect=expect, protocol="p", number_from=number_from)
+
+
+def study(standard: str | None = None, resize: str = "clean", **claims: str) -> SimpleNamespace:
+    protocols = {"p": SimpleNamespace(standard=standard, resize=resize)}
+    return SimpleNamespace(runs=[], protocols=protocols, claims={k: claim(v) for k, v in claims.items()})
+
+
+def verdict(expect: str, *given: Row, number_from: str | None = "own", groups: list[Left] | None = None) -> Verdict:
+    return judge("c", claim(expect, number_from), Evidence(study(), list(given), groups))
 
 
 BELOW = 'fd_judge["base"] < fd_judge["other"]'
+CLEAR = (*rows("base", 9.9, 10, 10.1), *rows("other", 19.9, 20, 20.1))
 
 
 def test_reproduced_when_the_interval_excludes_zero() -> None:
-    found = verdict(BELOW, row("base", 10), row("other", 20))
+    found = verdict(BELOW, *rows("base", 9, 10, 11), *rows("other", 20, 20, 20))
     assert found.verdict == "reproduced"
     margin = found.comparisons[0].margin
-    assert margin.value == 10 and margin.low == pytest.approx(10 - 2**0.5)
+    # Student on the three differences (deviation 1), and both runs' own intervals: nothing says what they share.
+    assert margin.value == 10 and margin.value - margin.low == pytest.approx((4.3027**2 / 3 + 2) ** 0.5, rel=1e-4)
+    assert margin.over == "trainings" and found.as_json()["comparisons"][0]["over"] == "trainings"
     assert "should be below" in found.sentence and "+10.0" in found.sentence
+    assert "over 3 pairs of trainings: it holds" in found.sentence
+    assert found.chance < 0.05
 
 
 def test_not_reproduced_when_it_excludes_zero_on_the_other_side() -> None:
-    assert verdict(BELOW, row("base", 20), row("other", 10)).verdict == "not reproduced"
+    found = verdict(BELOW, *rows("base", 19.9, 20, 20.1), *rows("other", 9.9, 10, 10.1))
+    assert found.verdict == "not reproduced" and "it is contradicted" in found.sentence and found.chance < 0.05
 
 
 def test_inconclusive_when_it_includes_zero() -> None:
-    found = verdict(BELOW, row("base", 10), row("other", 11))
-    assert found.verdict == "inconclusive"
-    assert "single seed" in found.sentence
+    found = verdict(BELOW, *rows("base", 10, 10.1, 9.9), *rows("other", 11, 11.2, 10.8))
+    assert found.verdict == "inconclusive" and found.chance > 0.05
+    assert "decides nothing either way" in found.sentence
 
 
 def test_not_run_lists_what_is_missing_and_keeps_what_is_there() -> None:
@@ -58,10 +78,39 @@ def test_not_run_lists_what_is_missing_and_keeps_what_is_there() -> None:
 
 
 def test_seeds_that_disagree_make_a_claim_inconclusive() -> None:
-    agreeing = [row("base", 10, 0.1), row("base", 10.2, 0.1, seed=1), row("other", 12, 0.1)]
-    disagreeing = [row("base", 6, 0.1), row("base", 14, 0.1, seed=1), row("other", 12, 0.1)]
-    assert verdict(BELOW, *agreeing).verdict == "reproduced"
-    assert verdict(BELOW, *disagreeing).verdict == "inconclusive"
+    other = rows("other", 12, 12, 12, half=0.1)
+    assert verdict(BELOW, *rows("base", 10, 10.2, 10.1, half=0.1), *other).verdict == "reproduced"
+    assert verdict(BELOW, *rows("base", 6, 14, 10, half=0.1), *other).verdict == "inconclusive"
+
+
+@pytest.mark.parametrize(("own", "other"), [(1, 1), (1, 3), (3, 1), (2, 2), (5, 2)])
+def test_fewer_than_three_trainings_on_a_side_never_decide_whatever_the_pictures_say(own: int, other: int) -> None:
+    given = [*rows("base", *[10.0] * own, half=1e-6), *rows("other", *[20.0] * other, half=1e-6)]
+    found = verdict(BELOW, *given)
+    assert found.verdict == UNDECIDED and found.chance == 1.0 and not found.stands
+    fewest = "one training" if 1 in (own, other) else "2 trainings"
+    assert f"A side has {fewest}, and another training would give another number" in found.sentence
+    assert "that takes 3 a side" in found.sentence
+    assert verdict(BELOW, *rows("base", 10, 10, 10), *rows("other", 20, 20, 20)).verdict == "reproduced"
+
+
+def test_three_trainings_decide_with_other_seeds_on_each_side() -> None:
+    other = [row("other", value, seed=seed) for seed, value in ((7, 20.1), (8, 19.9), (9, 20.0))]
+    assert verdict(BELOW, *rows("base", 9.9, 10, 10.1), *other).verdict == "reproduced"
+
+
+def test_the_order_of_seeds_and_rows_changes_nothing() -> None:
+    given = [*rows("base", 10.3, 9.1, 11.7, half=0.3), *rows("other", 14.2, 12.9, 15.1, half=0.2)]
+    groups = [
+        Left(r.run, r.seed, r.metric, r.protocol, "p", f"{r.value - 0.1!r} {r.value + 0.15!r} {r.value - 0.05!r}")
+        for r in given
+    ]
+    ratio = 'fd_judge["base"] / fd_judge["other"] < 0.9'
+    for expect in (BELOW, ratio):
+        wanted = verdict(expect, *given, groups=groups).as_json()
+        for order in itertools.islice(itertools.permutations(range(6)), 0, 720, 37):
+            shuffled = [given[place] for place in order]
+            assert verdict(expect, *shuffled, groups=groups[::-1]).as_json() == wanted
 
 
 @pytest.mark.parametrize(
@@ -81,25 +130,126 @@ def test_seeds_that_disagree_make_a_claim_inconclusive() -> None:
     ],
 )
 def test_the_language(expect: str, wanted: str) -> None:
-    assert verdict(expect, row("base", 10), row("other", 20)).verdict == wanted
+    assert verdict(expect, *CLEAR).verdict == wanted
 
 
-def test_exact_numbers_decide_without_interval_and_the_sentence_says_so() -> None:
-    rows = [row(run, n, None, metric="parameters") for run, n in (("base", 5), ("other", 6))]
-    found = verdict('parameters["base"] < parameters["other"]', *rows)
-    assert found.verdict == "reproduced" and "counts as exact" in found.sentence
-    same = verdict('parameters["base"] < parameters["base"]', *rows)
+def test_what_no_training_changes_is_decided_by_one() -> None:
+    given = [row(run, n, None, metric="parameters") for run, n in (("base", 5), ("other", 6))]
+    found = verdict('parameters["base"] < parameters["other"]', *given)
+    assert found.verdict == "reproduced" and found.chance < 1e-9
+    assert "without an interval" not in found.sentence
+    same = verdict('parameters["base"] < parameters["base"]', *given)
     assert same.verdict == "not reproduced"
+    # Seconds of training have no interval either, but another training would take others.
+    seconds = [row(run, n, None, metric="train_seconds") for run, n in (("base", 5), ("other", 6))]
+    found = verdict('train_seconds["base"] < train_seconds["other"]', *seconds)
+    assert found.verdict == UNDECIDED and "A number without an interval counts as exact." in found.sentence
+
+
+def test_what_no_training_changes_may_have_other_seeds_on_each_side() -> None:
+    given = [*rows("base", 5, 5, 5, half=None, metric="parameters"), row("other", 6, None, 7, "parameters")]
+    for expect in ('parameters["base"] < parameters["other"]', 'parameters["other"] - parameters["base"] > 0'):
+        assert verdict(expect, *given, number_from=None).verdict == "reproduced", expect
 
 
 def test_division_by_a_measured_zero_is_inconclusive() -> None:
-    found = verdict('fd_judge["base"] / fd_judge["other"] < 1', row("base", 1), row("other", 0))
+    found = verdict('fd_judge["base"] / fd_judge["other"] < 1', *rows("base", 1, 1, 1), *rows("other", 0, 0, 0))
     assert found.verdict == "inconclusive" and "zero" in found.sentence
 
 
-def test_three_valued_logic() -> None:
-    assert conjunction([True, None]) is None and conjunction([False, None]) is False
-    assert disjunction([False, None]) is None and disjunction([True, None]) is True
+@pytest.mark.parametrize(
+    ("expect", "truth", "chance"),
+    [
+        # of `a < b`, `a < c` and `b < c` the first is undecided
+        ("{ab} and {ac}", "inconclusive", "ab"),
+        ("{ab} and {ca}", "not reproduced", "2 ac"),
+        ("{ab} or {ca}", "inconclusive", "ab"),
+        ("{ab} or {ac}", "reproduced", "2 ac"),
+        ("{ac} and {bc}", "reproduced", "bc"),
+        ("{ca} or {cb}", "not reproduced", "bc"),
+        ("not ({ac} and {bc})", "not reproduced", "bc"),
+    ],
+)
+def test_three_valued_logic_with_the_chance_of_its_answer(expect: str, truth: str, chance: str) -> None:
+    """What needs all parts is as uncertain as the least certain of them; what needs one of two had two chances."""
+    given = [*rows("a", 10, 10.1, 9.9), *rows("b", 10.5, 10.4, 10.9), *rows("c", 20, 20.2, 19.5)]
+    single = {pair: verdict('fd_judge["{}"] < fd_judge["{}"]'.format(*pair), *given) for pair in ("ab", "ac", "bc")}
+    assert {pair: v.verdict for pair, v in single.items()} == {
+        "ab": "inconclusive", "ac": "reproduced", "bc": "reproduced",
+    }  # fmt: skip
+    assert single["ac"].chance < single["bc"].chance < 0.05 < single["ab"].chance
+    words = {f"{x}{y}": f'fd_judge["{x}"] < fd_judge["{y}"]' for x, y in itertools.permutations("abc", 2)}
+    found = verdict(expect.format(**words), *given)
+    times, _, pair = chance.rpartition(" ")
+    assert (found.verdict, found.chance) == (truth, pytest.approx(int(times or 1) * single[pair].chance))
+
+
+def test_a_papers_number_is_compared_only_under_its_own_protocol() -> None:
+    expect = 'fd_judge["base"] < 12.5'
+    given = rows("base", 9.9, 10, 10.1)
+
+    def became(number_from: str | None, standard: str | None, resize: str = "clean") -> Verdict:
+        return judge("c", claim(expect, number_from), Evidence(study(standard, resize), given))
+
+    assert became("own", None).verdict == "reproduced"
+    assert became("coco-30k-one/clean", "coco-30k-one").verdict == "reproduced"
+    assert became("coco-30k-one/tf1", "coco-30k-one", "tf1").verdict == "reproduced"
+    for other in (
+        ("coco-30k-one/tf1", "coco-30k-one"), ("coco-30k-one/clean", "coco-30k-one", "tf1"),
+        ("coco-30k-drawn-all/clean", "coco-30k-one"), ("coco-30k-one/clean", None), ("None/clean", None),
+    ):  # fmt: skip
+        found = became(*other)
+        assert found.verdict == NOT_COMPARABLE and found.chance == 1.0
+        assert f"The number was measured under {other[0]}, ours under another protocol." in found.sentence
+    unknown = became(None, "coco-30k-one")
+    assert unknown.verdict == NOT_COMPARABLE and "a protocol that the claim does not name" in unknown.sentence
+
+
+def test_that_a_number_cannot_be_compared_matters_more_than_how_often_was_trained() -> None:
+    assert verdict('fd_judge["base"] < 12.5', row("base", 10), number_from=None).verdict == NOT_COMPARABLE
+    assert verdict('fd_judge["base"] < 12.5', row("base", 10)).verdict == UNDECIDED
+
+
+@pytest.mark.parametrize("expect", [BELOW, 'fd_judge["other"] - fd_judge["base"] > 0', '0 < fd_judge["base"]'])
+def test_a_claim_without_a_number_needs_no_protocol_of_one(expect: str) -> None:
+    assert verdict(expect, *CLEAR, number_from=None).verdict == "reproduced"
+
+
+@pytest.mark.parametrize("expect", ['fd_judge["base"] - 12.5 < 0', '0 > (fd_judge["base"] - 12.5) / 2'])
+def test_a_number_is_one_wherever_it_stands(expect: str) -> None:
+    assert verdict(expect, *CLEAR, number_from=None).verdict == NOT_COMPARABLE
+
+
+def test_holm_by_hand() -> None:
+    # 0.005 * 4 = 0.02 and 0.01 * 3 = 0.03 stay below 0.05; 0.03 * 2 = 0.06 does not, and ends it for 0.04 too.
+    assert holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005}) == {"a", "d"}
+    assert holm({"a": 0.02, "b": 0.03}) == {"a", "b"} and holm({"a": 0.03, "b": 0.03}) == set()
+    assert holm({"a": 0.05}) == {"a"} and holm({"a": 0.051}) == set() and holm({}) == set()
+
+
+def test_a_weak_verdict_does_not_stand_beside_others() -> None:
+    """Of one claim it would; beside four that are open it is one of five chances."""
+    close = (*rows("a", 10, 10.1, 9.9, half=1e-9), *rows("b", 10.4, 10.35, 10.4, half=1e-9))
+    noisy = (*rows("x", 10, 14, 12), *rows("y", 12, 11, 14))
+    weak = 'fd_judge["a"] < fd_judge["b"]'
+    opens = {f"open{k}": 'fd_judge["x"] < fd_judge["y"]' for k in range(4)}
+
+    def standing(**claims: str) -> list[Verdict]:
+        made = study(**claims)
+        return judge_all(made, Evidence(made, [*close, *noisy, row("once", 3)]))
+
+    (alone,) = standing(weak=weak)
+    assert alone.verdict == "reproduced" and 0.01 < alone.chance < 0.05 and alone.stands
+    assert tally([alone]) == "1 reproduced (1 of the 1 decided after Holm's correction for 1 comparisons)"
+    found = standing(weak=weak, **opens)
+    assert [v.verdict for v in found] == ["reproduced", *["inconclusive"] * 4]
+    assert not any(v.stands for v in found) and not found[0].as_json()["stands_after_holm"]
+    assert tally(found) == "1 reproduced, 4 inconclusive (0 of the 1 decided after Holm's correction for 5 comparisons)"
+    # What was not compared is no chance to be wrong.
+    beside = standing(weak=weak, once='fd_judge["once"] < fd_judge["b"]', never='fd_judge["never"] < fd_judge["b"]',
+                      number='fd_judge["a"] < 20')  # fmt: skip
+    assert [v.verdict for v in beside] == ["reproduced", UNDECIDED, "not run", NOT_COMPARABLE] and beside[0].stands
+    assert tally(beside[1:]) == "1 one training each: undecided, 1 not comparable, 1 not run"
 
 
 @pytest.mark.parametrize(
@@ -156,8 +306,15 @@ def test_the_module_that_the_configuration_imports_is_light() -> None:
 def test_the_fixture_has_every_verdict_and_claims_json_holds_them(tmp_path) -> None:
     study = fixture.make_study()
     sources = fixture.write_tree(study, tmp_path)
-    verdicts = judge_all(study, Evidence(study, read_metrics(sources.metrics_csv)))
+    verdicts = judge_all(study, read_evidence(study, sources.metrics_csv))
+    assert {v.name: v.verdict for v in verdicts} == {
+        "progressive": "reproduced", "nesting": "reproduced", "levels": UNDECIDED, "guidance": "not reproduced",
+        "noise": "not run", "weaker": "inconclusive", "number": NOT_COMPARABLE,
+    }  # fmt: skip
     assert {v.verdict for v in verdicts} == set(VERDICTS)
     written = write(study, sources.metrics_csv, tmp_path / "claims.json")
-    assert [v.verdict for v in written] == [v.verdict for v in verdicts]
-    assert '"verdict": "reproduced"' in (tmp_path / "claims.json").read_text()
+    assert written == verdicts
+    stored = json.loads((tmp_path / "claims.json").read_text())["claims"]
+    assert [c["verdict"] for c in stored] == [v.verdict for v in verdicts]
+    assert [c["p_value"] for c in stored] == [v.chance for v in verdicts]
+    assert [c["stands_after_holm"] for c in stored] == [v.stands for v in verdicts]

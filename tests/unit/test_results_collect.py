@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,9 +14,9 @@ from mdm.config.units import decimals, duration, large, short
 from mdm.evaluate.metric_names import DISTANCES, FACTORS, MEASURABLE, measurable
 from mdm.files.atomic import ArtifactError
 from mdm.report import collect
-from mdm.report.evidence import Evidence
+from mdm.report.evidence import Evidence, read_evidence
 from mdm.report.metrics import describe, position
-from mdm.report.quantity import Quantity, difference, measured, over_seeds, propagated
+from mdm.report.quantity import Quantity
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +31,44 @@ def test_columns_are_exactly_those_of_the_contract(tree) -> None:
         head = next(csv.reader(stream))
     wanted = "run, stage, seed, metric, value, low, high, protocol, images, seconds, digest"
     assert head == wanted.split(", ")
+
+
+def test_groups_stand_beside_the_metrics(tree) -> None:
+    study, sources = tree
+    path = sources.metrics_csv.with_name("groups.csv")
+    with path.open() as stream:
+        assert next(csv.reader(stream)) == ["run", "seed", "metric", "protocol", "drawn", "without"]
+    groups = collect.read_groups(path)
+    assert groups == list(collect.collect_groups(study, sources.results))
+    assert {g.run for g in groups} == fixture.INVENTED.keys() - set(fixture.ABSENT)
+    run = study.runs[1]
+    scores = json.loads((sources.results / run.evaluations[0].scores / "scores.json").read_text())["metrics"]
+    (found,) = [g for g in groups if (g.run, g.seed, g.metric) == (run.name, run.seed, "fd_judge")]
+    written = next(row for row in scores if row["metric"] == "fd_judge")
+    assert list(found.values) == written["without"] and (found.protocol, found.drawn) == ("zero-shot", "zero-shot")
+    assert not [g for g in groups if g.metric == "alignment_chance"], "no group of pictures is behind it"
+
+
+def test_evidence_is_read_with_its_groups(tree) -> None:
+    study, sources = tree
+    evidence = read_evidence(study, sources.metrics_csv)
+    parts = evidence.parts("fd_judge", "base", "zero-shot")
+    assert sorted(parts) == [0, 1, 2] and all(len(part.without) == 20 for part in parts.values())
+    assert {part.drawn for part in parts.values()} == {"zero-shot"}
+    assert evidence.parts("alignment_chance", "base", "zero-shot")[0].without == ()
+    assert evidence.parts("train_images", "base", "zero-shot")[0].exact
+    bare = Evidence(study, evidence.rows)
+    paired, apart = (e.difference("fd_judge", "single-scale", "base", "zero-shot") for e in (evidence, bare))
+    assert paired.value == apart.value and paired.above < apart.above
+
+
+def test_damaged_groups_are_an_error_that_names_the_file(tree, tmp_path: Path) -> None:
+    study, sources = tree
+    for name in ("metrics.csv", "groups.csv"):
+        (tmp_path / name).write_bytes(sources.metrics_csv.with_name(name).read_bytes())
+    (tmp_path / "groups.csv").write_text("run,seed\nbase,0\n")
+    with pytest.raises(ArtifactError, match=r"groups\.csv .* collect again"):
+        read_evidence(study, tmp_path / "metrics.csv")
 
 
 def test_reading_returns_what_was_written(tree) -> None:
@@ -111,30 +148,6 @@ def test_damaged_files_are_errors_that_name_the_file(tmp_path: Path) -> None:
             collect.read_metrics(sources.metrics_csv)
 
 
-def test_one_seed_keeps_its_own_interval() -> None:
-    assert over_seeds([measured(5, 4, 7)]) == Quantity(5, 4, 7, (5,))
-    assert measured(5, None, None).exact and measured(5, math.nan, 6).exact
-
-
-def test_seeds_give_mean_and_the_larger_uncertainty() -> None:
-    close = over_seeds([measured(10, 8, 12), measured(10, 8, 12)])
-    assert close.value == 10 and close.low == pytest.approx(10 - 8**0.5 / 2) and close.spread == 0
-    apart = over_seeds([measured(8, 7.9, 8.1), measured(12, 11.9, 12.1)])
-    assert apart.high == pytest.approx(10 + 1.959964 * 8**0.5 / 2**0.5)
-    assert apart.seeds == (8, 12)
-
-
-def test_differences_add_half_widths_in_quadrature_side_by_side() -> None:
-    delta = difference(Quantity(10, 7, 11), Quantity(4, 0, 5))
-    assert delta.value == 6
-    assert delta.low == pytest.approx(6 - math.hypot(3, 1))  # own low side with the other's high side
-    assert delta.high == pytest.approx(6 + math.hypot(1, 4))
-
-
-def test_a_quantity_against_itself_has_no_uncertainty() -> None:
-    assert propagated(0.0, {"a": 0.0}, {"a": Quantity(3, 1, 5)}) == Quantity(0.0, 0.0, 0.0)
-
-
 def test_numbers_are_rounded_to_their_uncertainty() -> None:
     assert Quantity(27.412, 26.79, 28.03).text() == "27.41 [26.79, 28.03]"
     assert Quantity(27.412, 21, 33).text(signed=True) == "+27.4 [21.0, 33.0]"
@@ -150,6 +163,7 @@ def test_numbers_are_rounded_to_their_uncertainty() -> None:
 def test_metrics_know_their_direction_and_unknown_ones_have_none() -> None:
     assert describe("fd_judge").better == "lower" and describe("alignment_colour").percent
     assert describe("fd_judge_floor").kind == "frame" and not describe("fd_judge_floor").main
+    assert describe("fid_unbiased").better == "lower" and describe("fid_unbiased_floor").kind == "frame"
     assert describe("validation_loss_64").kind == "training"
     assert describe("something_new").better == "" and describe("something_new").title == "something new"
     assert sorted(["alignment_relation", "fid", "alignment", "alignment_colour"], key=position) == [
@@ -159,6 +173,7 @@ def test_metrics_know_their_direction_and_unknown_ones_have_none() -> None:
 
 def test_the_names_a_claim_may_use_are_those_that_the_scores_write() -> None:
     written = {name for pair in DISTANCES.values() for name in pair} | {f"alignment_{factor}" for factor in FACTORS}
+    written |= {f"{distance}_unbiased{end}" for distance, _ in DISTANCES.values() for end in ("", "_floor")}
     assert written <= set(MEASURABLE)
     assert {m for m in MEASURABLE if m.startswith("alignment_") and describe(m).kind == "evaluation"} <= written
 
@@ -168,4 +183,5 @@ def test_a_held_out_loss_has_an_interval_where_it_was_drawn_repeatedly():
     assert collect.final_validation(once)["16"].exact
     again = [*once, {"validation": {"16": 0.1}, "validation_draws": {"16": [0.1, 0.12, 0.11, 0.13]}}]
     found = collect.final_validation(again)["16"]
-    assert found.value == pytest.approx(0.115) and found.low < 0.105 and found.high > 0.125
+    # Student with three degrees of freedom on the deviation 0.0129
+    assert found.value == pytest.approx(0.115) and found.high == pytest.approx(0.115 + 3.1824 * 0.0129099 / 2, rel=1e-4)

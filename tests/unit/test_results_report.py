@@ -14,6 +14,7 @@ import results_fixture as fixture
 
 from mdm.files.atomic import write_json
 from mdm.report.page import html
+from mdm.report.verdicts import VERDICTS
 
 SECTIONS = (
     "verdicts", "results", "figures", "samples", "ablations", "literature", "cost", "instruments",
@@ -75,6 +76,15 @@ def test_nothing_comes_from_outside(page: str) -> None:
     style = page[page.index("<style>") : page.index("</style>")]
     assert "@import" not in style and "url(" not in style
     assert "default-src 'none'" in page
+
+
+def test_verdicts_are_counted_and_coloured_and_holm_is_said(page: str) -> None:
+    shown = page[page.index('id="verdicts"') : page.index('id="results"')]
+    for verdict in VERDICTS:
+        look = verdict.replace(":", "").replace(" ", "-")
+        assert f'class="verdict {look}">{verdict}<' in shown and f'class="verdict {look}"><b>' in shown
+    assert "over at least three trainings a side" in shown and "Student over the seeds" in shown
+    assert re.search(r"Several claims are several chances to be wrong: 2 reproduced, .*Holm", shown)
 
 
 def test_hostile_captions_stay_text(page: str) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from mdm.report.figures import style
 from mdm.report.page import html
+from mdm.report.verdicts import NOT_RUN, VERDICTS
 
 # Machado, Oliveira and Fernandes 2009, severity 1: what the three kinds of dichromats see of linear RGB.
 EYES = {
@@ -67,3 +68,9 @@ def test_prose_keeps_numbers_with_units_and_names_whole_and_escapes():
     assert str(html.prose('x["no-go"]')) == 'x[&#34;<span class="whole">no-go</span>&#34;]'
     assert "16\u00a0s" in text and "94.5\u00a0%" in text and '<span class="whole">zero-shot</span>' in text
     assert "data/scenes-new-f17d" in text and "<b>" not in text and "&lt;b&gt;" in text
+
+
+@pytest.mark.parametrize("verdict", [verdict for verdict in VERDICTS if verdict != NOT_RUN])
+def test_every_verdict_has_a_colour_and_a_sign(verdict):
+    css, look = (Path(html.TEMPLATES) / "report.css").read_text(), verdict.replace(":", "").replace(" ", "-")
+    assert re.search(rf"\.verdict\.{look}[ ,]", css) and re.search(rf"\.verdict\.{look}::before[ ,]", css)

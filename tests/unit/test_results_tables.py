@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from mdm.report.figures import draw as figures
 from mdm.report.figures import gallery, style
 from mdm.report.figures import guidance as figure_guidance
 from mdm.report.figures.training_curves import training
-from mdm.report.quantity import Quantity
+from mdm.report.quantity import Measurement, Quantity, over_seeds
 from mdm.report.tables import tables
 from mdm.report.tables.literature import read_literature
 from mdm.report.tables.render import Cell, Column, Table, as_csv, as_latex, as_markdown, latex
@@ -30,7 +31,7 @@ from mdm.study import products as names
 def tree(tmp_path_factory: pytest.TempPathFactory):
     study = fixture.make_study()
     sources = fixture.write_tree(study, tmp_path_factory.mktemp("tree"))
-    return study, sources, Evidence(study, read_metrics(sources.metrics_csv))
+    return study, sources, read_evidence(study, sources.metrics_csv)
 
 
 def build(tree, name: str) -> Table:
@@ -94,7 +95,7 @@ def test_the_three_forms_to_the_byte() -> None:
 def test_main_table_shows_intervals_seeds_gaps_and_frames(tree) -> None:
     table = build(tree, "main")
     by_run = {row["run"].text: row for row in table.rows}
-    assert by_run["base"]["fd_judge"].seeds_note.startswith("2 seeds, sd")
+    assert by_run["base"]["fd_judge"].seeds_note.startswith("3 seeds, sd")
     assert "[" in by_run["two-levels"]["fd_judge"].interval and not by_run["two-levels"]["fd_judge"].seeds_note
     assert table.cells(by_run["shared-noise"])[-1].text == "—"
     assert by_run["real pictures"]["fd_judge"].quantity.value == 3.1
@@ -106,11 +107,62 @@ def test_ablation_table_says_better_worse_or_unclear(tree) -> None:
     marks = {row["run"].text: row["fd_judge_change"].mark for row in table.rows if "fd_judge_change" in row}
     assert marks == {"no-progressive": "worse"}
     assert table.row_classes == ["against", "run", "against", "run"]
-    sampling = build(tree, "ablation-sampling")
-    found = {row["run"].text: row["alignment_change"].mark for row in sampling.rows if "alignment_change" in row}
-    assert found["guidance=6"] == "better" and found["guidance=1"] == "worse"
-    nesting = {row["run"].text: row.get("fd_judge_change") for row in build(tree, "ablation-nesting").rows}
-    assert nesting["two-levels"].mark == "unclear"
+    sampling = {row["run"].text: row for row in build(tree, "ablation-sampling").rows if "alignment_change" in row}
+    assert sampling["guidance=6"]["alignment_change"].mark == "better"
+    assert sampling["guidance=2"]["fd_judge_change"].mark == "unclear"
+
+
+def test_one_training_is_never_better_or_worse(tree) -> None:
+    """However far apart the pictures are: the difference is shown, without a mark."""
+    for name, run in (("sampling", "guidance=1"), ("nesting", "two-levels")):
+        table = build(tree, f"ablation-{name}")
+        (row,) = [row for row in table.rows if row["run"].text == run]
+        assert row["alignment_change"].quantity.value < 0 and row["alignment_change"].mark == ""
+        assert "at least 3 trainings a side" in table.notes[0]
+    assert "alignment_change" in row and not row["alignment_change"].seeds_note
+
+
+@pytest.mark.parametrize(("trainings", "mark"), [(1, ""), (2, ""), (3, "better"), (5, "better")])
+def test_a_mark_needs_three_trainings(trainings: int, mark: str) -> None:
+    clear = over_seeds({seed: Measurement(-1.0, -1.1, -0.9) for seed in range(trainings)})
+    assert tables.change_mark("fd_judge", clear) == mark
+    assert tables.change_mark("alignment", clear) == mark.replace("better", "worse")
+    assert tables.change_mark("parameters", clear) == ""
+
+
+def test_a_mark_needs_no_common_seeds(tree) -> None:
+    """Three trainings against three others are compared by Welch, and decide a claim: so they decide here."""
+    study, _, evidence = tree
+    rows = [replace(r, seed=r.seed + 10) if r.run == "no-progressive" else r for r in evidence.rows]
+    cell = tables.delta_cell(Evidence(study, rows), "fd_judge", "no-progressive", "base", "zero-shot")
+    assert cell.quantity.low > 0 and cell.mark == "worse"
+
+
+def test_a_difference_is_taken_picture_by_picture_where_it_can_be(tree) -> None:
+    study, _, evidence = tree
+    paired = tables.delta_cell(evidence, "clip_score", "single-scale", "base", "zero-shot").quantity
+    bare = Evidence(study, evidence.rows)
+    apart = tables.delta_cell(bare, "clip_score", "single-scale", "base", "zero-shot").quantity
+    assert len(paired.seeds) == 3 and paired.value == apart.value and paired.above < apart.above
+    back = evidence.difference("clip_score", "base", "single-scale", "zero-shot")
+    assert (back.low, back.high) == pytest.approx((-paired.high, -paired.low))
+    assert "seed by seed and picture by picture" in build(tree, "ablation-nesting").caption
+
+
+def test_tables_say_what_their_brackets_are_over(tree) -> None:
+    study, _, evidence = tree
+    assert tables.interval_note(evidence) == (
+        "Brackets: 95 % interval over trainings and captions, of the mean of 1 or 3 trainings (of one training: over "
+        "its pictures alone)."
+    )
+    assert tables.interval_note(evidence) in build(tree, "main").notes
+    assert tables.interval_note(evidence) in build(tree, "ablation-nesting").notes
+    once = replace(study, runs=[run for run in study.runs if run.seed == 0])
+    assert tables.interval_note(Evidence(once, [])) == (
+        "Brackets: 95 % interval over the pictures of one training; other trainings would differ by more."
+    )
+    thrice = replace(study, runs=[run for run in study.runs if run.name == "base"])
+    assert tables.interval_note(Evidence(thrice, [])).endswith("of the mean of 3 trainings.")
 
 
 def test_settings_are_written_for_people_down_to_what_differs() -> None:

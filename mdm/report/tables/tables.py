@@ -128,7 +128,7 @@ def alignment_table(evidence: Evidence) -> Table:
 def change_mark(metric: str, delta: Quantity) -> str:
     """better, worse or unclear; "" when no direction is better, or when nobody trained often enough to say."""
     direction = {"lower": -1, "higher": 1}.get(describe(metric).better)
-    if direction is None or len(delta.seeds) < TRAININGS:
+    if direction is None or delta.trainings < TRAININGS:
         return ""
     low, high = sorted((direction * delta.low, direction * delta.high))
     return "better" if low > 0 else "worse" if high < 0 else "unclear"
@@ -216,13 +216,19 @@ def cost_table(evidence: Evidence, results: Path) -> Table:
             row["device"] = Cell("not trained")
             continue
         row["device"] = Cell(str(manifest.get("device", "—")))
-        for metric, form in (("train_images", large), ("parameters", large), ("train_seconds", duration)):
+        forms = (
+            ("train_images", large),
+            ("train_gigaflops", large),
+            ("parameters", large),
+            ("train_seconds", duration),
+        )
+        for metric, form in forms:
             if quantity := evidence.quantity(metric, run):
                 row[metric] = Cell(form(quantity.value), quantity)
         for metric in SPEEDS:
             if quantity := evidence.quantity(metric, run, evidence.protocol()):
                 row[metric] = Cell(f"{quantity.value:.3g}", quantity)
-    names = ("train_images", "train_seconds", "parameters", *SPEEDS)
+    names = ("train_images", "train_gigaflops", "train_seconds", "parameters", *SPEEDS)
     columns = [Column("run", "Run"), *(Column(m, describe(m).title, True) for m in names), Column("device", "Device")]
     caption = (
         "Cost of each run (mean over seeds). Stages that runs share were trained once but count in each; "
