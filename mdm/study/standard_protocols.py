@@ -5,8 +5,6 @@ pictures are cut and scaled). The rule becomes two data sets of the study, so it
 result, and their index.tsv lists the ids. Another rule is another name here, never a change of one.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, Literal
 

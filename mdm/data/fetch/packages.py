@@ -7,8 +7,6 @@ archive, so no name inside it can reach outside, and nothing in it runs (npm pac
 wheels only).
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import io

@@ -4,19 +4,15 @@ Films are read from memory, never by name, and only containers that hold the fil
 name other files and addresses.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
+from PIL import Image
 
 from mdm.data.pictures.failures import Failure
 from mdm.data.pictures.preprocess import DAMAGED
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 ANIMATED = ("WEBP", "GIF", "PNG")
 DEFAULT_MS = 100  # of a frame without a duration, as browsers show it
@@ -31,15 +27,13 @@ class Film(Protocol):
 
     def times(self) -> list[float]: ...
 
-    def frames(self, numbers: Sequence[int]) -> Iterator[Image]: ...
+    def frames(self, numbers: Sequence[int]) -> Iterator[Image.Image]: ...
 
 
 class Animation:
     """An animated WebP, GIF or PNG."""
 
     def __init__(self, data: bytes) -> None:
-        from PIL import Image
-
         self._opened = Image.open(io.BytesIO(data), formats=ANIMATED)
         self.size = self._opened.size
         self._count: int = getattr(self._opened, "n_frames", 1)
@@ -53,7 +47,7 @@ class Animation:
             found.append(found[-1] + (self._opened.info.get("duration") or DEFAULT_MS) / 1000)
         return found
 
-    def frames(self, numbers: Sequence[int]) -> Iterator[Image]:
+    def frames(self, numbers: Sequence[int]) -> Iterator[Image.Image]:
         """The frames with these numbers."""
         for number in numbers:
             self._opened.seek(number)
@@ -87,10 +81,8 @@ class Video:
         gaps = np.diff(found) if len(found) > 1 else np.array([DEFAULT_MS / 1000])
         return [*found, found[-1] + float(np.median(gaps))]
 
-    def frames(self, numbers: Sequence[int]) -> Iterator[Image]:
+    def frames(self, numbers: Sequence[int]) -> Iterator[Image.Image]:
         """The frames with these numbers."""
-        from PIL import Image
-
         capture, wanted = self._capture(), set(numbers)
         for number in range(max(wanted) + 1):
             if not capture.grab():

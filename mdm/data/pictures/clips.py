@@ -4,20 +4,16 @@ A strip is a PNG or JPEG of `resolution` x (frames * `resolution`) pixels: every
 read and decoded like any picture. The same bytes and settings give the same strip.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
+from PIL import Image
 from pydantic import Field, model_validator
 
 from mdm.data.pictures.clip_frames import BROKEN, Film, open_film, picked
 from mdm.data.pictures.failures import Failure
 from mdm.data.pictures.preprocess import PictureSettings, encode, finished, refusal
 from mdm.data.rows import Picture
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 JPEG_BLOCK = 16  # of colours at half the resolution
 LARGEST_SIDE = 65_500  # of a JPEG
@@ -68,7 +64,7 @@ def clip(data: bytes, settings: ClipSettings) -> np.ndarray | Failure:
     return np.stack(found)
 
 
-def _frames(data: bytes, settings: ClipSettings) -> list[Image] | Failure:
+def _frames(data: bytes, settings: ClipSettings) -> list[Image.Image] | Failure:
     """The frames that are shown, decoded."""
     try:
         film: Film | Failure = open_film(data)

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Literal
 
 import numpy as np
+from PIL import Image, UnidentifiedImageError
 from simplejpeg import decode_jpeg
 
 from mdm.data.pictures.failures import Failure
@@ -88,8 +89,6 @@ def _jpeg_size(start: bytes) -> tuple[int, int] | None:
 
 
 def _decode_any(data: bytes | memoryview) -> np.ndarray:
-    from PIL import Image, UnidentifiedImageError
-
     try:
         with Image.open(io.BytesIO(data)) as picture:
             return np.asarray(picture.convert("RGB"))
@@ -169,8 +168,6 @@ def shrink(pixels: np.ndarray, resolution: int) -> np.ndarray:
             f"at {resolution} px or more"
         )
     if stored % resolution:
-        from PIL import Image
-
         return np.asarray(Image.fromarray(pixels).resize((resolution, resolution), Image.Resampling.BOX))
     return _means(pixels, stored // resolution)
 

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Iterator
 
 import numpy as np
+from PIL import Image
 
 HASH_BITS = 64
 LOOK_DISTANCE = 4
@@ -31,8 +32,6 @@ def repeated(keys: np.ndarray) -> np.ndarray:
 
 def look(pixels: np.ndarray) -> int:
     """The difference hash of uint8 [H, W, 3]."""
-    from PIL import Image
-
     thumbnail = Image.fromarray(pixels).convert("L").resize((9, 8), Image.Resampling.BOX)
     values = np.asarray(thumbnail, dtype=np.int16)
     return int.from_bytes(np.packbits(values[:, :-1] < values[:, 1:]).tobytes(), "big")

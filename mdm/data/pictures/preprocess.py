@@ -13,24 +13,21 @@ The same bytes and settings give the same result, byte for byte (with the Pillow
 Bytes are hostile until proved otherwise: only FORMATS are tried, and sizes are checked before pixels are decoded.
 """
 
-from __future__ import annotations
-
 import html
 import io
 import struct
 import unicodedata
 import zlib
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
+from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL.Image import Resampling, Transpose
 from pydantic import Field, model_validator
 
 from mdm.config import Positive, Strict
 from mdm.data.pictures.failures import Failure
 from mdm.data.rows import Picture
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 # No format that starts another program (EPS) or reads other files.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
@@ -91,17 +88,15 @@ def pixels(data: bytes, settings: PictureSettings) -> np.ndarray | Failure:
     return finished(loaded, settings)
 
 
-def finished(picture: Image, settings: PictureSettings) -> np.ndarray | Failure:
+def finished(picture: Image.Image, settings: PictureSettings) -> np.ndarray | Failure:
     """A decoded picture turned, coloured, cut and scaled: uint8 [H, W, 3]."""
     turn = _orientation(picture)  # after loading: TIFFs then are turned already, and say so
     coloured = _srgb(picture, picture.info.get("icc_profile"))
     return coloured if isinstance(coloured, Failure) else np.asarray(_scaled(_turned(coloured, turn), settings))
 
 
-def _loaded(data: bytes, settings: PictureSettings) -> Image | Failure:
+def _loaded(data: bytes, settings: PictureSettings) -> Image.Image | Failure:
     """The decoded file; its size is judged before a pixel is decoded."""
-    from PIL import Image, UnidentifiedImageError
-
     try:
         opened = Image.open(io.BytesIO(data), formats=FORMATS)
         if (refused := refusal(opened.size, settings)) is not None:
@@ -123,8 +118,6 @@ def _loaded(data: bytes, settings: PictureSettings) -> Image | Failure:
 
 def encode(picture: np.ndarray, settings: PictureSettings) -> Picture:
     """uint8 [H, W, 3] as the file that `stored` asks for."""
-    from PIL import Image
-
     stream, image = io.BytesIO(), Image.fromarray(picture)
     if settings.stored == "png":
         image.save(stream, format="PNG")
@@ -151,7 +144,7 @@ def refusal(size: tuple[int, int], settings: PictureSettings) -> Failure | None:
     return Failure.TOO_ELONGATED if elongated else None
 
 
-def _orientation(opened: Image) -> int:
+def _orientation(opened: Image.Image) -> int:
     """EXIF orientation 1 to 8; a block that cannot be read says nothing."""
     try:
         return opened.getexif().get(ORIENTATION, 1)
@@ -159,9 +152,7 @@ def _orientation(opened: Image) -> int:
         return 1
 
 
-def _turned(picture: Image, orientation: int) -> Image:
-    from PIL.Image import Transpose
-
+def _turned(picture: Image.Image, orientation: int) -> Image.Image:
     turns = {
         2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM,
         5: Transpose.TRANSPOSE, 6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_90,
@@ -169,10 +160,8 @@ def _turned(picture: Image, orientation: int) -> Image:
     return picture.transpose(turns[orientation]) if orientation in turns else picture
 
 
-def _srgb(picture: Image, profile: bytes | None) -> Image | Failure:
+def _srgb(picture: Image.Image, profile: bytes | None) -> Image.Image | Failure:
     """Mode RGB in sRGB, transparent parts on white."""
-    from PIL import Image
-
     if picture.mode in ("F", "LAB") or (picture.mode == "I" and not _fits_sixteen_bits(picture)):
         return Failure.UNKNOWN_COLOURS
     if picture.mode.startswith("I"):
@@ -189,15 +178,13 @@ def _srgb(picture: Image, profile: bytes | None) -> Image | Failure:
         return Failure.UNKNOWN_COLOURS
 
 
-def _fits_sixteen_bits(picture: Image) -> bool:
+def _fits_sixteen_bits(picture: Image.Image) -> bool:
     low, high = picture.getextrema()
     return low >= 0 and high <= 65535
 
 
-def _converted(picture: Image, profile: bytes | None) -> Image:
+def _converted(picture: Image.Image, profile: bytes | None) -> Image.Image:
     """Mode RGB in sRGB from the colours that the profile describes."""
-    from PIL import ImageCms
-
     if picture.mode in ("P", "1", "LA", "PA"):
         picture = picture.convert("RGB")
     if not profile:
@@ -212,10 +199,8 @@ def _converted(picture: Image, profile: bytes | None) -> Image:
         return picture.convert("RGB")
 
 
-def _scaled(picture: Image, settings: PictureSettings) -> Image:
+def _scaled(picture: Image.Image, settings: PictureSettings) -> Image.Image:
     """The shorter side scaled to the resolution; of `crop: centre` the square in the middle."""
-    from PIL.Image import Resampling
-
     method = {"area": Resampling.BOX, "bicubic": Resampling.BICUBIC, "lanczos": Resampling.LANCZOS}[settings.resize]
     (width, height), side = picture.size, settings.resolution
     short = min(width, height)

@@ -4,14 +4,12 @@ One append-only file: a line that says whose rows these are, then a line of JSON
 bytes of its picture. A torn end (the job was killed while writing) is found by length and hash, and cut off.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 from mdm.data.pictures.failures import DOUBTFUL
 from mdm.data.rows import Picture
@@ -45,7 +43,7 @@ class Journal:
             self._file.close()
             raise
 
-    def __enter__(self) -> Journal:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

@@ -11,8 +11,6 @@ where its own resizing (OpenCV) is wanted, e.g. to repeat a data set that was ma
 environment are not used by `own`: through a proxy nobody could tell which machine is contacted.
 """
 
-from __future__ import annotations
-
 import http.client
 import itertools
 import shutil
@@ -21,7 +19,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
@@ -45,7 +43,7 @@ LIST_SECONDS = 60
 Seconds = Annotated[float, Field(ge=0)]
 
 
-class AddressSettings(Filtered, PictureSettings):
+class Settings(Filtered, PictureSettings):
     """Which list, which part of it, what becomes of each picture, and how many failures are acceptable."""
 
     index: str = Field(exclude=True, description="path or URL of a .tsv or .csv with columns url and caption")
@@ -94,7 +92,7 @@ class AddressSettings(Filtered, PictureSettings):
         return tuple(str(ip_network(network)) for network in value)
 
     @model_validator(mode="after")
-    def _img2dataset_has_no_limits(self) -> AddressSettings:
+    def _img2dataset_has_no_limits(self) -> Self:
         limits = {"max_bytes", "allowed_networks", "backoff_seconds", "per_host", "host_pause_seconds"}
         limits |= PictureSettings.model_fields.keys() - {"resolution"}
         defaults = {name: type(self).model_fields[name].default for name in sorted(limits)}
@@ -104,10 +102,7 @@ class AddressSettings(Filtered, PictureSettings):
         return self
 
 
-Settings = AddressSettings
-
-
-def index(settings: AddressSettings) -> Iterator[Row]:
+def index(settings: Settings) -> Iterator[Row]:
     """The first num_images addresses of the part; nothing is fetched but the list itself."""
     with tempfile.TemporaryDirectory() as folder:
         path = _list_file(settings, Path(folder))
@@ -117,7 +112,7 @@ def index(settings: AddressSettings) -> Iterator[Row]:
             yield Row(f"{number:09d}", text, {}, {"url": url})
 
 
-def _list_file(settings: AddressSettings, folder: Path) -> Path:
+def _list_file(settings: Settings, folder: Path) -> Path:
     path = Path(settings.index)
     if "://" in settings.index:
         path = folder / (Path(urlsplit(settings.index).path).name or "list")
@@ -135,7 +130,7 @@ def _list_file(settings: AddressSettings, folder: Path) -> Path:
     return path
 
 
-def _pairs(path: Path, settings: AddressSettings) -> Iterator[tuple[str, str]]:
+def _pairs(path: Path, settings: Settings) -> Iterator[tuple[str, str]]:
     """(url, caption) of every line that is wanted."""
     url, caption = settings.url_column, settings.caption_column
     for _, row in table(path, (url, caption), settings.columns, published=True):
@@ -143,7 +138,7 @@ def _pairs(path: Path, settings: AddressSettings) -> Iterator[tuple[str, str]]:
             yield row[url], row[caption]
 
 
-def pictures(rows: list[Row], settings: AddressSettings) -> Iterator[tuple[str, Picture | str]]:
+def pictures(rows: list[Row], settings: Settings) -> Iterator[tuple[str, Picture | str]]:
     """Fetch the pictures of a shard, in the order in which they arrive."""
     if settings.fetcher == "own":
         return fetched(rows, settings, prepare)
@@ -153,7 +148,7 @@ def pictures(rows: list[Row], settings: AddressSettings) -> Iterator[tuple[str, 
 
 def fetched(
     rows: list[Row],
-    settings: AddressSettings,
+    settings: Settings,
     prepare_as: Callable[[bytes, Any], Picture | Failure],
     types: tuple[str, ...] = ("image/",),
 ) -> Iterator[tuple[str, Picture | str]]:

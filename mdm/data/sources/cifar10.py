@@ -5,8 +5,6 @@ give the same pixels, so which of them was read is no part of the recipe. For st
 balanced over some of the classes, and labels can be replaced by random or unique ones.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json
@@ -16,6 +14,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 import numpy as np
+from PIL import Image
 from pydantic import Field, model_validator
 
 from mdm.config import Count, Positive, Strict
@@ -38,7 +37,7 @@ SIDE, BATCH = 32, 10_000
 BATCHES = {"train": [f"data_batch_{k}" for k in range(1, 6)], "test": ["test_batch"]}
 
 
-class Cifar10Settings(Strict):
+class Settings(Strict):
     """Which pictures, and what their labels say."""
 
     split: Literal["train", "test"] = "train"
@@ -74,10 +73,7 @@ class Cifar10Settings(Strict):
         return self
 
 
-Settings = Cifar10Settings
-
-
-def index(settings: Cifar10Settings) -> Iterator[Row]:
+def index(settings: Settings) -> Iterator[Row]:
     """One row per picture; `number` is its place in the data set's own order."""
     found = _labels(settings)
     for place, number in enumerate(islice(_chosen(found, settings), settings.num_images)):
@@ -87,7 +83,7 @@ def index(settings: Cifar10Settings) -> Iterator[Row]:
         yield Row(f"{place:06d}", f"a photo of {article} {name}", {"class": label}, {"number": str(number)})
 
 
-def _chosen(found: list[int], settings: Cifar10Settings) -> Iterator[int]:
+def _chosen(found: list[int], settings: Settings) -> Iterator[int]:
     """Numbers of the wanted pictures, ascending."""
     left = dict.fromkeys((CLASSES.index(name) for name in settings.classes), len(found))
     if settings.balanced:
@@ -98,7 +94,7 @@ def _chosen(found: list[int], settings: Cifar10Settings) -> Iterator[int]:
             yield number
 
 
-def _label(place: int, number: int, true: int, settings: Cifar10Settings) -> int:
+def _label(place: int, number: int, true: int, settings: Settings) -> int:
     if settings.label == "unique":
         return place
     if settings.label == "class" or settings.random_classes is None:
@@ -108,7 +104,7 @@ def _label(place: int, number: int, true: int, settings: Cifar10Settings) -> int
     return int.from_bytes(drawn[:8], "big") % settings.random_classes
 
 
-def pictures(rows: list[Row], settings: Cifar10Settings) -> Iterator[tuple[str, Picture | str]]:
+def pictures(rows: list[Row], settings: Settings) -> Iterator[tuple[str, Picture | str]]:
     """The pictures of a shard as PNG, batch by batch of the data set."""
     path = _archive(settings)
     wanted: dict[int, list[Row]] = {}
@@ -120,7 +116,7 @@ def pictures(rows: list[Row], settings: Cifar10Settings) -> Iterator[tuple[str, 
             yield row.key, png(pixels[int(row.columns["number"]) % BATCH])
 
 
-def _archive(settings: Cifar10Settings) -> Path:
+def _archive(settings: Settings) -> Path:
     if settings.path is None:
         return archive(PACKAGE, settings.packages)
     path = Path(settings.path)
@@ -135,7 +131,7 @@ def _archive(settings: Cifar10Settings) -> Path:
     return path
 
 
-def _labels(settings: Cifar10Settings) -> list[int]:
+def _labels(settings: Settings) -> list[int]:
     """The classes of the split's pictures, in order."""
     path = _archive(settings)
     if settings.path is None:
@@ -143,10 +139,8 @@ def _labels(settings: Cifar10Settings) -> list[int]:
     return [int(label) for batch in BATCHES[settings.split] for label in _records(path, batch)[:, 0]]
 
 
-def _pixels(path: Path, batch: str, settings: Cifar10Settings) -> np.ndarray:
+def _pixels(path: Path, batch: str, settings: Settings) -> np.ndarray:
     """uint8 [10000, 32, 32, 3] of one batch."""
-    from PIL import Image
-
     if settings.path is None:
         # One row of the strip is one picture.
         with Image.open(io.BytesIO(member(path, f"package/{batch}.png"))) as opened:

@@ -1,7 +1,5 @@
 """Any local folder of films with captions: a table with any columns, or a text file beside each film."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -31,7 +29,7 @@ LICENCE = "as the folder's owner says"
 EXTENSIONS = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".webp", ".gif", ".png")
 
 
-class ClipFolderSettings(OwnFolder, ClipSettings):
+class Settings(OwnFolder, ClipSettings):
     """Where the films are, and what becomes of each."""
 
     path: str = Field(description="folder of the films")
@@ -42,10 +40,7 @@ class ClipFolderSettings(OwnFolder, ClipSettings):
     duplicates: Literal["none", "files"] = Field(default="none", description="files: leave out equal files")
 
 
-Settings = ClipFolderSettings
-
-
-def index(settings: ClipFolderSettings) -> Iterator[Row]:
+def index(settings: Settings) -> Iterator[Row]:
     """One row per captioned film, by file name; each file's hash is noted."""
     folder = existing_folder(settings.path, "clip-folder")
     found = listed(settings)
@@ -56,7 +51,7 @@ def index(settings: ClipFolderSettings) -> Iterator[Row]:
         yield Row(f"{number:08d}", found[file][0], {}, {"file": file, "sha256": hashes[file]})
 
 
-def listed(settings: ClipFolderSettings) -> dict[str, tuple[str, dict[str, int]]]:
+def listed(settings: Settings) -> dict[str, tuple[str, dict[str, int]]]:
     """Caption (and no labels) by file name, of the files that are wanted."""
     folder = Path(settings.path)
     found = _of_table(folder, settings) if settings.captions else dict(captions_beside(folder, EXTENSIONS))
@@ -64,7 +59,7 @@ def listed(settings: ClipFolderSettings) -> dict[str, tuple[str, dict[str, int]]
     return {file: (clean(caption), {}) for file, caption in found.items() if settings.admits(file)}
 
 
-def _of_table(folder: Path, settings: ClipFolderSettings) -> dict[str, str]:
+def _of_table(folder: Path, settings: Settings) -> dict[str, str]:
     """Caption by file name."""
     path = folder / str(settings.captions)
     if not path.is_file():
@@ -78,7 +73,7 @@ def _of_table(folder: Path, settings: ClipFolderSettings) -> dict[str, str]:
     return found
 
 
-def _file(row: dict[str, str], settings: ClipFolderSettings, where: str) -> str:
+def _file(row: dict[str, str], settings: Settings, where: str) -> str:
     """A film's path, by the pattern."""
     try:
         return settings.file_pattern.format_map(row)
@@ -88,7 +83,7 @@ def _file(row: dict[str, str], settings: ClipFolderSettings, where: str) -> str:
         ) from None
 
 
-def pictures(rows: list[Row], settings: ClipFolderSettings) -> Iterator[tuple[str, Picture | str]]:
+def pictures(rows: list[Row], settings: Settings) -> Iterator[tuple[str, Picture | str]]:
     """The strips of a shard."""
     for row in rows:
         yield row.key, prepare_clip(as_indexed(settings.path, row), settings)

@@ -5,8 +5,6 @@ files, so the same settings always name the same pictures and captions; index.ts
 proved by their hashes when the index is written; after that every picture by the checksum that the index noted.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import zipfile
@@ -41,7 +39,7 @@ SHA256_OF = {
 }
 
 
-class CocoSettings(PictureSettings):
+class Settings(PictureSettings):
     """Which captions of which pictures, and where the files lie."""
 
     enlarges: ClassVar[bool] = True  # a few pictures are small, and an evaluation set must not lose them
@@ -75,10 +73,7 @@ class CocoSettings(PictureSettings):
         return f"{self.part}{self.edition}"
 
 
-Settings = CocoSettings
-
-
-def describe(settings: CocoSettings) -> str:
+def describe(settings: Settings) -> str:
     """The rule in words, for a protocol."""
     order = "ascending ids" if settings.seed is None else f"seed {settings.seed}"
     what = {
@@ -90,14 +85,14 @@ def describe(settings: CocoSettings) -> str:
     return f"{what}, of COCO {settings.name} ({order}), {cut}, {settings.resize} to {settings.resolution} px"
 
 
-def outside(settings: CocoSettings) -> Iterator[tuple[Path, str | None]]:
+def outside(settings: Settings) -> Iterator[tuple[Path, str | None]]:
     """Files that must be there, with their hashes."""
     yield Path(settings.annotations), _annotations_sha256(settings)
     if not Path(settings.images).is_dir():
         yield Path(settings.images), SHA256_OF[f"{settings.name}.zip"]
 
 
-def index(settings: CocoSettings) -> Iterator[Row]:
+def index(settings: Settings) -> Iterator[Row]:
     """The captions of the rule, with the ids of caption and picture, the picture's licence and its checksum."""
     for path, sha256 in outside(settings):
         _prove(path, sha256, settings)
@@ -123,7 +118,7 @@ class Pair:
     caption: str
 
 
-def _pairs(annotations: list[dict[str, Any]], settings: CocoSettings) -> Iterator[Pair]:
+def _pairs(annotations: list[dict[str, Any]], settings: Settings) -> Iterator[Pair]:
     """Every pair that the rule admits, in its order."""
     pairs = sorted((Pair(a["id"], a["image_id"], a["caption"]) for a in annotations), key=lambda pair: pair.id)
     if settings.captions == "drawn":
@@ -139,12 +134,12 @@ def _pairs(annotations: list[dict[str, Any]], settings: CocoSettings) -> Iterato
             yield min(by_image[image], key=lambda pair: _drawn(settings, "caption", pair.id))
 
 
-def _drawn(settings: CocoSettings, what: str, id: int) -> bytes:
+def _drawn(settings: Settings, what: str, id: int) -> bytes:
     """A random place that depends on seed and id alone: the same in every language and version of a library."""
     return hashlib.sha256(f"{settings.seed}:{what}:{id}".encode()).digest()
 
 
-def pictures(rows: list[Row], settings: CocoSettings) -> Iterator[tuple[str, Picture | str]]:
+def pictures(rows: list[Row], settings: Settings) -> Iterator[tuple[str, Picture | str]]:
     """Read, cut and scale the pictures of a shard."""
     with _opened(settings) as files:
         for row in rows:
@@ -166,7 +161,7 @@ class _Files:
 
 
 @contextmanager
-def _opened(settings: CocoSettings) -> Iterator[_Files]:
+def _opened(settings: Settings) -> Iterator[_Files]:
     path = Path(settings.images)
     if path.is_dir():
         yield _Files(lambda name: _read_file(path / name), lambda name: f"{zlib.crc32(_read_file(path / name)):08x}")
@@ -194,7 +189,7 @@ def _read_file(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _annotated(settings: CocoSettings) -> dict[str, Any]:
+def _annotated(settings: Settings) -> dict[str, Any]:
     """COCO's captions file."""
     path, name = Path(settings.annotations), f"captions_{settings.name}.json"
     content = member(path, f"annotations/{name}") if path.suffix == ".zip" else path.read_bytes()
@@ -211,14 +206,14 @@ def _annotated(settings: CocoSettings) -> dict[str, Any]:
     )
 
 
-def _annotations_sha256(settings: CocoSettings) -> str | None:
+def _annotations_sha256(settings: Settings) -> str | None:
     if settings.captions_sha256:
         return settings.captions_sha256
     is_zip = Path(settings.annotations).suffix == ".zip"
     return SHA256_OF[f"annotations_trainval{settings.edition}.zip"] if is_zip else None
 
 
-def _prove(path: Path, sha256: str | None, settings: CocoSettings) -> None:
+def _prove(path: Path, sha256: str | None, settings: Settings) -> None:
     if not path.is_file():
         folder = "annotations" if path == Path(settings.annotations) else "zips"
         name = f"annotations_trainval{settings.edition}.zip" if folder == "annotations" else f"{settings.name}.zip"

@@ -21,7 +21,7 @@ VERSION = 1
 LICENCE = "each drawing keeps the licence of its package"
 
 
-class DrawingSettings(Strict):
+class Settings(Strict):
     """Which sets, which side of the split, and the size they are drawn at."""
 
     sets: tuple[str, ...] = Field(
@@ -49,10 +49,7 @@ class DrawingSettings(Strict):
         return value
 
 
-Settings = DrawingSettings
-
-
-def index(settings: DrawingSettings) -> Iterator[Row]:
+def index(settings: Settings) -> Iterator[Row]:
     """One row per drawing, in an order that mixes the sets and does not depend on which of them are asked for."""
     folder = Path(settings.packages)
     names = dictionary(folder)
@@ -76,14 +73,14 @@ def _columns(drawing: Drawing) -> dict[str, str]:
     return {"set": drawing.set, "name": drawing.name, "concept": drawing.concept, "licence": licence}
 
 
-def _belongs(drawing: Drawing, settings: DrawingSettings) -> bool:
+def _belongs(drawing: Drawing, settings: Settings) -> bool:
     """The side of the split is drawn from the concept's name alone."""
     if drawing.has_tone and not settings.skin_tones:
         return False
     return belongs(drawing.concept, settings.part, settings.validation_every)
 
 
-def pictures(rows: list[Row], settings: DrawingSettings) -> Iterator[tuple[str, Picture | str]]:
+def pictures(rows: list[Row], settings: Settings) -> Iterator[tuple[str, Picture | str]]:
     """Draw the pictures of a shard, set by set: only one package is in memory at a time."""
     folder = Path(settings.packages)
     names = dictionary(folder)

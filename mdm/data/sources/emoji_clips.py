@@ -34,7 +34,7 @@ PACKAGES = tuple(
 FOLDER = "package/assets/"
 
 
-class EmojiClipSettings(ClipSettings):
+class Settings(ClipSettings):
     """Which side of the split, and what becomes of each clip."""
 
     skin_tones: bool = Field(default=True, description="also the variants of people and hands by skin tone")
@@ -46,9 +46,6 @@ class EmojiClipSettings(ClipSettings):
     min_success: Probability = Field(default=0.95, exclude=True, description="share of a shard that must be usable")
 
 
-Settings = EmojiClipSettings
-
-
 @dataclass(frozen=True)
 class Clip:
     """One animated emoji: the number of its package, its file there, and what it shows."""
@@ -58,7 +55,7 @@ class Clip:
     concept: Concept
 
 
-def index(settings: EmojiClipSettings) -> Iterator[Row]:
+def index(settings: Settings) -> Iterator[Row]:
     """One row per clip that moves and has a name, in an order that does not depend on the settings."""
     found = sorted(_clips(settings), key=lambda clip: hashlib.sha256(clip.file.encode()).digest())
     for number, clip in enumerate(found[: settings.num_images]):
@@ -66,7 +63,7 @@ def index(settings: EmojiClipSettings) -> Iterator[Row]:
         yield Row(f"{number:06d}", f"an animated emoji of {clip.concept.words}", {}, columns)
 
 
-def _clips(settings: EmojiClipSettings) -> Iterator[Clip]:
+def _clips(settings: Settings) -> Iterator[Clip]:
     """Every clip of the part."""
     names = dictionary(Path(settings.packages))
     for number, package in enumerate(PACKAGES):
@@ -85,14 +82,14 @@ def _moves(webp: bytes) -> bool:
     return webp[12:16] == b"VP8X" and bool(webp[20] & 2)
 
 
-def _belongs(concept: Concept, settings: EmojiClipSettings) -> bool:
+def _belongs(concept: Concept, settings: Settings) -> bool:
     """The side of the split is drawn from the concept's name alone, as for drawings."""
     if concept.tones and not settings.skin_tones:
         return False
     return belongs(concept.name, settings.part, settings.validation_every)
 
 
-def pictures(rows: list[Row], settings: EmojiClipSettings) -> Iterator[tuple[str, Picture | str]]:
+def pictures(rows: list[Row], settings: Settings) -> Iterator[tuple[str, Picture | str]]:
     """The strips of a shard, package by package."""
     for number, package in enumerate(PACKAGES):
         keys = {FOLDER + row.columns["file"]: row.key for row in rows if row.columns["package"] == str(number)}

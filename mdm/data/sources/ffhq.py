@@ -1,7 +1,5 @@
 """FFHQ: 70,000 aligned portraits from the user's folder, proved picture by picture where its metadata are given."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterator
@@ -22,7 +20,7 @@ TRAINING = 60_000  # the authors' split: the first so many train, the others val
 METADATA = "ffhq-dataset-v2.json"
 
 
-class FfhqSettings(PictureSettings):
+class Settings(PictureSettings):
     """Which portraits, and where they lie."""
 
     split: Literal["all", "train", "validation"] = Field(
@@ -43,10 +41,7 @@ class FfhqSettings(PictureSettings):
         return self
 
 
-Settings = FfhqSettings
-
-
-def index(settings: FfhqSettings) -> Iterator[Row]:
+def index(settings: Settings) -> Iterator[Row]:
     """One row per portrait, by its number."""
     known = _metadata(settings)
     for place, (number, file) in enumerate(islice(_chosen(settings), settings.num_images)):
@@ -58,7 +53,7 @@ def index(settings: FfhqSettings) -> Iterator[Row]:
         yield Row(f"{place:06d}", settings.caption, {}, columns)
 
 
-def _metadata(settings: FfhqSettings) -> dict[str, Any]:
+def _metadata(settings: Settings) -> dict[str, Any]:
     if settings.metadata is None:
         return {}
     if not Path(settings.metadata).is_file():
@@ -66,7 +61,7 @@ def _metadata(settings: FfhqSettings) -> dict[str, Any]:
     return json.loads(Path(settings.metadata).read_text(encoding="utf-8"))
 
 
-def _chosen(settings: FfhqSettings) -> Iterator[tuple[int, str]]:
+def _chosen(settings: Settings) -> Iterator[tuple[int, str]]:
     """(number, file inside the folder) of one side of the split."""
     folder = Path(settings.path)
     if not folder.is_dir():
@@ -87,7 +82,7 @@ def _chosen(settings: FfhqSettings) -> Iterator[tuple[int, str]]:
             yield number, files[number]
 
 
-def pictures(rows: list[Row], settings: FfhqSettings) -> Iterator[tuple[str, Picture | str]]:
+def pictures(rows: list[Row], settings: Settings) -> Iterator[tuple[str, Picture | str]]:
     """Read, prove and scale the portraits of a shard."""
     for row in rows:
         path = Path(settings.path) / row.columns["file"]

@@ -1,7 +1,5 @@
 """Any local folder of pictures with captions: a table (file, caption), or a text file beside each picture."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -33,7 +31,7 @@ LICENCE = "as the folder's owner says"
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
-class FolderSettings(OwnFolder, PictureSettings):
+class Settings(OwnFolder, PictureSettings):
     """Where the pictures are, and what becomes of each. Its table may have a column class."""
 
     later: ClassVar = (*OwnFolder.later, "file_column", "caption_column")
@@ -46,10 +44,7 @@ class FolderSettings(OwnFolder, PictureSettings):
     )
 
 
-Settings = FolderSettings
-
-
-def index(settings: FolderSettings) -> Iterator[Row]:
+def index(settings: Settings) -> Iterator[Row]:
     """One row per captioned picture, by file name; each file's hash is noted."""
     folder = existing_folder(settings.path, "folder")
     found = listed(settings)
@@ -60,7 +55,7 @@ def index(settings: FolderSettings) -> Iterator[Row]:
         yield Row(f"{number:08d}", caption, labels, {"file": file, "sha256": hashes[file]})
 
 
-def listed(settings: FolderSettings) -> dict[str, tuple[str, dict[str, int]]]:
+def listed(settings: Settings) -> dict[str, tuple[str, dict[str, int]]]:
     """Caption and labels by file name, of the files that are wanted."""
     folder = Path(settings.path)
     if settings.captions:
@@ -71,7 +66,7 @@ def listed(settings: FolderSettings) -> dict[str, tuple[str, dict[str, int]]]:
     return {file: (clean(caption), labels) for file, (caption, labels) in found.items() if settings.admits(file)}
 
 
-def _without_duplicates(hashes: dict[str, str], folder: Path, settings: FolderSettings) -> list[str]:
+def _without_duplicates(hashes: dict[str, str], folder: Path, settings: Settings) -> list[str]:
     """The files to keep; of several that are the same, the first by name."""
     if settings.duplicates == "none":
         return list(hashes)
@@ -86,7 +81,7 @@ def _without_duplicates(hashes: dict[str, str], folder: Path, settings: FolderSe
     return [file for file in files if file not in gone]
 
 
-def _from_table(path: Path, settings: FolderSettings) -> dict[str, tuple[str, dict[str, int]]]:
+def _from_table(path: Path, settings: Settings) -> dict[str, tuple[str, dict[str, int]]]:
     """Caption and labels by file name."""
     if not path.is_file():
         raise ArtifactError(f"there is no caption table {path}; correct `captions` of the folder source")
@@ -107,7 +102,7 @@ def _labels(row: dict[str, str], file: str, path: Path) -> dict[str, int]:
     return {"class": int(row["class"])}
 
 
-def pictures(rows: list[Row], settings: FolderSettings) -> Iterator[tuple[str, Picture | str]]:
+def pictures(rows: list[Row], settings: Settings) -> Iterator[tuple[str, Picture | str]]:
     """Read, cut and scale the pictures of a shard."""
     for row in rows:
         yield row.key, prepare(as_indexed(settings.path, row), settings)

@@ -5,8 +5,6 @@ notes where every picture begins, so shards read what they need and nothing is u
 WordNet id, as everywhere.
 """
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import tarfile
@@ -31,7 +29,7 @@ CLASSES = 1000
 EXTENSIONS = (".jpeg", ".jpg", ".png")
 
 
-class ImagenetSettings(PictureSettings):
+class Settings(PictureSettings):
     """Which half, and where it lies."""
 
     enlarges: ClassVar[bool] = True  # a quarter of the set is smaller than 256 px somewhere; papers enlarge these
@@ -58,9 +56,6 @@ class ImagenetSettings(PictureSettings):
         return self
 
 
-Settings = ImagenetSettings
-
-
 @dataclass(frozen=True)
 class Found:
     """A picture: its class's WordNet id, its file name, and where it lies in the tar (none in folders)."""
@@ -71,7 +66,7 @@ class Found:
     size: int = 0
 
 
-def index(settings: ImagenetSettings) -> Iterator[Row]:
+def index(settings: Settings) -> Iterator[Row]:
     """One row per picture, mixed by the hash of its name; so the first so many are of all classes."""
     found = sorted(_pictures(settings), key=lambda picture: hashlib.sha256(picture.file.encode()).digest())
     synsets = sorted({picture.synset for picture in found})
@@ -86,7 +81,7 @@ def index(settings: ImagenetSettings) -> Iterator[Row]:
         yield Row(f"{place:07d}", words.get(picture.synset, ""), {"class": numbers[picture.synset]}, columns)
 
 
-def _words(settings: ImagenetSettings, synsets: list[str]) -> dict[str, str]:
+def _words(settings: Settings, synsets: list[str]) -> dict[str, str]:
     """A caption for each class, from the first of its names."""
     lines = _existing(str(settings.names), "names").read_text(encoding="utf-8").splitlines()
     names = dict(line.split(maxsplit=1) for line in lines if line.strip())
@@ -99,7 +94,7 @@ def _caption(name: str) -> str:
     return f"a photo of {'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
 
 
-def _pictures(settings: ImagenetSettings) -> Iterable[Found]:
+def _pictures(settings: Settings) -> Iterable[Found]:
     path = Path(settings.path)
     if not path.exists():
         raise ArtifactError(
@@ -137,7 +132,7 @@ def _in_nested_tar(path: Path) -> Iterator[Found]:
                         yield Found(Path(group.name).stem, entry.name, begin, entry.size)
 
 
-def _in_flat_tar(path: Path, settings: ImagenetSettings) -> Iterator[Found]:
+def _in_flat_tar(path: Path, settings: Settings) -> Iterator[Found]:
     """The validation pictures, without classes; these stand in a table of their own."""
     if settings.val_classes is None:
         raise ArtifactError(f"{path} has no classes inside; name {SOLUTION} in `val_classes`, or give folders by class")
@@ -167,7 +162,7 @@ def _existing(path: str, key: str) -> Path:
     return Path(path)
 
 
-def pictures(rows: list[Row], settings: ImagenetSettings) -> Iterator[tuple[str, Picture | str]]:
+def pictures(rows: list[Row], settings: Settings) -> Iterator[tuple[str, Picture | str]]:
     """Read, cut and scale the pictures of a shard."""
     path = Path(settings.path)
     if path.is_dir():

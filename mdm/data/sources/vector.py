@@ -3,6 +3,7 @@
 import io
 
 import numpy as np
+from PIL import Image
 
 # Without it every drawing whose size is written in points or millimetres fails.
 DOTS_PER_INCH = 96.0
@@ -13,7 +14,6 @@ BROKEN, BLANK = "broken drawing", "blank drawing"
 def draw(svg: str, side: int) -> np.ndarray | str:
     """uint8 [side, side, 3], the whole drawing centred on white; or why there is no picture."""
     import resvg_py
-    from PIL import Image
 
     try:
         data = resvg_py.svg_to_bytes(

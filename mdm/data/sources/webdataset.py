@@ -5,8 +5,6 @@ abc.json. Nothing is unpacked: the index notes where each picture begins, its si
 whatever else is no plain file are never followed or read.
 """
 
-from __future__ import annotations
-
 import json
 import tarfile
 import zlib
@@ -39,7 +37,7 @@ EXTENSIONS = (
 )  # fmt: skip
 
 
-class WebdatasetSettings(OwnSettings, PictureSettings):
+class Settings(OwnSettings, PictureSettings):
     """Which tars, which samples of them, and what becomes of each picture."""
 
     path: str = Field(description="folder of the tars, or one tar")
@@ -62,9 +60,6 @@ class WebdatasetSettings(OwnSettings, PictureSettings):
     )
 
 
-Settings = WebdatasetSettings
-
-
 @dataclass
 class Sample:
     """What a tar has under one name: texts by extension, and where the picture lies."""
@@ -75,13 +70,13 @@ class Sample:
     checksum: str = ""
 
 
-def index(settings: WebdatasetSettings) -> Iterator[Row]:
+def index(settings: Settings) -> Iterator[Row]:
     """One row per sample that is wanted, in the order of the tars' names and of their contents."""
     for number, row in enumerate(islice(_rows(settings), settings.num_images)):
         yield Row(f"{number:09d}", *row)
 
 
-def _rows(settings: WebdatasetSettings) -> Iterator[tuple[str, dict[str, int], dict[str, str]]]:
+def _rows(settings: Settings) -> Iterator[tuple[str, dict[str, int], dict[str, str]]]:
     """Caption, labels and columns."""
     folder, tars = _tars(settings)
     for tar in tars:
@@ -95,7 +90,7 @@ def _rows(settings: WebdatasetSettings) -> Iterator[tuple[str, dict[str, int], d
                 yield _caption(sample, facts, settings, where), _labels(sample, facts, settings, where), columns
 
 
-def _tars(settings: WebdatasetSettings) -> tuple[Path, list[str]]:
+def _tars(settings: Settings) -> tuple[Path, list[str]]:
     """The folder, and the names of its tars in order."""
     path = Path(settings.path)
     if path.is_file():
@@ -202,7 +197,7 @@ def _facts(sample: Sample, where: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _caption(sample: Sample, facts: Mapping[str, Any], settings: WebdatasetSettings, where: str) -> str:
+def _caption(sample: Sample, facts: Mapping[str, Any], settings: Settings, where: str) -> str:
     if settings.caption == "none" or sample.picture is None:  # without a picture it will be counted as failed
         return ""
     text = _said(sample, facts, settings.caption, "caption", where)
@@ -211,7 +206,7 @@ def _caption(sample: Sample, facts: Mapping[str, Any], settings: WebdatasetSetti
     return clean_caption(text) if settings.clean_captions else text
 
 
-def _labels(sample: Sample, facts: Mapping[str, Any], settings: WebdatasetSettings, where: str) -> dict[str, int]:
+def _labels(sample: Sample, facts: Mapping[str, Any], settings: Settings, where: str) -> dict[str, int]:
     if settings.class_in is None or sample.picture is None:
         return {}
     found = str(_said(sample, facts, settings.class_in, "class_in", where)).strip()
@@ -234,7 +229,7 @@ def _said(sample: Sample, facts: Mapping[str, Any], place: str, setting: str, wh
         raise ArtifactError(f"{where}: its {place} is not UTF-8 ({error.reason}); make the tar again") from None
 
 
-def pictures(rows: list[Row], settings: WebdatasetSettings) -> Iterator[tuple[str, Picture | str]]:
+def pictures(rows: list[Row], settings: Settings) -> Iterator[tuple[str, Picture | str]]:
     """Read, prove, cut and scale the pictures of a shard, tar by tar."""
     folder, _ = _tars(settings)
     by_tar: dict[str, list[Row]] = {}
@@ -250,7 +245,7 @@ def pictures(rows: list[Row], settings: WebdatasetSettings) -> Iterator[tuple[st
             raise ArtifactError(f"{path} was there when the index was written; put it back") from None
 
 
-def _picture(stream: IO[bytes], row: Row, path: Path, settings: WebdatasetSettings) -> Picture | str:
+def _picture(stream: IO[bytes], row: Row, path: Path, settings: Settings) -> Picture | str:
     offset, size = map(int, row.columns["place"].split("+"))
     if not size:
         return Failure.NOT_A_PICTURE

@@ -4,13 +4,11 @@ A scene is a pure function of (seed, split, id) and the knobs of its settings; t
 their resolution change nothing. Raise SCENES_VERSION with any change of what a scene shows or says.
 """
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 from dataclasses import replace
 from functools import cache
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -73,7 +71,7 @@ class SceneSettings(Strict):
         return None if value is None else tuple(word for word in known if word in value)
 
     @model_validator(mode="after")
-    def _world_is_not_empty(self) -> SceneSettings:
+    def _world_is_not_empty(self) -> Self:
         if not _pairs(self)[0]:
             where = "holds" if self.split == "held-out" else "leaves"
             raise ValueError(
