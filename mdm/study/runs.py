@@ -91,11 +91,9 @@ class Call:
 
     @property
     def mdm(self) -> str:
-        """Options of `mdm` verbs."""
         extra = f" --set {shlex.quote(json.dumps(self.overrides))}" if self.overrides else ""
         return f"--study {shlex.quote(self.name)}{extra}"
 
     @property
     def snakemake(self) -> list[str]:
-        """Values of Snakemake's --config."""
         return [f"study={self.name}"] + ([f"set={json.dumps(self.overrides)}"] if self.overrides else [])
