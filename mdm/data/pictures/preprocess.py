@@ -1,14 +1,11 @@
 """From the bytes of any picture file to the picture that a shard stores, or the reason why there is none.
 
-    prepare(data, settings) -> Picture | Failure
+Equal bytes and settings give the same result, byte for byte (with the Pillow of the lock file):
 
-The same bytes and settings give the same result, byte for byte (with the Pillow of the lock file). What is decided:
-
-- The first frame of an animation; turned as its EXIF orientation says.
-- Colours are sRGB: an embedded profile is converted (perceptual intent), one that cannot be read is ignored.
-- Sixteen bits become eight by rounding; what is transparent shows white; grey becomes three equal channels.
-- Scaled by the policy `resize` until the shorter side is `resolution`, never up (but for sources that say so), and cut
-  by the policy `crop`.
+- The first frame of an animation, turned as its EXIF orientation says.
+- sRGB: an embedded profile is converted (perceptual intent); one that cannot be read is ignored.
+- Sixteen bits are rounded to eight, transparency shows white, grey becomes three equal channels.
+- Scaled by `resize` until the shorter side is `resolution`, never up (unless a source says so), and cut by `crop`.
 
 Bytes are hostile until proved otherwise: only FORMATS are tried, and sizes are checked before pixels are decoded.
 """
@@ -41,6 +38,16 @@ MOST_PIXELS = 178_956_970  # beyond these Pillow decodes nothing
 JOINER = "\u200d"  # holds emoji together
 
 
+Stored = Annotated[Literal["png", "jpg"], Field(description="file format of the pictures in the shards")]
+CleanCaptions = Annotated[
+    bool, Field(description="resolve HTML entities, drop control characters, compose Unicode (NFC)")
+]
+Duplicates = Annotated[
+    Literal["none", "files", "looks"],
+    Field(description="which to leave out: equal pictures, or also those that look alike"),
+]
+
+
 class PictureSettings(Strict):
     """What becomes of each picture before it is stored; part of the data set's recipe."""
 
@@ -56,7 +63,7 @@ class PictureSettings(Strict):
     decode: Literal["full", "dct"] = Field(
         default="full", description="dct: large JPEGs are decoded at 1/2, 1/4 or 1/8, at least twice the final size"
     )
-    stored: Literal["png", "jpg"] = Field(default="png", description="file format of the pictures in the shards")
+    stored: Stored = "png"
     jpg_quality: Annotated[int, Field(ge=1, le=100)] | None = Field(
         default=None, description="of stored: jpg (chroma 4:2:0); default 95"
     )
@@ -75,28 +82,26 @@ class PictureSettings(Strict):
 
 
 def prepare(data: bytes, settings: PictureSettings) -> Picture | Failure:
-    """The picture as it is stored, or the reason why this file gives none."""
+    """Return the picture as it is stored, or the reason why this file gives none."""
     found = pixels(data, settings)
     return found if isinstance(found, Failure) else encode(found, settings)
 
 
 def pixels(data: bytes, settings: PictureSettings) -> np.ndarray | Failure:
-    """The prepared picture as uint8 [H, W, 3], or the reason why this file gives none."""
+    """Return the prepared picture as uint8 [H, W, 3], or the reason why this file gives none."""
     loaded = _loaded(data, settings)
-    if isinstance(loaded, Failure):
-        return loaded
-    return finished(loaded, settings)
+    return loaded if isinstance(loaded, Failure) else finished(loaded, settings)
 
 
 def finished(picture: Image.Image, settings: PictureSettings) -> np.ndarray | Failure:
-    """A decoded picture turned, coloured, cut and scaled: uint8 [H, W, 3]."""
+    """Turn, convert, cut and scale a decoded picture: uint8 [H, W, 3]."""
     turn = _orientation(picture)  # after loading: TIFFs then are turned already, and say so
     coloured = _srgb(picture, picture.info.get("icc_profile"))
     return coloured if isinstance(coloured, Failure) else np.asarray(_scaled(_turned(coloured, turn), settings))
 
 
 def _loaded(data: bytes, settings: PictureSettings) -> Image.Image | Failure:
-    """The decoded file; its size is judged before a pixel is decoded."""
+    """Decode the file; its size is judged before a pixel is decoded."""
     try:
         opened = Image.open(io.BytesIO(data), formats=FORMATS)
         if (refused := refusal(opened.size, settings)) is not None:
@@ -117,7 +122,7 @@ def _loaded(data: bytes, settings: PictureSettings) -> Image.Image | Failure:
 
 
 def encode(picture: np.ndarray, settings: PictureSettings) -> Picture:
-    """uint8 [H, W, 3] as the file that `stored` asks for."""
+    """Encode uint8 [H, W, 3] as the file that `stored` asks for."""
     stream, image = io.BytesIO(), Image.fromarray(picture)
     if settings.stored == "png":
         image.save(stream, format="PNG")
@@ -127,14 +132,14 @@ def encode(picture: np.ndarray, settings: PictureSettings) -> Picture:
 
 
 def clean_caption(text: str) -> str:
-    """Without HTML entities, control characters and stray white space; composed as Unicode's NFC."""
+    """Remove HTML entities, control characters and stray white space; compose as Unicode's NFC."""
     text = unicodedata.normalize("NFC", html.unescape(text))
     visible = (" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in text)
     return " ".join("".join(c for c in visible if unicodedata.category(c) != "Cf" or c == JOINER).split())
 
 
 def refusal(size: tuple[int, int], settings: PictureSettings) -> Failure | None:
-    """Why a picture of this size is not wanted."""
+    """Return why a picture of this size is not wanted."""
     short, long = sorted(size)
     if short * long > settings.max_pixels:
         return Failure.TOO_MANY_PIXELS
@@ -145,7 +150,7 @@ def refusal(size: tuple[int, int], settings: PictureSettings) -> Failure | None:
 
 
 def _orientation(opened: Image.Image) -> int:
-    """EXIF orientation 1 to 8; a block that cannot be read says nothing."""
+    """Return the EXIF orientation 1 to 8; a block that cannot be read says nothing."""
     try:
         return opened.getexif().get(ORIENTATION, 1)
     except DAMAGED:
@@ -161,8 +166,9 @@ def _turned(picture: Image.Image, orientation: int) -> Image.Image:
 
 
 def _srgb(picture: Image.Image, profile: bytes | None) -> Image.Image | Failure:
-    """Mode RGB in sRGB, transparent parts on white."""
-    if picture.mode in ("F", "LAB") or (picture.mode == "I" and not _fits_sixteen_bits(picture)):
+    """Convert to mode RGB in sRGB, transparent parts on white."""
+    low, high = picture.getextrema() if picture.mode == "I" else (0, 0)
+    if picture.mode in ("F", "LAB") or low < 0 or high > 65535:
         return Failure.UNKNOWN_COLOURS
     if picture.mode.startswith("I"):
         values = np.asarray(picture).astype(np.uint32)
@@ -178,13 +184,8 @@ def _srgb(picture: Image.Image, profile: bytes | None) -> Image.Image | Failure:
         return Failure.UNKNOWN_COLOURS
 
 
-def _fits_sixteen_bits(picture: Image.Image) -> bool:
-    low, high = picture.getextrema()
-    return low >= 0 and high <= 65535
-
-
 def _converted(picture: Image.Image, profile: bytes | None) -> Image.Image:
-    """Mode RGB in sRGB from the colours that the profile describes."""
+    """Convert the colours that the profile describes to mode RGB in sRGB."""
     if picture.mode in ("P", "1", "LA", "PA"):
         picture = picture.convert("RGB")
     if not profile:
@@ -200,7 +201,7 @@ def _converted(picture: Image.Image, profile: bytes | None) -> Image.Image:
 
 
 def _scaled(picture: Image.Image, settings: PictureSettings) -> Image.Image:
-    """The shorter side scaled to the resolution; of `crop: centre` the square in the middle."""
+    """Scale the shorter side to the resolution; of `crop: centre` the square in the middle."""
     method = {"area": Resampling.BOX, "bicubic": Resampling.BICUBIC, "lanczos": Resampling.LANCZOS}[settings.resize]
     (width, height), side = picture.size, settings.resolution
     short = min(width, height)

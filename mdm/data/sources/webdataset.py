@@ -1,8 +1,7 @@
 """Pictures with captions in tars as webdataset writes them: the user's own, or a published snapshot such as CC12M's.
 
-A sample is the files of a tar that stand together and share their name up to its first dot: abc.jpg, abc.txt,
-abc.json. Nothing is unpacked: the index notes where each picture begins, its size and its checksum. Links, devices and
-whatever else is no plain file are never followed or read.
+A sample is the adjacent files with one name up to the first dot: abc.jpg, abc.txt, abc.json. Nothing is unpacked: the
+index notes each picture's offset, size and checksum. Links, devices and whatever else is no plain file are never read.
 """
 
 import json
@@ -10,18 +9,19 @@ import tarfile
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import groupby, islice
+from operator import attrgetter
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Literal, Self
+from typing import IO, Any, Self
 
 from pydantic import Field
 
 from mdm.config import Positive, Probability, nearest
 from mdm.data.pictures.failures import Failure
-from mdm.data.pictures.preprocess import PictureSettings, clean_caption, prepare
-from mdm.data.rows import Picture, Row
+from mdm.data.pictures.preprocess import CleanCaptions, Duplicates, PictureSettings, Stored, clean_caption, prepare
+from mdm.data.rows import Outcomes, Picture, Row
 from mdm.data.sources.filters import wanted
-from mdm.data.sources.own_files import OwnSettings
+from mdm.data.sources.own_files import CHANGED, OwnSettings
 from mdm.files.atomic import ArtifactError, printable
 
 VERSION = 1
@@ -38,8 +38,6 @@ EXTENSIONS = (
 
 
 class Settings(OwnSettings, PictureSettings):
-    """Which tars, which samples of them, and what becomes of each picture."""
-
     path: str = Field(description="folder of the tars, or one tar")
     files: str = Field(default="*.tar", description="which tars of the folder, e.g. cc12m-train-*.tar")
     caption: str = Field(
@@ -48,13 +46,9 @@ class Settings(OwnSettings, PictureSettings):
     class_in: str | None = Field(default=None, description="where its class is: cls, or json.KEY (a number from 0)")
     validation_every: Positive = Field(default=1000, description="one sample in so many belongs to validation")
     num_images: Positive = Field(description="samples taken, by name of the tar and place in it")
-    stored: Literal["png", "jpg"] = Field(default="jpg", description="file format of the pictures in the shards")
-    clean_captions: bool = Field(
-        default=False, description="resolve HTML entities, drop control characters, compose Unicode (NFC)"
-    )
-    duplicates: Literal["none", "files", "looks"] = Field(
-        default="none", description="which to leave out: equal pictures, or also those that look alike"
-    )
+    stored: Stored = "jpg"
+    clean_captions: CleanCaptions = False
+    duplicates: Duplicates = "none"
     min_success: Probability = Field(
         default=0.95, exclude=True, description="share of a shard's samples that must be usable; the others are counted"
     )
@@ -71,13 +65,13 @@ class Sample:
 
 
 def index(settings: Settings) -> Iterator[Row]:
-    """One row per sample that is wanted, in the order of the tars' names and of their contents."""
+    """Yield a row for each sample that is wanted, in the order of the tars' names and of their contents."""
     for number, row in enumerate(islice(_rows(settings), settings.num_images)):
         yield Row(f"{number:09d}", *row)
 
 
 def _rows(settings: Settings) -> Iterator[tuple[str, dict[str, int], dict[str, str]]]:
-    """Caption, labels and columns."""
+    """Yield caption, labels and columns."""
     folder, tars = _tars(settings)
     for tar in tars:
         for sample in _samples(folder / tar):
@@ -91,15 +85,14 @@ def _rows(settings: Settings) -> Iterator[tuple[str, dict[str, int], dict[str, s
 
 
 def _tars(settings: Settings) -> tuple[Path, list[str]]:
-    """The folder, and the names of its tars in order."""
+    """Return the folder, and the names of its tars in order."""
     path = Path(settings.path)
     if path.is_file():
         return path.parent, [path.name]
     found = sorted(str(tar.relative_to(path)) for tar in path.glob(settings.files) if tar.is_file())
     if not found:
-        raise ArtifactError(
-            f"there is no tar {settings.files} in {path}; correct `path` or `files` of the webdataset source"
-        )
+        remedy = "correct `path` or `files` of the webdataset source"
+        raise ArtifactError(f"there is no tar {settings.files} in {path}; {remedy}")
     return path, found
 
 
@@ -115,24 +108,21 @@ class File:
 
 
 def _samples(path: Path) -> Iterator[Sample]:
-    """The samples of a tar, in its order; each name once."""
-    sample, seen = None, set[str]()
-    for file in _files(path):
-        if sample is None or file.name != sample.name:
-            if sample is not None:
-                yield sample
-            if file.name in seen:
-                raise ArtifactError(
-                    f"{path}: the files of {printable(file.name)} do not stand together, or it is there twice; make "
-                    "the tar again, sorted by name"
-                )
-            seen.add(file.name)
-            sample = Sample(file.name)
-        if file.place is None:
-            sample.texts[file.extension] = file.text
-        elif sample.picture is None:
-            sample.picture, sample.checksum = file.place, file.checksum
-    if sample is not None:
+    """Yield the samples of a tar, in its order; each name once."""
+    seen: set[str] = set()
+    for name, files in groupby(_files(path), attrgetter("name")):
+        if name in seen:
+            raise ArtifactError(
+                f"{path}: the files of {printable(name)} do not stand together, or it is there twice; make "
+                "the tar again, sorted by name"
+            )
+        seen.add(name)
+        sample = Sample(name)
+        for file in files:
+            if file.place is None:
+                sample.texts[file.extension] = file.text
+            elif sample.picture is None:
+                sample.picture, sample.checksum = file.place, file.checksum
         yield sample
 
 
@@ -148,7 +138,7 @@ class _Header(tarfile.TarInfo):
 
 
 def _files(path: Path) -> Iterator[File]:
-    """The plain files of a tar that are texts or pictures."""
+    """Yield the plain files of a tar that are texts or pictures."""
     try:
         with tarfile.open(path, "r:", tarinfo=_Header) as opened:
             for entry in opened:
@@ -167,7 +157,7 @@ def _files(path: Path) -> Iterator[File]:
 
 
 def _read(opened: tarfile.TarFile, entry: tarfile.TarInfo, file: File, path: Path) -> File:
-    """The text of a file, or the place and checksum of a picture."""
+    """Read the text of a file, or the place and checksum of a picture."""
     content = opened.extractfile(entry)
     assert content is not None  # it is a plain file
     if file.extension in PICTURES:
@@ -182,14 +172,13 @@ def _read(opened: tarfile.TarFile, entry: tarfile.TarInfo, file: File, path: Pat
 
 
 def _check_end(opened: tarfile.TarFile) -> None:
-    """The tar ends where its files end; tarfile takes a damaged header for the end."""
+    """Refuse a tar that goes on where its files end; tarfile takes a damaged header for the end."""
     opened.fileobj.seek(opened.offset)
     if opened.fileobj.read(tarfile.BLOCKSIZE).strip(b"\0"):
         raise tarfile.ReadError(f"what stands at byte {opened.offset:,} is no header")
 
 
 def _facts(sample: Sample, where: str) -> dict[str, Any]:
-    """What the sample's JSON says."""
     try:
         found = json.loads(sample.texts.get("json", b"{}"))
     except (ValueError, RecursionError) as error:
@@ -216,9 +205,9 @@ def _labels(sample: Sample, facts: Mapping[str, Any], settings: Settings, where:
 
 
 def _said(sample: Sample, facts: Mapping[str, Any], place: str, setting: str, where: str) -> Any:
-    """What the sample says at `txt`, `cls` or `json.KEY`."""
+    """Return what the sample says at `txt`, `cls` or `json.KEY`."""
     kind, _, key = place.partition(".")
-    there = {**{f"json.{name}": value for name, value in facts.items()}}
+    there = {f"json.{name}": value for name, value in facts.items()}
     there |= {name: text for name, text in sample.texts.items() if name != "json"}
     found = there.get(place if key else kind)
     if found is None:
@@ -229,14 +218,13 @@ def _said(sample: Sample, facts: Mapping[str, Any], place: str, setting: str, wh
         raise ArtifactError(f"{where}: its {place} is not UTF-8 ({error.reason}); make the tar again") from None
 
 
-def pictures(rows: list[Row], settings: Settings) -> Iterator[tuple[str, Picture | str]]:
+def pictures(rows: list[Row], settings: Settings) -> Outcomes:
     """Read, prove, cut and scale the pictures of a shard, tar by tar."""
     folder, _ = _tars(settings)
-    by_tar: dict[str, list[Row]] = {}
+    by_tar: dict[Path, list[Row]] = {}
     for row in rows:
-        by_tar.setdefault(row.columns["tar"], []).append(row)
-    for tar, of_tar in by_tar.items():
-        path = folder / tar
+        by_tar.setdefault(folder / row.columns["tar"], []).append(row)
+    for path, of_tar in by_tar.items():
         try:
             with path.open("rb") as stream:
                 for row in of_tar:
@@ -254,8 +242,5 @@ def _picture(stream: IO[bytes], row: Row, path: Path, settings: Settings) -> Pic
     stream.seek(offset)
     data = stream.read(size)
     if f"{zlib.crc32(data):08x}" != row.columns["crc32"]:
-        raise ArtifactError(
-            f"{path} was changed since the index was written; put the old file back, or write a new `revision` in the "
-            "settings of the data set to make it anew"
-        )
+        raise ArtifactError(f"{path} {CHANGED}")
     return prepare(data, settings)
