@@ -1,8 +1,7 @@
 """The small language of claims: `fd_judge["base"] < fd_judge["no-progressive"]`.
 
-Parsed with `ast` against a whitelist and interpreted here; nothing is ever handed to Python's `eval`.
-Grammar: numbers, + - * /, the comparisons < <= > >=, and / or / not, and METRIC["run"] or
-METRIC["run", "protocol"]. Values carry their derivatives by each measurement, so that intervals follow.
+Parsed with `ast` against a whitelist; nothing is ever handed to Python's `eval`. The grammar: numbers, + - * /, the
+comparisons < <= > >=, and / or / not, and METRIC["run"] or METRIC["run", "protocol"].
 """
 
 import ast

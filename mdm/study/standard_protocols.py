@@ -1,8 +1,7 @@
 """Protocols that a study can name: zero-shot evaluations on COCO, each one of those that papers call FID-30K.
 
-A name stands for a rule over COCO's ids (which captions are drawn, which real pictures they are compared with, how
-pictures are cut and scaled). The rule becomes two data sets of the study, so it is hashed into the path of every
-result, and their index.tsv lists the ids. Another rule is another name here, never a change of one.
+A name stands for a rule over COCO's ids: which captions, against which pictures, how they are cut and scaled. It makes
+two data sets, so it is hashed into the path of every result. Another rule is another name, never a change of one.
 """
 
 from dataclasses import dataclass

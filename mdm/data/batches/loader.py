@@ -88,12 +88,11 @@ class Loader:
                 f"make the data set at {resolution} px or more"
             )
         self._embeddings, self._seed, self._resolution, self._policy = embeddings, seed, resolution, policy
-        self._class_label = class_label
+        self._class_label, self._skipped_log = class_label, skipped_log
         self._global, self._rank, self._world = batch_images, rank, world
         self._order = Order(self.pictures.shard_samples, seed)
         #: why a picture was not used, by its number
         self.skipped: dict[int, str] = {}
-        self._skipped_log = skipped_log
         self._expected: set[int] = set()
         self._expected_at: int | None = None
         self._captions: dict[int, str] = {}

@@ -36,9 +36,8 @@ class HostQueue(Generic[Item]):
         self._busy, self._stopped = 0, False
         for host, item in items:
             self._tasks.setdefault(host, []).append(Task(0.0, next(self._numbers), host, item))
-        self._turns = [
-            (0.0, next(self._numbers), host) for host, tasks in self._tasks.items() for _ in tasks[:lanes]
-        ]  # fmt: skip
+        hosts = (host for host, tasks in self._tasks.items() for _ in tasks[:lanes])
+        self._turns = [(0.0, next(self._numbers), host) for host in hosts]
         heapq.heapify(self._turns)
 
     def take(self) -> Task[Item] | None:

@@ -14,6 +14,7 @@ from mdm.data.rows import Outcomes, Picture, Row
 LONGEST_WAIT = 120.0
 Result = tuple[str, Picture | str] | BaseException | None
 Bring = Callable[[Row], Picture | Failure]
+Prepare = Callable[[bytes], Picture | Failure]
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,7 @@ class Politeness:
         return max(self.backoff_seconds * 2**attempt, min(error.wait, LONGEST_WAIT))
 
 
-def pictures(
-    rows: list[Row], limits: Limits, politeness: Politeness, prepare: Callable[[bytes], Picture | Failure]
-) -> Outcomes:
+def pictures(rows: list[Row], limits: Limits, politeness: Politeness, prepare: Prepare) -> Outcomes:
     """Yield each row's picture, prepared from what its address answers, or the reason why there is none."""
     work = HostQueue(((_host(row), row) for row in rows), politeness.per_host, politeness.host_pause_seconds)
     results: queue.Queue[Result] = queue.Queue(2 * politeness.threads)
@@ -43,10 +42,8 @@ def pictures(
     def bring(row: Row) -> Picture | Failure:
         return prepare(fetch(row.columns["url"], limits))
 
-    threads = [
-        threading.Thread(target=_run, args=(work, results, politeness, bring), daemon=True)
-        for _ in range(min(politeness.threads, len(rows)))
-    ]
+    shared = (work, results, politeness, bring)
+    threads = [threading.Thread(target=_run, args=shared, daemon=True) for _ in rows[: politeness.threads]]
     for thread in threads:
         thread.start()
     running = len(threads)

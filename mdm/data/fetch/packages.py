@@ -66,16 +66,15 @@ def archive(package: Package, folder: str | Path) -> Path:
 
 def _fetch(package: Package, room: Path) -> Path:
     """Run the client in an empty folder; what it leaves there is the archive."""
-    command = " ".join(package.command)
+    command, by_hand = " ".join(package.command), f"put the archive at {room.parent / package.file}"
     if shutil.which(package.client) is None:
         raise ArtifactError(
             f"the package {package.name} {package.version} is needed and there is no {package.client} here; install "
-            f"{HOW_TO_GET[package.client]}, or run `{command}` elsewhere and {_by_hand(package, room)}"
+            f"{HOW_TO_GET[package.client]}, or run `{command}` elsewhere and {by_hand}"
         )
+    options = {"cwd": room, "capture_output": True, "text": True, "timeout": CLIENT_SECONDS}
     try:
-        done = subprocess.run(
-            package.command, cwd=room, capture_output=True, text=True, timeout=CLIENT_SECONDS, check=False
-        )
+        done = subprocess.run(package.command, check=False, **options)
     except subprocess.TimeoutExpired:
         raise ArtifactError(f"`{command}` did not end within {CLIENT_SECONDS} s; try again") from None
     files = [file for file in room.iterdir() if file.is_file()]
@@ -83,13 +82,9 @@ def _fetch(package: Package, room: Path) -> Path:
         said = (done.stderr or done.stdout).strip()[-600:]
         raise ArtifactError(
             f"`{command}` brought no archive (exit {done.returncode}): {said}\n"
-            f"Try again where the registry can be reached, or {_by_hand(package, room)}"
+            f"Try again where the registry can be reached, or {by_hand}"
         )
     return files[0]
-
-
-def _by_hand(package: Package, room: Path) -> str:
-    return f"put the archive at {room.parent / package.file}"
 
 
 def _prove(path: Path, package: Package) -> Path:

@@ -71,10 +71,11 @@ def _changes(made: Path, listed: Captioned, settings: Any, sha256: Callable[[Pat
     kinds: dict[str, list[str]] = {}
     for file, kind in _differences(made, listed, settings, sha256):
         kinds.setdefault(kind, []).append(file)
-    shown = {
-        kind: printable(", ".join(files[:SHOWN]), 300) + ", ..." * (len(files) > SHOWN) for kind, files in kinds.items()
-    }
-    return "; ".join(f"{len(kinds[kind])} {kind} ({files})" for kind, files in sorted(shown.items())) or None
+    said = []
+    for kind, files in sorted(kinds.items()):
+        some = printable(", ".join(files[:SHOWN]), 300) + ", ..." * (len(files) > SHOWN)
+        said.append(f"{len(files)} {kind} ({some})")
+    return "; ".join(said) or None
 
 
 def _differences(made: Path, listed: Captioned, settings: Any, sha256: Callable[[Path], str]) -> Iterator[Changed]:

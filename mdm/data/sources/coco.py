@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -27,6 +28,7 @@ from mdm.files.hashes import sha256_file
 
 VERSION = 1
 LICENCE = "captions CC-BY-4.0; each picture keeps the licence that COCO lists for it"
+Files = tuple[Callable[[str], bytes], Callable[[str], str]]  # what a file name stands for: content, and CRC-32
 HOST = "http://images.cocodataset.org"
 # As published by the TensorFlow data sets (url_checksums/coco.txt).
 SHA256_OF = {
@@ -84,7 +86,9 @@ def describe(settings: Settings) -> str:
 
 def outside(settings: Settings) -> Iterator[tuple[Path, str | None]]:
     """Yield the files that must be there, with their hashes."""
-    yield Path(settings.annotations), _annotations_sha256(settings)
+    annotations = Path(settings.annotations)
+    published = SHA256_OF[f"annotations_trainval{settings.edition}.zip"] if annotations.suffix == ".zip" else None
+    yield annotations, settings.captions_sha256 or published
     if not Path(settings.images).is_dir():
         yield Path(settings.images), SHA256_OF[f"{settings.name}.zip"]
 
@@ -96,12 +100,12 @@ def index(settings: Settings) -> Iterator[Row]:
     known = _annotated(settings)
     licences = {entry["id"]: entry["name"] for entry in known.get("licenses", [])}
     images = {entry["id"]: entry for entry in known["images"]}
-    with _opened(settings) as files:
+    with _opened(settings) as (_, checksum):
         for number, pair in enumerate(islice(_pairs(known["annotations"], settings), settings.num_images)):
             image = images[pair.image]
             columns = {
                 "image_id": str(pair.image), "caption_id": str(pair.id), "file": image["file_name"],
-                "licence": licences.get(image.get("license"), LICENCE), "crc32": files.checksum(image["file_name"]),
+                "licence": licences.get(image.get("license"), LICENCE), "crc32": checksum(image["file_name"]),
             }  # fmt: skip
             yield Row(f"{number:08d}", pair.caption, {}, columns)
 
@@ -137,9 +141,9 @@ def _drawn(settings: Settings, what: str, id: int) -> bytes:
 
 
 def pictures(rows: list[Row], settings: Settings) -> Outcomes:
-    with _opened(settings) as files:
+    with _opened(settings) as (read, _):
         for row in rows:
-            data = files.read(row.columns["file"])
+            data = read(row.columns["file"])
             if f"{zlib.crc32(data):08x}" != row.columns["crc32"]:
                 raise ArtifactError(
                     f"{row.columns['file']} in {settings.images} was changed since the index was written; delete the "
@@ -148,30 +152,23 @@ def pictures(rows: list[Row], settings: Settings) -> Outcomes:
             yield row.key, prepare(data, settings)
 
 
-@dataclass(frozen=True)
-class _Files:
-    """The pictures of one part, in a zip or in a folder."""
-
-    read: Callable[[str], bytes]
-    checksum: Callable[[str], str]
-
-
 @contextmanager
-def _opened(settings: Settings) -> Iterator[_Files]:
+def _opened(settings: Settings) -> Iterator[Files]:
+    """Open the pictures of the part, in a zip or in a folder."""
     path = Path(settings.images)
     if path.is_dir():
-        yield _Files(lambda name: _read_file(path / name), lambda name: f"{zlib.crc32(_read_file(path / name)):08x}")
+        yield lambda name: _read_file(path / name), lambda name: f"{zlib.crc32(_read_file(path / name)):08x}"
         return
     try:
         with zipfile.ZipFile(existing(path, "images", "coco")) as opened:
             places = {entry.filename.removeprefix(f"{settings.name}/"): entry for entry in opened.infolist()}
-            yield _Files(lambda name: opened.read(_entry(places, name, path)),
-                         lambda name: f"{_entry(places, name, path).CRC:08x}")  # fmt: skip
+            found = partial(_entry, places, path)
+            yield lambda name: opened.read(found(name)), lambda name: f"{found(name).CRC:08x}"
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise ArtifactError(f"{path} was damaged since it was proved ({error}); fetch it again") from None
 
 
-def _entry(places: dict[str, zipfile.ZipInfo], name: str, path: Path) -> zipfile.ZipInfo:
+def _entry(places: dict[str, zipfile.ZipInfo], path: Path, name: str) -> zipfile.ZipInfo:
     if name not in places:
         raise ArtifactError(f"{path} holds no picture {name}; its captions belong to another part or edition")
     return places[name]
@@ -196,11 +193,6 @@ def _annotated(settings: Settings) -> dict[str, Any]:
         pass
     remedy = f"name COCO's {name}, or the zip it comes in"
     raise ArtifactError(f"{path} holds no captions of pictures that it lists; {remedy}")
-
-
-def _annotations_sha256(settings: Settings) -> str | None:
-    is_zip = Path(settings.annotations).suffix == ".zip"
-    return settings.captions_sha256 or (SHA256_OF[f"annotations_trainval{settings.edition}.zip"] if is_zip else None)
 
 
 def _prove(path: Path, sha256: str | None, settings: Settings) -> None:

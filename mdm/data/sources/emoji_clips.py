@@ -7,7 +7,6 @@ out.
 import hashlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from pydantic import Field
@@ -16,7 +15,7 @@ from mdm.config import Positive, Probability
 from mdm.data.fetch.packages import Package, archive, members
 from mdm.data.pictures.clips import ClipSettings, prepare_clip
 from mdm.data.rows import Outcomes, Row
-from mdm.data.sources.drawing_concepts import Concept, is_wanted
+from mdm.data.sources.drawing_concepts import is_wanted
 from mdm.data.sources.drawing_sets import dictionary
 from mdm.data.sources.part import Part
 
@@ -46,30 +45,18 @@ class Settings(ClipSettings):
     min_success: Probability = Field(default=0.95, exclude=True, description="share of a shard that must be usable")
 
 
-@dataclass(frozen=True)
-class Clip:
-    """One animated emoji: the number of its package, its file there, and what it shows."""
-
-    package: int
-    file: str
-    concept: Concept
-
-
 def index(settings: Settings) -> Iterator[Row]:
     """Yield a row for each clip that moves and has a name, in an order that does not depend on the settings."""
-    found = sorted(_clips(settings), key=lambda clip: hashlib.sha256(clip.file.encode()).digest())
-    for number, clip in enumerate(found[: settings.num_images]):
-        columns = {"package": str(clip.package), "file": clip.file, "concept": clip.concept.name}
-        yield Row(f"{number:06d}", f"an animated emoji of {clip.concept.words}", {}, columns)
-
-
-def _clips(settings: Settings) -> Iterator[Clip]:
-    names = dictionary(Path(settings.packages))
+    names, found = dictionary(Path(settings.packages)), []
     for number, package in enumerate(PACKAGES):
         for name, content in members(archive(package, settings.packages), WEBP.fullmatch):
-            concept = names.of_code(PurePosixPath(name).stem)
+            concept, file = names.of_code(PurePosixPath(name).stem), name.removeprefix(FOLDER)
             if concept is not None and _moves(content) and is_wanted(concept.name, bool(concept.tones), settings):
-                yield Clip(number, name.removeprefix(FOLDER), concept)
+                columns = {"package": str(number), "file": file, "concept": concept.name}
+                found.append((hashlib.sha256(file.encode()).digest(), concept.words, columns))
+    found.sort(key=lambda entry: entry[0])
+    for number, (_, words, columns) in enumerate(found[: settings.num_images]):
+        yield Row(f"{number:06d}", f"an animated emoji of {words}", {}, columns)
 
 
 def _moves(webp: bytes) -> bool:

@@ -153,12 +153,7 @@ def pictures(rows: list[Row], settings: Settings) -> Outcomes:
             yield row.key, prepare((path / row.columns["file"]).read_bytes(), settings)
         return
     with path.open("rb") as stream:
-        for row in sorted(rows, key=lambda row: _span(row)[0]):  # forward through the file, for disks that turn
-            offset, size = _span(row)
+        spans = ((*map(int, row.columns["place"].split("+")), row.key) for row in rows)
+        for offset, size, key in sorted(spans):  # forward through the file, for disks that turn
             stream.seek(offset)
-            yield row.key, prepare(stream.read(size), settings)
-
-
-def _span(row: Row) -> tuple[int, int]:
-    offset, size = row.columns["place"].split("+")
-    return int(offset), int(size)
+            yield key, prepare(stream.read(size), settings)

@@ -22,6 +22,7 @@ CHANGED = (
     "was changed since the index was written; put the old file back, or write a new `revision` in the settings of the "
     "data set to make it anew"
 )
+Test = Callable[[Path], bool]
 Labels = dict[str, int]
 Captioned = dict[str, tuple[str, Labels]]  # caption and labels by file name
 
@@ -99,9 +100,7 @@ def rows(settings: OwnFolder, alike: Callable[[list[str]], Collection[str]] = la
         yield Row(f"{number:08d}", *found[file], {"file": file, "sha256": hashes[file]})
 
 
-def existing(
-    path: str | Path, key: str, source: str, what: str = "", is_there: Callable[[Path], bool] = Path.is_file
-) -> Path:
+def existing(path: str | Path, key: str, source: str, what: str = "", is_there: Test = Path.is_file) -> Path:
     """Return the path that the setting `key` of a source names, if there is one."""
     if not is_there(Path(path)):
         raise ArtifactError(f"there is no {what}{path}; correct `{key}` of the {source} source")

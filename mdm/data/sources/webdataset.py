@@ -8,9 +8,9 @@ import json
 import tarfile
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import groupby, islice
-from operator import attrgetter
+from operator import itemgetter
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Self
 
@@ -96,34 +96,27 @@ def _tars(settings: Settings) -> tuple[Path, list[str]]:
     return path, found
 
 
-@dataclass(frozen=True)
-class File:
-    """A file of a tar: its name up to the first dot, its extension, its text, or where its picture lies."""
-
-    name: str
-    extension: str
-    text: bytes = b""
-    place: tuple[int, int] | None = None
-    checksum: str = ""
-
-
 def _samples(path: Path) -> Iterator[Sample]:
     """Yield the samples of a tar, in its order; each name once."""
     seen: set[str] = set()
-    for name, files in groupby(_files(path), attrgetter("name")):
-        if name in seen:
-            raise ArtifactError(
-                f"{path}: the files of {printable(name)} do not stand together, or it is there twice; make "
-                "the tar again, sorted by name"
-            )
-        seen.add(name)
-        sample = Sample(name)
-        for file in files:
-            if file.place is None:
-                sample.texts[file.extension] = file.text
-            elif sample.picture is None:
-                sample.picture, sample.checksum = file.place, file.checksum
-        yield sample
+    try:
+        with tarfile.open(path, "r:", tarinfo=_Header) as opened:
+            for name, files in groupby(_files(opened), itemgetter(0)):
+                if name in seen:
+                    raise ArtifactError(
+                        f"{path}: the files of {printable(name)} do not stand together, or it is there twice; make "
+                        "the tar again, sorted by name"
+                    )
+                seen.add(name)
+                sample = Sample(name)
+                for _, extension, entry in files:
+                    _read(opened, entry, extension, sample, path)
+                yield sample
+            _check_end(opened)
+    except (tarfile.TarError, EOFError) as error:
+        raise ArtifactError(
+            f"{path} is damaged or no plain tar ({error}); fetch it again, or unpack it if it is compressed"
+        ) from None
 
 
 class _Header(tarfile.TarInfo):
@@ -137,38 +130,31 @@ class _Header(tarfile.TarInfo):
         return found
 
 
-def _files(path: Path) -> Iterator[File]:
-    """Yield the plain files of a tar that are texts or pictures."""
-    try:
-        with tarfile.open(path, "r:", tarinfo=_Header) as opened:
-            for entry in opened:
-                opened.members.clear()  # tarfile remembers every header, of millions of files too
-                name = PurePosixPath(entry.name)
-                stem, _, extension = name.name.partition(".")
-                if entry.isreg() and not entry.issparse() and stem:
-                    file = File(str(name.with_name(stem)), extension.lower())
-                    if file.extension in TEXTS or file.extension in PICTURES:
-                        yield _read(opened, entry, file, path)
-            _check_end(opened)
-    except (tarfile.TarError, EOFError) as error:
-        raise ArtifactError(
-            f"{path} is damaged or no plain tar ({error}); fetch it again, or unpack it if it is compressed"
-        ) from None
+def _files(opened: tarfile.TarFile) -> Iterator[tuple[str, str, tarfile.TarInfo]]:
+    """Yield the plain files that are texts or pictures: the name up to its first dot, the extension, the header."""
+    for entry in opened:
+        opened.members.clear()  # tarfile remembers every header, of millions of files too
+        name = PurePosixPath(entry.name)
+        stem, _, extension = name.name.partition(".")
+        if entry.isreg() and not entry.issparse() and stem and extension.lower() in (*TEXTS, *PICTURES):
+            yield str(name.with_name(stem)), extension.lower(), entry
 
 
-def _read(opened: tarfile.TarFile, entry: tarfile.TarInfo, file: File, path: Path) -> File:
-    """Read the text of a file, or the place and checksum of a picture."""
+def _read(opened: tarfile.TarFile, entry: tarfile.TarInfo, extension: str, sample: Sample, path: Path) -> None:
+    """Note the text of a file, or where the sample's first picture lies and its checksum."""
     content = opened.extractfile(entry)
     assert content is not None  # it is a plain file
-    if file.extension in PICTURES:
+    if extension in PICTURES:
         checksum = 0
         while piece := content.read(CHUNK):
             checksum = zlib.crc32(piece, checksum)
-        return replace(file, place=(entry.offset_data, entry.size), checksum=f"{checksum:08x}")
+        if sample.picture is None:
+            sample.picture, sample.checksum = (entry.offset_data, entry.size), f"{checksum:08x}"
+        return
     if entry.size > MOST_TEXT:
         shown = f"{path}: {printable(entry.name)}"
         raise ArtifactError(f"{shown} has {entry.size:,} bytes, a text at most {MOST_TEXT:,}; make the tar again")
-    return replace(file, text=content.read())
+    sample.texts[extension] = content.read()
 
 
 def _check_end(opened: tarfile.TarFile) -> None:

@@ -54,11 +54,8 @@ def write_lookup(folder: Path, listing: Listing, features: FEATURES) -> dict[str
         places.append(np.stack([np.full(len(texts), number), np.arange(len(texts))], axis=1).astype("<i4"))
     order = np.argsort(np.concatenate(keys), kind="stable")
     longest = max(shard["longest"] for shard in shards)
-    arrays = {
-        "keys": np.concatenate(keys)[order],
-        "longest": np.array([longest], dtype="<i8"),
-        "places": np.concatenate(places)[order],
-    }
+    arrays = {"keys": np.concatenate(keys)[order], "longest": np.array([longest], dtype="<i8")}
+    arrays["places"] = np.concatenate(places)[order]
     write_arrays(folder / f"{LOOKUP}.safetensors", arrays)
     counts = {name: sum(shard[name] for shard in shards) for name in ("captions", "tokens")}
     return {**counts, "channels": features[0], "longest": longest, "shards": shards}

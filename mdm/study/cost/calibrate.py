@@ -4,6 +4,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
+from functools import partial
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -90,8 +91,8 @@ def measured(work: Work, study: Study, seconds: float, device: torch.device) -> 
     memory = PeakMemory(device)
     try:
         step = (_training if work.kind == "train" else _drawing)(work, study, device)
-        product = memory.without(lambda: product_seconds(work.precision, device))
-        timed = timing(step, product, seconds)
+        product = partial(product_seconds, work.precision, device)
+        timed = timing(step, lambda: memory.without(product), seconds)
     except torch.cuda.OutOfMemoryError:
         return {**facts, "out_of_memory": True}, None
     each = timed.steps.median / work.batch_images
@@ -115,17 +116,13 @@ class PeakMemory:
         """Return bytes; None on a processor."""
         return max(self._most, torch.cuda.max_memory_allocated()) if self._on_gpu else None
 
-    def without(self, other: Callable[[], float]) -> Callable[[], float]:
-        """Wrap another measurement so that its memory is left out of the peak."""
-
-        def apart() -> float:
-            self._most = self.peak() or 0
-            found = other()
-            if self._on_gpu:
-                torch.cuda.reset_peak_memory_stats()
-            return found
-
-        return apart
+    def without(self, other: Callable[[], float]) -> float:
+        """Return another measurement, whose memory is left out of the peak."""
+        self._most = self.peak() or 0
+        found = other()
+        if self._on_gpu:
+            torch.cuda.reset_peak_memory_stats()
+        return found
 
 
 def _training(work: Work, study: Study, device: torch.device) -> Callable[[], None]:

@@ -52,10 +52,6 @@ class Line:
     peak_bytes: int | None = None
 
     @property
-    def measured(self) -> bool:
-        return not self.mark
-
-    @property
     def gpu_hours(self) -> float:
         return self.seconds * self.gpus / 3600
 

@@ -61,7 +61,7 @@ def _one_group(group: Group, background: Background) -> list[str]:
         f"{short} on {_ground(background)}",
         f"{full} on {_ground(background)}",
         _phrase(group, size=True, synonym=True),
-        f"{_phrase(group, fill=True, digit=True)}",
+        _phrase(group, fill=True, digit=True),
     ]
 
 
@@ -70,12 +70,11 @@ def _two_groups(first: Group, second: Group, relation: str, background: Backgrou
     a, b = _phrase(first), _phrase(second)
     full_a, full_b = (_phrase(g, size=True, fill=True) for g in (first, second))
     other_a, other_b = (_phrase(g, size=True, synonym=True) for g in (first, second))
-    turned = _turned(first, second, relation)
     return [
         f"{a} {plain} {b}",
         f"{full_a} {plain} {full_b}",
         f"{a} {wordy} {b}",
-        turned,
+        _turned(first, second, relation),
         f"a picture of {a} {plain} {b}",
         f"{_there(first)} {a} {wordy} {b}",
         f"{a} {plain} {b} on {_ground(background)}",
