@@ -43,7 +43,7 @@ class OwnSettings(Filtered):
     )
 
     @model_validator(mode="after")
-    def _path_is_whole_and_every_has_an_effect(self) -> Self:
+    def _is_possible(self) -> Self:
         if (path := str(getattr(self, "path", ""))).startswith("~"):
             raise ValueError(f"path {path}: a study has no home; write {Path(path).expanduser()}")
         if self.part == "all" and self.validation_every != type(self).model_fields["validation_every"].default:

@@ -112,7 +112,6 @@ def _samples(path: Path) -> Iterator[Sample]:
                 for _, extension, entry in files:
                     _read(opened, entry, extension, sample, path)
                 yield sample
-            _check_end(opened)
     except (tarfile.TarError, EOFError) as error:
         raise ArtifactError(
             f"{path} is damaged or no plain tar ({error}); fetch it again, or unpack it if it is compressed"
@@ -138,6 +137,7 @@ def _files(opened: tarfile.TarFile) -> Iterator[tuple[str, str, tarfile.TarInfo]
         stem, _, extension = name.name.partition(".")
         if entry.isreg() and not entry.issparse() and stem and extension.lower() in (*TEXTS, *PICTURES):
             yield str(name.with_name(stem)), extension.lower(), entry
+    _check_end(opened)  # before the last sample is handed on, after which nobody may ask for more
 
 
 def _read(opened: tarfile.TarFile, entry: tarfile.TarInfo, extension: str, sample: Sample, path: Path) -> None:
