@@ -2,7 +2,9 @@
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import click
@@ -15,6 +17,15 @@ from mdm.files.atomic import write_json
 
 jobs = Section("One artifact, made from its recipe.json: the jobs of the workflow")
 files = Section("Weights and data sets, as files")
+# Jobs that need nothing but their recipe: the help text of each, and the function that is imported when it runs.
+MAKERS = {
+    "export": ("Write the weights of a finished stage.", "mdm.train.export:export"),
+    "judge": ("Train the judge network.", "mdm.evaluate.judge:train_judge"),
+    "clip": ("Train the small CLIP.", "mdm.evaluate.clip_model:train_clip"),
+    "sample": ("Draw the pictures of a protocol.", "mdm.evaluate.generate:generate"),
+    "features": ("Extract features of pictures.", "mdm.evaluate.features:extract_features"),
+    "score": ("Turn features into metrics.", "mdm.evaluate.scores:score"),
+}
 
 
 def of_text(recipe: Path) -> bool:
@@ -22,7 +33,7 @@ def of_text(recipe: Path) -> bool:
 
 
 def shards(word: str) -> tuple[int, int]:
-    """First and last of the shards asked for."""
+    """Parse the first and the last of the shards asked for."""
     first, dash, last = word.partition("-")
     last = last if dash else first
     if not (first.isdecimal() and last.isdecimal()):
@@ -111,46 +122,12 @@ def spread(nodes: int, gpus: int, cpus: int, command: Sequence[str]) -> int:
     os.execvp(started[0], started)
 
 
-@jobs.verb("Write the weights of a finished stage.", RECIPE)
-def export(recipe: Path) -> None:
-    from mdm.train.export import export
-
-    export(recipe)
+def make(maker: str, recipe: Path) -> None:
+    resolve_name(maker)(recipe)
 
 
-@jobs.verb("Train the judge network.", RECIPE)
-def judge(recipe: Path) -> None:
-    from mdm.evaluate.judge import train_judge
-
-    train_judge(recipe)
-
-
-@jobs.verb("Train the small CLIP.", RECIPE)
-def clip(recipe: Path) -> None:
-    from mdm.evaluate.clip_model import train_clip
-
-    train_clip(recipe)
-
-
-@jobs.verb("Draw the pictures of a protocol.", RECIPE)
-def sample(recipe: Path) -> None:
-    from mdm.evaluate.generate import generate
-
-    generate(recipe)
-
-
-@jobs.verb("Extract features of pictures.", RECIPE)
-def features(recipe: Path) -> None:
-    from mdm.evaluate.features import extract_features
-
-    extract_features(recipe)
-
-
-@jobs.verb("Turn features into metrics.", RECIPE)
-def score(recipe: Path) -> None:
-    from mdm.evaluate.scores import score
-
-    score(recipe)
+for _name, (_text, _maker) in MAKERS.items():
+    jobs.verb(_text, RECIPE, name=_name)(partial(make, _maker))
 
 
 @files.verb("Read or write weights of the reference implementation (.pth).", FORCE)

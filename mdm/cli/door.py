@@ -58,7 +58,7 @@ class Number(click.IntRange):
 
 
 def seconds(word: str) -> float:
-    """A length of time; FloatRange would let nan pass."""
+    """Parse a length of time; FloatRange would let nan pass."""
     with suppress(ValueError):
         if 0 <= (found := float(word)) < math.inf:
             return found
@@ -66,7 +66,7 @@ def seconds(word: str) -> float:
 
 
 def load(context: click.Context, _: click.Parameter, name: str | None) -> Study | None:
-    """The study that --study names, changed by --set."""
+    """Load the study that --study names, changed by --set."""
     from mdm import study
     from mdm.study.study_file import read_overrides
 
@@ -129,8 +129,8 @@ def _refused(error: Exception, context: click.Context | None) -> int:
 def keep_freed_memory() -> bool:
     """Let this process reuse freed memory instead of returning it; false where the C library has no such switch.
 
-    A training step frees and asks for the same megabytes again; each time the kernel would hand out zeroed pages,
-    which took a tenth of the laptop networks' step. The price: memory in use once stays with the process.
+    A training step frees and allocates the same megabytes again. Zeroed pages from the kernel took a tenth of a step of
+    the laptop's networks; the price is that memory once in use stays with the process.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     return mallopt is not None and bool(mallopt(TRIM_THRESHOLD, NEVER) and mallopt(MMAP_MAX, 0))

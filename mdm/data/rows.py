@@ -1,12 +1,12 @@
 """What sources yield: the rows of an index, and encoded pictures. No torch."""
 
-from __future__ import annotations
-
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,16 +30,22 @@ class Picture:
     data: bytes
 
 
+Outcomes = Iterator[tuple[str, Picture | str]]  # the key of each row, and its picture or why there is none
+
+
+def photo_of(name: str) -> str:
+    """Return the caption of a picture of which nothing but its class is known."""
+    return f"a photo of {'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+
+
 def png(pixels: np.ndarray) -> Picture:
     """Encode uint8 [H, W, 3]."""
-    from PIL import Image
-
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, format="PNG")
     return Picture("png", stream.getvalue())
 
 
-def to_bytes(pictures: Tensor) -> np.ndarray:
+def to_bytes(pictures: "Tensor") -> np.ndarray:
     """Pictures [B, 3, H, W] in [-1, 1] -> uint8 [B, H, W, 3]; the inverse of x / 127.5 - 1."""
     rounded = ((pictures.float() + 1) * 127.5).round().clamp(0, 255)
     return rounded.byte().permute(0, 2, 3, 1).cpu().numpy()

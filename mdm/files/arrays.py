@@ -14,7 +14,6 @@ DTYPES = {"I64": np.dtype("<i8"), "U64": np.dtype("<u8"), "I32": np.dtype("<i4")
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Arrays of whole numbers as a safetensors file."""
     with replacing(path) as stream:
         stream.write(header({}, arrays))
         for array in arrays.values():
@@ -22,7 +21,7 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def header(first: dict[str, tuple[str, int, tuple[int, ...]]], rest: dict[str, np.ndarray]) -> bytes:
-    """Names, types, shapes and places, padded to HEADER_BYTES."""
+    """Return the header: names, types, shapes and offsets, padded to HEADER_BYTES."""
     names = {dtype: name for name, dtype in DTYPES.items()}
     parts = first | {name: (names[array.dtype], array.itemsize, array.shape) for name, array in rest.items()}
     entries, end = {}, 0
@@ -50,11 +49,11 @@ class Mapped:
             raise ArtifactError(f"{path} was cut off; delete it and embed again")
 
     def array(self, name: str) -> np.ndarray:
-        """A tensor as it lies in the file; halves as their bits, int16."""
+        """Return a tensor as it lies in the file; halves as their bits, int16."""
         entry = self._header[name]
         start, end = (self._start + place for place in entry["data_offsets"])
         return self._content[start:end].view(DTYPES.get(entry["dtype"], "<i2")).reshape(entry["shape"])
 
     def kind(self, name: str) -> str:
-        """The type of a tensor's numbers as the file names it: F16, BF16, I64, ..."""
+        """Return the type of a tensor's numbers as the file names it: F16, BF16, I64, ..."""
         return str(self._header[name]["dtype"])

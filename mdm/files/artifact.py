@@ -7,6 +7,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -20,12 +21,12 @@ RECORDED_PACKAGES = (
 
 
 def canonical(value: Any) -> bytes:
-    """The one byte string of a JSON value: key order and layout do not matter, values do."""
+    """Encode a JSON value so that its values alone decide the bytes, not key order or layout."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def digest(value: Any) -> str:
-    """Twelve hex digits that identify a recipe."""
+    """Return the twelve hex digits that identify a recipe."""
     return hashlib.sha256(canonical(value)).hexdigest()[:12]
 
 
@@ -40,12 +41,12 @@ Recipe = TypeVar("Recipe", bound=Typed)
 
 
 def read_recipe(path: str | Path, kind: type[Recipe]) -> Recipe:
-    """Read a recipe of a kind, proved to be the one its folder is named after."""
+    """Read a recipe of a kind; its digest must be the one its folder is named after."""
     return kind.of(proved(path), path)
 
 
 def proved(path: str | Path) -> dict[str, Any]:
-    """The content of a recipe.json, once its digest is the one its folder is named after."""
+    """Return the content of a recipe.json, once its digest is the one its folder is named after."""
     path = Path(path)
     recipe: dict[str, Any] = read_json(path)
     named = path.parent.name.rpartition("-")[2]
@@ -58,7 +59,7 @@ def proved(path: str | Path) -> dict[str, Any]:
 
 
 def results_root(recipe_path: str | Path) -> Path:
-    """The results folder that holds kind/name-digest/recipe.json."""
+    """Return the results folder that holds kind/name-digest/recipe.json."""
     return Path(recipe_path).resolve().parents[2]
 
 
@@ -101,16 +102,12 @@ def _source() -> dict[str, Any]:
         return {"commit": None, "dirty": None}
 
 
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
 def provenance(device: str = "cpu") -> dict[str, Any]:
-    """What every manifest records: source, packages, machine. Host names are left out on purpose."""
-    packages = {name: version for name in RECORDED_PACKAGES if (version := _version(name))}
+    """Return what every manifest records: source, packages, machine. Host names are left out on purpose."""
+    packages = {}
+    for name in RECORDED_PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            packages[name] = metadata.version(name)
     return {
         "git": _source(),
         "packages": packages,

@@ -63,7 +63,7 @@ def write_atomic(path: str | Path, content: bytes | str) -> None:
 
 
 def refuse_overwriting(path: str | Path, force: bool) -> None:
-    """What stands at a path that a user chose is replaced only if they say so."""
+    """Refuse to replace a file that a user named, unless they ask for it."""
     if Path(path).exists() and not force:
         raise ArtifactError(f"{path} exists already; write another path, or add --force to replace it")
 
@@ -80,7 +80,6 @@ def append_line(path: Path, line: str) -> None:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write readable JSON atomically."""
     write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 

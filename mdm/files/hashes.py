@@ -1,8 +1,7 @@
-"""SHA-256 of files, and those of files from outside remembered: a zip of gigabytes is read once, not before every run.
+"""SHA-256 of files, remembered for files from outside: a zip of gigabytes is read once, not before every run.
 
-A file counts as the one that was hashed while its size, its time of writing and the time of its last change of any
-kind (which nobody can set back) are the same. What was written in the last seconds is not remembered: clocks of file
-systems are coarse, and a second write could look like the first.
+A file counts as unchanged while its size, its mtime, its ctime (which nobody can set back) and its inode are the same.
+A file written in the last seconds is not remembered: the clocks of file systems are coarse.
 """
 
 import hashlib
@@ -17,9 +16,17 @@ SETTLED_SECONDS = 3.0
 
 
 def sha256_file(path: str | Path) -> str:
-    """SHA-256 of a file's bytes."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def whole(path: Path, identity: str) -> dict[str, Any] | None:
+    """Return the record beside a file, if the file was made from what `identity` names and still has its hash."""
+    record = path.with_suffix(".json")
+    if not (path.is_file() and record.is_file()):
+        return None
+    known: dict[str, Any] = read_json(record)
+    return known if known.get("identity") == identity and known["sha256"] == sha256_file(path) else None
 
 
 class Proofs:
@@ -31,7 +38,7 @@ class Proofs:
         self._new = False
 
     def sha256(self, path: Path) -> str:
-        """Of a file, read only if it may have changed."""
+        """Return the SHA-256 of a file, which is read only if it may have changed."""
         name, seen = str(path.resolve()), _seen(path)
         known = self._known.get(name)
         if known and known[:-1] == seen:
@@ -43,7 +50,7 @@ class Proofs:
         return found
 
     def keep(self) -> None:
-        """Remember what was read, where there is a place for it."""
+        """Write down what was hashed, where the folder can be written."""
         if self._new and os.access(self._kept.parent, os.W_OK):
             write_json(self._kept, self._known)
             self._new = False

@@ -1,7 +1,7 @@
 """Locks on files, held by one process at a time, and who holds them.
 
-The kernel drops such a lock when the last process that has its file open has ended, so no kill leaves one behind. A
-child that gets the open file (`pass_fds`) holds the lock with its parent, and goes on holding it alone.
+The kernel drops such a lock when the last process with the open file has ended, so no kill leaves one behind. A child
+that inherits the file (`pass_fds`) shares its parent's lock, and keeps it when the parent ends.
 """
 
 import errno

@@ -21,7 +21,7 @@ TYPES = {
 
 
 def state_hash(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, types, shapes and bytes, in the order of the names."""
+    """Return the SHA-256 over names, types, shapes and bytes, in the order of the names."""
     digest = hashlib.sha256()
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
@@ -46,7 +46,7 @@ def save_weights(path: str | Path, state: Mapping[str, Tensor], meta: Mapping[st
 
 
 def _header_bytes(tensors: Mapping[str, Tensor], notes: dict[str, str]) -> bytes:
-    """The safetensors header: its length, then JSON with the type, shape and place of every tensor."""
+    """Encode the safetensors header: its length, then JSON with the type, shape and offsets of every tensor."""
     header: dict[str, Any] = {"__metadata__": notes}
     end = 0
     for name, tensor in tensors.items():
@@ -58,7 +58,7 @@ def _header_bytes(tensors: Mapping[str, Tensor], notes: dict[str, str]) -> bytes
 
 
 def _bytes_of(tensor: Tensor) -> np.ndarray:
-    """The bytes of a contiguous tensor, uint8 [n], without a copy."""
+    """View a contiguous tensor as its bytes, uint8 [n], without a copy."""
     return tensor.reshape(-1).view(torch.uint8).numpy()
 
 
@@ -73,7 +73,7 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
 
 
 def read_meta(path: str | Path) -> dict[str, Any]:
-    """The JSON note that was saved with the weights."""
+    """Return the JSON note that was saved with the weights."""
     try:
         meta = json.loads(_header(path).get("meta", "{}"), parse_constant=_no_number)
     except (ValueError, RecursionError):
@@ -96,6 +96,5 @@ def _header(path: str | Path) -> dict[str, str]:
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error.strerror or error}") from None
     except SafetensorError as error:
-        raise ArtifactError(
-            f"{path} is not a complete safetensors file ({error}); delete it and make it again"
-        ) from None
+        wrong = f"is not a complete safetensors file ({error})"
+        raise ArtifactError(f"{path} {wrong}; delete it and make it again") from None

@@ -1,20 +1,21 @@
 """The small language of claims: `fd_judge["base"] < fd_judge["no-progressive"]`.
 
-Parsed with `ast` against a whitelist and interpreted here; nothing is ever handed to Python's `eval`.
-Grammar: numbers, + - * /, the comparisons < <= > >=, and / or / not, and METRIC["run"] or
-METRIC["run", "protocol"]. Values carry their derivatives by each measurement, so that intervals follow.
+Parsed with `ast` against a whitelist; nothing is ever handed to Python's `eval`. The grammar: numbers, + - * /, the
+comparisons < <= > >=, and / or / not, and METRIC["run"] or METRIC["run", "protocol"].
 """
 
 import ast
 import difflib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import attrgetter
 
 MAX_CHARACTERS = 1000
 ALLOWED = 'numbers, + - * /, < <= > >=, and, or, not, METRIC["run"], METRIC["run", "protocol"]'
 COMPARISONS = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
 NUMBER, TRUTH = "a number", "true or false"
+Names = Iterable[str] | None  # None: not checked
 
 
 class ExpressionError(ValueError):
@@ -34,25 +35,22 @@ class Reference:
 
 
 def parse(text: str) -> ast.expr:
-    """The expression's tree, proven to hold nothing but the grammar above."""
+    """Return the expression's tree, which holds nothing but the grammar above."""
     if len(text) > MAX_CHARACTERS:
         raise ExpressionError(f"the expression has {len(text)} characters; at most {MAX_CHARACTERS} are allowed")
     try:
         tree = ast.parse(text.strip(), mode="eval").body
         kind = _kind(tree, text)
     except (SyntaxError, RecursionError, MemoryError) as error:
-        raise ExpressionError(f"cannot read {_short(text)}: {error}; allowed: {ALLOWED}") from None
+        shown = repr(text if len(text) <= 80 else text[:77] + "...")
+        raise ExpressionError(f"cannot read {shown}: {error}; allowed: {ALLOWED}") from None
     if kind != TRUTH:
         raise ExpressionError(f'{text!r} is a number; a claim must compare, e.g. fd["base"] < fd["other"]')
     return tree
 
 
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 80 else text[:77] + "...")
-
-
 def _kind(node: ast.AST, text: str) -> str:
-    """Whether a node is a number or a truth value; anything outside the grammar is refused."""
+    """Return whether a node is a number or a truth value; anything outside the grammar is refused."""
     match node:
         case ast.BoolOp(values=values):
             return _all(values, TRUTH, text, TRUTH)
@@ -93,20 +91,13 @@ def reference_of(node: ast.Subscript) -> Reference | None:
 
 
 def references(tree: ast.expr) -> list[Reference]:
-    """Every measurement the expression needs, in the order written, once each."""
-    found = (reference_of(node) for node in _walk(tree) if isinstance(node, ast.Subscript))
-    return list(dict.fromkeys(r for r in found if r))
+    """Return every measurement the expression needs, in the order written, once each."""
+    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Subscript)]
+    found = map(reference_of, sorted(nodes, key=attrgetter("lineno", "col_offset")))
+    return list(dict.fromkeys(filter(None, found)))
 
 
-def _walk(node: ast.AST) -> Iterator[ast.AST]:
-    yield node
-    for child in ast.iter_child_nodes(node):
-        yield from _walk(child)
-
-
-def check_expression(
-    text: str, metrics: Iterable[str] | None, runs: Iterable[str] | None, protocols: Iterable[str] | None = None
-) -> list[Reference]:
+def check_expression(text: str, metrics: Names, runs: Names, protocols: Names = None) -> list[Reference]:
     """Refuse what is malformed or names an unknown metric, run or protocol (None: not checked)."""
     needed = references(parse(text))
     if not needed:
@@ -119,7 +110,7 @@ def check_expression(
     return needed
 
 
-def _known(what: str, name: str, valid: Iterable[str] | None, text: str) -> None:
+def _known(what: str, name: str, valid: Names, text: str) -> None:
     if valid is None:
         return
     valid = sorted(set(valid))

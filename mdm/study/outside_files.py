@@ -38,7 +38,7 @@ class ExternalFile:
 
 
 def external_files(study: Study) -> Iterator[ExternalFile]:
-    """Every outside file that some artifact of the study reads."""
+    """Yield every outside file that some artifact of the study reads."""
     for artifact in study.artifacts.values():
         recipe = artifact.recipe
         if artifact.kind == "data" and "index" in artifact.handling:
@@ -50,27 +50,22 @@ def external_files(study: Study) -> Iterator[ExternalFile]:
             if hasattr(source, "outside"):
                 for path, sha256 in source.outside(settings):
                     yield ExternalFile(path, sha256, f"data set {artifact.name}")
-        elif artifact.kind == "text" and isinstance(recipe.encoder.settings, T5Settings):
-            yield from _encoder(recipe.encoder.settings, f"text encoder {artifact.name}")
+        elif artifact.kind == "text" and isinstance(encoder := recipe.encoder.settings, T5Settings):
+            for name, sha256 in (encoder.sha256 or {"model.safetensors": None}).items():
+                yield ExternalFile(Path(encoder.path) / name, sha256, f"text encoder {artifact.name}")
         elif artifact.kind == "features":
             for name, entry in recipe.extractors.items():
                 if isinstance(entry, WeightsConfig):
                     yield ExternalFile(Path(entry.path), entry.sha256, f"{name} of {artifact.name}")
 
 
-def _encoder(settings: T5Settings, needed_by: str) -> Iterator[ExternalFile]:
-    folder, hashes = Path(settings.path), settings.sha256
-    if not hashes:
-        yield ExternalFile(folder / "model.safetensors", None, needed_by)
-    for name, sha256 in hashes.items():
-        yield ExternalFile(folder / name, sha256, needed_by)
-
-
 def check_files(study: Study, results: Path = Path("results")) -> int:
     """Refuse to start with missing, unpinned, wrong or changed files, listing all; returns how many are right."""
     files, proofs = {file.path: file for file in external_files(study)}, Proofs(results / "proofs.json")
     problems = [said for file in files.values() if (said := _problem(file, proofs))]
-    problems += _own_folders(study, results, proofs)
+    for ref, source, settings in _own_data(study):
+        if said := problem(results / ref, source, settings, proofs.sha256):
+            problems.append(f"  {settings.path} (data set {study.artifact(ref).name}): {said}")
     proofs.keep()
     if problems:
         raise StudyError(f"{study.name}.yaml needs files that are not in order:\n" + "\n".join(problems))
@@ -78,7 +73,7 @@ def check_files(study: Study, results: Path = Path("results")) -> int:
 
 
 def files_said(study: Study, outside: int) -> str:
-    """What is in order where `check_files` found no problem and so many outside files."""
+    """Say what is in order where `check_files` found no problem and so many outside files."""
     counts = [str(settings.num_images) for _, _, settings in _own_data(study) if Path(settings.path).is_dir()]
     number = f"{len(counts)} own folder{'s' if len(counts) > 1 else ''}"
     own = f"{number} ({' + '.join(counts)} files) and " if counts else ""
@@ -86,19 +81,12 @@ def files_said(study: Study, outside: int) -> str:
 
 
 def _own_data(study: Study) -> Iterator[tuple[str, sources.Source, Any]]:
-    """Every data set made from a folder of one's own, its source and settings."""
+    """Yield every data set made from a user's own folder, its source and settings."""
     for ref in study.of_kind("data"):
         artifact = study.artifact(ref)
         source, settings = sources.reopen(artifact.recipe, f"data set {artifact.name}", artifact.handling)
         if hasattr(source, "listed"):
             yield ref, source, settings
-
-
-def _own_folders(study: Study, results: Path, proofs: Proofs) -> Iterator[str]:
-    """Own folders that are not, or no longer, what their data sets are made from."""
-    for ref, source, settings in _own_data(study):
-        if said := problem(results / ref, source, settings, proofs.sha256):
-            yield f"  {settings.path} (data set {study.artifact(ref).name}): {said}"
 
 
 def bring(study: Study, packages: Path) -> list[Path]:

@@ -18,40 +18,40 @@ MADE_BY = {
 
 
 def home(folder: str | Path, study: Study) -> Path:
-    """Where `results` or `reports` keep what belongs to one study only; artifacts are shared by all."""
+    """Return where `results` or `reports` keep what belongs to one study only; artifacts are shared by all."""
     return Path(folder, "studies", study.name)
 
 
 def sampled_runs(study: Study) -> list[str]:
-    """Runs with pictures to show, in the study's order."""
+    """Return the runs with pictures to show, in the study's order."""
     return list(dict.fromkeys(run.name for run in study.runs if run.evaluations))
 
 
 def instruments(study: Study) -> set[str]:
-    """The measuring networks of the first protocol, which the report shows: judge, clip, inception."""
+    """Return the measuring networks of the first protocol, which the report shows: judge, clip, inception."""
     first = next(iter(study.protocols.values()), None)
     return {name for name in ("judge", "clip", "inception") if getattr(first, name, None)}
 
 
 def has_distance(study: Study) -> bool:
-    """Whether a Fréchet distance is measured; a CLIP model alone gives none."""
+    """Return whether a Fréchet distance is measured; a CLIP model alone gives none."""
     return bool(instruments(study) & {"judge", "inception"})
 
 
 def has_agreement(study: Study) -> bool:
-    """Whether it is measured that pictures show what was asked for."""
+    """Return whether it is measured that pictures show what was asked for."""
     return bool(instruments(study) & {"judge", "clip"})
 
 
 def table_names(study: Study) -> list[str]:
-    """Every table that the study's measurements can fill; each is written as .csv, .md and .tex."""
+    """Return every table that the study's measurements can fill; each is written as .csv, .md and .tex."""
     alignment = ["alignment"] if "judge" in instruments(study) else []
     literature = ["literature"] if has_distance(study) else []
     return ["main", *alignment, "metrics", "cost", *literature, *(f"ablation-{g}" for g in group_members(study))]
 
 
 def figure_names(study: Study) -> list[str]:
-    """Every figure that the study's measurements can fill: .svg and .png, except `samples-RUN`, which is a .png."""
+    """Return every figure that the measurements can fill: .svg and .png, but `samples-RUN` is a .png only."""
     guidance = ["guidance"] if instruments(study) else []
     alignment = ["alignment"] if "judge" in instruments(study) else []
     drawn = ["training-curves", *guidance, *alignment, *(f"ablation-{g}" for g in group_members(study))]
@@ -59,7 +59,6 @@ def figure_names(study: Study) -> list[str]:
 
 
 def figure_files(study: Study) -> list[str]:
-    """File names of every figure."""
     return [
         f"{name}.{extension}"
         for name in figure_names(study)
@@ -68,17 +67,17 @@ def figure_files(study: Study) -> list[str]:
 
 
 def foreign_pages(study: Study, reports: str | Path) -> list[Path]:
-    """Published pages of ablations that another study has and this one has not."""
+    """Return published pages of ablations that another study has and this one has not."""
     return sorted(page for page in Path(reports, "ablations").glob("*.html") if page.stem not in study.ablations)
 
 
 def figure_module(figure: str) -> Path:
-    """The file that draws a figure: editing it redraws that figure and no other."""
+    """Return the file that draws a figure: editing it redraws that figure and no other."""
     kind = figure.partition("-")[0]
     module = {"ablation": "ablation", "samples": "gallery"}.get(kind, figure.replace("-", "_"))
     return CODE / "figures" / f"{module}.py"
 
 
 def code(*parts: str) -> list[Path]:
-    """The files of the report's room that parts of it are made by: editing one makes these parts again."""
+    """Return the files of mdm/report that make these parts of it: editing one makes the parts again."""
     return sorted({path for part in parts for pattern in MADE_BY[part] for path in CODE.glob(pattern)})

@@ -1,38 +1,16 @@
-"""From validated settings to recipes: what each artifact is made from, and nothing else.
+"""From validated settings to recipes: each holds exactly what determines its artifact's content.
 
-A recipe holds exactly what determines the artifact's content. Titles, job sizes and paths of this machine
-stay out, so changing them makes nothing new.
+Titles, job sizes and paths of this machine stay out, so that changing them makes nothing new.
 """
 
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from mdm.config import (
-    EncoderConfig,
-    ProtocolConfig,
-    RunConfig,
-    StageConfig,
-    Strict,
-    StudyConfig,
-    StudyError,
-    WeightsConfig,
-    nearest,
-)
+from mdm.config import ProtocolConfig, RunConfig, StudyConfig, StudyError, WeightsConfig, nearest
+from mdm.config import recipe as made
 from mdm.config.base import parse
 from mdm.config.instruments import ScoreSettings
-from mdm.config.recipe import (
-    ClipRecipe,
-    DataRecipe,
-    EncoderRecipe,
-    FeaturesRecipe,
-    JudgeRecipe,
-    Recipe,
-    SamplesRecipe,
-    ScoresRecipe,
-    StageRecipe,
-    TextRecipe,
-)
 from mdm.config.sizes import Clip, Size, as_clip
 from mdm.config.text import ENCODERS
 from mdm.files.artifact import digest
@@ -44,18 +22,17 @@ class Artifact:
     """One folder under results/: {kind}/{name}-{digest of the recipe}."""
 
     name: str
-    recipe: Recipe
+    recipe: made.Recipe
     # How a data set is made where that does not change what it is: see mdm/data/sources.
     handling: dict[str, Any] = field(default_factory=dict)
 
     @property
     def kind(self) -> str:
-        """The folder under results/ that holds its folder."""
         return self.recipe.kind
 
     @cached_property
     def ref(self) -> str:
-        """Its folder, by which recipes name it."""
+        """Name its folder, as other recipes do."""
         return f"{self.kind}/{self.name}-{digest(self.recipe.plain())}"
 
 
@@ -63,14 +40,13 @@ class Artifacts:
     """All artifacts of a study, each made once however many runs need it."""
 
     def __init__(self, config: StudyConfig, where: str) -> None:
-        self._config = config
-        self._where = where
+        self._config, self._where = config, where
         self.artifacts: dict[str, Artifact] = {}
         self._data: dict[str, str] = {}  # many runs ask for the same data set
         #: which encoder makes each text artifact
         self.encoders: dict[str, str] = {}
 
-    def _put(self, name: str, recipe: Recipe, handling: dict[str, Any] | None = None) -> str:
+    def _put(self, name: str, recipe: made.Recipe, handling: dict[str, Any] | None = None) -> str:
         artifact = Artifact(name, recipe, handling or {})
         self.artifacts[artifact.ref] = artifact
         return artifact.ref
@@ -82,7 +58,7 @@ class Artifacts:
         return entries[name]
 
     def data(self, name: str, asked_by: str) -> str:
-        """A data set; its source validates its own settings and adds its version."""
+        """Add a data set; its source validates its own settings and adds its version."""
         if name in self._data:
             return self._data[name]
         from mdm.data.sources import registry as sources  # loaded with the first data set; light and free of torch
@@ -91,56 +67,44 @@ class Artifacts:
         place = f"{self._where}: data.{name}"
         settings = sources.resolve(entry.source, entry.settings, place)
         handling = sources.handling(entry.source, entry.settings, place)
-        recipe = DataRecipe(source=entry.source, settings=settings, shard_images=entry.shard_images)
+        recipe = made.DataRecipe(source=entry.source, settings=settings, shard_images=entry.shard_images)
         self._data[name] = self._put(name, recipe, handling)
         return self._data[name]
 
     def text(self, encoder: str, data: str, asked_by: str, also: str = "") -> str:
-        """The embedded captions of one data set, the empty caption, and one more if asked."""
-        entry = self._pick("text", encoder, asked_by)
-        described = EncoderRecipe(
-            name=entry.name, settings=self._encoder_settings(encoder, entry), channels=entry.channels
-        )
-        recipe = TextRecipe(encoder=described, data=(self.data(data, asked_by),), captions=(also,) if also else ())
+        """Add the embedded captions of one data set, the empty caption, and one more if asked."""
+        described = self._encoder(encoder, asked_by)
+        recipe = made.TextRecipe(encoder=described, data=(self.data(data, asked_by),), captions=(also,) if also else ())
         ref = self._put(f"{encoder}-{data}", recipe)
         self.encoders[ref] = encoder
         return ref
 
-    def _encoder_settings(self, name: str, entry: EncoderConfig) -> Strict:
+    def _encoder(self, name: str, asked_by: str) -> made.EncoderRecipe:
         """Check the encoder's settings; its width must be the one that the networks are built for."""
-        where = f"{self._where}: text.{name}"
+        entry, where = self._pick("text", name, asked_by), f"{self._where}: text.{name}"
         if entry.name not in ENCODERS:
             raise StudyError(f"{where}.name: there is no encoder '{entry.name}'; {nearest(entry.name, ENCODERS)}")
         settings = parse(ENCODERS[entry.name], entry.settings, f"{where}.settings")
         if (own := getattr(settings, "channels", entry.channels)) != entry.channels:
             raise StudyError(f"{where}: channels {entry.channels}, but its settings say {own}; write the same")
-        return settings
+        return made.EncoderRecipe(name=entry.name, settings=settings, channels=entry.channels)
 
-    def judge(self, name: str, asked_by: str) -> str:
-        """The network that reads pictures of scenes."""
-        return self._instrument("judges", name, JudgeRecipe, asked_by)
-
-    def clip(self, name: str, asked_by: str) -> str:
-        """The small CLIP."""
-        return self._instrument("clips", name, ClipRecipe, asked_by)
-
-    def _instrument(self, section: str, name: str, model: type[JudgeRecipe | ClipRecipe], asked_by: str) -> str:
-        entry = self._pick(section, name, asked_by)
+    def _instrument(self, section: str, name: str, model: type[made.JudgeRecipe | made.ClipRecipe]) -> str:
+        """Add a network that protocols measure with: a judge of scenes, or a small CLIP."""
+        entry = self._pick(section, name, "protocols")
         place = f"{section}.{name}"
         settings = parse(model.model_fields["settings"].annotation, entry.settings, f"{self._where}: {place}.settings")
         data, test = self.data(entry.data, place), self.data(entry.test, place)
         return self._put(name, model(data=data, test=test, settings=settings))
 
     def train(self, run: RunConfig, name: str, seed: int, parent: str | None, asked_by: str) -> str:
-        """One training stage: its levels, its settings, its data and the weights it starts from."""
-        stage = run.stages[name]
-        place = f"{asked_by}.stages.{name}"
-        encoder = self._pick("text", run.text, f"{asked_by}.text") if run.text else None
-        model = stage_model(run.model, stage, encoder.channels if encoder else None, f"{self._where}: {place}")
-        data = stage.data or run.data
-        validation = stage.validation or run.validation
-        before = self.artifacts[parent].recipe if parent else None
+        """Add a training stage: its levels, its settings, its data and the weights it starts from."""
+        stage, place = run.stages[name], f"{asked_by}.stages.{name}"
         where = f"{self._where}: {place}"
+        encoder = self._pick("text", run.text, f"{asked_by}.text") if run.text else None
+        model = stage_model(run.model, stage, encoder.channels if encoder else None, where)
+        data, validation = stage.data or run.data, stage.validation or run.validation
+        before = self.artifacts[parent].recipe if parent else None
         train, diffusion = stage_settings(run, stage, len(before.model.levels) if before else 0, where)
         if stage.moments == "carried":
             check_carried(train, before, where)
@@ -149,8 +113,10 @@ class Artifacts:
             self._check_frames(name_of_data, stage.sizes[-1], place)
         if stage.stills:
             check_stills(stage, train, diffusion, where)
-            self._check_size_of_stills(stage, place)
-        recipe = StageRecipe(
+            self.check_pictures(stage.stills, f"{place}.stills")
+            largest = max(size for size in stage.sizes if not isinstance(size, Clip))
+            self.check_resolution(stage.stills, largest, place)
+        recipe = made.StageRecipe(
             seed=seed, model=model, train=train, diffusion=diffusion,
             dropout_masks="by picture" if any(level.dropout for level in model.levels) else None,
             moments="carried" if stage.moments == "carried" else None,
@@ -163,18 +129,12 @@ class Artifacts:
         return self._put(name, recipe)
 
     def _set(self, data_key: str, text_key: str, encoder: str | None, data: str | None, place: str) -> dict[str, Any]:
-        """One of a stage's data sets and its embedded captions, as fields of the recipe."""
+        """Add one of a stage's data sets and its embedded captions; return both as fields of the recipe."""
         text = self.text(encoder, data, place) if encoder and data else None
         return {data_key: self.data(data, place) if data else None, text_key: text}
 
-    def _check_size_of_stills(self, stage: StageConfig, place: str) -> None:
-        """Stills are pictures, stored at a multiple of the highest level of pictures."""
-        self.check_pictures(stage.stills, f"{place}.stills")
-        largest = max(size for size in stage.sizes if not isinstance(size, Clip))
-        self.check_resolution(stage.stills, largest, place)
-
     def _check_frames(self, data: str, size: Size, place: str) -> None:
-        """Levels of clips need clips, of a multiple of their frames."""
+        """Refuse pictures, or clips of other lengths, for a level of clips."""
         if not isinstance(size, Clip):
             return
         there = self._pick("data", data, place).settings.get("frames")
@@ -186,7 +146,7 @@ class Artifacts:
             )
 
     def check_resolution(self, data: str, resolution: int, place: str) -> None:
-        """A data set must be stored at a multiple of the resolution it is used at."""
+        """Refuse a data set that is not stored at a multiple of the resolution it is used at."""
         stored = self._pick("data", data, place).settings.get("resolution")
         if stored is not None and (stored < resolution or stored % resolution):
             raise StudyError(
@@ -195,12 +155,12 @@ class Artifacts:
             )
 
     def check_pictures(self, data: str, place: str) -> None:
-        """Some uses need pictures and cannot take clips."""
+        """Refuse clips where only pictures can be used."""
         if "frames" in self._pick("data", data, place).settings:
             raise StudyError(f"{self._where}: {place}: data.{data} has clips; name a data set of pictures")
 
     def too_many(self, data: str, wanted: int, place: str) -> list[str]:
-        """The problem, if a protocol wants more pictures than a data set has."""
+        """Return the problem, if a protocol wants more pictures than a data set has."""
         there = self._pick("data", data, place).settings.get("num_images")
         if there is None or wanted <= there:
             return []
@@ -212,7 +172,7 @@ class Artifacts:
         name = f"{protocol}-{list(run.stages)[-1]}"
         sample = run.sample.effective()
         check_sample(sample, self.artifacts[train].recipe, f"{self._where}: {place}")
-        recipe = SamplesRecipe(
+        recipe = made.SamplesRecipe(
             train=train, sample=sample, seed=entry.seed, num_images=entry.num_images,
             prompts=self.data(entry.prompts, place),
             text=self.text(run.text, entry.prompts, place, sample.negative_prompt) if run.text else None,
@@ -222,15 +182,15 @@ class Artifacts:
     def features(
         self, name: str, images: str, num_images: int, resolution: int, protocol: ProtocolConfig, first: int = 0
     ) -> str:
-        """Features of generated or real pictures; both sides go through the same extractors."""
-        recipe = FeaturesRecipe(
+        """Add features of generated or real pictures; both sides go through the same extractors."""
+        recipe = made.FeaturesRecipe(
             images=images, first=first, num_images=num_images, resolution=resolution, resize=protocol.resize,
             extractors=self._extractors(protocol),
         )  # fmt: skip
         return self._put(name, recipe)
 
     def floor(self, name: str, images: str, resolution: int, protocol: ProtocolConfig) -> str | None:
-        """Features of real pictures that are no part of the reference, as many as are drawn, if there are so many."""
+        """Add features of real pictures that are no part of the reference, as many as are drawn, if there are so many."""
         first, count = protocol.num_reference, protocol.num_images
         there = self._pick("data", protocol.reference, "protocols").settings.get("num_images", 0)
         return self.features(name, images, count, resolution, protocol, first) if first + count <= there else None
@@ -238,15 +198,17 @@ class Artifacts:
     def _extractors(self, protocol: ProtocolConfig) -> dict[str, str | WeightsConfig]:
         found: dict[str, str | WeightsConfig] = {}
         if protocol.judge:
-            found["judge"] = self.judge(protocol.judge, "protocols")
+            found["judge"] = self._instrument("judges", protocol.judge, made.JudgeRecipe)
         if protocol.clip:
             given = isinstance(protocol.clip, WeightsConfig)
-            found["clip"] = protocol.clip if given else self.clip(protocol.clip, "protocols")
+            found["clip"] = protocol.clip if given else self._instrument("clips", protocol.clip, made.ClipRecipe)
         if protocol.inception:
             found["inception"] = protocol.inception
         return found
 
     def scores(self, name: str, features: str, reference: str, floor: str | None, protocol: ProtocolConfig) -> str:
-        """Metrics from the features of both sides."""
+        """Add the metrics from the features of both sides."""
         settings = parse(ScoreSettings, protocol.settings, f"{self._where}: protocols: settings")
-        return self._put(name, ScoresRecipe(features=features, reference=reference, floor=floor, settings=settings))
+        return self._put(
+            name, made.ScoresRecipe(features=features, reference=reference, floor=floor, settings=settings)
+        )

@@ -10,8 +10,6 @@ from mdm.config.sizes import Size
 
 @dataclass(frozen=True)
 class Stage:
-    """One training stage of a run."""
-
     name: str
     artifact: str
     resolutions: tuple[Size, ...]
@@ -20,8 +18,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The pictures, features and scores of one run under one protocol."""
-
+    # The artifacts of one run under one protocol.
     protocol: str
     samples: str
     features: str
@@ -92,11 +89,9 @@ class Call:
 
     @property
     def mdm(self) -> str:
-        """Options of `mdm` verbs."""
         extra = f" --set {shlex.quote(json.dumps(self.overrides))}" if self.overrides else ""
         return f"--study {shlex.quote(self.name)}{extra}"
 
     @property
     def snakemake(self) -> list[str]:
-        """Values of Snakemake's --config."""
         return [f"study={self.name}"] + ([f"set={json.dumps(self.overrides)}"] if self.overrides else [])

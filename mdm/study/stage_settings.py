@@ -1,25 +1,16 @@
 """What a stage trains and draws with: the settings of its run, its own merged in, and what cannot work refused."""
 
-from mdm.config import (
-    DiffusionConfig,
-    ModelConfig,
-    NetworkConfig,
-    RunConfig,
-    SampleConfig,
-    StageConfig,
-    StudyError,
-    TrainConfig,
-    nearest,
-)
-from mdm.config.base import parse
+from mdm.config import DiffusionConfig, ModelConfig, NetworkConfig, RunConfig, SampleConfig, StageConfig, TrainConfig
+from mdm.config.base import StudyError, nearest, parse
 from mdm.config.recipe import StageRecipe
 from mdm.config.sizes import Clip, as_clip, parse_size
 
+Settings = tuple[TrainConfig, DiffusionConfig]
+
 
 def stage_model(network: NetworkConfig, stage: StageConfig, text_channels: int | None, where: str) -> ModelConfig:
-    """The part of the network that a stage trains: its levels only."""
-    levels = []
-    known = {parse_size(name): settings for name, settings in network.levels.items()}
+    """Return the part of the network that a stage trains: its levels only."""
+    levels, known = [], {parse_size(name): settings for name, settings in network.levels.items()}
     for position, size in enumerate(stage.sizes):
         if size not in known:
             raise StudyError(f"{where}: no level {size} in model.levels; {nearest(str(size), map(str, known))}")
@@ -48,26 +39,21 @@ def train_settings(run: RunConfig, stage: StageConfig, inherited: int, where: st
             f"{where}: train.validate_images {train.validate_images} has no effect without a data set to validate on; "
             "leave it out, or name one in validation"
         )
-    changes: dict[str, float] = {}
-    if not (run.text or run.model.classes):  # nothing that could be dropped
-        changes["condition_dropout"] = 0.0
-    if not inherited:
-        changes["inner_rate"] = TrainConfig.model_fields["inner_rate"].default
+    conditional = run.text or run.model.classes  # else there is nothing that could be dropped
+    changes = {} if conditional else {"condition_dropout": 0.0}
+    changes |= {} if inherited else {"inner_rate": TrainConfig.model_fields["inner_rate"].default}
     return train.model_copy(update=changes)
 
 
-def stage_settings(
-    run: RunConfig, stage: StageConfig, inherited: int, where: str
-) -> tuple[TrainConfig, DiffusionConfig]:
-    """Training and diffusion settings with the stage's own differences merged in."""
+def stage_settings(run: RunConfig, stage: StageConfig, inherited: int, where: str) -> Settings:
+    """Merge the stage's own differences into the settings of its run, those of training and those of diffusion."""
     train = train_settings(run, stage, inherited, where)
     diffusion = parse(DiffusionConfig, {**run.diffusion.model_dump(), **stage.diffusion}, f"{where}: diffusion")
     for key in ("level_weights", "mixed_ratio"):
         value = getattr(diffusion, key)
         if value is not None and len(value) != len(stage.resolutions):
-            raise StudyError(
-                f"{where}: diffusion.{key} has {len(value)} entries, the stage has {len(stage.resolutions)} levels"
-            )
+            has = f"has {len(value)} entries, the stage has {len(stage.resolutions)} levels"
+            raise StudyError(f"{where}: diffusion.{key} {has}")
     if diffusion.mixed_ratio and diffusion.mixed_ratio[0] * train.batch_images < sum(diffusion.mixed_ratio):
         raise StudyError(
             f"{where}: diffusion.mixed_ratio {list(diffusion.mixed_ratio)} leaves no picture of a batch of "
@@ -75,10 +61,8 @@ def stage_settings(
         )
     for key, images in (("num_images", stage.num_images), ("slice_images", stage.slice_images or 0)):
         if images % train.batch_images:
-            multiple = max(1, round(images / train.batch_images)) * train.batch_images
-            raise StudyError(
-                f"{where}: {key} {images} is not a multiple of batch_images {train.batch_images}; write {multiple}"
-            )
+            batch, near = train.batch_images, max(1, round(images / train.batch_images)) * train.batch_images
+            raise StudyError(f"{where}: {key} {images} is not a multiple of batch_images {batch}; write {near}")
     diffusion = diffusion.effective(stage.sizes)
     try:
         train.require_parts(stage.resources.parts, diffusion)
@@ -120,8 +104,7 @@ def check_stills(stage: StageConfig, train: TrainConfig, diffusion: DiffusionCon
             "level of clips; write a diffusion.mixed_ratio whose last entries, those of pictures, are not zero"
         )
     rows = int(sum(mixed_ratio[: len(clips)]) / sum(mixed_ratio) * batch + 1e-9)
-    processes = stage.resources.nodes * max(1, stage.resources.gpus)
-    if rows % processes:
+    if rows % (processes := stage.resources.nodes * max(1, stage.resources.gpus)):
         raise StudyError(
             f"{where}: {rows} of the {batch} rows of a batch are clips, which {processes} processes "
             "cannot share evenly; use another number of gpus, or change diffusion.mixed_ratio"

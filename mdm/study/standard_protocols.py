@@ -1,11 +1,8 @@
 """Protocols that a study can name: zero-shot evaluations on COCO, each one of those that papers call FID-30K.
 
-A name stands for a rule over COCO's ids (which captions are drawn, which real pictures they are compared with, how
-pictures are cut and scaled). The rule becomes two data sets of the study, so it is hashed into the path of every
-result, and their index.tsv lists the ids. Another rule is another name here, never a change of one.
+A name stands for a rule over COCO's ids: which captions, against which pictures, how they are cut and scaled. It makes
+two data sets, so it is hashed into the path of every result. Another rule is another name, never a change of one.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -32,48 +29,36 @@ class Standard:
 
     @property
     def num_reference(self) -> int:
-        """Real pictures on the other side."""
         return PICTURES["val", self.edition] if self.against == "all" else self.num_images
 
     def prompts(self) -> dict[str, Any]:
-        """Settings of the data set whose captions are drawn."""
         return {
             "edition": self.edition, "part": "val", "captions": self.captions, "seed": self.seed,
             "num_images": self.num_images, "resolution": self.resolution, "resize": self.resize,
         }  # fmt: skip
 
     def reference(self) -> dict[str, Any]:
-        """Settings of the data set of real pictures."""
         if self.against == "own":
             return self.prompts()
         return {**self.prompts(), "captions": "first", "seed": None, "num_images": self.num_reference}
 
 
 OWN, ALL = "against these pictures", "against all 40,504 pictures"
+ONE, DRAWN = "30,000 pictures of val2014, one drawn caption of each", "30,000 captions drawn among all of val2014"
+FIRST_5K = f"all 5,000 pictures of val2017, the first caption of each, {OWN}"
 STANDARDS = {
     "coco-30k-first": Standard(f"30,000 pictures of val2014, the first caption of each, {OWN}", "first", "own"),
-    "coco-30k-one": Standard(f"30,000 pictures of val2014, one drawn caption of each, {OWN}", "one", "own"),
-    "coco-30k-one-area": Standard(
-        f"30,000 pictures of val2014, one drawn caption of each, {OWN}, scaled by area", "one", "own", resize="area"
-    ),
-    "coco-30k-one-all": Standard(f"30,000 pictures of val2014, one drawn caption of each, {ALL}", "one", "all"),
-    "coco-30k-drawn": Standard(
-        "30,000 captions drawn among all of val2014, against the pictures they were written for", "drawn", "own"
-    ),
-    "coco-30k-drawn-all": Standard(f"30,000 captions drawn among all of val2014, {ALL}", "drawn", "all"),
-    "coco-5k-first": Standard(
-        "all 5,000 pictures of val2017, the first caption of each, against these pictures",
-        "first",
-        "own",
-        5000,
-        2017,
-        None,
-    ),
+    "coco-30k-one": Standard(f"{ONE}, {OWN}", "one", "own"),
+    "coco-30k-one-area": Standard(f"{ONE}, {OWN}, scaled by area", "one", "own", resize="area"),
+    "coco-30k-one-all": Standard(f"{ONE}, {ALL}", "one", "all"),
+    "coco-30k-drawn": Standard(f"{DRAWN}, against the pictures they were written for", "drawn", "own"),
+    "coco-30k-drawn-all": Standard(f"{DRAWN}, {ALL}", "drawn", "all"),
+    "coco-5k-first": Standard(FIRST_5K, "first", "own", num_images=5000, edition=2017, seed=None),
 }
 
 
 def expand(config: StudyConfig, where: str) -> StudyConfig:
-    """The study with every named protocol written out: two data sets and the numbers of pictures."""
+    """Write out every named protocol of a study: two data sets and the numbers of pictures."""
     data, protocols = dict(config.data), dict(config.protocols)
     for name, entry in config.protocols.items():
         if entry.standard is not None:

@@ -1,7 +1,6 @@
-"""A study is data: from one YAML file to runs, stages and content-addressed artifacts.
+"""A study: from one YAML file to runs, stages and content-addressed artifacts. Reads nothing but that file; no torch.
 
-Shared prefixes become one folder, an edited value makes new folders and overwrites nothing, and a reverted
-edit finds the old ones. No torch here, and nothing is read but the study file.
+Runs share the artifacts of equal stages, an edited value makes new folders, and a reverted edit finds the old ones.
 """
 
 import copy
@@ -25,6 +24,7 @@ from mdm.files.atomic import read_json, write_json
 from mdm.study.claims import ExpressionError, check_expression
 from mdm.study.recipes import Artifact, Artifacts
 from mdm.study.runs import Ablation, Call, Claim, Evaluation, Run, Stage, Variant
+from mdm.study.standard_protocols import expand
 from mdm.study.study_file import assign, read_study
 
 RESERVED_TARGETS = ("all", "data", "report", "base", "score")
@@ -34,8 +34,7 @@ class Study:
     """Everything that follows from a study file: runs, artifacts, targets."""
 
     def __init__(self, path: Path, raw: dict[str, Any], config: StudyConfig, call: Call) -> None:
-        self.path, self.name, self.config, self.call = path, path.stem, config, call
-        self._raw = raw
+        self.path, self.name, self.config, self.call, self._raw = path, path.stem, config, call, raw
         self.title, self.question, self.abstract = config.title, config.question, config.abstract
         self.protocols, self.groups = config.protocols, config.groups
         self._made = Artifacts(config, path.name)
@@ -52,8 +51,6 @@ class Study:
         numbers = [[run.name, run.seed, [e.scores for e in run.evaluations]] for run in self.runs]
         self.digest = digest([numbers, [[a.name, a.against, a.group] for a in self.ablations.values()]])
         self.claims_digest = digest([self.digest, [asdict(claim) for claim in self.claims.values()]])
-
-    # --- variants and runs -------------------------------------------------------------------------------
 
     def _variants(self) -> list[Variant]:
         seeds, protocols = self.config.seeds, list(self.protocols)
@@ -90,9 +87,8 @@ class Study:
     def _runs(self, variant: Variant) -> Iterator[Run]:
         raw = copy.deepcopy(self._raw["base"])
         place = "base" if variant.ablation is None else f"ablations.{variant.ablation}"
-        before = {path: assign(raw, path, value) for path, value in variant.changes.items()}
+        diff = {path: (assign(raw, path, value), value) for path, value in variant.changes.items()}
         config = parse(RunConfig, raw, f"{self.name}.yaml: {place}")
-        diff = {path: (before[path], value) for path, value in variant.changes.items()}
         for seed in variant.seeds:
             stages = self._stages(config, seed, place)
             evaluations = [self._evaluation(config, stages[-1], name) for name in variant.protocols]
@@ -101,8 +97,7 @@ class Study:
     def _stages(self, run: RunConfig, seed: int, place: str) -> list[Stage]:
         stages: list[Stage] = []
         for name, entry in run.stages.items():
-            parent = stages[-1] if stages else None
-            resolutions = entry.sizes
+            parent, resolutions = stages[-1] if stages else None, entry.sizes
             if parent and resolutions[: len(parent.resolutions)] != parent.resolutions:
                 raise StudyError(
                     f"{self.name}.yaml: {place}.stages.{name}: resolutions {listed(resolutions)} do not continue "
@@ -140,8 +135,6 @@ class Study:
             self._resources.setdefault(ref, protocol.resources)
         return Evaluation(name, samples, features, reference, scores)
 
-    # --- checks ------------------------------------------------------------------------------------------
-
     def _known(self, word: str, valid: Any, place: str) -> None:
         if word not in valid:
             raise StudyError(f"{self.name}.yaml: {place}: there is no '{word}'; {nearest(word, valid)}")
@@ -150,9 +143,8 @@ class Study:
         """Refuse protocols that want more pictures than there are, all in one message."""
         problems = []
         for name, protocol in self.protocols.items():
-            place = f"protocols.{name}"
-            problems += self._made.too_many(protocol.prompts, protocol.num_images, f"{place}.num_images")
-            problems += self._made.too_many(protocol.reference, protocol.num_reference, f"{place}.num_reference")
+            for data, key in (protocol.prompts, "num_images"), (protocol.reference, "num_reference"):
+                problems += self._made.too_many(data, getattr(protocol, key), f"protocols.{name}.{key}")
         if problems:
             raise StudyError("\n".join(problems))
 
@@ -161,12 +153,12 @@ class Study:
         metrics = measurable({r for run in self.runs for stage in run.stages for r in stage.resolutions})
         found = {}
         for name, entry in self.config.claims.items():
-            self._known(entry.protocol or next(iter(self.protocols), "none"), self.protocols, f"claims.{name}.protocol")
+            protocol = entry.protocol or next(iter(self.protocols), "none")
+            self._known(protocol, self.protocols, f"claims.{name}.protocol")
             try:
                 check_expression(entry.expect, metrics, runs, self.protocols)
             except ExpressionError as error:
                 raise StudyError(f"{self.path.name}: claims.{name}.expect: {error}") from None
-            protocol = entry.protocol or next(iter(self.protocols))
             found[name] = Claim(name, entry.statement, entry.source, entry.expect, protocol, entry.number_from)
         return found
 
@@ -179,37 +171,39 @@ class Study:
                 f"rename the ablation or group (reserved: {', '.join(RESERVED_TARGETS)})"
             )
 
-    # --- what the workflow asks --------------------------------------------------------------------------
-
     def artifact(self, ref: str) -> Artifact:
-        """The artifact a folder name stands for."""
         if ref not in self.artifacts:
             raise StudyError(f"the study '{self.name}' has no {ref}: it was made by other settings")
         return self.artifacts[ref]
 
     def recipe(self, ref: str) -> Any:
-        """The typed recipe of an artifact: a StageRecipe of train/..., a SamplesRecipe of samples/..., and so on."""
+        """Return the typed recipe of an artifact: a StageRecipe of train/..., a SamplesRecipe of samples/..., ..."""
         return self.artifact(ref).recipe
 
     def recipe_text(self, ref: str) -> str:
-        """The content of an artifact's recipe.json."""
         return json.dumps(self.recipe(ref).plain(), indent=2, ensure_ascii=False)
 
     def resources(self, ref: str) -> ResourceConfig:
-        """What the job that makes an artifact asks for."""
+        """Return what the job that makes an artifact asks for."""
         if ref in self._made.encoders:
             return self.config.text[self._made.encoders[ref]].resources
         return self._resources.get(ref, ResourceConfig())
 
+    def runs_named(self, name: str) -> list[Run]:
+        """Return the runs of this name, one for each seed; an unknown name is an error."""
+        if found := [run for run in self.runs if run.name == name]:
+            return found
+        raise StudyError(f"study '{self.name}' has no run '{name}'; {nearest(name, {run.name for run in self.runs})}")
+
     def parents(self, ref: str) -> list[str]:
-        """Artifacts that this one is made from, in the order its recipe names them."""
+        """Return the artifacts that this one is made from, in the order its recipe names them."""
         named = strings(self.recipe(ref).plain())
         return list(dict.fromkeys(name for name in named if name in self.artifacts))
 
     def slice_before(self, ref: str, images: str | int | None = None, kept: Iterable[int] = ()) -> str | None:
-        """The checkpoint file with which the slice ending at `images` (None: the last slice) begins.
+        """Return the checkpoint with which the slice ending at `images` (None: the last slice) begins.
 
-        Where slices of another size are there already (they ended at `kept`), the newest one on the way.
+        Where slices of another size were made before (they ended at `kept`), it is the newest one on the way.
         """
         total = self.recipe(ref).num_images
         size, end = self._slices[ref] or total, int(images or total)
@@ -217,15 +211,14 @@ class Study:
         return f"slice-{start}.ckpt" if start else None
 
     def slice_ends(self, ref: str) -> list[int]:
-        """The image counts at which the slices of a stage end."""
         total = self.recipe(ref).num_images
         size = self._slices[ref] or total
         return [*range(size, total, size), total]
 
     def shard_jobs(self, ref: str) -> list[str]:
-        """What makes the shards of a data set or of its captions, known before anything is fetched: "00000-00009".
+        """Return the ranges of shards that jobs make, known before anything is fetched: "00000-00009".
 
-        Captions that are there twice are stored once, so the last jobs of a text may find that theirs do not exist.
+        Equal captions are stored once, so the last jobs of a text may find that their shards do not exist.
         """
         from mdm.data.sources import registry as sources
         from mdm.data.text.captions import SHARD_CAPTIONS, most_shards
@@ -240,14 +233,14 @@ class Study:
         return [f"{k:05d}-{min(k + size, count) - 1:05d}" for k in range(0, count, size)]
 
     def write_handling(self, results: Path) -> None:
-        """Put beside the recipes of data sets what they are made with and not known by: handling.json."""
+        """Write handling.json beside the recipes of data sets: how they are made, which is no part of the recipe."""
         for ref, artifact in self.artifacts.items():
             path = results / ref / "handling.json"
             if artifact.handling and not (path.is_file() and read_json(path) == artifact.handling):
                 write_json(path, artifact.handling)
 
     def measured(self, ablation: str | None = None) -> list[str]:
-        """Artifacts that hold numbers: of the whole study, or of one ablation and what it is compared with."""
+        """Return artifacts that hold numbers: of the study, or of one ablation and what it is compared with."""
         chosen = self.ablations[ablation] if ablation else None
         names = {chosen.against, *chosen.runs} if chosen else {run.name for run in self.runs}
         runs = [run for run in self.runs if run.name in names]
@@ -259,7 +252,7 @@ class Study:
 
 
 def group_members(study: Study) -> dict[str, list[str]]:
-    """Ablations of each group that has any, in the study's order."""
+    """Map each group that has any ablations to these, in the study's order."""
     members = {g: [a.name for a in study.ablations.values() if a.group == g] for g in study.groups}
     return {group: names for group, names in members.items() if names}
 
@@ -276,7 +269,7 @@ def runs_of(study: Study) -> dict[str, list[str]]:
 
 
 def _slug(value: Any) -> str:
-    """A swept value as part of a file name: 1.5 -> 1.5, [2, 1] -> 2-1, True -> true."""
+    """Write a swept value as part of a file name: 1.5 -> 1.5, [2, 1] -> 2-1, True -> true."""
     return re.sub(r"[^a-z0-9.]+", "-", str(value).lower()).strip("-")
 
 
@@ -291,9 +284,5 @@ def typed(value: Any) -> Any:
 
 def load(name: str, overrides: dict[str, Any] | None = None) -> Study:
     """Read, merge and validate a whole study: every run, before anything is planned or made."""
-    overrides = overrides or {}
-    from mdm.study import standard_protocols  # names of evaluation sets are a plug-in of that room, free of torch
-
-    path, raw, config = read_study(name, overrides)
-    config = standard_protocols.expand(config, path.name)
-    return Study(path, raw, config, Call(name, overrides))
+    path, raw, config = read_study(name, overrides or {})
+    return Study(path, raw, expand(config, path.name), Call(name, overrides or {}))

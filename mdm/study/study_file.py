@@ -33,7 +33,7 @@ class _UniqueKeys(yaml.SafeLoader):
 
 
 def find_study(name: str) -> Path:
-    """The file of a study given by name (config/studies) or by path."""
+    """Return the file of a study given by name (config/studies) or by path."""
     path = Path(name) if name.endswith((".yaml", ".yml")) else STUDIES / f"{name}.yaml"
     if not path.is_file():
         known = [p.stem for p in STUDIES.glob("*.yaml")]
@@ -42,11 +42,8 @@ def find_study(name: str) -> Path:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Parse a YAML mapping with the safe loader."""
     try:
-        content = yaml.load(
-            path.read_text(encoding="utf-8"), Loader=_UniqueKeys
-        )  # a SafeLoader: builds plain data only
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)  # a SafeLoader: plain data only
     except yaml.YAMLError as error:
         raise StudyError(f"{path} is not valid YAML: {error}") from None
     except StudyError as error:
@@ -57,7 +54,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def read_overrides(words: Sequence[str]) -> dict[str, Any]:
-    """What stands after each --set: KEY=VALUE, with a value as in a study file, or several as JSON: {"a.b": 1}."""
+    """Parse what follows each --set: KEY=VALUE, the value as in a study file, or several as JSON: {"a.b": 1}."""
     found: dict[str, Any] = {}
     for word in words:
         key, equals, value = word.partition("=")
@@ -84,18 +81,17 @@ def assign(tree: dict[str, Any], dotted: str, value: Any) -> Any:
         if not isinstance(node, dict):
             raise StudyError(f"'{dotted}': '{'.'.join(parents[: depth + 1])}' is a value, not a section")
     key = _key(node, last)
-    previous = node.get(key)
-    node[key] = copy.deepcopy(value)
+    previous, node[key] = node.get(key), copy.deepcopy(value)
     return previous
 
 
 def _key(node: dict[Any, Any], part: str) -> Any:
-    """Levels are keyed by their resolution, a number; everything else by a word."""
+    """Return an int where a section's keys are resolutions of levels, else the word."""
     return int(part) if part.isdigit() and any(isinstance(key, int) for key in node) else part
 
 
 def read_study(name: str, overrides: dict[str, Any]) -> tuple[Path, dict[str, Any], StudyConfig]:
-    """Path, raw content (overrides applied) and validated configuration of a study."""
+    """Return path, raw content (overrides applied) and validated configuration of a study."""
     path = find_study(name)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", path.stem):
         raise StudyError(f"{path}: the file's name names folders too; write letters, digits, '.', '_' and '-' only")

@@ -233,7 +233,7 @@ def test_fetched_pictures_are_prepared_like_those_of_a_folder(server, tmp_path):
     pictures, settings = Pictures(path.parent), PictureSettings(resolution=32, **wanted)
     for number, name in enumerate(name for name in names if name != "any-wide"):
         whole = pixels(server.files[name.removeprefix("any-")], settings)
-        stored = pictures._read(number, ("png",))["png"]
+        stored = pictures._read(number, "png")
         np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(stored))), whole)
 
 

@@ -8,7 +8,7 @@ Made = TypeVar("Made")
 
 
 class Ahead(Generic[Made]):
-    """What `make` makes of image counters; whoever asks for one will ask for the one `step` further on."""
+    """Makes the next item in a thread; whoever asks for one image counter will ask for the one `step` further on."""
 
     def __init__(self, make: Callable[[int], Made], step: int) -> None:
         self._make, self._step = make, step
@@ -16,7 +16,7 @@ class Ahead(Generic[Made]):
         self._next: tuple[int, Future[Made]] | None = None
 
     def at(self, images_seen: int) -> Made:
-        """The same as make(images_seen), sooner."""
+        """Return make(images_seen), which is ready if it was the expected one."""
         found, following = self._taken(images_seen), images_seen + self._step
         self._next = (following, self._thread.submit(self._make, following))
         return found

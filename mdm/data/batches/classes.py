@@ -18,11 +18,11 @@ class ClassLabel:
 
     @property
     def none(self) -> int:
-        """What stands for "no class" (the network's extra embedding)."""
+        """Return the number of "no class" (the network's extra embedding)."""
         return self.count
 
     def of(self, labels: Mapping[str, Any], where: str) -> int:
-        """The class 0..count-1 that a picture's labels name; `where` says which picture that is."""
+        """Return the class 0..count-1 that a picture's labels name; `where` says which picture that is."""
         if self.name not in labels:
             raise ArtifactError(f"{where} has no label '{self.name}' for class_label; {nearest(self.name, labels)}")
         value = labels[self.name]
@@ -41,6 +41,5 @@ class ClassLabel:
 
 
 def class_label(recipe: StageRecipe) -> ClassLabel | None:
-    """The class label of a stage; none for a network without classes."""
     classes = recipe.model.classes
     return ClassLabel(recipe.class_label, classes) if classes else None

@@ -1,11 +1,8 @@
 """Batches as a pure function: which pictures come next depends on (seed, images seen, manifest) only.
 
-Not on the number of ranks or of decoding threads, not on where a run was interrupted. Pictures are never mirrored:
-in scenes, and in many captions, left is not right.
-
-A picture that cannot be used is never silently lost: it is counted in `skipped`, told once, noted in a log that the
-manifest of a training stage sums up, and the next usable sample of its shard (in the manifest's order, from the end
-back to the start) takes its place, everywhere alike.
+Neither ranks, nor decoding threads, nor an interruption change it. Pictures are never mirrored: in captions, left is
+not right. A picture that cannot be used is counted in `skipped`, reported once, and noted in a log that the manifest of
+a stage sums up; the next usable sample of its shard (in the manifest's order, cyclic) takes its place everywhere alike.
 """
 
 from __future__ import annotations
@@ -52,16 +49,15 @@ class Batch:
     stills: torch.Tensor | None = None
 
     def signal(self) -> torch.Tensor:
-        """The images as networks see them, float32 [B, 3, H, W] from -1 to 1, one channel after the other."""
+        """Return the images as networks see them, float32 [B, 3, H, W] from -1 to 1, one channel after the other."""
         return signal(self.images)
 
     def still_signal(self) -> torch.Tensor | None:
-        """The same of the stills."""
         return None if self.stills is None else signal(self.stills)
 
 
 def signal(images: torch.Tensor) -> torch.Tensor:
-    """Bytes as networks see them: float32 from -1 to 1."""
+    """Return bytes as networks see them: float32 from -1 to 1."""
     return images.to(torch.float32, memory_format=torch.contiguous_format) / 127.5 - 1
 
 
@@ -92,12 +88,11 @@ class Loader:
                 f"make the data set at {resolution} px or more"
             )
         self._embeddings, self._seed, self._resolution, self._policy = embeddings, seed, resolution, policy
-        self._class_label = class_label
+        self._class_label, self._skipped_log = class_label, skipped_log
         self._global, self._rank, self._world = batch_images, rank, world
         self._order = Order(self.pictures.shard_samples, seed)
         #: why a picture was not used, by its number
         self.skipped: dict[int, str] = {}
-        self._skipped_log = skipped_log
         self._expected: set[int] = set()
         self._expected_at: int | None = None
         self._captions: dict[int, str] = {}
@@ -108,17 +103,17 @@ class Loader:
         self._workers = max(workers, 1)
 
     def _room(self, cache_bytes: int) -> np.ndarray | None:
-        """Memory for the whole set at the resolution asked for, or None if that is over the budget."""
+        """Allocate memory for the whole set at the resolution asked for; None if that is over the budget."""
         shape = (len(self.pictures), *self.pictures.shape(self._resolution))
         fits = np.prod(shape, dtype=np.int64) <= cache_bytes and not self.pictures.whole
         return np.empty(shape, dtype=np.uint8) if fits else None
 
     def ids(self, images_seen: int, count: int) -> np.ndarray:
-        """Sample numbers of images images_seen .. images_seen + count of the endless run, int64 [count]."""
+        """Return the sample numbers of images images_seen .. images_seen + count of the endless run, int64 [count]."""
         return self._order.numbers(images_seen, count)
 
     def images(self, images_seen: int, rank: int | None = None, world: int | None = None) -> range:
-        """Which images of the endless run a rank reads of the global batch after `images_seen`: every world-th.
+        """Return the images that a rank reads of the global batch after `images_seen`: every world-th.
 
         So the first pictures of a batch, which mixed batches send through the highest level, fall to all ranks alike.
         """
@@ -126,21 +121,21 @@ class Loader:
         return range(images_seen + rank, images_seen + self._global, world)
 
     def batch(self, images_seen: int, rank: int | None = None, world: int | None = None) -> Batch:
-        """This rank's part of the global batch that starts after `images_seen` images."""
-        rank, world = self._rank if rank is None else rank, self._world if world is None else world
+        """Return this rank's part of the global batch that starts after `images_seen` images."""
         if self._kept is None:
             self._expect(images_seen)
         places = self.images(images_seen, rank, world)
-        return self.take(self.ids(images_seen, self._global)[rank::world], self._shifts(places))
+        own = slice(places.start - images_seen, None, places.step)
+        return self.take(self.ids(images_seen, self._global)[own], self._shifts(places))
 
     def _shifts(self, places: range) -> Sequence[float]:
-        """Where the squares of these images are cut from pictures stored whole, 0 to 1: drawn anew for each image."""
+        """Return where squares are cut from pictures stored whole, 0 to 1: drawn anew for each image."""
         if not self.pictures.whole:
             return [0.5] * len(places)
         return (draws(np.asarray(places), "square", self._seed) / 2.0**64).tolist()
 
     def _expect(self, images_seen: int) -> None:
-        """Have the shards of this window read in one sweep each, and those of the next bit by bit."""
+        """Ask for the shards of this window in one sweep each, and for those of the next bit by bit."""
         if self._expected_at is not None and 0 <= images_seen - self._expected_at < EXPECTED_EVERY:
             return
         here, following = self._order.shards_near(images_seen)
@@ -148,7 +143,7 @@ class Loader:
         self._expected, self._expected_at = {*here, *following}, images_seen
 
     def take(self, numbers: Sequence[int] | np.ndarray, shifts: Sequence[float]) -> Batch:
-        """The samples with these numbers, in this order; a substitute where one cannot be used."""
+        """Return the samples with these numbers, in this order; a substitute where one cannot be used."""
         images = self._buffer(len(numbers))
         ids = np.asarray(numbers).tolist()  # Python's own numbers are faster one by one
         captions, pixels = [""] * len(ids), images.numpy()
@@ -167,14 +162,14 @@ class Loader:
         return Batch(numbers, images.movedim(-1, -3), text, mask, classes, tuple(captions))
 
     def _buffer(self, count: int) -> torch.Tensor:
-        """Memory for decoded pictures, uint8 [count, H, W, 3], or clips."""
+        """Allocate memory for decoded pictures, uint8 [count, H, W, 3], or clips."""
         shape = (count, *self.pictures.shape(self._resolution))
         size = math.prod(shape)
         room = torch.from_numpy(np.empty(size + SPARE_BYTES, np.uint8))  # NumPy asks for large pages: fewer faults
         return room[cached_from(room.data_ptr()) :][:size].view(shape)
 
     def _usable(self, wanted: int, shift: float, room: np.ndarray) -> tuple[int, str]:
-        """Fill `room` with the sample, or the first usable one after it in its shard; its number and caption."""
+        """Fill `room` with the sample, or the first usable one after it in its shard; return its number and caption."""
         number, others = wanted, None
         while number is not None:
             if number not in self.skipped:

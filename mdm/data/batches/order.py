@@ -1,9 +1,8 @@
 """Which sample comes next: a pure function of (seed, epoch, manifest), found without a list of the whole epoch.
 
-An epoch takes the shards in an order of its own and cuts that row of shards into windows of about WINDOW_IMAGES
-samples; within a window the order is a free permutation. So any place of an endless run is found at once, a reader
-has the few shards of one window open, and every epoch shows every sample exactly once. A data set of one window
-is permuted as a whole. Sorting by a keyed hash needs no library's generator, whose stream a new version may change.
+An epoch shuffles the shards and cuts them into windows of about WINDOW_IMAGES samples, each permuted freely. So any
+place of an endless run is found at once, few shards are open, and each epoch shows every sample once. Sorting by a
+keyed hash needs no library's generator, whose stream a new version may change.
 """
 
 import hashlib
@@ -28,7 +27,7 @@ class Order:
         self._window = lru_cache(WINDOWS_KEPT)(self._new_window)
 
     def numbers(self, start: int, count: int) -> np.ndarray:
-        """Sample numbers at the places start .. start + count of the endless run, int64 [count]."""
+        """Return the sample numbers at the places start .. start + count of the endless run, int64 [count]."""
         parts = [np.empty(0, dtype=np.int64)]
         while count > 0:
             epoch, window, offset = self._locate(start)
@@ -38,7 +37,7 @@ class Order:
         return np.concatenate(parts)
 
     def shards_near(self, start: int) -> tuple[list[int], list[int]]:
-        """Shards read around this place, and of those that follow as many as the window is advanced."""
+        """Return the shards read around this place, and of those that follow as many as the window is advanced."""
         epoch, window, offset = self._locate(start)
         shards, starts, _ = self._epoch(epoch)
         here = shards[starts[window] : starts[window + 1]]
@@ -51,14 +50,14 @@ class Order:
         return here.tolist(), following[: int(np.ceil(share * len(following)))].tolist()
 
     def _locate(self, place: int) -> tuple[int, int, int]:
-        """Epoch, window and offset in the window of a place of the endless run."""
+        """Return epoch, window and offset in the window of a place of the endless run."""
         epoch, place = divmod(place, self.total)
         ends = self._epoch(epoch)[2]
         window = int(np.searchsorted(ends, place, side="right"))
         return epoch, window, place - (int(ends[window - 1]) if window else 0)
 
     def _new_epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Shards in order [S], the positions in it where windows start and S [W + 1], samples up to each's end [W]."""
+        """Return the shards in order, where in it windows start (W + 1), and the samples up to each window's end."""
         # An empty shard has no samples to show, and must not become an empty window.
         filled = np.flatnonzero(self._samples)
         shards = filled[_shuffled(len(filled), self._seed, epoch)]
@@ -78,7 +77,7 @@ class Order:
 
 
 def draws(places: np.ndarray, *key: int | str) -> np.ndarray:
-    """One uint64 per place, uniform and a function of (key, place) only: the finisher of SplitMix64."""
+    """Draw one uint64 per place, uniform and a function of (key, place) only: the finisher of SplitMix64."""
     base = int.from_bytes(hashlib.sha256("/".join(map(str, key)).encode()).digest()[:8], "big")
     with np.errstate(over="ignore"):  # arithmetic modulo 2^64
         z = np.uint64(base) + (places.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
@@ -88,5 +87,5 @@ def draws(places: np.ndarray, *key: int | str) -> np.ndarray:
 
 
 def _shuffled(count: int, *key: int) -> np.ndarray:
-    """A permutation of 0 .. count - 1 that the key determines."""
+    """Return a permutation of 0 .. count - 1 that the key determines."""
     return np.argsort(draws(np.arange(count), "order", *key), kind="stable")

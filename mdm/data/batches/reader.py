@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mdm.data.pictures.decode import BadPicture, Policy, decode_clip, decode_square, shrink
+from mdm.data.pictures.decode import BadPicture, Encoded, Policy, Room, decode_clip, decode_square, shrink
 from mdm.files.atomic import ArtifactError, read_json
 
 __all__ = ["BadPicture", "Pictures", "shrink"]
@@ -38,7 +38,7 @@ class _Shard:
         self._descriptor = os.open(path, os.O_RDONLY)
 
     def _spans_of_samples(self, count: int) -> np.ndarray:
-        """What one read of a sample takes: where it begins, its size, and in it picture and caption, int64 [n, 6]."""
+        """Return what one read of a sample takes: its start and size, and in it picture and caption, int64 [n, 6]."""
         none = np.tile((0, -1), (count, 1))
         start, size = np.max([none, *(self.places[name] for name in PICTURES if name in self.places)], axis=0).T
         text, length = self.places.get("txt", none).T
@@ -49,21 +49,15 @@ class _Shard:
         return np.stack([first, end - first, start - first, ends[0], text - first, ends[1]], axis=1)
 
     def sample(self, row: int) -> tuple[memoryview, str]:
-        """The picture (empty if there is none) and the caption of a sample, in one read and without a copy."""
+        """Return picture (empty if there is none) and caption of a sample, from one read and without a copy."""
         first, size, start, end, text, text_end = self._spans[row].tolist()
         data = self._bytes(first, size)
         return memoryview(data)[start:end], data[text:text_end].decode()
 
-    def read(self, row: int, extensions: Iterable[str]) -> dict[str, bytes]:
-        """These files of a sample, those that it has, in one read."""
-        places = {name: self.places[name][row].tolist() for name in extensions if name in self.places}
-        places = {name: place for name, place in places.items() if place[1] >= 0}
-        if not places:
-            return {}
-        first = min(offset for offset, _ in places.values())
-        size = max(offset + length for offset, length in places.values()) - first
-        data = self._bytes(first, size)
-        return {name: data[offset - first : offset - first + length] for name, (offset, length) in places.items()}
+    def read(self, row: int, extension: str) -> bytes:
+        """Return one file of a sample."""
+        first, size = self.places[extension][row].tolist()
+        return self._bytes(first, size)
 
     def _bytes(self, first: int, size: int) -> bytes:
         data = os.pread(self._descriptor, size, first)
@@ -72,7 +66,7 @@ class _Shard:
         return data
 
     def expect(self) -> None:
-        """Ask the system to read the whole file ahead, in one sweep."""
+        """Ask the system to read ahead in one sweep."""
         os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
 
     def __del__(self) -> None:
@@ -104,30 +98,26 @@ class Pictures:
         return self.manifest["samples"]
 
     def key(self, number: int) -> str:
-        """The key of a sample in index.tsv."""
         shard, row = self._place(number)
         return str(shard.keys[row])
 
     def caption(self, number: int) -> str:
-        return self._read(number, ("txt",))["txt"].decode()
+        return self._read(number, "txt").decode()
 
     def labels(self, number: int) -> dict[str, Any]:
-        """What the source says is in the picture ({} where it says nothing)."""
-        return json.loads(self._read(number, ("json",))["json"])["labels"]
+        """Return what the source says is in the picture ({} where it says nothing)."""
+        return json.loads(self._read(number, "json"))["labels"]
 
     def image(self, number: int, resolution: int | None = None, policy: Policy = "exact") -> np.ndarray:
-        """A picture (its square in the middle) as uint8 [H, W, 3], averaged down to `resolution` if one is given.
-
-        A clip is uint8 [T, H, W, 3].
-        """
-        files = self._read(number, PICTURES)
-        data = next((files[name] for name in PICTURES if name in files), b"")
+        """Return a picture (its middle square), uint8 [H, W, 3], or a clip, [T, H, W, 3], averaged to `resolution`."""
+        shard, row = self._place(number)
+        data, _ = shard.sample(row)
         return self._decoded(number, data, resolution or self.resolution, policy, 0.5)
 
     def sample(self, number: int, room: np.ndarray, policy: Policy = "exact", shift: float = 0.5) -> str:
-        """Fill `room` (see `shape`) with a picture or clip; its caption, from the same read.
+        """Fill `room` with a clip or picture (stored whole: its square at `shift`, 0..1); return its caption.
 
-        Of a picture stored whole it is the square at `shift` (0..1). An unusable one may leave anything in `room`.
+        Where the picture cannot be used, `room` may hold anything afterwards.
         """
         shard, row = self._place(number)
         data, caption = shard.sample(row)
@@ -137,18 +127,12 @@ class Pictures:
         return caption
 
     def shape(self, resolution: int) -> tuple[int, ...]:
-        """Of one sample, channels last."""
+        """Return the shape of one sample, channels last."""
         frames = (self.frames,) if self.frames else ()
         return (*frames, resolution, resolution, 3)
 
     def _decoded(
-        self,
-        number: int,
-        data: bytes | memoryview,
-        resolution: int,
-        policy: Policy,
-        shift: float,
-        room: np.ndarray | None = None,
+        self, number: int, data: Encoded, resolution: int, policy: Policy, shift: float, room: Room = None
     ) -> np.ndarray:
         try:
             if self.frames:
@@ -159,13 +143,13 @@ class Pictures:
             raise BadPicture(f"{where}: {error}; make the data set again", error.reason) from None
 
     def others(self, number: int) -> Iterable[int]:
-        """The other samples of the same shard: those that follow, then those before."""
+        """Return the other samples of the same shard: those that follow, then those before."""
         shard = self._shard_of(number)
         end = self._ends[shard]
         return [*range(number + 1, end), *range(end - self.shard_samples[shard], number)]
 
     def expect(self, shards: Iterable[int]) -> None:
-        """Tell the system that these shards are read next, so that it reads them in one sweep."""
+        """Ask the system to read ahead in one sweep."""
         for shard in shards:
             self._shard(shard).expect()
 
@@ -179,9 +163,9 @@ class Pictures:
         # No lock where it is open already, which is nearly always; so those opened first are closed first.
         return self._open.get(shard) or self._shard(shard), number - self._ends[shard] + self.shard_samples[shard]
 
-    def _read(self, number: int, extensions: Iterable[str]) -> dict[str, bytes]:
+    def _read(self, number: int, extension: str) -> bytes:
         shard, row = self._place(number)
-        return shard.read(row, extensions)
+        return shard.read(row, extension)
 
     def _shard(self, number: int) -> _Shard:
         with self._lock:
@@ -200,12 +184,11 @@ class Pictures:
         path = self.folder / listed["file"]
         record = read_json(path.with_suffix(".json"))
         if record["sha256"] != listed["sha256"]:
-            raise ArtifactError(
-                f"{path.with_suffix('.json')} is not the shard that the manifest lists; run `mdm manifest` again"
-            )
+            wrong = "is not the shard that the manifest lists; run `mdm manifest` again"
+            raise ArtifactError(f"{path.with_suffix('.json')} {wrong}")
         return _Shard(path, record, listed.get("left_out", ()))
 
     def close(self) -> None:
-        """Give the file descriptors back."""
+        """Close the shards' files."""
         with self._lock:
             self._open.clear()

@@ -15,7 +15,7 @@ class SkippedLog:
         self._path = folder / f"skipped-{role}-{rank}.jsonl"
 
     def add(self, number: int, key: str, reason: str, message: str) -> None:
-        """Note a sample; what a killed process began to write ends with this line's first byte."""
+        """Note a sample on lines of its own, so that a line torn by a kill damages no other."""
         line = json.dumps({"number": number, "key": key, "reason": reason, "message": message})
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a", encoding="utf-8") as stream:
@@ -23,7 +23,7 @@ class SkippedLog:
 
 
 def skipped(folder: Path, role: str) -> dict[str, Any]:
-    """For a manifest: how many samples were left out, by reason, and the first keys."""
+    """Summarise for a manifest how many samples were left out, by reason, with the first keys."""
     found: dict[int, dict[str, Any]] = {}
     for path in sorted(folder.glob(f"skipped-{role}-*.jsonl")):
         for line in path.read_text(encoding="utf-8").splitlines():

@@ -1,7 +1,6 @@
 """Work shared among threads, politely: few requests at a time to one host, a pause between them, back-off.
 
-A host is in the heap once per free lane. Threads take the host whose turn comes first, so a slow or a resting
-host holds nobody else up.
+The heap has a host once per free lane; threads take the earliest, so a slow or resting host delays no other.
 """
 
 import heapq
@@ -37,13 +36,12 @@ class HostQueue(Generic[Item]):
         self._busy, self._stopped = 0, False
         for host, item in items:
             self._tasks.setdefault(host, []).append(Task(0.0, next(self._numbers), host, item))
-        self._turns = [
-            (0.0, next(self._numbers), host) for host, tasks in self._tasks.items() for _ in tasks[:lanes]
-        ]  # fmt: skip
+        hosts = (host for host, tasks in self._tasks.items() for _ in tasks[:lanes])
+        self._turns = [(0.0, next(self._numbers), host) for host in hosts]
         heapq.heapify(self._turns)
 
     def take(self) -> Task[Item] | None:
-        """The next task, when its time has come; None when all is done."""
+        """Wait for the next task until its time has come; None when all is done."""
         with self._condition:
             while not self._stopped and (self._turns or self._busy):
                 wait = self._turns[0][0] - time.monotonic() if self._turns else None
@@ -58,7 +56,7 @@ class HostQueue(Generic[Item]):
             return None
 
     def done(self, task: Task[Item], again_in: float | None = None) -> None:
-        """A task is finished, or is to be tried again after so many seconds."""
+        """Give a task back: it is finished, or is to be tried again after so many seconds."""
         with self._condition:
             self._busy -= 1
             now, waiting = time.monotonic(), self._tasks[task.host]
@@ -71,7 +69,7 @@ class HostQueue(Generic[Item]):
             self._condition.notify_all()
 
     def stop(self) -> None:
-        """No more tasks are handed out."""
+        """Hand out no more tasks."""
         with self._condition:
             self._stopped = True
             self._condition.notify_all()

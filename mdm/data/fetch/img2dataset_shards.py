@@ -6,12 +6,11 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mdm.data.pictures.failures import Failure, of_status
-from mdm.data.rows import Picture, Row
+from mdm.data.rows import Outcomes, Picture, Row
 from mdm.files.atomic import ArtifactError
 
 # Without the first, a dependency of img2dataset calls the package index at import.
@@ -26,9 +25,7 @@ WORDS = {
 }  # fmt: skip
 
 
-def pictures(
-    rows: list[Row], resolution: int, timeout_seconds: int, threads: int, retries: int
-) -> Iterator[tuple[str, Picture | str]]:
+def pictures(rows: list[Row], resolution: int, timeout_seconds: int, threads: int, retries: int) -> Outcomes:
     """Fetch the rows into a temporary folder, then hand them over."""
     if not rows:
         return
@@ -58,8 +55,8 @@ def _fetch(root: Path, asked: dict[str, int]) -> None:
         raise ArtifactError(f"img2dataset ended with code {done.returncode}:\n{(done.stdout + done.stderr)[-2000:]}")
 
 
-def _results(folder: Path) -> Iterator[tuple[str, Picture | str]]:
-    """The picture, or the reason why there is none, of every address that img2dataset reports on."""
+def _results(folder: Path) -> Outcomes:
+    """Yield the picture, or the reason why there is none, of every address that img2dataset reports on."""
     from pyarrow import parquet
 
     for table in sorted(folder.glob("*.parquet")):
@@ -71,7 +68,7 @@ def _results(folder: Path) -> Iterator[tuple[str, Picture | str]]:
 
 
 def reason(message: str) -> Failure:
-    """The word of our vocabulary for what img2dataset says."""
+    """Translate what img2dataset says into our vocabulary."""
     if status := re.match(r"HTTP Error (\d{3})", message):
         return of_status(int(status[1]))
     return next((failure for words, failure in WORDS.items() if words in message), Failure.OTHER)

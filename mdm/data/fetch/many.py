@@ -2,17 +2,19 @@
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from mdm.data.fetch.host_queue import HostQueue
 from mdm.data.fetch.one import FetchError, Limits, fetch
 from mdm.data.pictures.failures import TRANSIENT, Failure
-from mdm.data.rows import Picture, Row
+from mdm.data.rows import Outcomes, Picture, Row
 
 LONGEST_WAIT = 120.0
 Result = tuple[str, Picture | str] | BaseException | None
+Bring = Callable[[Row], Picture | Failure]
+Prepare = Callable[[bytes], Picture | Failure]
 
 
 @dataclass(frozen=True)
@@ -26,26 +28,22 @@ class Politeness:
     backoff_seconds: float
 
     def wait(self, error: FetchError, attempt: int) -> float | None:
-        """Seconds before an address is asked again, None where that is of no use."""
+        """Return the seconds before an address is asked again, None where that is of no use."""
         if error.failure not in TRANSIENT or attempt >= self.retries:
             return None
         return max(self.backoff_seconds * 2**attempt, min(error.wait, LONGEST_WAIT))
 
 
-def pictures(
-    rows: list[Row], limits: Limits, politeness: Politeness, prepare: Callable[[bytes], Picture | Failure]
-) -> Iterator[tuple[str, Picture | str]]:
-    """Each row's picture, prepared from what its address answers, or the reason why there is none."""
+def pictures(rows: list[Row], limits: Limits, politeness: Politeness, prepare: Prepare) -> Outcomes:
+    """Yield each row's picture, prepared from what its address answers, or the reason why there is none."""
     work = HostQueue(((_host(row), row) for row in rows), politeness.per_host, politeness.host_pause_seconds)
     results: queue.Queue[Result] = queue.Queue(2 * politeness.threads)
 
     def bring(row: Row) -> Picture | Failure:
         return prepare(fetch(row.columns["url"], limits))
 
-    threads = [
-        threading.Thread(target=_run, args=(work, results, politeness, bring), daemon=True)
-        for _ in range(min(politeness.threads, len(rows)))
-    ]
+    shared = (work, results, politeness, bring)
+    threads = [threading.Thread(target=_run, args=shared, daemon=True) for _ in rows[: politeness.threads]]
     for thread in threads:
         thread.start()
     running = len(threads)
@@ -63,7 +61,7 @@ def pictures(
 
 
 def _end(work: HostQueue[Row], results: queue.Queue[Result], threads: list[threading.Thread]) -> None:
-    """Threads end with what they are at; nobody waits for a place in the queue."""
+    """Let threads end after their current request, and wait for them; none may wait for a place in the queue."""
     work.stop()
     for thread in threads:
         while thread.is_alive():
@@ -74,20 +72,15 @@ def _end(work: HostQueue[Row], results: queue.Queue[Result], threads: list[threa
 
 
 def _host(row: Row) -> str:
-    """What requests are counted by; addresses that are none share a lane."""
+    """Return what requests are counted by; addresses that are none share a lane."""
     try:
         return urlsplit(row.columns["url"].strip()).hostname or ""
     except ValueError:
         return ""
 
 
-def _run(
-    work: HostQueue[Row],
-    results: queue.Queue[Result],
-    politeness: Politeness,
-    bring: Callable[[Row], Picture | Failure],
-) -> None:
-    """One thread, until there is nothing left; an error of this program ends the whole shard."""
+def _run(work: HostQueue[Row], results: queue.Queue[Result], politeness: Politeness, bring: Bring) -> None:
+    """Work in one thread until there is nothing left; an error of this program ends the whole shard."""
     try:
         while (task := work.take()) is not None:
             again = None

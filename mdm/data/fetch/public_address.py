@@ -1,8 +1,7 @@
 """Which machines may be contacted: public ones, and networks that a study names.
 
-A list of addresses is other people's text. It, or a redirect, or a name server may point into the network that
-a fetching job runs in, where machines trust each other. So names are resolved here, each number is judged, and
-the connection goes to the very number that was judged: a name that changes its answer in between gains nothing.
+A list of addresses, a redirect or a name server may point into the network of a fetching job, where machines trust each
+other. So names are resolved here, and the connection goes to the very number that was judged.
 """
 
 import ipaddress
@@ -22,7 +21,7 @@ class RefusedAddress(ConnectionError):
 
 
 def may_contact(number: Number, allowed: Sequence[Network] = ()) -> bool:
-    """Whether a number is public, or in one of the allowed networks; a number inside a number is judged too."""
+    """Return whether a number is public, or in an allowed network; a number inside a number is judged too."""
     inner = _inner(number)
     if inner is not None:
         return may_contact(inner, allowed)
@@ -34,7 +33,7 @@ def may_contact(number: Number, allowed: Sequence[Network] = ()) -> bool:
 
 
 def _inner(number: Number) -> Number | None:
-    """The IPv4 number that some IPv6 numbers carry (mapped, 6to4, Teredo, translated, ISATAP)."""
+    """Return the IPv4 number that some IPv6 numbers carry (mapped, 6to4, Teredo, translated, ISATAP)."""
     if isinstance(number, ipaddress.IPv4Address):
         return None
     if number in TRANSLATED or (int(number) >> 32) & 0xFFFFFFFF in TUNNELLED:
@@ -44,19 +43,18 @@ def _inner(number: Number) -> Number | None:
 
 
 def connect(host: str, port: int, seconds: float, allowed: Sequence[Network] = ()) -> socket.socket:
-    """A connection to the first number of a name that may be contacted and answers."""
+    """Connect to the first number of a name that may be contacted and answers."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     targets = [entry for entry in found if may_contact(ipaddress.ip_address(entry[4][0].split("%")[0]), allowed)]
     if not targets:
         raise RefusedAddress(f"{host} is no public machine ({', '.join(sorted({entry[4][0] for entry in found}))})")
-    for position, (family, kind, protocol, _, target) in enumerate(targets):
+    for family, kind, protocol, _, target in targets:
         connection = socket.socket(family, kind, protocol)
         connection.settimeout(seconds)
         try:
             connection.connect(target)
             return connection
-        except OSError:
+        except OSError as error:
             connection.close()
-            if position == len(targets) - 1:
-                raise
-    raise AssertionError("unreachable: the last target is returned or raised")
+            failed = error
+    raise failed

@@ -1,22 +1,16 @@
 """Frames of a film by their times: animated pictures through Pillow, everything else through OpenCV's FFmpeg.
 
-Films are read from memory, never by name, and only containers that hold the film itself are tried: a playlist could
-name other files and addresses.
+Films are read from memory, and only containers that hold the film itself: a playlist could name other files.
 """
-
-from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+from PIL import Image
 
 from mdm.data.pictures.failures import Failure
 from mdm.data.pictures.preprocess import DAMAGED
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 ANIMATED = ("WEBP", "GIF", "PNG")
 DEFAULT_MS = 100  # of a frame without a duration, as browsers show it
@@ -24,28 +18,16 @@ MOST_FRAMES = 20_000
 MICROSECOND = 1e-6  # 0.9 s is the frame that begins at 0.9 s, whatever the last bit of either
 
 
-class Film(Protocol):
-    """An opened film; `frames` are handed over in ascending order."""
-
-    size: tuple[int, int]
-
-    def times(self) -> list[float]: ...
-
-    def frames(self, numbers: Sequence[int]) -> Iterator[Image]: ...
-
-
 class Animation:
     """An animated WebP, GIF or PNG."""
 
     def __init__(self, data: bytes) -> None:
-        from PIL import Image
-
         self._opened = Image.open(io.BytesIO(data), formats=ANIMATED)
         self.size = self._opened.size
         self._count: int = getattr(self._opened, "n_frames", 1)
 
     def times(self) -> list[float]:
-        """When each frame begins, and when the last one ends, in seconds."""
+        """Return when each frame begins, and when the last one ends, in seconds."""
         found = [0.0]
         for number in range(min(self._count, MOST_FRAMES + 1)):
             self._opened.seek(number)
@@ -53,8 +35,7 @@ class Animation:
             found.append(found[-1] + (self._opened.info.get("duration") or DEFAULT_MS) / 1000)
         return found
 
-    def frames(self, numbers: Sequence[int]) -> Iterator[Image]:
-        """The frames with these numbers."""
+    def frames(self, numbers: Sequence[int]) -> Iterator[Image.Image]:
         for number in numbers:
             self._opened.seek(number)
             yield self._opened.copy()
@@ -78,7 +59,6 @@ class Video:
         return capture
 
     def times(self) -> list[float]:
-        """When each frame begins, and when the last one ends, in seconds."""
         capture, found = self._capture(), []
         while len(found) <= MOST_FRAMES and capture.grab():
             found.append(capture.get(self._cv2.CAP_PROP_POS_MSEC) / 1000)
@@ -87,10 +67,7 @@ class Video:
         gaps = np.diff(found) if len(found) > 1 else np.array([DEFAULT_MS / 1000])
         return [*found, found[-1] + float(np.median(gaps))]
 
-    def frames(self, numbers: Sequence[int]) -> Iterator[Image]:
-        """The frames with these numbers."""
-        from PIL import Image
-
+    def frames(self, numbers: Sequence[int]) -> Iterator[Image.Image]:
         capture, wanted = self._capture(), set(numbers)
         for number in range(max(wanted) + 1):
             if not capture.grab():
@@ -99,8 +76,8 @@ class Video:
                 yield Image.fromarray(np.ascontiguousarray(capture.retrieve()[1][..., ::-1]))
 
 
-def open_film(data: bytes) -> Film | Failure:
-    """The film in these bytes, by their first ones."""
+def open_film(data: bytes) -> Animation | Video | Failure:
+    """Open the film in these bytes, whose first ones tell its kind."""
     if (data[:4] == b"RIFF" and data[8:12] == b"WEBP") or data[:4] in (b"GIF8", b"\x89PNG"):
         return Animation(data)
     containers = data[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")  # MP4, MOV
@@ -110,7 +87,7 @@ def open_film(data: bytes) -> Film | Failure:
 
 
 def picked(times: Sequence[float], frames: int, per_second: float | None) -> list[int] | Failure:
-    """Which frames are shown: from the middle, `per_second` of them, or (none) spread evenly over the whole film."""
+    """Choose the frames shown: from the middle, `per_second` of them, or (None) evenly over the whole film."""
     start, end = times[0], times[-1]
     if len(times) - 1 > MOST_FRAMES:
         return Failure.TOO_LONG

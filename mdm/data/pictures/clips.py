@@ -1,23 +1,18 @@
-"""From the bytes of a film to the clip that a shard stores: a strip of frames, one below the other, in one picture.
+"""From the bytes of a film to the clip that a shard stores: its frames one below the other in one PNG or JPEG.
 
-A strip is a PNG or JPEG of `resolution` x (frames * `resolution`) pixels: every tool can look at it, and a clip is
-read and decoded like any picture. The same bytes and settings give the same strip.
+Every tool can look at such a strip, and it is read like any picture. Equal bytes and settings give equal strips.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
+from PIL import Image
 from pydantic import Field, model_validator
 
-from mdm.data.pictures.clip_frames import BROKEN, Film, open_film, picked
+from mdm.data.pictures.clip_frames import BROKEN, open_film, picked
 from mdm.data.pictures.failures import Failure
 from mdm.data.pictures.preprocess import PictureSettings, encode, finished, refusal
 from mdm.data.rows import Picture
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 JPEG_BLOCK = 16  # of colours at half the resolution
 LARGEST_SIDE = 65_500  # of a JPEG
@@ -49,29 +44,24 @@ class ClipSettings(PictureSettings):
 
 
 def prepare_clip(data: bytes, settings: ClipSettings) -> Picture | Failure:
-    """The strip as it is stored, or the reason why this file gives none."""
+    """Return the strip as it is stored, or the reason why this file gives none."""
     found = clip(data, settings)
     return found if isinstance(found, Failure) else encode(found.reshape(-1, *found.shape[2:]), settings)
 
 
 def clip(data: bytes, settings: ClipSettings) -> np.ndarray | Failure:
-    """The prepared frames as uint8 [T, R, R, 3], or the reason why there are none."""
+    """Return the prepared frames as uint8 [T, R, R, 3], or the reason why there are none."""
     frames = _frames(data, settings)
     if isinstance(frames, Failure):
         return frames
-    found: list[Any] = []
-    for frame in frames:
-        pixels = finished(frame, settings)
-        if isinstance(pixels, Failure):
-            return pixels
-        found.append(pixels)
-    return np.stack(found)
+    found = [finished(frame, settings) for frame in frames]
+    failed = next((pixels for pixels in found if isinstance(pixels, Failure)), None)
+    return failed or np.stack(found)
 
 
-def _frames(data: bytes, settings: ClipSettings) -> list[Image] | Failure:
-    """The frames that are shown, decoded."""
+def _frames(data: bytes, settings: ClipSettings) -> list[Image.Image] | Failure:
     try:
-        film: Film | Failure = open_film(data)
+        film = open_film(data)
         if isinstance(film, Failure):
             return film
         if (refused := refusal(film.size, settings)) is not None:

@@ -1,7 +1,6 @@
 """From an encoded picture to uint8 [H, W, 3]: the fastest decoder at hand, and the same pixels whichever it is.
 
-JPEGs go to simplejpeg, which hands its bytes to libjpeg-turbo as they are and refuses damaged ones; its pixels equal
-Pillow's (tested). Everything else goes to Pillow.
+simplejpeg decodes JPEGs with libjpeg-turbo and refuses damaged ones; its pixels equal Pillow's (tested).
 """
 
 import io
@@ -13,6 +12,7 @@ from types import ModuleType
 from typing import Literal
 
 import numpy as np
+from PIL import Image, UnidentifiedImageError
 from simplejpeg import decode_jpeg
 
 from mdm.data.pictures.failures import Failure
@@ -20,6 +20,8 @@ from mdm.data.pictures.preprocess import DAMAGED
 from mdm.files.atomic import ArtifactError
 
 Policy = Literal["exact", "dct"]
+Encoded = bytes | memoryview
+Room = np.ndarray | None  # memory to write the pixels into
 JPEG_START = b"\xff\xd8\xff"
 BEFORE_SIZE = frozenset((0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)))  # tables, remarks and what programs add
 SEGMENT = struct.Struct(">xBHxHHB")  # its kind and length, and of the one that states the size height, width, colours
@@ -50,10 +52,7 @@ def _opencv() -> ModuleType:
 
 
 def decode(data: bytes | memoryview, step: int = 1, out: np.ndarray | None = None) -> np.ndarray:
-    """RGB pixels; a JPEG decoded at 1/step of its size (1, 2, 4, 8), anything else at its full size.
-
-    A JPEG that has the shape of `out` is decoded into it, and `out` returned.
-    """
+    """Decode to RGB: a JPEG at 1/step (1, 2, 4, 8) of its size, into `out` if that fits; all else at full size."""
     size = _jpeg_size(bytes(data[:SIZE_END]))
     if size is None:
         return _decode_any(data)
@@ -71,10 +70,10 @@ def decode(data: bytes | memoryview, step: int = 1, out: np.ndarray | None = Non
 
 @lru_cache(maxsize=256)  # the pictures of a set begin alike: tables and size
 def _jpeg_size(start: bytes) -> tuple[int, int] | None:
-    """Height and width that the beginning of a JPEG states; None for what is left to Pillow.
+    """Read height and width from the beginning of a JPEG; None for what is left to Pillow.
 
-    That is other kinds of files, four colours (decoders differ in how they make them three), a size that would fill
-    the memory, and a beginning so long that it does not state the size yet.
+    That is: other formats, four colours (decoders convert them differently), a size that would fill the memory, and a
+    beginning so long that it does not state the size yet.
     """
     place = 2
     while start.startswith(JPEG_START) and len(start) >= place + SEGMENT.size and start[place] == JPEG_START[0]:
@@ -88,8 +87,6 @@ def _jpeg_size(start: bytes) -> tuple[int, int] | None:
 
 
 def _decode_any(data: bytes | memoryview) -> np.ndarray:
-    from PIL import Image, UnidentifiedImageError
-
     try:
         with Image.open(io.BytesIO(data)) as picture:
             return np.asarray(picture.convert("RGB"))
@@ -100,19 +97,13 @@ def _decode_any(data: bytes | memoryview) -> np.ndarray:
 
 
 def decode_square(
-    data: bytes | memoryview,
-    stored: int,
-    resolution: int,
-    policy: Policy = "exact",
-    shift: float | None = None,
-    out: np.ndarray | None = None,
+    data: Encoded, stored: int, resolution: int, policy: Policy = "exact", shift: float | None = None, out: Room = None
 ) -> np.ndarray:
-    """A stored picture averaged down to [resolution, resolution, 3]; `stored` is the length of its shorter side.
+    """Average a stored picture, whose shorter side is `stored`, down to [resolution, resolution, 3].
 
-    exact: every pixel, then exact means. dct: JPEGs are decoded at the smallest of 1/2, 1/4 and 1/8 that divides the
-    way; their means are then of the frequencies kept, and no longer exact. Without `shift` it must be square;
-    with it a square is cut, 0 at the one end of the longer side and 1 at the other. Where that saves a copy the
-    pixels are written into `out` [resolution, resolution, 3], and it is returned.
+    exact: every pixel, exact means. dct: JPEGs are decoded at the smallest of 1/2, 1/4, 1/8 that divides the way.
+    Without `shift` it must be square; with it a square is cut, from 0, one end of the longer side, to 1, the other.
+    Where that saves a copy, the pixels are written into `out`, which is returned.
     """
     step = 1 if policy == "exact" else _dct_step(stored, resolution)
     side = stored // step
@@ -126,10 +117,8 @@ def decode_square(
     return shrink(pixels if shift is None else _square(pixels, shift), resolution)
 
 
-def decode_clip(
-    data: bytes | memoryview, stored: int, frames: int, resolution: int, policy: Policy = "exact"
-) -> np.ndarray:
-    """A stored strip of frames as [frames, resolution, resolution, 3], each frame averaged down."""
+def decode_clip(data: Encoded, stored: int, frames: int, resolution: int, policy: Policy = "exact") -> np.ndarray:
+    """Decode a stored strip of frames to [frames, resolution, resolution, 3], each frame averaged down."""
     step = 1 if policy == "exact" else _dct_step(stored, resolution)
     pixels = decode(data, step)
     side = pixels.shape[1]
@@ -169,14 +158,12 @@ def shrink(pixels: np.ndarray, resolution: int) -> np.ndarray:
             f"at {resolution} px or more"
         )
     if stored % resolution:
-        from PIL import Image
-
         return np.asarray(Image.fromarray(pixels).resize((resolution, resolution), Image.Resampling.BOX))
     return _means(pixels, stored // resolution)
 
 
 def _means(pixels: np.ndarray, step: int) -> np.ndarray:
-    """Means of step x step blocks, rounded to the nearest, halves to even."""
+    """Return means of step x step blocks, rounded to the nearest, halves to even."""
     place = _workplace(pixels.shape, step)
     if place is not None:
         np.copyto(place.pixels, pixels)
@@ -192,8 +179,8 @@ def _means(pixels: np.ndarray, step: int) -> np.ndarray:
 class _Workplace:
     """Memory in which one thread averages pictures of one shape: always the same, so it stays in the caches.
 
-    Where step is a power of two up to 16: the rows of a block are added, then its columns, and every step-th sum is
-    divided. All that does not change from picture to picture is made once.
+    For steps that are powers of two up to 16: rows of a block are added, then columns, and every step-th sum is
+    divided.
     """
 
     def __init__(self, shape: tuple[int, int, int], step: int) -> None:
@@ -210,7 +197,7 @@ class _Workplace:
         self._kept = np.empty((height // step, width // step, channels), np.uint16)
 
     def means(self, out: np.ndarray | None = None) -> np.ndarray:
-        """Of the blocks of `pixels`."""
+        """Return the means of the blocks of `pixels`."""
         out = np.empty(self._kept.shape, np.uint8) if out is None else out
         np.copyto(self._rows, self._blocks[0])
         for block in self._blocks[1:]:
@@ -225,7 +212,7 @@ class _Workplace:
 
 
 def _workplace(shape: tuple[int, int, int], step: float) -> _Workplace | None:
-    """This thread's; None where means are not made of sums."""
+    """Return this thread's memory for a shape; None where means are not made of sums."""
     if step not in SUMMED:
         return None
     found = _THREAD.__dict__.get((shape, step))
@@ -241,9 +228,8 @@ def _cached(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def cached_from(address: int) -> int:
-    """How many bytes of memory at `address`, at most SPARE_BYTES, to skip so that pixels pass through the caches.
+    """Return how many bytes at `address`, at most SPARE_BYTES, to skip so that pixels pass through the caches.
 
-    Where rows begin at a multiple of 32 bytes, libjpeg-turbo writes past the caches: slower for a picture that fits
-    into them, and averaging then takes twice as long to read it.
+    Where rows begin at a multiple of 32 bytes, libjpeg-turbo writes past the caches, and averaging takes twice as long.
     """
     return (BESIDE_ALIGNED - address) % SPARE_BYTES

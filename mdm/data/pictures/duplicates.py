@@ -1,8 +1,7 @@
 """Which pictures of a set are there twice: equal files, or pictures that look alike.
 
-Two pictures look alike if their difference hashes (64 bits: is each spot of a 9 x 8 thumbnail darker than the one to
-its right?) differ in at most `distance` bits. The first in the given order is kept; a later one is left out if it
-looks like one that was kept.
+Two look alike if their difference hashes (64 bits: is each spot of a 9 x 8 thumbnail darker than its right neighbour?)
+differ in at most `distance` bits. A picture is left out if it looks like an earlier one that was kept.
 """
 
 import itertools
@@ -10,6 +9,7 @@ import math
 from collections.abc import Iterable, Iterator
 
 import numpy as np
+from PIL import Image
 
 HASH_BITS = 64
 LOOK_DISTANCE = 4
@@ -17,12 +17,12 @@ MOST_SPARE_BANDS = 3
 
 
 def as_keys(hashes: Iterable[str]) -> np.ndarray:
-    """SHA-256 in hex as 128 bits of it, uint64 [n, 2]."""
+    """Shorten SHA-256 in hex to 128 bits of it, uint64 [n, 2]."""
     return np.frombuffer(b"".join(bytes.fromhex(text[:32]) for text in hashes), dtype="<u8").reshape(-1, 2)
 
 
 def repeated(keys: np.ndarray) -> np.ndarray:
-    """Whether each of uint64 [n, 2] was there before, bool [n]."""
+    """Return whether each of uint64 [n, 2] was there before, bool [n]."""
     order = np.lexsort((keys[:, 1], keys[:, 0]))  # stable: of equal keys the first comes first
     again = np.zeros(len(keys), dtype=bool)
     again[order[1:]] = (keys[order[1:]] == keys[order[:-1]]).all(axis=1)
@@ -30,16 +30,14 @@ def repeated(keys: np.ndarray) -> np.ndarray:
 
 
 def look(pixels: np.ndarray) -> int:
-    """The difference hash of uint8 [H, W, 3]."""
-    from PIL import Image
-
+    """Return the difference hash of uint8 [H, W, 3]."""
     thumbnail = Image.fromarray(pixels).convert("L").resize((9, 8), Image.Resampling.BOX)
     values = np.asarray(thumbnail, dtype=np.int16)
     return int.from_bytes(np.packbits(values[:, :-1] < values[:, 1:]).tobytes(), "big")
 
 
 def look_alikes(looks: np.ndarray, distance: int) -> np.ndarray:
-    """Whether each of uint64 [n] differs in at most `distance` bits from an earlier one that was kept, bool [n]."""
+    """Return whether each of uint64 [n] differs in at most `distance` bits from an earlier one that was kept."""
     _, firsts = np.unique(looks, return_index=True)
     firsts.sort()  # an equal hash that comes later is never kept: whatever decides the first decides it
     gone = np.ones(len(looks), dtype=bool)
@@ -54,10 +52,10 @@ def look_alikes(looks: np.ndarray, distance: int) -> np.ndarray:
 
 
 def _near(values: np.ndarray, distance: int) -> Iterator[np.ndarray]:
-    """Places of all pairs of different hashes that differ in at most `distance` bits, [2, k], earlier first.
+    """Yield the places of all pairs of different hashes that differ in at most `distance` bits, [2, k], earlier first.
 
-    Cut into distance + e bands, two such hashes agree in at least e of them: for each choice of e bands, only hashes
-    that agree there are compared, and no pair is missed. More bands mean more choices, each with fewer to compare.
+    Of distance + e bands, two such hashes share at least e: for each choice of e bands only hashes equal there are
+    compared. More bands mean more choices, each with fewer to compare.
     """
     enough = math.log2(max(len(values), 2))  # bits that tell most hashes apart
     spare = next((e for e in range(1, MOST_SPARE_BANDS) if HASH_BITS * e / (distance + e) >= enough), MOST_SPARE_BANDS)
@@ -69,7 +67,7 @@ def _near(values: np.ndarray, distance: int) -> Iterator[np.ndarray]:
 
 
 def _near_where(values: np.ndarray, mask: np.uint64, distance: int) -> Iterator[np.ndarray]:
-    """Those of the pairs that agree in the bits of the mask."""
+    """Yield those of the pairs that agree in the bits of the mask."""
     order = np.argsort(values & mask, kind="stable")
     masked = values[order] & mask
     starts, step = np.arange(len(values) - 1), 1

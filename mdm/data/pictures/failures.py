@@ -4,8 +4,6 @@ from enum import StrEnum
 
 
 class Failure(StrEnum):
-    """Every reason there is."""
-
     BAD_ADDRESS = "bad address"
     REFUSED_ADDRESS = "refused address"
     NO_SUCH_NAME = "no such name"
@@ -40,19 +38,16 @@ class Failure(StrEnum):
 
 
 # What may go away by itself: tried again with growing pauses.
-TRANSIENT = frozenset(
-    {
-        Failure.NO_CONNECTION, Failure.TIMEOUT, Failure.BROKEN_ANSWER, Failure.HTTP_429, Failure.HTTP_5XX,
-        Failure.NO_ANSWER, Failure.OTHER,
-    }
-)  # fmt: skip
-
+TRANSIENT = {
+    Failure.NO_CONNECTION, Failure.TIMEOUT, Failure.BROKEN_ANSWER, Failure.HTTP_429, Failure.HTTP_5XX,
+    Failure.NO_ANSWER, Failure.OTHER,
+}  # fmt: skip
 # What may have been the trouble of our own machine (its names, clock, certificates): no verdict for a later run.
 DOUBTFUL = TRANSIENT | {Failure.NO_SUCH_NAME, Failure.CERTIFICATE}
 
 
 def of_status(status: int) -> Failure:
-    """The reason that stands for an HTTP status which brings no picture."""
+    """Return the reason that stands for an HTTP status which brings no picture."""
     if (exact := f"http {status}") in list(Failure):
         return Failure(exact)
     return {4: Failure.HTTP_4XX, 5: Failure.HTTP_5XX}.get(status // 100, Failure.HTTP_OTHER)

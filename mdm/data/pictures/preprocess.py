@@ -1,36 +1,30 @@
 """From the bytes of any picture file to the picture that a shard stores, or the reason why there is none.
 
-    prepare(data, settings) -> Picture | Failure
+Equal bytes and settings give the same result, byte for byte (with the Pillow of the lock file):
 
-The same bytes and settings give the same result, byte for byte (with the Pillow of the lock file). What is decided:
-
-- The first frame of an animation; turned as its EXIF orientation says.
-- Colours are sRGB: an embedded profile is converted (perceptual intent), one that cannot be read is ignored.
-- Sixteen bits become eight by rounding; what is transparent shows white; grey becomes three equal channels.
-- Scaled by the policy `resize` until the shorter side is `resolution`, never up (but for sources that say so), and cut
-  by the policy `crop`.
+- The first frame of an animation, turned as its EXIF orientation says.
+- sRGB: an embedded profile is converted (perceptual intent); one that cannot be read is ignored.
+- Sixteen bits are rounded to eight, transparency shows white, grey becomes three equal channels.
+- Scaled by `resize` until the shorter side is `resolution`, never up (unless a source says so), and cut by `crop`.
 
 Bytes are hostile until proved otherwise: only FORMATS are tried, and sizes are checked before pixels are decoded.
 """
-
-from __future__ import annotations
 
 import html
 import io
 import struct
 import unicodedata
 import zlib
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
+from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL.Image import Resampling, Transpose
 from pydantic import Field, model_validator
 
 from mdm.config import Positive, Strict
 from mdm.data.pictures.failures import Failure
 from mdm.data.rows import Picture
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 # No format that starts another program (EPS) or reads other files.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
@@ -42,6 +36,16 @@ DCT_MARGIN = 2
 JPG_QUALITY = 95
 MOST_PIXELS = 178_956_970  # beyond these Pillow decodes nothing
 JOINER = "\u200d"  # holds emoji together
+
+
+Stored = Annotated[Literal["png", "jpg"], Field(description="file format of the pictures in the shards")]
+CleanCaptions = Annotated[
+    bool, Field(description="resolve HTML entities, drop control characters, compose Unicode (NFC)")
+]
+Duplicates = Annotated[
+    Literal["none", "files", "looks"],
+    Field(description="which to leave out: equal pictures, or also those that look alike"),
+]
 
 
 class PictureSettings(Strict):
@@ -59,7 +63,7 @@ class PictureSettings(Strict):
     decode: Literal["full", "dct"] = Field(
         default="full", description="dct: large JPEGs are decoded at 1/2, 1/4 or 1/8, at least twice the final size"
     )
-    stored: Literal["png", "jpg"] = Field(default="png", description="file format of the pictures in the shards")
+    stored: Stored = "png"
     jpg_quality: Annotated[int, Field(ge=1, le=100)] | None = Field(
         default=None, description="of stored: jpg (chroma 4:2:0); default 95"
     )
@@ -78,30 +82,26 @@ class PictureSettings(Strict):
 
 
 def prepare(data: bytes, settings: PictureSettings) -> Picture | Failure:
-    """The picture as it is stored, or the reason why this file gives none."""
+    """Return the picture as it is stored, or the reason why this file gives none."""
     found = pixels(data, settings)
     return found if isinstance(found, Failure) else encode(found, settings)
 
 
 def pixels(data: bytes, settings: PictureSettings) -> np.ndarray | Failure:
-    """The prepared picture as uint8 [H, W, 3], or the reason why this file gives none."""
+    """Return the prepared picture as uint8 [H, W, 3], or the reason why this file gives none."""
     loaded = _loaded(data, settings)
-    if isinstance(loaded, Failure):
-        return loaded
-    return finished(loaded, settings)
+    return loaded if isinstance(loaded, Failure) else finished(loaded, settings)
 
 
-def finished(picture: Image, settings: PictureSettings) -> np.ndarray | Failure:
-    """A decoded picture turned, coloured, cut and scaled: uint8 [H, W, 3]."""
+def finished(picture: Image.Image, settings: PictureSettings) -> np.ndarray | Failure:
+    """Turn, convert, cut and scale a decoded picture: uint8 [H, W, 3]."""
     turn = _orientation(picture)  # after loading: TIFFs then are turned already, and say so
     coloured = _srgb(picture, picture.info.get("icc_profile"))
     return coloured if isinstance(coloured, Failure) else np.asarray(_scaled(_turned(coloured, turn), settings))
 
 
-def _loaded(data: bytes, settings: PictureSettings) -> Image | Failure:
-    """The decoded file; its size is judged before a pixel is decoded."""
-    from PIL import Image, UnidentifiedImageError
-
+def _loaded(data: bytes, settings: PictureSettings) -> Image.Image | Failure:
+    """Decode the file; its size is judged before a pixel is decoded."""
     try:
         opened = Image.open(io.BytesIO(data), formats=FORMATS)
         if (refused := refusal(opened.size, settings)) is not None:
@@ -122,9 +122,7 @@ def _loaded(data: bytes, settings: PictureSettings) -> Image | Failure:
 
 
 def encode(picture: np.ndarray, settings: PictureSettings) -> Picture:
-    """uint8 [H, W, 3] as the file that `stored` asks for."""
-    from PIL import Image
-
+    """Encode uint8 [H, W, 3] as the file that `stored` asks for."""
     stream, image = io.BytesIO(), Image.fromarray(picture)
     if settings.stored == "png":
         image.save(stream, format="PNG")
@@ -134,14 +132,14 @@ def encode(picture: np.ndarray, settings: PictureSettings) -> Picture:
 
 
 def clean_caption(text: str) -> str:
-    """Without HTML entities, control characters and stray white space; composed as Unicode's NFC."""
+    """Remove HTML entities, control characters and stray white space; compose as Unicode's NFC."""
     text = unicodedata.normalize("NFC", html.unescape(text))
     visible = (" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in text)
     return " ".join("".join(c for c in visible if unicodedata.category(c) != "Cf" or c == JOINER).split())
 
 
 def refusal(size: tuple[int, int], settings: PictureSettings) -> Failure | None:
-    """Why a picture of this size is not wanted."""
+    """Return why a picture of this size is not wanted."""
     short, long = sorted(size)
     if short * long > settings.max_pixels:
         return Failure.TOO_MANY_PIXELS
@@ -151,17 +149,15 @@ def refusal(size: tuple[int, int], settings: PictureSettings) -> Failure | None:
     return Failure.TOO_ELONGATED if elongated else None
 
 
-def _orientation(opened: Image) -> int:
-    """EXIF orientation 1 to 8; a block that cannot be read says nothing."""
+def _orientation(opened: Image.Image) -> int:
+    """Return the EXIF orientation 1 to 8; a block that cannot be read says nothing."""
     try:
         return opened.getexif().get(ORIENTATION, 1)
     except DAMAGED:
         return 1
 
 
-def _turned(picture: Image, orientation: int) -> Image:
-    from PIL.Image import Transpose
-
+def _turned(picture: Image.Image, orientation: int) -> Image.Image:
     turns = {
         2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM,
         5: Transpose.TRANSPOSE, 6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_90,
@@ -169,11 +165,10 @@ def _turned(picture: Image, orientation: int) -> Image:
     return picture.transpose(turns[orientation]) if orientation in turns else picture
 
 
-def _srgb(picture: Image, profile: bytes | None) -> Image | Failure:
-    """Mode RGB in sRGB, transparent parts on white."""
-    from PIL import Image
-
-    if picture.mode in ("F", "LAB") or (picture.mode == "I" and not _fits_sixteen_bits(picture)):
+def _srgb(picture: Image.Image, profile: bytes | None) -> Image.Image | Failure:
+    """Convert to mode RGB in sRGB, transparent parts on white."""
+    low, high = picture.getextrema() if picture.mode == "I" else (0, 0)
+    if picture.mode in ("F", "LAB") or low < 0 or high > 65535:
         return Failure.UNKNOWN_COLOURS
     if picture.mode.startswith("I"):
         values = np.asarray(picture).astype(np.uint32)
@@ -189,15 +184,8 @@ def _srgb(picture: Image, profile: bytes | None) -> Image | Failure:
         return Failure.UNKNOWN_COLOURS
 
 
-def _fits_sixteen_bits(picture: Image) -> bool:
-    low, high = picture.getextrema()
-    return low >= 0 and high <= 65535
-
-
-def _converted(picture: Image, profile: bytes | None) -> Image:
-    """Mode RGB in sRGB from the colours that the profile describes."""
-    from PIL import ImageCms
-
+def _converted(picture: Image.Image, profile: bytes | None) -> Image.Image:
+    """Convert the colours that the profile describes to mode RGB in sRGB."""
     if picture.mode in ("P", "1", "LA", "PA"):
         picture = picture.convert("RGB")
     if not profile:
@@ -212,10 +200,8 @@ def _converted(picture: Image, profile: bytes | None) -> Image:
         return picture.convert("RGB")
 
 
-def _scaled(picture: Image, settings: PictureSettings) -> Image:
-    """The shorter side scaled to the resolution; of `crop: centre` the square in the middle."""
-    from PIL.Image import Resampling
-
+def _scaled(picture: Image.Image, settings: PictureSettings) -> Image.Image:
+    """Scale the shorter side to the resolution; of `crop: centre` the square in the middle."""
     method = {"area": Resampling.BOX, "bicubic": Resampling.BICUBIC, "lanczos": Resampling.LANCZOS}[settings.resize]
     (width, height), side = picture.size, settings.resolution
     short = min(width, height)

@@ -1,7 +1,6 @@
-"""What makes two data sets different: settings, samples, bytes, failures.
+"""What makes two data sets different: settings, samples, bytes, failures. Compares folders, or manifests by shard.
 
-Two folders, or two manifests alone (then shard by shard). Records beside the shards are enough to compare every
-picture by its hash: a peer can publish them where the pictures themselves may not be passed on.
+Records beside the shards are enough to compare every picture by its hash; they can be published where pictures cannot.
 """
 
 from collections.abc import Iterator
@@ -32,12 +31,11 @@ class Difference:
 
     @property
     def same(self) -> bool:
-        """Whether both hold the same samples; how they were made may differ."""
+        """Return whether both hold the same samples; how they were made may differ."""
         return self.same_digest and self.same_index and not self.settings
 
 
 def compare(first: Path, second: Path) -> Difference:
-    """Compare two data folders, or two manifests."""
     (a, folder_a), (b, folder_b) = _manifest(first), _manifest(second)
     found = Difference(
         settings=_differing(_flat(a["recipe"]), _flat(b["recipe"])),
@@ -74,7 +72,7 @@ def _differing(a: dict[str, Any], b: dict[str, Any], missing: Any = None) -> dic
 
 
 def _compare_shards(found: Difference, a: dict[str, Any], folder_a: Path, b: dict[str, Any], folder_b: Path) -> None:
-    """Sample by sample where both sides have the records; else the names of the shards that differ."""
+    """Compare sample by sample where both sides have the records; else name the shards that differ."""
     known = {_identity(shard) for shard in a["shards"]} & {_identity(shard) for shard in b["shards"]}
     mine, yours = (
         {shard["file"]: shard for shard in side["shards"] if _identity(shard) not in known} for side in (a, b)
@@ -91,12 +89,12 @@ def _compare_shards(found: Difference, a: dict[str, Any], folder_a: Path, b: dic
 
 
 def _identity(shard: dict[str, Any]) -> tuple[str, tuple[int, ...]]:
-    """The tar, and which of its rows are left out as duplicates."""
+    """Return the hash of the tar, and which of its rows are left out as duplicates."""
     return shard["sha256"], tuple(shard.get("left_out", ()))
 
 
 def _hashes(folder: Path, shards: dict[str, dict[str, Any]]) -> Iterator[tuple[str, str]]:
-    """(key, hash of the picture) of every sample in these shards."""
+    """Yield (key, hash of the picture) of every sample in these shards."""
     for name, shard in shards.items():
         path = (folder / name).with_suffix(".json")
         record, gone = read_json(path), set(shard.get("left_out", ()))
@@ -108,7 +106,6 @@ def _hashes(folder: Path, shards: dict[str, dict[str, Any]]) -> Iterator[tuple[s
 
 
 def render(found: Difference) -> str:
-    """The difference as text."""
     lines = [f"samples: {found.samples[0]:,} and {found.samples[1]:,}"]
     for title, table in (("settings", found.settings), ("handling", found.handling), ("failures", found.failures)):
         lines += [f"{title}: {key}: {a} -> {b}" for key, (a, b) in table.items()]

@@ -1,7 +1,6 @@
-"""index.tsv: what a data set contains, known before any picture is made; read anywhere without reading it all.
+"""index.tsv: what a data set contains, known before any picture is made; read from any row on.
 
-Beside it index.json says where every so many rows begin. Both are written row by row: memory does not depend on
-the number of pictures.
+index.json says where every so many rows begin. Both are written row by row, in constant memory.
 """
 
 import itertools
@@ -36,9 +35,8 @@ def index_data(recipe_path: str | Path) -> Path:
     with replacing(path) as stream:
         count = _write(stream, job.source.index(job.settings), marks, str(recipe_path))
         if not count:
-            raise ArtifactError(
-                f"{recipe_path}: no picture is wanted of all there are; correct the data set's settings"
-            )
+            remedy = "correct the data set's settings"
+            raise ArtifactError(f"{recipe_path}: no picture is wanted of all there are; {remedy}")
         if count != job.settings.num_images:
             raise ArtifactError(
                 f"{recipe_path}: num_images is {job.settings.num_images}, but the source '{job.recipe.source}' has "
@@ -50,7 +48,7 @@ def index_data(recipe_path: str | Path) -> Path:
 
 
 def _write(stream: IO[bytes], rows: Iterable[Row], marks: list[int], where: str) -> int:
-    """Header and rows; `marks` receives where each block begins. Returns the number of rows."""
+    """Write header and rows; `marks` receives where each block begins. Returns the number of rows."""
     count, last, names = 0, "", None
     for row in rows:
         if names is None:
@@ -76,7 +74,7 @@ def _line(*fields: str, where: str) -> bytes:
 
 
 def read_index(folder: str | Path, start: int = 0, stop: int | None = None) -> list[Row]:
-    """Rows of a data folder's index.tsv, or some of them; only the part asked for is read."""
+    """Return the rows of a data folder's index.tsv, or some of them; only the part asked for is read."""
     return list(iterate_index(folder, start, stop))
 
 
@@ -94,7 +92,7 @@ def iterate_index(folder: str | Path, start: int = 0, stop: int | None = None) -
 
 
 def _seek(stream: IO[bytes], path: Path, start: int) -> int:
-    """Go to the block that holds row `start`; returns how many rows of it come before."""
+    """Go to the block that holds row `start`; return how many rows of it come before."""
     marks = read_json(path.with_suffix(".json"))
     if path.stat().st_size != marks["bytes"]:
         raise ArtifactError(f"{path} is not the file that {path.with_suffix('.json').name} describes; make it again")
@@ -109,8 +107,5 @@ def _seek(stream: IO[bytes], path: Path, start: int) -> int:
 def _row(names: list[str], line: bytes) -> Row:
     fields = dict(zip(names, line.decode().removesuffix("\n").split("\t"), strict=True))
     key, caption, labels = (fields.pop(name) for name in ("key", "caption", "labels"))
-    return Row(key, caption, json.loads(labels), {name: _unescaped(text) for name, text in fields.items()})
-
-
-def _unescaped(text: str) -> str:
-    return ESCAPED.sub(lambda found: MEANING[found[1]], text) if "\\" in text else text
+    columns = {name: ESCAPED.sub(lambda found: MEANING[found[1]], text) for name, text in fields.items()}
+    return Row(key, caption, json.loads(labels), columns)

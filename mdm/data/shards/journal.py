@@ -1,17 +1,15 @@
-"""Results of a shard as they come, on disk: a killed job goes on where it was, and memory stays flat.
+"""Results of a shard as they come, on disk: a killed job continues where it was, and memory stays flat.
 
-One append-only file: a line that says whose rows these are, then a line of JSON for each result, followed by the
-bytes of its picture. A torn end (the job was killed while writing) is found by length and hash, and cut off.
+The file is append-only: a line names the rows, then each result has a line of JSON and the bytes of its picture. A torn
+end is found by length and hash, and cut off.
 """
-
-from __future__ import annotations
 
 import hashlib
 import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 from mdm.data.pictures.failures import DOUBTFUL
 from mdm.data.rows import Picture
@@ -45,7 +43,7 @@ class Journal:
             self._file.close()
             raise
 
-    def __enter__(self) -> Journal:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -75,7 +73,7 @@ class Journal:
         self.outcomes = {key: outcome for key, outcome in self.outcomes.items() if outcome not in DOUBTFUL}
 
     def _entry(self, line: bytes) -> tuple[str, Stored | str] | None:
-        """One result, or None where the file is torn."""
+        """Read one result; None where the file is torn."""
         try:
             entry: dict[str, Any] = json.loads(line)
         except ValueError:  # JSON or UTF-8 that ends in the middle
@@ -112,12 +110,11 @@ class Journal:
         self._file.write(outcome.data)
 
     def read(self, stored: Stored) -> bytes:
-        """The bytes of a picture."""
         data = os.pread(self._file.fileno(), stored.size, stored.offset)
         if hashlib.sha256(data).hexdigest() != stored.sha256:
             raise ArtifactError(f"{self.path} was changed while the shard was made; delete it and make the shard again")
         return data
 
     def remove(self) -> None:
-        """The shard is whole: nothing here is needed any more."""
+        """Delete the file, which nothing needs once the shard is whole."""
         self.path.unlink(missing_ok=True)

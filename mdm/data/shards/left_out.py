@@ -1,7 +1,6 @@
-"""Which samples of finished shards are duplicates: by the records beside the shards, in the manifest's order.
+"""Which samples of finished shards are duplicates: of equal ones the first by (shard, row) stays, whoever made it when.
 
-The rule looks at what was fetched, never at when: whatever jobs made the shards, in whatever order, the first sample
-by (shard, row) stays. It needs 24 bytes of memory for each sample.
+The records beside the shards are enough, and 24 bytes of memory for each sample.
 """
 
 from collections.abc import Iterable
@@ -13,7 +12,7 @@ from mdm.data.pictures.duplicates import LOOK_DISTANCE, as_keys, look_alikes, re
 
 
 def left_out(records: Iterable[dict[str, Any]], rule: str) -> tuple[list[list[int]], dict[str, int]]:
-    """Rows of each shard that are left out (none, files, looks), and how many because of which rule."""
+    """Return the rows of each shard that are left out (none, files, looks), and how many because of which rule."""
     sizes, keys, looks = [], [np.empty((0, 2), dtype="<u8")], [np.empty(0, dtype=np.uint64)]
     for record in records:
         sizes.append(record["samples"])

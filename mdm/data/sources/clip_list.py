@@ -1,16 +1,14 @@
 """Captioned films from a list of addresses, by default with WebVid's columns (videoid, contentUrl, duration, name)."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import Field
 
 from mdm.config import Positive
 from mdm.data.pictures.clips import ClipSettings, prepare_clip
-from mdm.data.rows import Picture, Row
-from mdm.data.sources.addresses import DUPLICATES_IN_MANIFEST, AddressSettings, fetched, index
+from mdm.data.rows import Outcomes, Row
+from mdm.data.sources import addresses
+from mdm.data.sources.addresses import DUPLICATES_IN_MANIFEST, fetched, index
 
 __all__ = ["DUPLICATES_IN_MANIFEST", "LICENCE", "VERSION", "Settings", "index", "pictures"]
 
@@ -18,9 +16,7 @@ VERSION = 1
 LICENCE = "each film keeps its owner's licence; only the list of addresses is shared"
 
 
-class ClipListSettings(ClipSettings, AddressSettings):
-    """Which list, which part of it, what becomes of each film, and how many failures are acceptable."""
-
+class Settings(ClipSettings, addresses.Settings):
     url_column: str = Field(default="contentUrl", description="column of the addresses")
     caption_column: str = Field(default="name", description="column of the captions")
     fetcher: Literal["own"] = Field(default="own", description="img2dataset fetches pictures only")
@@ -29,9 +25,6 @@ class ClipListSettings(ClipSettings, AddressSettings):
     threads: Positive = Field(default=16, exclude=True, description="addresses asked at the same time by one job")
 
 
-Settings = ClipListSettings
-
-
-def pictures(rows: list[Row], settings: ClipListSettings) -> Iterator[tuple[str, Picture | str]]:
+def pictures(rows: list[Row], settings: Settings) -> Outcomes:
     """Fetch the strips of a shard, in the order in which they arrive."""
     return fetched(rows, settings, prepare_clip, ("video/", "image/"))

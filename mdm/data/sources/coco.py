@@ -1,11 +1,8 @@
 """COCO, the editions of 2014 and 2017: photographs with about five captions each, from the user's copy of its files.
 
-Which captions of which pictures are taken is a rule over the ids in COCO's own annotations, never over the order of
-files, so the same settings always name the same pictures and captions; index.tsv records their ids. The archives are
-proved by their hashes when the index is written; after that every picture by the checksum that the index noted.
+A rule over the ids in COCO's annotations, never over the order of files, chooses captions and pictures; index.tsv
+records the ids. Archives are proved by hash when the index is written, then every picture by its noted checksum.
 """
-
-from __future__ import annotations
 
 import hashlib
 import json
@@ -14,6 +11,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -23,12 +21,14 @@ from pydantic import Field, model_validator
 from mdm.config import SHA256, Count, Positive
 from mdm.data.fetch.packages import member
 from mdm.data.pictures.preprocess import PictureSettings, prepare
-from mdm.data.rows import Picture, Row
+from mdm.data.rows import Outcomes, Row
+from mdm.data.sources.own_files import existing
 from mdm.files.atomic import ArtifactError
 from mdm.files.hashes import sha256_file
 
 VERSION = 1
 LICENCE = "captions CC-BY-4.0; each picture keeps the licence that COCO lists for it"
+Files = tuple[Callable[[str], bytes], Callable[[str], str]]  # what a file name stands for: content, and CRC-32
 HOST = "http://images.cocodataset.org"
 # As published by the TensorFlow data sets (url_checksums/coco.txt).
 SHA256_OF = {
@@ -41,9 +41,7 @@ SHA256_OF = {
 }
 
 
-class CocoSettings(PictureSettings):
-    """Which captions of which pictures, and where the files lie."""
-
+class Settings(PictureSettings):
     enlarges: ClassVar[bool] = True  # a few pictures are small, and an evaluation set must not lose them
 
     edition: Literal[2014, 2017]
@@ -71,15 +69,11 @@ class CocoSettings(PictureSettings):
 
     @property
     def name(self) -> str:
-        """`val2014`."""
         return f"{self.part}{self.edition}"
 
 
-Settings = CocoSettings
-
-
-def describe(settings: CocoSettings) -> str:
-    """The rule in words, for a protocol."""
+def describe(settings: Settings) -> str:
+    """Describe the rule, for a protocol."""
     order = "ascending ids" if settings.seed is None else f"seed {settings.seed}"
     what = {
         "first": f"{settings.num_images} pictures with the first caption of each",
@@ -90,26 +84,28 @@ def describe(settings: CocoSettings) -> str:
     return f"{what}, of COCO {settings.name} ({order}), {cut}, {settings.resize} to {settings.resolution} px"
 
 
-def outside(settings: CocoSettings) -> Iterator[tuple[Path, str | None]]:
-    """Files that must be there, with their hashes."""
-    yield Path(settings.annotations), _annotations_sha256(settings)
+def outside(settings: Settings) -> Iterator[tuple[Path, str | None]]:
+    """Yield the files that must be there, with their hashes."""
+    annotations = Path(settings.annotations)
+    published = SHA256_OF[f"annotations_trainval{settings.edition}.zip"] if annotations.suffix == ".zip" else None
+    yield annotations, settings.captions_sha256 or published
     if not Path(settings.images).is_dir():
         yield Path(settings.images), SHA256_OF[f"{settings.name}.zip"]
 
 
-def index(settings: CocoSettings) -> Iterator[Row]:
-    """The captions of the rule, with the ids of caption and picture, the picture's licence and its checksum."""
+def index(settings: Settings) -> Iterator[Row]:
+    """Yield the captions of the rule, with the ids of caption and picture, and the picture's licence and checksum."""
     for path, sha256 in outside(settings):
         _prove(path, sha256, settings)
     known = _annotated(settings)
     licences = {entry["id"]: entry["name"] for entry in known.get("licenses", [])}
     images = {entry["id"]: entry for entry in known["images"]}
-    with _opened(settings) as files:
+    with _opened(settings) as (_, checksum):
         for number, pair in enumerate(islice(_pairs(known["annotations"], settings), settings.num_images)):
             image = images[pair.image]
             columns = {
                 "image_id": str(pair.image), "caption_id": str(pair.id), "file": image["file_name"],
-                "licence": licences.get(image.get("license"), LICENCE), "crc32": files.checksum(image["file_name"]),
+                "licence": licences.get(image.get("license"), LICENCE), "crc32": checksum(image["file_name"]),
             }  # fmt: skip
             yield Row(f"{number:08d}", pair.caption, {}, columns)
 
@@ -123,8 +119,8 @@ class Pair:
     caption: str
 
 
-def _pairs(annotations: list[dict[str, Any]], settings: CocoSettings) -> Iterator[Pair]:
-    """Every pair that the rule admits, in its order."""
+def _pairs(annotations: list[dict[str, Any]], settings: Settings) -> Iterator[Pair]:
+    """Yield every pair that the rule admits, in its order."""
     pairs = sorted((Pair(a["id"], a["image_id"], a["caption"]) for a in annotations), key=lambda pair: pair.id)
     if settings.captions == "drawn":
         yield from sorted(pairs, key=lambda pair: _drawn(settings, "caption", pair.id))
@@ -139,16 +135,15 @@ def _pairs(annotations: list[dict[str, Any]], settings: CocoSettings) -> Iterato
             yield min(by_image[image], key=lambda pair: _drawn(settings, "caption", pair.id))
 
 
-def _drawn(settings: CocoSettings, what: str, id: int) -> bytes:
-    """A random place that depends on seed and id alone: the same in every language and version of a library."""
+def _drawn(settings: Settings, what: str, id: int) -> bytes:
+    """Return a random key that depends on seed and id alone: the same in every language and version of a library."""
     return hashlib.sha256(f"{settings.seed}:{what}:{id}".encode()).digest()
 
 
-def pictures(rows: list[Row], settings: CocoSettings) -> Iterator[tuple[str, Picture | str]]:
-    """Read, cut and scale the pictures of a shard."""
-    with _opened(settings) as files:
+def pictures(rows: list[Row], settings: Settings) -> Outcomes:
+    with _opened(settings) as (read, _):
         for row in rows:
-            data = files.read(row.columns["file"])
+            data = read(row.columns["file"])
             if f"{zlib.crc32(data):08x}" != row.columns["crc32"]:
                 raise ArtifactError(
                     f"{row.columns['file']} in {settings.images} was changed since the index was written; delete the "
@@ -157,32 +152,23 @@ def pictures(rows: list[Row], settings: CocoSettings) -> Iterator[tuple[str, Pic
             yield row.key, prepare(data, settings)
 
 
-@dataclass(frozen=True)
-class _Files:
-    """The pictures of one part, in a zip or in a folder."""
-
-    read: Callable[[str], bytes]
-    checksum: Callable[[str], str]
-
-
 @contextmanager
-def _opened(settings: CocoSettings) -> Iterator[_Files]:
+def _opened(settings: Settings) -> Iterator[Files]:
+    """Open the pictures of the part, in a zip or in a folder."""
     path = Path(settings.images)
     if path.is_dir():
-        yield _Files(lambda name: _read_file(path / name), lambda name: f"{zlib.crc32(_read_file(path / name)):08x}")
+        yield lambda name: _read_file(path / name), lambda name: f"{zlib.crc32(_read_file(path / name)):08x}"
         return
-    if not path.is_file():
-        raise ArtifactError(f"there is no {path}; correct `images` of the coco source")
     try:
-        with zipfile.ZipFile(path) as opened:
+        with zipfile.ZipFile(existing(path, "images", "coco")) as opened:
             places = {entry.filename.removeprefix(f"{settings.name}/"): entry for entry in opened.infolist()}
-            yield _Files(lambda name: opened.read(_entry(places, name, path)),
-                         lambda name: f"{_entry(places, name, path).CRC:08x}")  # fmt: skip
+            found = partial(_entry, places, path)
+            yield lambda name: opened.read(found(name)), lambda name: f"{found(name).CRC:08x}"
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise ArtifactError(f"{path} was damaged since it was proved ({error}); fetch it again") from None
 
 
-def _entry(places: dict[str, zipfile.ZipInfo], name: str, path: Path) -> zipfile.ZipInfo:
+def _entry(places: dict[str, zipfile.ZipInfo], path: Path, name: str) -> zipfile.ZipInfo:
     if name not in places:
         raise ArtifactError(f"{path} holds no picture {name}; its captions belong to another part or edition")
     return places[name]
@@ -194,8 +180,7 @@ def _read_file(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _annotated(settings: CocoSettings) -> dict[str, Any]:
-    """COCO's captions file."""
+def _annotated(settings: Settings) -> dict[str, Any]:
     path, name = Path(settings.annotations), f"captions_{settings.name}.json"
     content = member(path, f"annotations/{name}") if path.suffix == ".zip" else path.read_bytes()
     try:
@@ -206,25 +191,16 @@ def _annotated(settings: CocoSettings) -> dict[str, Any]:
             return found
     except (ValueError, KeyError, TypeError, RecursionError):  # another file of COCO's, or none
         pass
-    raise ArtifactError(
-        f"{path} holds no captions of pictures that it lists; name COCO's {name}, or the zip it comes in"
-    )
+    remedy = f"name COCO's {name}, or the zip it comes in"
+    raise ArtifactError(f"{path} holds no captions of pictures that it lists; {remedy}")
 
 
-def _annotations_sha256(settings: CocoSettings) -> str | None:
-    if settings.captions_sha256:
-        return settings.captions_sha256
-    is_zip = Path(settings.annotations).suffix == ".zip"
-    return SHA256_OF[f"annotations_trainval{settings.edition}.zip"] if is_zip else None
-
-
-def _prove(path: Path, sha256: str | None, settings: CocoSettings) -> None:
+def _prove(path: Path, sha256: str | None, settings: Settings) -> None:
     if not path.is_file():
         folder = "annotations" if path == Path(settings.annotations) else "zips"
         name = f"annotations_trainval{settings.edition}.zip" if folder == "annotations" else f"{settings.name}.zip"
-        raise ArtifactError(
-            f"there is no {path}; get it with `curl -o {path} {HOST}/{folder}/{name}`, or correct its path"
-        )
+        command = f"curl -o {path} {HOST}/{folder}/{name}"
+        raise ArtifactError(f"there is no {path}; get it with `{command}`, or correct its path")
     seen = sha256_file(path)
     if sha256 is None:
         raise ArtifactError(f"{path} is not COCO's own zip; if you trust this copy write captions_sha256: {seen}")

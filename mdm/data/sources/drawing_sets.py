@@ -22,6 +22,7 @@ CLIP_ART_LEFT_OUT = ("computer", "logos", "buttons", "shapes/stars")
 CLIP_ART_MAX_BYTES = 600_000
 COMMON_TITLE = 35  # a title that more drawings share ("Various Cliparts") says nothing about one of them
 MOST_KEYWORDS = 3
+OTHER_MEDIA = re.compile(r"<(\w+:)?(text|image)\b")  # fonts differ between machines, pictures have a size of their own
 EMPTY_KEYWORDS = {"hash", "", "unsorted", "signs_and_symbols", "clipart", "clip art"}
 
 
@@ -33,48 +34,29 @@ class DrawingSet:
     style: str
 
 
-def _iconify(name: str, version: str, published: str, licence: str) -> Package:
-    return Package("npm", f"@iconify-json/{name}", version, f"sha512-{published}", licence)
-
-
-SETS = {
-    "noto": DrawingSet(
-        _iconify(
-            "noto", "1.2.9",
-            "DQiuXENbun41ch+XPSV55H9FaWKpHTyz46YIKtSaKYD4fIDDzL1tR6H4np/T38jfrTAeI3rcKF0mqHYeZVAuaw==", "Apache-2.0",
-        ), "a Noto emoji of",
-    ),
-    "noto-v1": DrawingSet(
-        _iconify(
-            "noto-v1", "1.2.5",
-            "/DsVMius69Q0fRS53z7QK1TROSuar606jiIx+laXtdsYGMXpf6LtHBx6CGfoo3UHHb/XpBsw+1L1x3eyPqMuVA==", "Apache-2.0",
-        ), "a blob emoji of",
-    ),
-    "fluent-emoji": DrawingSet(
-        _iconify(
-            "fluent-emoji", "1.2.7",
-            "D8G6bKAyIsyxP1rzZtIWr/gg/fO4Rg1+DyCWlfqKK4h8W+4Em/Y0P6QYgJUQTlUcagzJvSyg+9OBv4hz4Hc/QA==", "MIT",
-        ), "a glossy emoji of",
-    ),
-    "fluent-emoji-flat": DrawingSet(
-        _iconify(
-            "fluent-emoji-flat", "1.2.6",
-            "RY47RgPb47fYUiyrA64sIOL0+UU02s29sXpNBbIQRBUlPlfNFTKUmZDERGuxDs/7yNGWqQYvuaSYM1M4fRXlUw==", "MIT",
-        ), "a flat emoji of",
-    ),
-    "fxemoji": DrawingSet(
-        _iconify(
-            "fxemoji", "1.2.2",
-            "UAasRaxzFUKfIGSmLwnoarsssA4LX0VLLuEmplIqM6ZNQqIQRtav8tZ4H1neTlBreXuMQyAifr5jP4kn78DpiQ==", "Apache-2.0",
-        ), "a Firefox emoji of",
-    ),
-    CLIP_ART: DrawingSet(
-        Package(
-            "apt-get", "openclipart-svg", "1:0.18+dfsg-19",
-            "989712d90d57dfa3230049f553bb43b76c30ee4d4b8c5f6e106e33f7db5cbdc5", "public domain dedication",
-        ), "a clip art drawing of",
-    ),
+# Version, licence, the words that captions begin with, and the hash of each package of emoji.
+EMOJI = {
+    "noto": ("1.2.9", "Apache-2.0", "a Noto emoji of",
+        "DQiuXENbun41ch+XPSV55H9FaWKpHTyz46YIKtSaKYD4fIDDzL1tR6H4np/T38jfrTAeI3rcKF0mqHYeZVAuaw=="),
+    "noto-v1": ("1.2.5", "Apache-2.0", "a blob emoji of",
+        "/DsVMius69Q0fRS53z7QK1TROSuar606jiIx+laXtdsYGMXpf6LtHBx6CGfoo3UHHb/XpBsw+1L1x3eyPqMuVA=="),
+    "fluent-emoji": ("1.2.7", "MIT", "a glossy emoji of",
+        "D8G6bKAyIsyxP1rzZtIWr/gg/fO4Rg1+DyCWlfqKK4h8W+4Em/Y0P6QYgJUQTlUcagzJvSyg+9OBv4hz4Hc/QA=="),
+    "fluent-emoji-flat": ("1.2.6", "MIT", "a flat emoji of",
+        "RY47RgPb47fYUiyrA64sIOL0+UU02s29sXpNBbIQRBUlPlfNFTKUmZDERGuxDs/7yNGWqQYvuaSYM1M4fRXlUw=="),
+    "fxemoji": ("1.2.2", "Apache-2.0", "a Firefox emoji of",
+        "UAasRaxzFUKfIGSmLwnoarsssA4LX0VLLuEmplIqM6ZNQqIQRtav8tZ4H1neTlBreXuMQyAifr5jP4kn78DpiQ=="),
 }  # fmt: skip
+SETS = {
+    name: DrawingSet(Package("npm", f"@iconify-json/{name}", version, f"sha512-{published}", licence), style)
+    for name, (version, licence, style, published) in EMOJI.items()
+}
+SETS[CLIP_ART] = DrawingSet(
+    Package(
+        "apt-get", "openclipart-svg", "1:0.18+dfsg-19",
+        "989712d90d57dfa3230049f553bb43b76c30ee4d4b8c5f6e106e33f7db5cbdc5", "public domain dedication",
+    ), "a clip art drawing of",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -90,24 +72,17 @@ class Drawing:
 
 
 def dictionary(folder: Path) -> Dictionary:
-    """The names of concepts, from the reference set's package."""
+    """Read the names of concepts from the reference set's package."""
     path = archive(SETS[REFERENCE].package, folder)
     icons, characters = (json.loads(member(path, f"package/{name}.json")) for name in ("icons", "chars"))
     return Dictionary(icons, characters)
 
 
 def drawings(name: str, names: Dictionary, folder: Path) -> Iterator[Drawing]:
-    """Every drawing of a set that has a concept and can be drawn at any size, by ascending name."""
+    """Yield every drawing of a set that has a concept and can be drawn at any size, by ascending name."""
     path = archive(SETS[name].package, folder)
     found = _clip_art(path, names) if name == CLIP_ART else _emoji(name, path, names)
-    for drawing in found:
-        if not _holds_other_media(drawing.svg):
-            yield drawing
-
-
-def _holds_other_media(svg: str) -> bool:
-    """Text needs fonts, which differ between machines; pictures inside have a size of their own."""
-    return re.search(r"<(\w+:)?(text|image)\b", svg) is not None
+    return (drawing for drawing in found if not OTHER_MEDIA.search(drawing.svg))
 
 
 def _emoji(set_name: str, path: Path, names: Dictionary) -> Iterator[Drawing]:
@@ -129,7 +104,7 @@ def _svg(icon: dict[str, Any], content: dict[str, Any]) -> str:
 
 
 def _clip_art(path: Path, names: Dictionary) -> Iterator[Drawing]:
-    """Drawings with a telling title; of equal files the first by name."""
+    """Yield drawings with a telling title; of equal files the first by name."""
     files = sorted((_inside(name), content) for name, content in members(path, _is_wanted))
     if not files:
         raise ArtifactError(f"{path} holds no drawings under {CLIP_ART_ROOT}; it is another package than expected")
@@ -162,7 +137,7 @@ def _without_equals(files: list[tuple[str, bytes]]) -> Iterator[tuple[str, bytes
 
 
 def _title(svg: str) -> str:
-    """The title in the drawing's metadata, without its author's series and number: `Pear 02` -> `pear`."""
+    """Return the title in the metadata, without its author's series and number: `Pear 02` -> `pear`."""
     found = re.search(r"<dc:title[^>]*>([^<]*)</dc:title>", svg)
     title = clean_caption(found[1]).lower().replace("_", " ") if found else ""
     title = re.sub(r"^clipart by [\w ]+ - ", "", title)
@@ -170,15 +145,14 @@ def _title(svg: str) -> str:
 
 
 def _keywords(svg: str, title: str) -> list[str]:
-    words = (
-        clean_caption(word).lower().replace("_", " ") for word in re.findall(r"<rdf:li[^>]*>([^<]*)</rdf:li>", svg)
-    )
+    found = re.findall(r"<rdf:li[^>]*>([^<]*)</rdf:li>", svg)
+    words = (clean_caption(word).lower().replace("_", " ") for word in found)
     telling = [word for word in words if word not in EMPTY_KEYWORDS and word not in title]
     return list(dict.fromkeys(telling))[:MOST_KEYWORDS]
 
 
 def _with_namespace(svg: str) -> str:
-    """Drawings of 2004 often leave out the declaration that makes them SVG."""
+    """Add the declaration that makes a drawing SVG, which those of 2004 often leave out."""
     if re.search(r'\bxmlns\s*=\s*["\']', svg):
         return svg
     return re.sub(r"<svg\b", '<svg xmlns="http://www.w3.org/2000/svg"', svg, count=1)

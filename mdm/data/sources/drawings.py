@@ -1,7 +1,6 @@
 """Captioned vector drawings from packages, drawn natively at any size: five emoji sets and the openclipart library.
 
-Captions are made of the packages' own names, titles and keywords. Train and validation are told apart by concept
-(mdm/data/sources/drawing_concepts.py): what one set draws for training, no other set shows in validation.
+Captions are the packages' names, titles and keywords. Training and validation are split by concept over all sets.
 """
 
 import hashlib
@@ -12,18 +11,17 @@ from typing import Annotated
 from pydantic import Field, field_validator
 
 from mdm.config import Positive, Probability, Strict, nearest
-from mdm.data.rows import Picture, Row, png
-from mdm.data.sources.drawing_sets import SETS, Drawing, dictionary, drawings
-from mdm.data.sources.part import Part, belongs
+from mdm.data.rows import Outcomes, Row, png
+from mdm.data.sources.drawing_concepts import is_wanted
+from mdm.data.sources.drawing_sets import SETS, dictionary, drawings
+from mdm.data.sources.part import Part
 from mdm.data.sources.vector import draw
 
 VERSION = 1
 LICENCE = "each drawing keeps the licence of its package"
 
 
-class DrawingSettings(Strict):
-    """Which sets, which side of the split, and the size they are drawn at."""
-
+class Settings(Strict):
     sets: tuple[str, ...] = Field(
         default=tuple(SETS),
         min_length=1,
@@ -49,41 +47,22 @@ class DrawingSettings(Strict):
         return value
 
 
-Settings = DrawingSettings
-
-
-def index(settings: DrawingSettings) -> Iterator[Row]:
-    """One row per drawing, in an order that mixes the sets and does not depend on which of them are asked for."""
-    folder = Path(settings.packages)
+def index(settings: Settings) -> Iterator[Row]:
+    """Yield a row for each drawing, in an order that mixes the sets and depends on no setting."""
+    folder, found = Path(settings.packages), []
     names = dictionary(folder)
-    found = [
-        (_mixed(drawing), drawing.caption, _columns(drawing))
-        for name in settings.sets
-        for drawing in drawings(name, names, folder)
-        if _belongs(drawing, settings)
-    ]
+    for name in settings.sets:
+        for drawing in drawings(name, names, folder):
+            if is_wanted(drawing.concept, drawing.has_tone, settings):
+                columns = {"set": name, "name": drawing.name, "concept": drawing.concept}
+                mixed = hashlib.sha256(f"{name}/{drawing.name}".encode()).digest()
+                found.append((mixed, drawing.caption, columns | {"licence": SETS[name].package.licence}))
     found.sort(key=lambda entry: entry[0])
     for number, (_, caption, columns) in enumerate(found[: settings.num_images]):
         yield Row(f"{number:08d}", caption, {}, columns)
 
 
-def _mixed(drawing: Drawing) -> bytes:
-    return hashlib.sha256(f"{drawing.set}/{drawing.name}".encode()).digest()
-
-
-def _columns(drawing: Drawing) -> dict[str, str]:
-    licence = SETS[drawing.set].package.licence
-    return {"set": drawing.set, "name": drawing.name, "concept": drawing.concept, "licence": licence}
-
-
-def _belongs(drawing: Drawing, settings: DrawingSettings) -> bool:
-    """The side of the split is drawn from the concept's name alone."""
-    if drawing.has_tone and not settings.skin_tones:
-        return False
-    return belongs(drawing.concept, settings.part, settings.validation_every)
-
-
-def pictures(rows: list[Row], settings: DrawingSettings) -> Iterator[tuple[str, Picture | str]]:
+def pictures(rows: list[Row], settings: Settings) -> Outcomes:
     """Draw the pictures of a shard, set by set: only one package is in memory at a time."""
     folder = Path(settings.packages)
     names = dictionary(folder)

@@ -1,12 +1,12 @@
 """Captioned clips from packages: about two thousand animated emoji (Microsoft's Fluent, 256 px, three seconds each).
 
-Files are named by code points; what these show is said by the dictionary of the drawings, so `part` splits clips and
-drawings by the same concepts. Emoji of the packages that do not move, such as flags, are left out.
+Their code points name concepts of the drawings' dictionary, so `part` splits both alike. Emoji that do not move are
+out.
 """
 
 import hashlib
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from pydantic import Field
@@ -14,10 +14,10 @@ from pydantic import Field
 from mdm.config import Positive, Probability
 from mdm.data.fetch.packages import Package, archive, members
 from mdm.data.pictures.clips import ClipSettings, prepare_clip
-from mdm.data.rows import Picture, Row
-from mdm.data.sources.drawing_concepts import Concept
+from mdm.data.rows import Outcomes, Row
+from mdm.data.sources.drawing_concepts import is_wanted
 from mdm.data.sources.drawing_sets import dictionary
-from mdm.data.sources.part import Part, belongs
+from mdm.data.sources.part import Part
 
 VERSION = 1
 LICENCE = "MIT"
@@ -32,11 +32,10 @@ PACKAGES = tuple(
     for number, published in enumerate(PUBLISHED, start=1)
 )
 FOLDER = "package/assets/"
+WEBP = re.compile(rf"{FOLDER}.*\.webp", re.DOTALL)
 
 
-class EmojiClipSettings(ClipSettings):
-    """Which side of the split, and what becomes of each clip."""
-
+class Settings(ClipSettings):
     skin_tones: bool = Field(default=True, description="also the variants of people and hands by skin tone")
     part: Part = Field(default="all", description="a concept is never in both")
     validation_every: Positive = Field(default=20, description="one concept in so many belongs to validation")
@@ -46,54 +45,27 @@ class EmojiClipSettings(ClipSettings):
     min_success: Probability = Field(default=0.95, exclude=True, description="share of a shard that must be usable")
 
 
-Settings = EmojiClipSettings
-
-
-@dataclass(frozen=True)
-class Clip:
-    """One animated emoji: the number of its package, its file there, and what it shows."""
-
-    package: int
-    file: str
-    concept: Concept
-
-
-def index(settings: EmojiClipSettings) -> Iterator[Row]:
-    """One row per clip that moves and has a name, in an order that does not depend on the settings."""
-    found = sorted(_clips(settings), key=lambda clip: hashlib.sha256(clip.file.encode()).digest())
-    for number, clip in enumerate(found[: settings.num_images]):
-        columns = {"package": str(clip.package), "file": clip.file, "concept": clip.concept.name}
-        yield Row(f"{number:06d}", f"an animated emoji of {clip.concept.words}", {}, columns)
-
-
-def _clips(settings: EmojiClipSettings) -> Iterator[Clip]:
-    """Every clip of the part."""
-    names = dictionary(Path(settings.packages))
+def index(settings: Settings) -> Iterator[Row]:
+    """Yield a row for each clip that moves and has a name, in an order that does not depend on the settings."""
+    names, found = dictionary(Path(settings.packages)), []
     for number, package in enumerate(PACKAGES):
-        for name, content in members(archive(package, settings.packages), _is_webp):
-            concept = names.of_code(PurePosixPath(name).stem)
-            if concept is not None and _moves(content) and _belongs(concept, settings):
-                yield Clip(number, name.removeprefix(FOLDER), concept)
-
-
-def _is_webp(name: str) -> bool:
-    return name.startswith(FOLDER) and name.endswith(".webp")
+        for name, content in members(archive(package, settings.packages), WEBP.fullmatch):
+            concept, file = names.of_code(PurePosixPath(name).stem), name.removeprefix(FOLDER)
+            if concept is not None and _moves(content) and is_wanted(concept.name, bool(concept.tones), settings):
+                columns = {"package": str(number), "file": file, "concept": concept.name}
+                found.append((hashlib.sha256(file.encode()).digest(), concept.words, columns))
+    found.sort(key=lambda entry: entry[0])
+    for number, (_, words, columns) in enumerate(found[: settings.num_images]):
+        yield Row(f"{number:06d}", f"an animated emoji of {words}", {}, columns)
 
 
 def _moves(webp: bytes) -> bool:
-    """Whether the header of an extended WebP announces an animation."""
+    """Return whether the header of an extended WebP announces an animation."""
     return webp[12:16] == b"VP8X" and bool(webp[20] & 2)
 
 
-def _belongs(concept: Concept, settings: EmojiClipSettings) -> bool:
-    """The side of the split is drawn from the concept's name alone, as for drawings."""
-    if concept.tones and not settings.skin_tones:
-        return False
-    return belongs(concept.name, settings.part, settings.validation_every)
-
-
-def pictures(rows: list[Row], settings: EmojiClipSettings) -> Iterator[tuple[str, Picture | str]]:
-    """The strips of a shard, package by package."""
+def pictures(rows: list[Row], settings: Settings) -> Outcomes:
+    """Yield the strips of a shard, package by package."""
     for number, package in enumerate(PACKAGES):
         keys = {FOLDER + row.columns["file"]: row.key for row in rows if row.columns["package"] == str(number)}
         if keys:

@@ -1,19 +1,19 @@
 """FFHQ: 70,000 aligned portraits from the user's folder, proved picture by picture where its metadata are given."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
 from mdm.config import Positive
 from mdm.data.pictures.preprocess import PictureSettings, prepare
-from mdm.data.rows import Picture, Row
+from mdm.data.rows import Outcomes, Row
+from mdm.data.sources.own_files import existing
+from mdm.data.sources.part import Part
 from mdm.files.atomic import ArtifactError
 
 VERSION = 1
@@ -22,12 +22,8 @@ TRAINING = 60_000  # the authors' split: the first so many train, the others val
 METADATA = "ffhq-dataset-v2.json"
 
 
-class FfhqSettings(PictureSettings):
-    """Which portraits, and where they lie."""
-
-    split: Literal["all", "train", "validation"] = Field(
-        default="all", description="the authors': numbers below 60,000"
-    )
+class Settings(PictureSettings):
+    split: Part = Field(default="all", description="the authors': numbers below 60,000")
     num_images: Positive = Field(description="portraits taken, by ascending number")
     caption: str = Field(default="a photo of a face", description="the caption of every picture: FFHQ has none")
     path: str = Field(exclude=True, description="folder images1024x1024 (with folders 00000, 01000, ... or without)")
@@ -43,11 +39,7 @@ class FfhqSettings(PictureSettings):
         return self
 
 
-Settings = FfhqSettings
-
-
-def index(settings: FfhqSettings) -> Iterator[Row]:
-    """One row per portrait, by its number."""
+def index(settings: Settings) -> Iterator[Row]:
     known = _metadata(settings)
     for place, (number, file) in enumerate(islice(_chosen(settings), settings.num_images)):
         entry = known.get(str(number), {})
@@ -58,16 +50,14 @@ def index(settings: FfhqSettings) -> Iterator[Row]:
         yield Row(f"{place:06d}", settings.caption, {}, columns)
 
 
-def _metadata(settings: FfhqSettings) -> dict[str, Any]:
+def _metadata(settings: Settings) -> dict[str, Any]:
     if settings.metadata is None:
         return {}
-    if not Path(settings.metadata).is_file():
-        raise ArtifactError(f"there is no {settings.metadata}; correct `metadata` of the ffhq source")
-    return json.loads(Path(settings.metadata).read_text(encoding="utf-8"))
+    return json.loads(existing(settings.metadata, "metadata", "ffhq").read_text(encoding="utf-8"))
 
 
-def _chosen(settings: FfhqSettings) -> Iterator[tuple[int, str]]:
-    """(number, file inside the folder) of one side of the split."""
+def _chosen(settings: Settings) -> Iterator[tuple[int, str]]:
+    """Yield (number, file inside the folder) of one side of the split."""
     folder = Path(settings.path)
     if not folder.is_dir():
         raise ArtifactError(
@@ -79,15 +69,14 @@ def _chosen(settings: FfhqSettings) -> Iterator[tuple[int, str]]:
         if file.stem.isdecimal():
             name = str(file.relative_to(folder))
             if (other := files.setdefault(int(file.stem), name)) != name:
-                raise ArtifactError(
-                    f"{folder} has portrait {other} twice, also as {name}; name images1024x1024 in `path`"
-                )
+                twice = f"has portrait {other} twice, also as {name}"
+                raise ArtifactError(f"{folder} {twice}; name images1024x1024 in `path`")
     for number in sorted(files):
         if settings.split == "all" or (number < TRAINING) == (settings.split == "train"):
             yield number, files[number]
 
 
-def pictures(rows: list[Row], settings: FfhqSettings) -> Iterator[tuple[str, Picture | str]]:
+def pictures(rows: list[Row], settings: Settings) -> Outcomes:
     """Read, prove and scale the portraits of a shard."""
     for row in rows:
         path = Path(settings.path) / row.columns["file"]

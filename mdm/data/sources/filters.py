@@ -24,17 +24,13 @@ class Filter(Strict):
         return self
 
     def admits(self, value: Any) -> bool:
-        """Whether a row with this value is wanted."""
         if self.among is not None and str(value) not in self.among:
             return False
-        if self.least is None and self.most is None:
-            return True
+        low, high = self.least, self.most
         try:
-            number = float(value)
+            return (low is None or float(value) >= low) and (high is None or float(value) <= high)
         except (TypeError, ValueError):
             return False
-        low, high = self.least, self.most
-        return (low is None or number >= low) and (high is None or number <= high)
 
 
 class Filtered(Strict):
@@ -48,7 +44,6 @@ class Filtered(Strict):
 
 
 def wanted(row: Mapping[str, Any], filters: Sequence[Filter], where: str) -> bool:
-    """Whether a row passes all filters."""
     for entry in filters:
         if entry.column not in row:
             raise ArtifactError(f"{where} has no column '{entry.column}' to filter by; {nearest(entry.column, row)}")

@@ -1,11 +1,8 @@
 """ImageNet-1k (ILSVRC 2012) from the user's own copy: the tars as they are given out, or folders by class.
 
-Nobody may pass ImageNet on, so nothing is fetched. The tar of the training set holds a tar for each class; the index
-notes where every picture begins, so shards read what they need and nothing is unpacked. A class is the rank of its
-WordNet id, as everywhere.
+Nobody may pass ImageNet on, so nothing is fetched. The index notes where every picture begins in the tar (of tars), so
+nothing is unpacked. A class is the rank of its WordNet id, as everywhere.
 """
-
-from __future__ import annotations
 
 import csv
 import hashlib
@@ -19,7 +16,8 @@ from pydantic import Field, model_validator
 
 from mdm.config import Positive
 from mdm.data.pictures.preprocess import PictureSettings, prepare
-from mdm.data.rows import Picture, Row
+from mdm.data.rows import Outcomes, Row, photo_of
+from mdm.data.sources.own_files import existing
 from mdm.files.atomic import ArtifactError
 
 VERSION = 1
@@ -27,21 +25,17 @@ LICENCE = "research and education only, by the terms of image-net.org"
 TARS = {"train": "ILSVRC2012_img_train.tar", "val": "ILSVRC2012_img_val.tar"}
 MD5_OF = {"train": "1d675b47d978889d74fa0da5fadfb00e", "val": "29b22e2961454d5413ddabcf34fc5622"}  # as published
 SOLUTION, NAMES = "LOC_val_solution.csv", "LOC_synset_mapping.txt"
+LAYOUTS = "tar: as it is given out; folders: n01440764 and 999 others. The index tells them apart"
 CLASSES = 1000
 EXTENSIONS = (".jpeg", ".jpg", ".png")
 
 
-class ImagenetSettings(PictureSettings):
-    """Which half, and where it lies."""
-
+class Settings(PictureSettings):
     enlarges: ClassVar[bool] = True  # a quarter of the set is smaller than 256 px somewhere; papers enlarge these
 
     split: Literal["train", "val"] = "train"
     num_images: Positive = Field(description="pictures taken, in an order that mixes the classes")
-    layout: Literal["tar", "folders"] = Field(
-        default="tar",
-        description="tar: as it is given out; folders: n01440764 and 999 others. The index tells them apart",
-    )
+    layout: Literal["tar", "folders"] = Field(default="tar", description=LAYOUTS)
     path: str = Field(exclude=True, description=f"{TARS['train']} or {TARS['val']}, or the folder of the folders")
     captioned: bool = Field(default=False, description="captions like `a photo of a tench` (needs names); else none")
     names: str | None = Field(
@@ -58,9 +52,6 @@ class ImagenetSettings(PictureSettings):
         return self
 
 
-Settings = ImagenetSettings
-
-
 @dataclass(frozen=True)
 class Found:
     """A picture: its class's WordNet id, its file name, and where it lies in the tar (none in folders)."""
@@ -71,8 +62,8 @@ class Found:
     size: int = 0
 
 
-def index(settings: ImagenetSettings) -> Iterator[Row]:
-    """One row per picture, mixed by the hash of its name; so the first so many are of all classes."""
+def index(settings: Settings) -> Iterator[Row]:
+    """Yield a row for each picture, mixed by the hash of its name; so the first so many are of all classes."""
     found = sorted(_pictures(settings), key=lambda picture: hashlib.sha256(picture.file.encode()).digest())
     synsets = sorted({picture.synset for picture in found})
     if len(synsets) != CLASSES:
@@ -86,20 +77,16 @@ def index(settings: ImagenetSettings) -> Iterator[Row]:
         yield Row(f"{place:07d}", words.get(picture.synset, ""), {"class": numbers[picture.synset]}, columns)
 
 
-def _words(settings: ImagenetSettings, synsets: list[str]) -> dict[str, str]:
-    """A caption for each class, from the first of its names."""
-    lines = _existing(str(settings.names), "names").read_text(encoding="utf-8").splitlines()
+def _words(settings: Settings, synsets: list[str]) -> dict[str, str]:
+    """Make a caption for each class, from the first of its names."""
+    lines = existing(str(settings.names), "names", "imagenet").read_text(encoding="utf-8").splitlines()
     names = dict(line.split(maxsplit=1) for line in lines if line.strip())
     if missing := [synset for synset in synsets if synset not in names]:
         raise ArtifactError(f"{settings.names} has no line for {missing[0]}; name ImageNet's own {NAMES}")
-    return {synset: _caption(names[synset].split(",")[0]) for synset in synsets}
+    return {synset: photo_of(names[synset].split(",")[0]) for synset in synsets}
 
 
-def _caption(name: str) -> str:
-    return f"a photo of {'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
-
-
-def _pictures(settings: ImagenetSettings) -> Iterable[Found]:
+def _pictures(settings: Settings) -> Iterable[Found]:
     path = Path(settings.path)
     if not path.exists():
         raise ArtifactError(
@@ -117,9 +104,8 @@ def _pictures(settings: ImagenetSettings) -> Iterable[Found]:
 def _in_folders(path: Path) -> Iterator[Found]:
     folders = sorted(folder for folder in path.iterdir() if folder.is_dir())
     if not folders:
-        raise ArtifactError(
-            f"{path} holds no folders of classes (n01440764, ...); name the folder above them in `path`"
-        )
+        remedy = "name the folder above them in `path`"
+        raise ArtifactError(f"{path} holds no folders of classes (n01440764, ...); {remedy}")
     for folder in folders:
         for file in sorted(folder.iterdir()):
             if file.suffix.lower() in EXTENSIONS:
@@ -127,7 +113,7 @@ def _in_folders(path: Path) -> Iterator[Found]:
 
 
 def _in_nested_tar(path: Path) -> Iterator[Found]:
-    """A tar of tars: n01440764.tar, each with its JPEGs."""
+    """Read a tar of tars: n01440764.tar, each with its JPEGs."""
     with tarfile.open(path, "r:") as outer:
         for group in outer:
             with tarfile.open(fileobj=outer.extractfile(group), mode="r:") as inner:
@@ -137,20 +123,19 @@ def _in_nested_tar(path: Path) -> Iterator[Found]:
                         yield Found(Path(group.name).stem, entry.name, begin, entry.size)
 
 
-def _in_flat_tar(path: Path, settings: ImagenetSettings) -> Iterator[Found]:
-    """The validation pictures, without classes; these stand in a table of their own."""
+def _in_flat_tar(path: Path, settings: Settings) -> Iterator[Found]:
+    """Yield the validation pictures; their classes stand in a table of their own."""
     if settings.val_classes is None:
         raise ArtifactError(f"{path} has no classes inside; name {SOLUTION} in `val_classes`, or give folders by class")
-    with _existing(settings.val_classes, "val_classes").open(newline="", encoding="utf-8") as stream:
+    with existing(settings.val_classes, "val_classes", "imagenet").open(newline="", encoding="utf-8") as stream:
         classes = {row["ImageId"]: row["PredictionString"].split()[0] for row in csv.DictReader(stream)}
     with tarfile.open(path, "r:") as opened:
         for entry in opened:
             if entry.isreg():
                 name = Path(entry.name)
                 if name.stem not in classes:
-                    raise ArtifactError(
-                        f"{settings.val_classes} has no line for {name.stem}; it belongs to other pictures"
-                    )
+                    lacks = f"has no line for {name.stem}; it belongs to other pictures"
+                    raise ArtifactError(f"{settings.val_classes} {lacks}")
                 yield Found(classes[name.stem], name.name, entry.offset_data, entry.size)
 
 
@@ -161,26 +146,14 @@ def _prove(path: Path, split: str) -> None:
         raise ArtifactError(f"{path} has md5 {seen}, {TARS[split]} has {MD5_OF[split]}; it is another file, or damaged")
 
 
-def _existing(path: str, key: str) -> Path:
-    if not Path(path).is_file():
-        raise ArtifactError(f"there is no {path}; correct `{key}` of the imagenet source")
-    return Path(path)
-
-
-def pictures(rows: list[Row], settings: ImagenetSettings) -> Iterator[tuple[str, Picture | str]]:
-    """Read, cut and scale the pictures of a shard."""
+def pictures(rows: list[Row], settings: Settings) -> Outcomes:
     path = Path(settings.path)
     if path.is_dir():
         for row in rows:
             yield row.key, prepare((path / row.columns["file"]).read_bytes(), settings)
         return
     with path.open("rb") as stream:
-        for row in sorted(rows, key=lambda row: _span(row)[0]):  # forward through the file, for disks that turn
-            offset, size = _span(row)
+        spans = ((*map(int, row.columns["place"].split("+")), row.key) for row in rows)
+        for offset, size, key in sorted(spans):  # forward through the file, for disks that turn
             stream.seek(offset)
-            yield row.key, prepare(stream.read(size), settings)
-
-
-def _span(row: Row) -> tuple[int, int]:
-    offset, size = row.columns["place"].split("+")
-    return int(offset), int(size)
+            yield key, prepare(stream.read(size), settings)

@@ -7,7 +7,7 @@ Part = Literal["all", "train", "validation"]
 
 
 def belongs(name: str, part: Part, validation_every: int) -> bool:
-    """Whether it is in the part; one name in so many is in validation, whatever else there is."""
+    """Return whether a name is in the part; one in so many is in validation, whatever else there is."""
     if part == "all":
         return True
     drawn = int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[:8], "big")

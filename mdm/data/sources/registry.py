@@ -29,7 +29,7 @@ from typing import Any, Protocol
 from mdm.config import Strict, StudyError, nearest
 from mdm.config.base import parse
 from mdm.config.recipe import DataRecipe
-from mdm.data.rows import Picture, Row
+from mdm.data.rows import Outcomes, Row
 from mdm.files.artifact import read_recipe
 from mdm.files.atomic import ArtifactError, read_json
 
@@ -59,25 +59,24 @@ class Source(Protocol):
 
     def index(self, settings: Any) -> Iterator[Row]: ...
 
-    def pictures(self, rows: list[Row], settings: Any) -> Iterator[tuple[str, Picture | str]]: ...
+    def pictures(self, rows: list[Row], settings: Any) -> Outcomes: ...
 
 
 def find(name: str, where: str) -> Source:
-    """The module of a source."""
     if name not in SOURCES:
         raise StudyError(f"{where}.source: there is no source '{name}'; {nearest(name, SOURCES)}")
     return importlib.import_module(SOURCES[name])  # type: ignore[return-value]
 
 
 def resolve(name: str, settings: dict[str, Any], where: str) -> dict[str, Any]:
-    """Validated settings with every default written out, and the source's version: what a recipe stores."""
+    """Return validated settings with every default written out, and the source's version: what a recipe stores."""
     source = find(name, where)
     checked = parse(source.Settings, settings, f"{where}.settings")
     return {**checked.model_dump(mode="json"), "version": source.VERSION}
 
 
 def handling(name: str, settings: dict[str, Any], where: str) -> dict[str, Any]:
-    """The settings that `resolve` leaves out: how a data set is made, not what it is."""
+    """Return the settings that `resolve` leaves out: how a data set is made, not what it is."""
     checked = parse(find(name, where).Settings, settings, f"{where}.settings")
     return {key: getattr(checked, key) for key, entry in type(checked).model_fields.items() if entry.exclude}
 
@@ -93,19 +92,19 @@ class Job:
 
     @property
     def duplicates(self) -> str:
-        """Which duplicates the manifest leaves out: none, files or looks."""
+        """Return which duplicates the manifest leaves out: none, files or looks."""
         return self.settings.duplicates if getattr(self.source, "DUPLICATES_IN_MANIFEST", False) else "none"
 
 
 def job(recipe_path: str | Path) -> Job:
-    """The proved recipe, joined with handling.json beside it where the source has such settings."""
+    """Read the proved recipe, joined with handling.json beside it where the source has such settings."""
     recipe, beside = read_recipe(recipe_path, DataRecipe), Path(recipe_path).with_name("handling.json")
     how = read_json(beside) if beside.is_file() else {}
     return Job(recipe, *reopen(recipe, str(recipe_path), how), how)
 
 
 def reopen(recipe: DataRecipe, where: str, how: dict[str, Any] | None = None) -> tuple[Source, Any]:
-    """The source module and typed settings of a recipe made by `resolve` and the handling that goes with it."""
+    """Return the source module and typed settings of a recipe made by `resolve` and the handling that goes with it."""
     source = find(recipe.source, where)
     settings = dict(recipe.settings)
     version = settings.pop("version", None)
@@ -118,11 +117,11 @@ def reopen(recipe: DataRecipe, where: str, how: dict[str, Any] | None = None) ->
 
 
 def rule(recipe_path: str | Path) -> str | None:
-    """What the source of a data set says about the choice of its pictures and captions, if it does."""
+    """Return what the source of a data set says about the choice of its pictures and captions, if it does."""
     found = job(recipe_path)
     return found.source.describe(found.settings) if hasattr(found.source, "describe") else None
 
 
 def shard_names(recipe: DataRecipe) -> list[str]:
-    """Names of all shards ("00000", ...), known from the recipe alone."""
+    """Return the names of all shards ("00000", ...), known from the recipe alone."""
     return [f"{number:05d}" for number in range(math.ceil(recipe.num_images / recipe.shard_images))]

@@ -7,15 +7,16 @@ from pathlib import Path
 from mdm.config import nearest
 from mdm.files.atomic import ArtifactError, printable
 
+Names = Sequence[str]
+Rows = Iterator[tuple[int, dict[str, str]]]
 
-def table(
-    path: Path, needed: Sequence[str], columns: Sequence[str] | None = None, published: bool = False
-) -> Iterator[tuple[int, dict[str, str]]]:
-    """(line, cells by column) of each row; `columns` if there is no header.
 
-    Tabs separate a .tsv, and any table whose header has one; else commas do. In a `published` list, which nobody can
-    mend, quotes between tabs are just text, and cells beyond the last column are left out. Spreadsheets begin a file
-    with a mark, which is no part of the first column's name.
+def table(path: Path, needed: Names, columns: Names | None = None, published: bool = False) -> Rows:
+    """Yield (line, cells by column) of each row; `columns` if there is no header.
+
+    Tabs separate a .tsv, and a table whose header has one; else commas do. In a `published` list, which nobody can
+    mend, quotes between tabs are text and surplus cells are dropped. A byte order mark is no part of the first column's
+    name.
     """
     with path.open(newline="", encoding="utf-8-sig") as stream:
         try:
@@ -49,9 +50,8 @@ def _check_columns(path: Path, there: Sequence[str], needed: Sequence[str], publ
 
 def _check_row(path: Path, line: int, row: dict[str | None, str], needed: Sequence[str], published: bool) -> None:
     if row.get(None) and not published:
-        raise ArtifactError(
-            f"{path}, line {line} has more columns than the first line; put quotes around what holds a comma"
-        )
+        remedy = "put quotes around what holds a comma"
+        raise ArtifactError(f"{path}, line {line} has more columns than the first line; {remedy}")
     for name in needed:
         if row[name] is None:
             raise ArtifactError(f"{path}, line {line} has too few columns: no {name}; correct the line")

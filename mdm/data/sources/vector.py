@@ -3,6 +3,7 @@
 import io
 
 import numpy as np
+from PIL import Image
 
 # Without it every drawing whose size is written in points or millimetres fails.
 DOTS_PER_INCH = 96.0
@@ -11,9 +12,8 @@ BROKEN, BLANK = "broken drawing", "blank drawing"
 
 
 def draw(svg: str, side: int) -> np.ndarray | str:
-    """uint8 [side, side, 3], the whole drawing centred on white; or why there is no picture."""
+    """Draw the whole drawing centred on white, uint8 [side, side, 3]; or say why there is no picture."""
     import resvg_py
-    from PIL import Image
 
     try:
         data = resvg_py.svg_to_bytes(
@@ -27,7 +27,7 @@ def draw(svg: str, side: int) -> np.ndarray | str:
 
 
 def _centred(pixels: np.ndarray, side: int) -> np.ndarray:
-    """On a white square; the renderer keeps proportions, so one side may be shorter."""
+    """Put pixels on a white square; the renderer keeps proportions, so one side may be shorter."""
     height, width = pixels.shape[:2]
     square = np.full((side, side, 3), WHITE, np.uint8)
     top, left = (side - height) // 2, (side - width) // 2

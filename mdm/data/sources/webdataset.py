@@ -1,29 +1,27 @@
 """Pictures with captions in tars as webdataset writes them: the user's own, or a published snapshot such as CC12M's.
 
-A sample is the files of a tar that stand together and share their name up to its first dot: abc.jpg, abc.txt,
-abc.json. Nothing is unpacked: the index notes where each picture begins, its size and its checksum. Links, devices and
-whatever else is no plain file are never followed or read.
+A sample is the adjacent files with one name up to the first dot: abc.jpg, abc.txt, abc.json. Nothing is unpacked: the
+index notes each picture's offset, size and checksum. Links, devices and whatever else is no plain file are never read.
 """
-
-from __future__ import annotations
 
 import json
 import tarfile
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from itertools import islice
+from dataclasses import dataclass, field
+from itertools import groupby, islice
+from operator import itemgetter
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Literal, Self
+from typing import IO, Any, Self
 
 from pydantic import Field
 
 from mdm.config import Positive, Probability, nearest
 from mdm.data.pictures.failures import Failure
-from mdm.data.pictures.preprocess import PictureSettings, clean_caption, prepare
-from mdm.data.rows import Picture, Row
+from mdm.data.pictures.preprocess import CleanCaptions, Duplicates, PictureSettings, Stored, clean_caption, prepare
+from mdm.data.rows import Outcomes, Picture, Row
 from mdm.data.sources.filters import wanted
-from mdm.data.sources.own_files import OwnSettings
+from mdm.data.sources.own_files import CHANGED, OwnSettings
 from mdm.files.atomic import ArtifactError, printable
 
 VERSION = 1
@@ -39,9 +37,7 @@ EXTENSIONS = (
 )  # fmt: skip
 
 
-class WebdatasetSettings(OwnSettings, PictureSettings):
-    """Which tars, which samples of them, and what becomes of each picture."""
-
+class Settings(OwnSettings, PictureSettings):
     path: str = Field(description="folder of the tars, or one tar")
     files: str = Field(default="*.tar", description="which tars of the folder, e.g. cc12m-train-*.tar")
     caption: str = Field(
@@ -50,19 +46,12 @@ class WebdatasetSettings(OwnSettings, PictureSettings):
     class_in: str | None = Field(default=None, description="where its class is: cls, or json.KEY (a number from 0)")
     validation_every: Positive = Field(default=1000, description="one sample in so many belongs to validation")
     num_images: Positive = Field(description="samples taken, by name of the tar and place in it")
-    stored: Literal["png", "jpg"] = Field(default="jpg", description="file format of the pictures in the shards")
-    clean_captions: bool = Field(
-        default=False, description="resolve HTML entities, drop control characters, compose Unicode (NFC)"
-    )
-    duplicates: Literal["none", "files", "looks"] = Field(
-        default="none", description="which to leave out: equal pictures, or also those that look alike"
-    )
+    stored: Stored = "jpg"
+    clean_captions: CleanCaptions = False
+    duplicates: Duplicates = "none"
     min_success: Probability = Field(
         default=0.95, exclude=True, description="share of a shard's samples that must be usable; the others are counted"
     )
-
-
-Settings = WebdatasetSettings
 
 
 @dataclass
@@ -75,14 +64,14 @@ class Sample:
     checksum: str = ""
 
 
-def index(settings: WebdatasetSettings) -> Iterator[Row]:
-    """One row per sample that is wanted, in the order of the tars' names and of their contents."""
+def index(settings: Settings) -> Iterator[Row]:
+    """Yield a row for each sample that is wanted, in the order of the tars' names and of their contents."""
     for number, row in enumerate(islice(_rows(settings), settings.num_images)):
         yield Row(f"{number:09d}", *row)
 
 
-def _rows(settings: WebdatasetSettings) -> Iterator[tuple[str, dict[str, int], dict[str, str]]]:
-    """Caption, labels and columns."""
+def _rows(settings: Settings) -> Iterator[tuple[str, dict[str, int], dict[str, str]]]:
+    """Yield caption, labels and columns."""
     folder, tars = _tars(settings)
     for tar in tars:
         for sample in _samples(folder / tar):
@@ -95,50 +84,38 @@ def _rows(settings: WebdatasetSettings) -> Iterator[tuple[str, dict[str, int], d
                 yield _caption(sample, facts, settings, where), _labels(sample, facts, settings, where), columns
 
 
-def _tars(settings: WebdatasetSettings) -> tuple[Path, list[str]]:
-    """The folder, and the names of its tars in order."""
+def _tars(settings: Settings) -> tuple[Path, list[str]]:
+    """Return the folder, and the names of its tars in order."""
     path = Path(settings.path)
     if path.is_file():
         return path.parent, [path.name]
     found = sorted(str(tar.relative_to(path)) for tar in path.glob(settings.files) if tar.is_file())
     if not found:
-        raise ArtifactError(
-            f"there is no tar {settings.files} in {path}; correct `path` or `files` of the webdataset source"
-        )
+        remedy = "correct `path` or `files` of the webdataset source"
+        raise ArtifactError(f"there is no tar {settings.files} in {path}; {remedy}")
     return path, found
 
 
-@dataclass(frozen=True)
-class File:
-    """A file of a tar: its name up to the first dot, its extension, its text, or where its picture lies."""
-
-    name: str
-    extension: str
-    text: bytes = b""
-    place: tuple[int, int] | None = None
-    checksum: str = ""
-
-
 def _samples(path: Path) -> Iterator[Sample]:
-    """The samples of a tar, in its order; each name once."""
-    sample, seen = None, set[str]()
-    for file in _files(path):
-        if sample is None or file.name != sample.name:
-            if sample is not None:
+    """Yield the samples of a tar, in its order; each name once."""
+    seen: set[str] = set()
+    try:
+        with tarfile.open(path, "r:", tarinfo=_Header) as opened:
+            for name, files in groupby(_files(opened), itemgetter(0)):
+                if name in seen:
+                    raise ArtifactError(
+                        f"{path}: the files of {printable(name)} do not stand together, or it is there twice; make "
+                        "the tar again, sorted by name"
+                    )
+                seen.add(name)
+                sample = Sample(name)
+                for _, extension, entry in files:
+                    _read(opened, entry, extension, sample, path)
                 yield sample
-            if file.name in seen:
-                raise ArtifactError(
-                    f"{path}: the files of {printable(file.name)} do not stand together, or it is there twice; make "
-                    "the tar again, sorted by name"
-                )
-            seen.add(file.name)
-            sample = Sample(file.name)
-        if file.place is None:
-            sample.texts[file.extension] = file.text
-        elif sample.picture is None:
-            sample.picture, sample.checksum = file.place, file.checksum
-    if sample is not None:
-        yield sample
+    except (tarfile.TarError, EOFError) as error:
+        raise ArtifactError(
+            f"{path} is damaged or no plain tar ({error}); fetch it again, or unpack it if it is compressed"
+        ) from None
 
 
 class _Header(tarfile.TarInfo):
@@ -152,49 +129,42 @@ class _Header(tarfile.TarInfo):
         return found
 
 
-def _files(path: Path) -> Iterator[File]:
-    """The plain files of a tar that are texts or pictures."""
-    try:
-        with tarfile.open(path, "r:", tarinfo=_Header) as opened:
-            for entry in opened:
-                opened.members.clear()  # tarfile remembers every header, of millions of files too
-                name = PurePosixPath(entry.name)
-                stem, _, extension = name.name.partition(".")
-                if entry.isreg() and not entry.issparse() and stem:
-                    file = File(str(name.with_name(stem)), extension.lower())
-                    if file.extension in TEXTS or file.extension in PICTURES:
-                        yield _read(opened, entry, file, path)
-            _check_end(opened)
-    except (tarfile.TarError, EOFError) as error:
-        raise ArtifactError(
-            f"{path} is damaged or no plain tar ({error}); fetch it again, or unpack it if it is compressed"
-        ) from None
+def _files(opened: tarfile.TarFile) -> Iterator[tuple[str, str, tarfile.TarInfo]]:
+    """Yield the plain files that are texts or pictures: the name up to its first dot, the extension, the header."""
+    for entry in opened:
+        opened.members.clear()  # tarfile remembers every header, of millions of files too
+        name = PurePosixPath(entry.name)
+        stem, _, extension = name.name.partition(".")
+        if entry.isreg() and not entry.issparse() and stem and extension.lower() in (*TEXTS, *PICTURES):
+            yield str(name.with_name(stem)), extension.lower(), entry
+    _check_end(opened)  # before the last sample is handed on, after which nobody may ask for more
 
 
-def _read(opened: tarfile.TarFile, entry: tarfile.TarInfo, file: File, path: Path) -> File:
-    """The text of a file, or the place and checksum of a picture."""
+def _read(opened: tarfile.TarFile, entry: tarfile.TarInfo, extension: str, sample: Sample, path: Path) -> None:
+    """Note the text of a file, or where the sample's first picture lies and its checksum."""
     content = opened.extractfile(entry)
     assert content is not None  # it is a plain file
-    if file.extension in PICTURES:
+    if extension in PICTURES:
         checksum = 0
         while piece := content.read(CHUNK):
             checksum = zlib.crc32(piece, checksum)
-        return replace(file, place=(entry.offset_data, entry.size), checksum=f"{checksum:08x}")
+        if sample.picture is None:
+            sample.picture, sample.checksum = (entry.offset_data, entry.size), f"{checksum:08x}"
+        return
     if entry.size > MOST_TEXT:
         shown = f"{path}: {printable(entry.name)}"
         raise ArtifactError(f"{shown} has {entry.size:,} bytes, a text at most {MOST_TEXT:,}; make the tar again")
-    return replace(file, text=content.read())
+    sample.texts[extension] = content.read()
 
 
 def _check_end(opened: tarfile.TarFile) -> None:
-    """The tar ends where its files end; tarfile takes a damaged header for the end."""
+    """Refuse a tar that goes on where its files end; tarfile takes a damaged header for the end."""
     opened.fileobj.seek(opened.offset)
     if opened.fileobj.read(tarfile.BLOCKSIZE).strip(b"\0"):
         raise tarfile.ReadError(f"what stands at byte {opened.offset:,} is no header")
 
 
 def _facts(sample: Sample, where: str) -> dict[str, Any]:
-    """What the sample's JSON says."""
     try:
         found = json.loads(sample.texts.get("json", b"{}"))
     except (ValueError, RecursionError) as error:
@@ -202,7 +172,7 @@ def _facts(sample: Sample, where: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _caption(sample: Sample, facts: Mapping[str, Any], settings: WebdatasetSettings, where: str) -> str:
+def _caption(sample: Sample, facts: Mapping[str, Any], settings: Settings, where: str) -> str:
     if settings.caption == "none" or sample.picture is None:  # without a picture it will be counted as failed
         return ""
     text = _said(sample, facts, settings.caption, "caption", where)
@@ -211,7 +181,7 @@ def _caption(sample: Sample, facts: Mapping[str, Any], settings: WebdatasetSetti
     return clean_caption(text) if settings.clean_captions else text
 
 
-def _labels(sample: Sample, facts: Mapping[str, Any], settings: WebdatasetSettings, where: str) -> dict[str, int]:
+def _labels(sample: Sample, facts: Mapping[str, Any], settings: Settings, where: str) -> dict[str, int]:
     if settings.class_in is None or sample.picture is None:
         return {}
     found = str(_said(sample, facts, settings.class_in, "class_in", where)).strip()
@@ -221,9 +191,9 @@ def _labels(sample: Sample, facts: Mapping[str, Any], settings: WebdatasetSettin
 
 
 def _said(sample: Sample, facts: Mapping[str, Any], place: str, setting: str, where: str) -> Any:
-    """What the sample says at `txt`, `cls` or `json.KEY`."""
+    """Return what the sample says at `txt`, `cls` or `json.KEY`."""
     kind, _, key = place.partition(".")
-    there = {**{f"json.{name}": value for name, value in facts.items()}}
+    there = {f"json.{name}": value for name, value in facts.items()}
     there |= {name: text for name, text in sample.texts.items() if name != "json"}
     found = there.get(place if key else kind)
     if found is None:
@@ -234,14 +204,13 @@ def _said(sample: Sample, facts: Mapping[str, Any], place: str, setting: str, wh
         raise ArtifactError(f"{where}: its {place} is not UTF-8 ({error.reason}); make the tar again") from None
 
 
-def pictures(rows: list[Row], settings: WebdatasetSettings) -> Iterator[tuple[str, Picture | str]]:
+def pictures(rows: list[Row], settings: Settings) -> Outcomes:
     """Read, prove, cut and scale the pictures of a shard, tar by tar."""
     folder, _ = _tars(settings)
-    by_tar: dict[str, list[Row]] = {}
+    by_tar: dict[Path, list[Row]] = {}
     for row in rows:
-        by_tar.setdefault(row.columns["tar"], []).append(row)
-    for tar, of_tar in by_tar.items():
-        path = folder / tar
+        by_tar.setdefault(folder / row.columns["tar"], []).append(row)
+    for path, of_tar in by_tar.items():
         try:
             with path.open("rb") as stream:
                 for row in of_tar:
@@ -250,7 +219,7 @@ def pictures(rows: list[Row], settings: WebdatasetSettings) -> Iterator[tuple[st
             raise ArtifactError(f"{path} was there when the index was written; put it back") from None
 
 
-def _picture(stream: IO[bytes], row: Row, path: Path, settings: WebdatasetSettings) -> Picture | str:
+def _picture(stream: IO[bytes], row: Row, path: Path, settings: Settings) -> Picture | str:
     offset, size = map(int, row.columns["place"].split("+"))
     if not size:
         return Failure.NOT_A_PICTURE
@@ -259,8 +228,5 @@ def _picture(stream: IO[bytes], row: Row, path: Path, settings: WebdatasetSettin
     stream.seek(offset)
     data = stream.read(size)
     if f"{zlib.crc32(data):08x}" != row.columns["crc32"]:
-        raise ArtifactError(
-            f"{path} was changed since the index was written; put the old file back, or write a new `revision` in the "
-            "settings of the data set to make it anew"
-        )
+        raise ArtifactError(f"{path} {CHANGED}")
     return prepare(data, settings)

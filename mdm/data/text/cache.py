@@ -4,9 +4,9 @@
     shards/00000.safetensors    features of up to SHARD_CAPTIONS captions, packed without padding, and the captions
     lookup.safetensors          the captions' hashes in order, and where each one's features are
 
-Each distinct caption is stored once. Shards may be made by many jobs: the bytes of a shard depend on nothing but its
-captions and the encoder, and whoever comes after a kill makes what is not whole. Memory depends neither on the number
-of captions nor on their length: a reader maps the files, a writer holds the texts of one shard.
+A shard's bytes depend on its captions and the encoder only, so many jobs may make shards, and a later one completes
+what a kill left. Memory does not grow with the captions: a reader maps the files, a writer holds the texts of one
+shard.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from torch import Tensor
 from mdm.config.recipe import TextRecipe
 from mdm.data.text import captions
 from mdm.data.text.captions import Listing
-from mdm.data.text.gather import LOOKUP, gather, identity, shard_path, whole
+from mdm.data.text.gather import LOOKUP, gather, identity, shard_path
 from mdm.data.text.shard import Shard, write_shard
 from mdm.files.arrays import Mapped
 from mdm.files.artifact import read_recipe
 from mdm.files.atomic import ArtifactError, write_json
-from mdm.files.hashes import sha256_file
+from mdm.files.hashes import sha256_file, whole
 from mdm.files.lock import only_writer
 
 if TYPE_CHECKING:
@@ -49,9 +49,8 @@ def embed_shards(recipe_path: str | Path, first: int, last: int) -> None:
     recipe, folder, started = read_recipe(recipe_path, TextRecipe), Path(recipe_path).parent, time.monotonic()
     listing = captions.read_listing(recipe_path)
     if last >= listing.most_shards:
-        raise ArtifactError(
-            f"{recipe_path} has shards 0 to {listing.most_shards - 1} at most, there is no shard {last}"
-        )
+        most = listing.most_shards - 1
+        raise ArtifactError(f"{recipe_path} has shards 0 to {most} at most, there is no shard {last}")
     encoder = Unloaded(recipe.encoder, "cuda" if torch.cuda.is_available() else "cpu")
     # Captions that are there twice leave the last shards of all without any.
     for number in range(first, min(last + 1, listing.shards)):
@@ -65,7 +64,7 @@ def embed_shards(recipe_path: str | Path, first: int, last: int) -> None:
 
 
 def make_shard(folder: Path, number: int, listing: Listing, encoder: Encoder | Unloaded) -> dict[str, Any]:
-    """The record of a shard; one of these captions that is whole already is left alone."""
+    """Return the record of a shard; one of these captions that is whole already is left alone."""
     path, texts = shard_path(folder, number), listing.shard(number)
     wanted = identity(texts, (encoder.channels, str(encoder.stored)))
     if known := whole(path, wanted):
@@ -101,7 +100,7 @@ class Embeddings:
         return self._find(caption) is not None
 
     def lookup(self, wanted: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Features float32 [B, S, D], zero where mask [B, S] is zero; S is the longest cached caption's."""
+        """Return features float32 [B, S, D], zero where mask [B, S] is zero; S is the longest cached caption's."""
         features = torch.zeros(len(wanted), self.tokens, self.channels)
         mask = torch.zeros(len(wanted), self.tokens)
         for position, caption in enumerate(wanted):
@@ -113,13 +112,12 @@ class Embeddings:
     def _features(self, caption: str) -> Tensor:
         place = self._find(caption)
         if place is None:
-            raise ArtifactError(
-                f"{self.folder} holds {len(self)} captions, but not {caption!r}; it is of another data set"
-            )
+            held = f"{len(self)} captions, but not {caption!r}"
+            raise ArtifactError(f"{self.folder} holds {held}; it is of another data set")
         return self._shard(place[0]).features(place[1])
 
     def _find(self, caption: str) -> tuple[int, int] | None:
-        """Shard and row, proved by the caption itself: hashes may be shared."""
+        """Return shard and row, proved by the caption itself: hashes may be shared."""
         key, text = np.uint64(captions.key(caption)), caption.encode()
         for entry in range(int(np.searchsorted(self._keys, key)), len(self._keys)):
             if self._keys[entry] != key:

@@ -35,13 +35,13 @@ class Captions:
     more: Sequence[str] = ()
 
     def parts(self) -> Iterator[Iterable[str]]:
-        """All captions, read anew: the first ones, then those of each folder."""
+        """Yield all captions, read anew: the first ones, then those of each folder."""
         yield ["", *self.more]
         for folder in self.folders:
             yield (row.caption for row in iterate_index(folder))
 
     def between(self, start: int, stop: int, begins: Sequence[int]) -> Iterator[str]:
-        """Those at places `start` to `stop`; `begins` says where each part begins."""
+        """Yield those at places `start` to `stop`; `begins` says where each part begins."""
         yield from ["", *self.more][start:stop]
         for folder, (begin, end) in zip(self.folders, itertools.pairwise(begins[1:]), strict=True):
             if start < end and begin < stop:
@@ -66,11 +66,11 @@ class Listing:
 
     @property
     def most_shards(self) -> int:
-        """As many as there would be without a caption that is there twice."""
+        """Count the shards as if no caption were there twice."""
         return most_shards(self.begins[-1], self.shard_captions)
 
     def shard(self, number: int) -> list[str]:
-        """The captions of a shard, in its order."""
+        """Return the captions of a shard, in its order."""
         places = self.places[number * self.shard_captions : (number + 1) * self.shard_captions]
         start, stop = int(places[0]), int(places[-1]) + 1
         wanted = np.zeros(stop - start, dtype=bool)
@@ -79,7 +79,7 @@ class Listing:
 
 
 def most_shards(captions: int, shard_captions: int) -> int:
-    """Shards of so many captions, if all are distinct: known before any is read."""
+    """Count the shards of so many captions, if all are distinct: known before any is read."""
     return math.ceil(captions / shard_captions)
 
 
@@ -94,7 +94,7 @@ def listed(captions: Captions, shard_captions: int) -> Listing:
 
 
 def _firsts(hashes: np.ndarray) -> np.ndarray:
-    """Where each of uint64 [n, 2] first appears, ascending, int64; sorted in portions, which takes less memory."""
+    """Return where each of uint64 [n, 2] first appears, ascending; sorted in portions, which takes less memory."""
     portion, first = (hashes[:, 0] % PORTIONS).astype(np.uint8), np.zeros(len(hashes), dtype=bool)
     for number in range(PORTIONS):
         places = np.flatnonzero(portion == number)
@@ -103,12 +103,11 @@ def _firsts(hashes: np.ndarray) -> np.ndarray:
 
 
 def digest(caption: str) -> bytes:
-    """What tells captions apart."""
     return hashlib.sha256(caption.encode()).digest()
 
 
 def key(caption: str) -> int:
-    """What captions are filed under, 64 bits; two captions may share it."""
+    """Return the 64 bits that captions are filed under; two captions may share them."""
     return int.from_bytes(digest(caption)[:8], "little")
 
 
@@ -125,7 +124,7 @@ def list_captions(recipe_path: str | Path) -> Listing:
 
 
 def read_listing(recipe_path: str | Path) -> Listing:
-    """What `list_captions` found, if it is of the index that is there now."""
+    """Return what `list_captions` found, if it is of the index that is there now."""
     path, captions = Path(recipe_path).with_name(f"{LISTING}.safetensors"), _captions(recipe_path)
     again = f"python -m mdm index {recipe_path}"
     if not path.is_file():
@@ -144,6 +143,6 @@ def _captions(recipe_path: str | Path) -> Captions:
 
 
 def _indices(captions: Captions) -> np.ndarray:
-    """SHA-256 of each folder's index, uint8 [folders, 32]."""
+    """Return the SHA-256 of each folder's index, uint8 [folders, 32]."""
     found = [bytes.fromhex(sha256_file(folder / "index.tsv")) for folder in captions.folders]
     return np.frombuffer(b"".join(found), np.uint8).reshape(-1, 32)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from mdm.config import StudyError
 from mdm.config.recipe import EncoderRecipe
@@ -24,11 +25,7 @@ class Encoder:
     """Captions to features [B, S, D], zero where mask [B, S] is zero."""
 
     def __init__(
-        self,
-        model: torch.nn.Module,
-        tokenize: Callable[[str], list[int]],
-        device: str,
-        stored: torch.dtype = torch.float16,
+        self, model: nn.Module, tokenize: Callable[[str], list[int]], device: str, stored: torch.dtype = torch.float16
     ) -> None:
         self.model = model.eval().requires_grad_(False).to(device)
         self.channels: int = model.config.d_model
@@ -38,7 +35,7 @@ class Encoder:
 
     @torch.no_grad()
     def encode(self, captions: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Features float32 [B, S, D] times mask, and mask float32 [B, S]; S is the longest caption's."""
+        """Return features float32 [B, S, D] times mask, and mask float32 [B, S]; S is the longest caption's."""
         rows = [self._tokenize(caption) for caption in captions]
         longest = max(len(row) for row in rows)
         ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows], device=self._device)
@@ -59,17 +56,15 @@ class Unloaded:
 
     @property
     def device(self) -> str | None:
-        """Where captions were encoded; None if there were none."""
+        """Return where captions were encoded; None if there were none."""
         return self._device if self._loaded else None
 
     def encode(self, captions: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the encoder says."""
         self._loaded = self._loaded or load(self._recipe, self._device)
         return self._loaded.encode(captions)
 
 
 def load(recipe: EncoderRecipe, device: str = "cpu") -> Encoder:
-    """The encoder of a text recipe."""
     own = isinstance(recipe.settings, TinyT5Settings)
     encoder = _tiny(recipe.settings, device) if own else _pretrained(recipe.settings, device)
     if recipe.channels != encoder.channels:
@@ -96,8 +91,8 @@ def _tiny(settings: TinyT5Settings, device: str) -> Encoder:
     return Encoder(model, lambda text: words.ids(text, settings.max_tokens), device)
 
 
-def _fill(model: torch.nn.Module, seed: int) -> None:
-    """Random weights of our own making: the library's start may change between its versions."""
+def _fill(model: nn.Module, seed: int) -> None:
+    """Fill in random weights of our own making: the library's start may change between its versions."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, weight in sorted(model.named_parameters()):
@@ -127,7 +122,7 @@ def _look_at_neighbours(bias: torch.Tensor) -> None:
 
 
 def _pretrained(settings: T5Settings, device: str) -> Encoder:
-    """Real weights. The library fills missing tensors at random without an error, so all is checked here."""
+    """Load real weights. The library fills missing tensors at random without an error, so all is checked here."""
     from tokenizers import Tokenizer
     from transformers import T5EncoderModel
 
@@ -155,17 +150,15 @@ def _checked_folder(settings: T5Settings) -> Path:
     weights = [name for name in settings.sha256 if name.endswith(".safetensors")]
     for needed in ("config.json", "tokenizer.json"):
         if needed not in settings.sha256:
-            raise StudyError(
-                f"encoder 't5': sha256 must name {needed}; it names {', '.join(settings.sha256) or 'nothing'}"
-            )
+            named = ", ".join(settings.sha256) or "nothing"
+            raise StudyError(f"encoder 't5': sha256 must name {needed}; it names {named}")
     if not weights:
         raise StudyError("encoder 't5': sha256 must name the weights (*.safetensors)")
     # Files that the library would read beside or instead of those.
     unnamed = [name for name in names if name.endswith((".safetensors", ".index.json")) and name not in settings.sha256]
     if unnamed:
-        raise StudyError(
-            f"{folder} also has {', '.join(sorted(unnamed))}; name them in sha256, or take them out of the folder"
-        )
+        others = ", ".join(sorted(unnamed))
+        raise StudyError(f"{folder} also has {others}; name them in sha256, or take them out of the folder")
     for name, expected in settings.sha256.items():
         if name not in names:
             raise ArtifactError(f"{folder} has no {name}; it has {', '.join(sorted(names))}")

@@ -13,7 +13,7 @@ from mdm.data.text.captions import Listing
 from mdm.files.arrays import write_arrays
 from mdm.files.artifact import Making, canonical
 from mdm.files.atomic import ArtifactError, read_json
-from mdm.files.hashes import sha256_file
+from mdm.files.hashes import whole
 from mdm.files.lock import only_writer
 
 LOOKUP = "lookup"
@@ -21,22 +21,13 @@ FEATURES = tuple[int, str]  # width, and the type of the numbers as torch prints
 
 
 def shard_path(folder: Path, number: int) -> Path:
-    """Where a shard lies; its record stands beside it as .json."""
+    """Return where a shard lies; its record stands beside it as .json."""
     return folder / "shards" / f"{number:05d}.safetensors"
 
 
 def identity(texts: list[str], features: FEATURES) -> str:
-    """What a shard was made from."""
+    """Identify what a shard was made from."""
     return hashlib.sha256(canonical([texts, *features])).hexdigest()
-
-
-def whole(path: Path, wanted: str) -> dict[str, Any] | None:
-    """The record of a shard that was finished and is still what its record says."""
-    record = path.with_suffix(".json")
-    if not (path.is_file() and record.is_file()):
-        return None
-    known: dict[str, Any] = read_json(record)
-    return known if known["identity"] == wanted and known["sha256"] == sha256_file(path) else None
 
 
 def gather(recipe_path: str | Path) -> dict[str, Any]:
@@ -53,7 +44,7 @@ def gather(recipe_path: str | Path) -> dict[str, Any]:
 
 
 def write_lookup(folder: Path, listing: Listing, features: FEATURES) -> dict[str, Any]:
-    """Where each caption is, by hash, written as one file; returns what the manifest says of the shards."""
+    """Write where each caption is, by hash, as one file; return what the manifest says of the shards."""
     shards: list[dict[str, Any]] = []
     keys, places = [], []
     for number in range(listing.shards):
@@ -63,11 +54,8 @@ def write_lookup(folder: Path, listing: Listing, features: FEATURES) -> dict[str
         places.append(np.stack([np.full(len(texts), number), np.arange(len(texts))], axis=1).astype("<i4"))
     order = np.argsort(np.concatenate(keys), kind="stable")
     longest = max(shard["longest"] for shard in shards)
-    arrays = {
-        "keys": np.concatenate(keys)[order],
-        "longest": np.array([longest], dtype="<i8"),
-        "places": np.concatenate(places)[order],
-    }
+    arrays = {"keys": np.concatenate(keys)[order], "longest": np.array([longest], dtype="<i8")}
+    arrays["places"] = np.concatenate(places)[order]
     write_arrays(folder / f"{LOOKUP}.safetensors", arrays)
     counts = {name: sum(shard[name] for shard in shards) for name in ("captions", "tokens")}
     return {**counts, "channels": features[0], "longest": longest, "shards": shards}

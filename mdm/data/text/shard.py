@@ -56,7 +56,7 @@ def _halved(features: Tensor, stored: torch.dtype) -> Tensor:
 
 
 def _ends(lengths: np.ndarray) -> np.ndarray:
-    """Where each part begins, and where the last one ends, int64 [n + 1]."""
+    """Return where each part begins, and where the last one ends, int64 [n + 1]."""
     return np.concatenate([[0], np.cumsum(lengths)]).astype("<i8")
 
 
@@ -71,10 +71,9 @@ class Shard:
         self.channels: int = self._features.shape[1]
 
     def text(self, row: int) -> bytes:
-        """The caption of a row."""
         return self._texts[self._text_offsets[row] : self._text_offsets[row + 1]].tobytes()
 
     def features(self, row: int) -> Tensor:
-        """Features of a row, [tokens, D], as stored."""
+        """Return the features of a row, [tokens, D], as stored."""
         bits = np.array(self._features[self._offsets[row] : self._offsets[row + 1]])
         return torch.from_numpy(bits).view(self._kind)

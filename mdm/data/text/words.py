@@ -18,11 +18,11 @@ class WordTokenizer:
 
     @property
     def size(self) -> int:
-        """Number of ids: padding, end, known words, spares."""
+        """Return the number of ids: padding, end, known words, spares."""
         return 2 + len(self._ids) + SPARE_IDS
 
     def ids(self, text: str, max_tokens: int) -> list[int]:
-        """Ids of a text, cut to max_tokens, ended by EOS."""
+        """Return the ids of a text, cut to max_tokens, ended by EOS."""
         return [self._id(word) for word in words(text)[: max_tokens - 1]] + [EOS]
 
     def _id(self, word: str) -> int:

@@ -4,6 +4,8 @@ import os
 import platform
 import time
 from collections.abc import Callable
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +19,13 @@ from mdm.diffusion.loss import pyramid
 from mdm.diffusion.sampler import sample
 from mdm.diffusion.schedule import levels
 from mdm.files.atomic import write_json
-from mdm.model.checkpoints import INNER
 from mdm.model.execution import Execution
 from mdm.model.nested import build
+from mdm.study.cost.memory import fresh_state
 from mdm.study.cost.speeds import VERSION, Work, drawing, training
 from mdm.study.cost.timing import Timing, load, product_operations, product_seconds, timing
 from mdm.study.study import Study
 from mdm.train.example import Example
-from mdm.train.optim import make_optimizers
-from mdm.train.state import TrainingState, average_of
 from mdm.train.step import training_step
 
 
@@ -55,29 +55,25 @@ def calibrate(study: Study, out: Path, seconds: float) -> dict[str, Any]:
 
 
 def compare(found: dict[str, Any], timings: dict[str, Timing], device: torch.device) -> None:
-    """Say of all measurements so far whether they were disturbed: a later product may show an earlier one was slow."""
+    """Note whether each measurement so far was disturbed: a later product may show that an earlier one was slow."""
     operations, shapes = product_operations(device), found["shapes"]
+    same_product = itemgetter("precision", "threads")
     for key, timed in timings.items():
         facts = shapes[key]
-        fastest = min(other.product for k, other in timings.items() if _alike(shapes[k], facts))
+        fastest = min(other.product for k, other in timings.items() if same_product(shapes[k]) == same_product(facts))
         share = facts["flops_per_second"] * fastest / operations
         facts |= {"disturbed": timed.disturbances(fastest), "matmul_share": share if share <= 1 else None}
 
 
-def _alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether two works were compared with the same matrix product."""
-    return all(one[key] == other[key] for key in ("precision", "threads"))
-
-
 def distinct(study: Study) -> list[Work]:
-    """One work for each speed that the study depends on, light ones first."""
+    """Return one work for each speed that the study depends on, light ones first."""
     works = [training(study, ref) for ref in study.of_kind("train")]
     works += [drawing(study, ref) for ref in study.of_kind("samples")]
     return sorted({work.key: work for work in works}.values(), key=lambda work: work.gigaflops)
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """What the numbers hold for. Host names are left out on purpose."""
+    """Describe what the numbers hold for. Host names are left out on purpose."""
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.machine()} processor"
     return {
         "kind": device.type, "device": name, "cores": len(os.sched_getaffinity(0)),
@@ -95,8 +91,8 @@ def measured(work: Work, study: Study, seconds: float, device: torch.device) -> 
     memory = PeakMemory(device)
     try:
         step = (_training if work.kind == "train" else _drawing)(work, study, device)
-        product = memory.without(lambda: product_seconds(work.precision, device))
-        timed = timing(step, product, seconds)
+        product = partial(product_seconds, work.precision, device)
+        timed = timing(step, lambda: memory.without(product), seconds)
     except torch.cuda.OutOfMemoryError:
         return {**facts, "out_of_memory": True}, None
     each = timed.steps.median / work.batch_images
@@ -117,32 +113,25 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats()
 
     def peak(self) -> int | None:
-        """Bytes; None on a processor."""
+        """Return bytes; None on a processor."""
         return max(self._most, torch.cuda.max_memory_allocated()) if self._on_gpu else None
 
-    def without(self, other: Callable[[], float]) -> Callable[[], float]:
-        """The other measurement, left out of the peak."""
-
-        def apart() -> float:
-            self._most = self.peak() or 0
-            found = other()
-            if self._on_gpu:
-                torch.cuda.reset_peak_memory_stats()
-            return found
-
-        return apart
+    def without(self, other: Callable[[], float]) -> float:
+        """Return another measurement, whose memory is left out of the peak."""
+        self._most = self.peak() or 0
+        found = other()
+        if self._on_gpu:
+            torch.cuda.reset_peak_memory_stats()
+        return found
 
 
 def _training(work: Work, study: Study, device: torch.device) -> Callable[[], None]:
-    """The trainer's own step on a batch that is there already."""
+    """Return the trainer's own step, on a batch that is there already."""
     config = study.recipe(work.ref).train
     with device:
         network = build(work.model).to(memory_format=torch.channels_last).train()
     Execution(tuple(work.settings["recompute"]), work.settings["compile"]).apply(network, device)
-    inherited, parts = work.settings["inherited_levels"], work.settings.get("accumulate", 1)
-    prefix = INNER * (len(work.model.levels) - inherited)
-    names = {name for name, _ in network.named_parameters() if inherited and name.startswith(prefix)}
-    state = TrainingState(network, average_of(network, config), make_optimizers(network, config, names))
+    state, parts = fresh_state(network, config, work.settings["inherited_levels"]), work.settings.get("accumulate", 1)
     gammas, example = levels(work.diffusion, work.model.resolutions).to(device), _example(work, device)
 
     def step() -> None:
@@ -152,13 +141,12 @@ def _training(work: Work, study: Study, device: torch.device) -> Callable[[], No
 
 
 def _example(work: Work, device: torch.device) -> Example:
-    """Pictures of noise with captions of full length."""
-    sizes, count = work.model.resolutions, range(work.batch_images)
-    images = pyramid(torch.randn(len(count), *shape(sizes[0])), sizes)
-    times = noise.training_times(work.diffusion, 0, count)
-    text = _text(work, len(count))
-    labels = torch.zeros(len(count), dtype=torch.long) if work.model.classes else None
-    return Example(images, [torch.randn_like(x) for x in images], times, *text, labels).to(device)
+    """Make pictures of noise with captions of full length."""
+    sizes, count = work.model.resolutions, work.batch_images
+    images = pyramid(torch.randn(count, *shape(sizes[0])), sizes)
+    times = noise.training_times(work.diffusion, 0, range(count))
+    labels = torch.zeros(count, dtype=torch.long) if work.model.classes else None
+    return Example(images, [torch.randn_like(x) for x in images], times, *_text(work, count), labels).to(device)
 
 
 def _text(work: Work, count: int) -> tuple[torch.Tensor | None, torch.Tensor | None]:
@@ -168,7 +156,7 @@ def _text(work: Work, count: int) -> tuple[torch.Tensor | None, torch.Tensor | N
 
 
 def _drawing(work: Work, study: Study, device: torch.device) -> Callable[[], None]:
-    """One call of the network for a batch of pictures (half of it when guidance doubles the batch)."""
+    """Return one call of the network for a batch of pictures (half of it when guidance doubles the batch)."""
     with device:
         network = build(work.model).eval().to(memory_format=torch.channels_last)
     count = max(1, work.batch_images // (2 if work.settings["guided"] else 1))
@@ -189,7 +177,7 @@ def _drawing(work: Work, study: Study, device: torch.device) -> Callable[[], Non
 
 
 def sentence(facts: dict[str, Any]) -> str:
-    """One line for people."""
+    """Describe one measurement in a line."""
     start = f"{facts['kind']:<5} {facts['ref']:<44} batch {facts['batch_images']:<4}"
     if "seconds_per_image" not in facts:
         return f"{start} does not fit into memory; raise accumulate or gpus, or write recompute, in its resources"
@@ -203,7 +191,7 @@ def sentence(facts: dict[str, Any]) -> str:
 
 
 def warnings(found: dict[str, Any]) -> list[str]:
-    """What makes the speeds of a calibration doubtful, for people."""
+    """Say what makes the speeds of a calibration doubtful."""
     doubtful = [facts["ref"] for facts in found["shapes"].values() if facts.get("disturbed")]
     reasons = [found["busy"]] if found["busy"] else []
     if doubtful:

@@ -2,7 +2,7 @@
 
 import weakref
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,39 +82,45 @@ def estimate(
     on_gpu: bool = False,
     parts: int = 1,
 ) -> Memory:
-    """Memory of a step: captions of `tokens` positions, the lowest `inherited` levels from a parent stage, the batch
-    in `parts` parts (from the second on, the gradients of those before are there too).
+    """Estimate a step: captions of `tokens` positions, the lowest `inherited` levels from a parent, batches in `parts`.
 
-    What the libraries themselves take is not in it: on a CPU up to half a gigabyte, and some room between tensors.
+    From the second part on, the gradients of those before are there too. What libraries take for themselves is not
+    counted: on a CPU up to half a gigabyte, and some room between tensors.
     """
     train = train.model_copy(update={"skip_nonfinite": 0})  # tensors without content are neither finite nor not
-    network = _without_content(model)
+    with torch.device("meta"):
+        network = build(model).to(memory_format=torch.channels_last).train()
     execution.recompute(network, recompute)
     batch, table = train.batch_images, levels(diffusion, model.resolutions)
     times = spread_times(diffusion, batch)
     with as_on(gpu=on_gpu), FakeTensorMode(), Ledger() as ledger:
         _give_storage(network)
         parameters = ledger.alive.total()
-        prefix = INNER * (len(model.levels) - inherited)
-        names = {name for name, _ in network.named_parameters() if inherited and name.startswith(prefix)}
-        optimizers = make_optimizers(network, train, names)
-        state = TrainingState(network, average_of(network, train), optimizers)
+        state = fresh_state(network, train, inherited)
         average = ledger.alive.total() - parameters
         moments, gradients = _first_moments(state, ledger)
         example, gammas = _example(model, tokens, torch.empty(batch, dtype=times.dtype)), torch.empty(table.shape)
-        activations = _activations(state, train, diffusion, gammas, example, ledger, parts)
+
+        def loss() -> Tensor:
+            with torch.autocast("cpu", torch.bfloat16, enabled=train.precision == "bf16"):
+                inputs = example.part(0, parts).inputs()
+                return training_loss(network, diffusion, gammas, *inputs, part=Part(0, parts))[0]
+
+        activations = _activations(network, loss, ledger)
         ledger.peak = 0
         training_step(state, train, diffusion, gammas, example, accumulate=parts)
     return Memory(parameters, gradients, moments, average, activations, ledger.peak)
 
 
-def _without_content(model: ModelConfig) -> UNet:
-    with torch.device("meta"):
-        return build(model).to(memory_format=torch.channels_last).train()
+def fresh_state(network: UNet, train: TrainConfig, inherited: int) -> TrainingState:
+    """Return the state of a training before its first step; the lowest `inherited` levels have a rate of their own."""
+    prefix = INNER * (len(network.config.levels) - inherited)
+    names = {name for name, _ in network.named_parameters() if inherited and name.startswith(prefix)}
+    return TrainingState(network, average_of(network, train), make_optimizers(network, train, names))
 
 
 def _give_storage(network: nn.Module) -> None:
-    """From the meta device to a simulated one, each weight in its own memory layout."""
+    """Move weights from the meta device to a simulated one, each in its own memory layout."""
     for module in network.modules():
         for tensors in (module._parameters, module._buffers):
             for name, old in tensors.items():
@@ -124,7 +130,7 @@ def _give_storage(network: nn.Module) -> None:
 
 
 def _first_moments(state: TrainingState, ledger: Ledger) -> tuple[int, int]:
-    """The optimiser makes its moments in its first step; bytes of moments and of gradients."""
+    """Run the optimisers' first step, which makes their moments; return the bytes of moments and of gradients."""
     before = ledger.alive.total()
     for parameter in state.trained:
         parameter.grad = torch.empty_like(parameter)
@@ -143,16 +149,8 @@ def _example(model: ModelConfig, tokens: int, times: Tensor) -> Example:
     return Example(images, noises, times, *(text or (None, None)), labels if model.classes else None)
 
 
-def _activations(
-    state: TrainingState,
-    train: TrainConfig,
-    diffusion: DiffusionConfig,
-    gammas: Tensor,
-    example: Example,
-    ledger: Ledger,
-    parts: int,
-) -> dict[Size, int]:
-    """What each level keeps for the way back."""
+def _activations(network: UNet, loss: Callable[[], Tensor], ledger: Ledger) -> dict[Size, int]:
+    """Return the bytes that each level keeps between the forward and the backward pass of `loss`."""
 
     def enter(size: Size) -> Any:
         def hook(*_: Any) -> None:
@@ -161,14 +159,13 @@ def _activations(
         return hook
 
     hooks = []
-    for level in execution.nest(state.model):
+    for level in execution.nest(network):
         inside = [module for name, module in level.named_modules() if name and not name.startswith("inner_unet")]
         hooks += [module.register_forward_pre_hook(enter(level.level.size)) for module in inside]
-    with torch.autocast("cpu", torch.bfloat16, enabled=train.precision == "bf16"):
-        loss, _ = training_loss(state.model, diffusion, gammas, *example.part(0, parts).inputs(), part=Part(0, parts))
+    kept = loss()  # holds the activations
     ledger.label = None
-    found = {size: ledger.alive[size] for size in state.model.config.resolutions}
-    del loss
+    found = {size: ledger.alive[size] for size in network.config.resolutions}
+    del kept
     for hook in hooks:
         hook.remove()
     return found

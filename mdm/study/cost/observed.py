@@ -10,7 +10,7 @@ from mdm.study.study import Study
 
 
 def seconds(study: Study, results: Path, ref: str) -> float | None:
-    """What all of an artifact takes, from itself: what it took, or at the speed that it has or had."""
+    """Return what all of an artifact takes, judged by itself: what it took, or at the speed that it has or had."""
     manifest = results / ref / "manifest.json"
     if manifest.is_file():
         return read_json(manifest)["seconds"]
@@ -19,7 +19,7 @@ def seconds(study: Study, results: Path, ref: str) -> float | None:
 
 
 def speeds(study: Study, results: Path) -> dict[str, float]:
-    """Seconds that one device needed per picture (of a call, when drawing) by the key of its work."""
+    """Map the key of each work to the seconds that one device needed per picture (of a call, when drawing)."""
     found: dict[str, list[float]] = {}
     for ref in study.of_kind("train", "samples"):
         if (taken := seconds(study, results, ref)) is not None:

@@ -1,11 +1,8 @@
 """What a study would do and cost, before anything is submitted: time, GPU-hours, memory, storage and jobs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mdm.config.recipe import StageRecipe
 from mdm.config.units import percent, rough_duration, size
@@ -16,14 +13,12 @@ from mdm.study.cost.speeds import Speed, Throughput
 from mdm.study.stage_files import saved_images
 from mdm.study.study import Run, Study
 
-if TYPE_CHECKING:
-    pass
-
 # Exported twice (averaged, raw), and in the last checkpoint beside the two moments of every weight.
 BYTES_KEPT = 4 * (2 + 4)
 # While it trains: two autosaves and one being written, and the slice before.
 BYTES_TRAINING = 4 * 4 * 4
 BYTES_PER_PIXEL = 0.5  # of a stored photograph: JPEG of quality 95; drawn scenes are smaller
+NO_PEAKS: Mapping[str, int] = {}
 MARKS = {
     "c": "c = calibrated on {source}",
     "f": "f = from its FLOPs at the speed calibrated on {source}",
@@ -35,9 +30,9 @@ MARKS = {
 }
 
 
-def training_gigaflops(recipe: StageRecipe, tokens: int = 0) -> float:
-    """Cost of a whole training stage."""
-    return recipe.num_images * step_gigaflops(recipe.model, recipe.diffusion, tokens)
+def training_gigaflops(recipe: StageRecipe) -> float:
+    """Return the arithmetic of a whole stage, without its text."""
+    return recipe.num_images * step_gigaflops(recipe.model, recipe.diffusion, 0)
 
 
 @dataclass(frozen=True)
@@ -57,10 +52,6 @@ class Line:
     peak_bytes: int | None = None
 
     @property
-    def measured(self) -> bool:
-        return not self.mark
-
-    @property
     def gpu_hours(self) -> float:
         return self.seconds * self.gpus / 3600
 
@@ -75,7 +66,8 @@ class Estimate:
 
     def line(self, ref: str) -> Line:
         folder, images = self._results / ref, self._study.recipe(ref).num_images
-        gpus, ends = self._gpus(ref), self._job_ends(ref)
+        resources, trains = self._study.resources(ref), ref.startswith("train/")
+        gpus, ends = resources.nodes * resources.gpus, self._study.slice_ends(ref) if trains else [images]
         if (folder / "manifest.json").is_file():
             seconds = observed.seconds(self._study, self._results, ref) or 0.0
             return Line(ref, images, seconds, 0.0, gpus, len(ends), 0, self._bytes(ref), "done")
@@ -87,11 +79,11 @@ class Estimate:
         return Line(ref, images, seconds, left, gpus, len(ends), jobs, self._bytes(ref), status, mark, peak)
 
     def seconds(self, ref: str) -> float:
-        """What training or drawing an artifact is expected to take."""
+        """Return what training or drawing an artifact is expected to take."""
         return self._whole(ref)[0]
 
     def _whole(self, ref: str) -> tuple[float, str, int | None]:
-        """Seconds of all of it with the devices its job asks for, how that is known, and memory if known."""
+        """Return the seconds of all of it on its job's devices, how that is known, and memory if known."""
         if seconds := observed.seconds(self._study, self._results, ref):
             return seconds, "", None
         work = throughput.work(self._study, ref)
@@ -101,23 +93,15 @@ class Estimate:
         each = speed.seconds / throughput.devices(self._study, ref)
         return throughput.passes(self._study, ref) * each, speed.mark, speed.peak_bytes
 
-    def _gpus(self, ref: str) -> int:
-        resources = self._study.resources(ref)
-        return resources.nodes * resources.gpus
-
-    def _job_ends(self, ref: str) -> list[int]:
-        """Picture counts at which the jobs of an artifact end."""
-        return self._study.slice_ends(ref) if ref.startswith("train/") else [self._study.recipe(ref).num_images]
-
     def _done(self, ref: str) -> int:
-        """Pictures that need not be made again."""
+        """Return how many pictures need not be made again."""
         folder, total = self._results / ref, self._study.recipe(ref).num_images
         if ref.startswith("train/"):
             return saved_images(folder, total)
         return min(total, throughput.DRAWN_TOGETHER * len(list(folder.glob("partial/*/*.npz"))))
 
     def _bytes(self, ref: str) -> int:
-        """What is kept of it."""
+        """Return the size of what is kept."""
         recipe = self._study.recipe(ref)
         if ref.startswith("train/"):
             return parameters(recipe.model) * BYTES_KEPT
@@ -126,17 +110,16 @@ class Estimate:
 
 
 def works(run: Run) -> list[tuple[str, str]]:
-    """(what, artifact) of everything in a run that costs time."""
-    return [(stage.name, stage.artifact) for stage in run.stages] + [
-        (f"draw {e.protocol}", e.samples) for e in run.evaluations
-    ]
+    """Return (what, artifact) of everything in a run that costs time."""
+    drawn = [(f"draw {evaluation.protocol}", evaluation.samples) for evaluation in run.evaluations]
+    return [(stage.name, stage.artifact) for stage in run.stages] + drawn
 
 
 class Plan:
     """Every run with its lines; what several runs share is counted once."""
 
-    def __init__(self, study: Study, results: Path, speeds: Throughput, peaks: Mapping[str, int] | None = None) -> None:
-        self.study, self._speeds, self._peaks = study, speeds, peaks or {}
+    def __init__(self, study: Study, results: Path, speeds: Throughput, peaks: Mapping[str, int] = NO_PEAKS) -> None:
+        self.study, self._speeds, self._peaks = study, speeds, peaks
         estimate, self.lines = Estimate(study, results, speeds), {}
         self.added: dict[tuple[str, int], list[str]] = {}
         for run in study.runs:
@@ -145,10 +128,8 @@ class Plan:
             self.added[run.name, run.seed] = list(dict.fromkeys(fresh))
 
     def text(self) -> str:
-        """The plan as text."""
-        return "\n".join(
-            [*self._table(), "", *self._totals(), "", *self._storage(), *self._warnings(), *self._legend()]
-        )
+        parts = (*self._table(), "", *self._totals(), "", *self._storage(), *self._warnings(), *self._legend())
+        return "\n".join(parts)
 
     def _table(self) -> Iterator[str]:
         yield (
@@ -172,7 +153,7 @@ class Plan:
         )
 
     def _totals(self) -> Iterator[str]:
-        """A line for each run and ablation: by itself, and what it adds to the runs before."""
+        """Yield a line for each run and ablation: by itself, and what it adds to the runs before."""
         yield (
             f"{'together':<28} {'alone: time':>12} {'GPU-h':>8}   {'added: time':>12} {'GPU-h':>8} {'storage':>9}"
             f" {'jobs':>7}   {'left: time':>12} {'GPU-h':>8}"
@@ -197,7 +178,7 @@ class Plan:
         )
 
     def _storage(self) -> Iterator[str]:
-        """What else needs room."""
+        """Yield what else needs room."""
         models = [self.study.recipe(ref).model for ref in self.study.of_kind("train")]
         largest = max(map(parameters, models))
         yield f"A stage in training keeps up to {size(largest * BYTES_TRAINING)} more (autosaves and the slice before)."
@@ -214,15 +195,12 @@ class Plan:
         counts = [self.study.recipe(ref).settings.get("num_images") for ref in recipe.data]
         if None in counts:
             return ""
-        encoder = recipe.encoder
-        each = 2 * encoder.channels * encoder.settings.max_tokens
-        return (
-            f"at most {size(sum(counts) * each)} of embeddings (captions of {encoder.settings.max_tokens} tokens)"
-            f", by {jobs} {'job' if jobs == 1 else 'jobs'}"
-        )
+        tokens = recipe.encoder.settings.max_tokens
+        room = size(sum(counts) * 2 * recipe.encoder.channels * tokens)
+        return f"at most {room} of embeddings (captions of {tokens} tokens), by {jobs} job{'s' * (jobs != 1)}"
 
     def _warnings(self) -> Iterator[str]:
-        """Jobs that their time limit would end; they go on after it, but waste a place in the queue."""
+        """Yield the jobs that their time limit would end; they go on after it, but must queue again."""
         for ref, line in self.lines.items():
             minutes, each = self.study.resources(ref).minutes, line.seconds / line.slices / 60
             if line.left_slices and line.gpus and each > minutes:
@@ -244,12 +222,10 @@ def _cost(lines: list[Line]) -> str:
 
 
 def hours(count: float) -> str:
-    """GPU-hours; nothing where no GPU is asked for."""
+    """Format GPU-hours; nothing where no GPU is asked for."""
     return f"{count:,.1f}" if 0 < count < 100 else f"{count:,.0f}" if count else ""
 
 
-def render(
-    study: Study, results: Path, speeds: Throughput | None = None, peaks: Mapping[str, int] | None = None
-) -> str:
-    """The plan as text."""
+def render(study: Study, results: Path, speeds: Throughput | None = None, peaks: Mapping[str, int] = NO_PEAKS) -> str:
+    """Return the plan as text; `peaks` are the bytes that a step of a training takes, where that was asked for."""
     return Plan(study, results, speeds or Throughput(study.config.seconds_per_gigaflop), peaks).text()

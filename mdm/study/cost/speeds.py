@@ -32,14 +32,14 @@ class Work:
 
     @property
     def key(self) -> str:
-        """The same for all work that takes the same time per picture."""
+        """Identify all work that takes the same time per picture."""
         mixed = self.diffusion.mixed_ratio if self.kind == "train" else None
         parts = [self.kind, self.model.model_dump(mode="json"), mixed, self.tokens, self.batch_images]
         return digest([*parts, self.precision, self.settings])
 
     @property
     def gigaflops(self) -> float:
-        """Arithmetic per picture: of a step of training, or of one call."""
+        """Return the arithmetic per picture: of a step of training, or of one call."""
         if self.kind == "draw":
             return gigaflops(self.model, self.tokens)
         frozen, recompute = self.settings["frozen_levels"], self.settings["recompute"]
@@ -47,59 +47,51 @@ class Work:
 
 
 def training(study: Study, ref: str) -> Work:
-    """The work of a training stage, as one of its processes does it: on its own part of each batch."""
+    """Describe a training stage as one of its processes does it: on its own part of each batch."""
     recipe, resources = study.recipe(ref), study.resources(ref)
     inherited = len(study.recipe(recipe.parent).model.levels) if recipe.parent else 0
     train = recipe.train
     settings = {
         "inherited_levels": inherited, "frozen_levels": inherited if train.inner_rate == 0 else 0,
         "matrices_apart": train.matrix_rate is not None, "recompute": list(resources.recompute),
-        "compile": resources.compile,
+        "compile": resources.compile, **({"accumulate": resources.accumulate} if resources.accumulate > 1 else {}),
     }  # fmt: skip
-    if resources.accumulate > 1:
-        settings["accumulate"] = resources.accumulate
-    own = train.batch_images * resources.accumulate // resources.parts
-    return Work(
-        "train", ref, recipe.model, recipe.diffusion,
-        tokens(study, recipe.text), own, train.precision, resources.gpus > 0, settings,
-    )  # fmt: skip
+    own, positions = train.batch_images * resources.accumulate // resources.parts, tokens(study, recipe.text)
+    network = (recipe.model, recipe.diffusion)
+    return Work("train", ref, *network, positions, own, train.precision, resources.gpus > 0, settings)
 
 
 def drawing(study: Study, ref: str) -> Work:
-    """The work of drawing a protocol's pictures."""
     recipe = study.recipe(ref)
-    stage, sample = study.recipe(recipe.train), recipe.sample
-    return Work(
-        "draw", ref, stage.model, stage.diffusion,
-        tokens(study, recipe.text), DRAWN_TOGETHER, sample.precision, study.resources(ref).gpus > 0,
-        {"guided": sample.guidance != 1},
-    )  # fmt: skip
+    stage, sample, on_gpu = study.recipe(recipe.train), recipe.sample, study.resources(ref).gpus > 0
+    network, settings = (stage.model, stage.diffusion), {"guided": sample.guidance != 1}
+    positions = tokens(study, recipe.text)
+    return Work("draw", ref, *network, positions, DRAWN_TOGETHER, sample.precision, on_gpu, settings)
 
 
 def work(study: Study, ref: str) -> Work:
-    """The work of a training stage, or of a protocol's pictures."""
     return (training if ref.startswith("train/") else drawing)(study, ref)
 
 
 def devices(study: Study, ref: str) -> int:
-    """Devices that share the work: GPUs of all nodes, or the processor."""
+    """Return how many devices share the work: GPUs of all nodes, or the processor."""
     resources = study.resources(ref)
     return max(1, resources.nodes * resources.gpus)
 
 
 def passes(study: Study, ref: str) -> int:
-    """Pictures to train on, or calls of the network for all pictures to be drawn."""
+    """Return the pictures to train on, or the calls of the network for all pictures to be drawn."""
     recipe = study.recipe(ref)
     return recipe.num_images * (1 if ref.startswith("train/") else calls(recipe.sample))
 
 
 def tokens(study: Study, text: str | None) -> int:
-    """Positions of a caption at most."""
+    """Return the most positions of a caption."""
     return study.recipe(text).encoder.settings.max_tokens if text else 0
 
 
 def calls(sample: SampleConfig) -> int:
-    """How often the network sees each picture; an interval of guidance saves some of it."""
+    """Return how often the network sees each picture; an interval of guidance saves some of it."""
     steps = sample.steps
     return (2 * steps - 1 if sample.sampler == "heun" else steps) * (1 if sample.guidance == 1 else 2)
 
@@ -124,10 +116,8 @@ class Throughput:
 
     @property
     def source(self) -> str:
-        """Which machine was measured, and when."""
-        if self._file is None:
-            return ""
-        return f"{self._file['machine']['device']}, {self._file['made'][:10]}"
+        """Name the machine that was measured, and the day."""
+        return f"{self._file['machine']['device']}, {self._file['made'][:10]}" if self._file else ""
 
     def speed(self, work: Work) -> Speed:
         if not self._file or (work.on_gpu and self._file["machine"]["kind"] != "cuda"):
@@ -135,7 +125,8 @@ class Throughput:
         found = self._shapes.get(work.key)
         if found and "seconds_per_image" in found:
             return Speed(found["seconds_per_image"], f"c{self._doubt(found)}", found["peak_bytes"])
-        similar = self._similar(work)
+        wanted = {"kind": work.kind, "precision": work.precision}
+        similar = [s for s in self._shapes.values() if "seconds_per_image" in s and wanted.items() <= s.items()]
         steady = [s for s in similar if not self._doubt(s)] or similar
         if not steady:
             return Speed(work.gigaflops * self._assumed, "?")
@@ -143,16 +134,12 @@ class Throughput:
         return Speed(work.gigaflops * per_gigaflop, f"f{self._doubt(steady[0])}")
 
     def _doubt(self, found: dict[str, Any]) -> str:
-        """`b` for what was measured on a busy machine."""
+        """Return `b` for what was measured on a busy machine."""
         return "b" if (self._file and self._file.get("busy")) or found.get("disturbed") else ""
-
-    def _similar(self, work: Work) -> list[dict[str, Any]]:
-        wanted = {"kind": work.kind, "precision": work.precision}
-        return [s for s in self._shapes.values() if "seconds_per_image" in s and wanted.items() <= s.items()]
 
 
 def load(study: Study, path: Path, asked_for: bool = False) -> Throughput:
-    """The calibration at a path; without one, unless the user named it, the study's assumption."""
+    """Read the calibration at a path; without one, unless the user named it, take the study's assumption."""
     assumed = study.config.seconds_per_gigaflop
     if not path.is_file() and not asked_for:
         return Throughput(assumed)

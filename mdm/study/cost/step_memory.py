@@ -20,7 +20,7 @@ MEMORY_ASSUMPTIONS = (
 
 
 def memories(study: Study) -> dict[str, Memory]:
-    """What a step of each training takes of one device; networks are simulated, which takes seconds each."""
+    """Return what a step of each training takes of one device; networks are simulated, which takes seconds each."""
     from mdm.study.cost.memory import estimate  # torch is loaded only for this
 
     known: dict[tuple[Any, ...], Memory] = {}
@@ -41,23 +41,15 @@ def memories(study: Study) -> dict[str, Memory]:
 
 
 def at_once(study: Study, ref: str) -> int:
-    """Pictures that one process of a training takes at the same time."""
+    """Return how many pictures one process of a training takes at the same time."""
     return study.recipe(ref).train.batch_images // study.resources(ref).parts
 
 
 def memory_table(study: Study, found: Mapping[str, Memory] | None = None) -> str:
-    """Memory of a training step as text."""
-    lines = [
-        "",
-        f"{'memory of a step, by device':<44} {'images':>6} {'weights':>9} {'gradients':>9} {'moments':>9}"
-        f" {'average':>9} {'peak':>9}  activations by level",
-    ]
+    names = " ".join(f"{name:>9}" for name in ("weights", "gradients", "moments", "average", "peak"))
+    lines = ["", f"{'memory of a step, by device':<44} {'images':>6} {names}  activations by level"]
     for ref, one in (found or memories(study)).items():
-        lines.append(_memory_line(ref, at_once(study, ref), one))
+        figures = (f"{size(n):>9}" for n in (one.parameters, one.gradients, one.moments, one.average, one.peak))
+        levels = ", ".join(f"{r} px {size(kept)}" for r, kept in one.activations.items())
+        lines.append(f"{ref:<44} {at_once(study, ref):>6} {' '.join(figures)}  {levels}")
     return "\n".join([*lines, MEMORY_ASSUMPTIONS])
-
-
-def _memory_line(ref: str, batch: int, memory: Memory) -> str:
-    figures = (memory.parameters, memory.gradients, memory.moments, memory.average, memory.peak)
-    levels = ", ".join(f"{r} px {size(kept)}" for r, kept in memory.activations.items())
-    return f"{ref:<44} {batch:>6} {' '.join(f'{size(figure):>9}' for figure in figures)}  {levels}"

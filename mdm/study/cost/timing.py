@@ -28,16 +28,15 @@ class Timing:
 
     @property
     def count(self) -> int:
-        """How many steps were timed."""
         return len(self.steps.raw_times) * self.steps.number_per_run
 
     @property
     def spread(self) -> float:
-        """The range between the quartiles, as a share of the median."""
+        """Return the range between the quartiles, as a share of the median."""
         return self.steps.iqr / self.steps.median
 
     def disturbances(self, best_product: float) -> list[str]:
-        """Why it cannot be trusted, given the fastest matrix product of all measurements; [] if it can."""
+        """Say why it cannot be trusted, given the fastest matrix product of all measurements; [] if it can."""
         found = []
         if self.count < ENOUGH:
             found.append(f"only {self.count} of {ENOUGH} steps: a step took {self.steps.median:.1f} s")
@@ -63,20 +62,19 @@ def measured(work: Callable[[], Any], seconds: float, clock: Clock = timer) -> M
 
 
 def product_operations(device: torch.device) -> int:
-    """Arithmetic of the matrix product that speeds are compared with."""
+    """Return the arithmetic of the matrix product that speeds are compared with."""
     return 2 * MATRIX_SIDE[device.type] ** 3
 
 
 def product_seconds(precision: str, device: torch.device) -> float:
-    """Seconds of that matrix product (the median)."""
+    """Time that matrix product (the median)."""
     kind, side = torch.bfloat16 if precision == "bf16" else torch.float32, MATRIX_SIDE[device.type]
     a = torch.randn(side, side, device=device).to(kind)
     return measured(lambda: a @ a, PRODUCT_SECONDS).median
 
 
 def load() -> str:
-    """What else runs on this machine, if it is much; "" on an idle one."""
+    """Describe what else runs on this machine, if it is much; "" on an idle one."""
     programs, cores = os.getloadavg()[0], os.cpu_count() or 1
-    return (
-        f"{programs:.1f} programs wanted its {cores} cores in the minute before" if programs > BUSY_LOAD * cores else ""
-    )
+    busy = programs > BUSY_LOAD * cores
+    return f"{programs:.1f} programs wanted its {cores} cores in the minute before" if busy else ""

@@ -10,12 +10,12 @@ SECONDS_FOR_THE_REST = 300
 
 
 def processes(nodes: int, gpus: int) -> int:
-    """One for each GPU; on nodes without, one for each node."""
+    """Count the processes: one for each GPU; on nodes without, one for each node."""
     return nodes * max(1, gpus)
 
 
 def asks(wanted: ResourceConfig) -> dict[str, int | str | None]:
-    """A job's shape as resources of Snakemake's SLURM executor; None leaves one unset."""
+    """Describe a job's shape as resources of Snakemake's SLURM executor; None leaves one unset."""
     count = processes(wanted.nodes, wanted.gpus)
     return {
         # Of each node: a total (--gpus) would also be met by halves of two busy nodes.
@@ -29,7 +29,7 @@ def asks(wanted: ResourceConfig) -> dict[str, int | str | None]:
 
 
 def spread(arguments: list[str], nodes: int, gpus: int, cpus: int, environment: Mapping[str, str]) -> list[str]:
-    """The command that starts `mdm ARGUMENTS` once for each GPU: by srun inside a job of SLURM, else by torchrun."""
+    """Return the command that starts `mdm ARGUMENTS` once per GPU: srun inside a job of SLURM, else torchrun."""
     count = processes(nodes, gpus)
     if "SLURM_JOB_ID" in environment:
         shape = [f"--nodes={nodes}", f"--ntasks={count}", f"--ntasks-per-node={count // nodes}"]

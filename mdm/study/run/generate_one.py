@@ -1,29 +1,25 @@
 """`mdm generate`: one prompt or class, drawn by a finished run of a study, all levels side by side."""
 
-from __future__ import annotations
-
 import io
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from mdm.config import SampleConfig, StudyError, nearest
+from mdm.config import SampleConfig, StudyError
 from mdm.config.base import parse
 from mdm.config.recipe import EncoderRecipe, StageRecipe
 from mdm.data.text import encoder
 from mdm.evaluate.painter import Painter
 from mdm.files.atomic import ArtifactError, write_atomic
 from mdm.study.stage_settings import check_sample
-
-if TYPE_CHECKING:
-    from mdm.study.study import Run, Study
+from mdm.study.study import Study
 
 GAP = 8  # pixels between pictures
 FORMATS = {".png": "PNG", ".jpg": "JPEG"}
@@ -51,7 +47,7 @@ class Wanted:
     seed: int
 
     def subject(self) -> str:
-        """`"two red circles"`, `class 3`, or both."""
+        """Describe what is drawn: `"two red circles"`, `class 3`, or both."""
         parts = [f'"{self.prompt}"'] if self.prompt is not None else []
         parts += [f"class {self.number}"] if self.number is not None else []
         return ", ".join(parts) or "without a condition"
@@ -75,7 +71,7 @@ class Wanted:
 def generate(study: Study, results: Path, run_name: str, wanted: Wanted, out: Path, changes: dict[str, Any]) -> str:
     """Write a picture with one row per draw and one column per level, lowest resolution first; say what was made."""
     started = time.monotonic()
-    run = _find(study, run_name)
+    run = study.runs_named(run_name)[0]
     if out.suffix.lower() not in FORMATS:
         raise StudyError(f"--out {out}: write a name that ends with {' or '.join(FORMATS)}")
     train = run.stages[-1].artifact
@@ -93,7 +89,8 @@ def generate(study: Study, results: Path, run_name: str, wanted: Wanted, out: Pa
     check_sample(sample, study.recipe(train), f"run '{run.name}'")
     captions = [wanted.prompt or "", sample.negative_prompt]
     text = LiveText(study.recipe(recipe.text).encoder, captions) if recipe.text else None
-    painter = Painter(recipe.model_copy(update={"sample": sample, "seed": wanted.seed}), results, _device(), text)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    painter = Painter(recipe.model_copy(update={"sample": sample, "seed": wanted.seed}), results, device, text)
     classes = None if wanted.number is None else [wanted.number] * wanted.count
     levels = painter.paint(range(wanted.count), captions[:1] * wanted.count, classes)
     size = _save(levels, out)
@@ -106,19 +103,8 @@ def generate(study: Study, results: Path, run_name: str, wanted: Wanted, out: Pa
     ])  # fmt: skip
 
 
-def _find(study: Study, name: str) -> Run:
-    runs = {run.name: run for run in reversed(study.runs)}
-    if name not in runs:
-        raise StudyError(f"study '{study.name}' has no run '{name}'; {nearest(name, runs)}")
-    return runs[name]
-
-
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def _save(levels: dict[int, np.ndarray], out: Path) -> tuple[int, int]:
-    """Every level enlarged to the size of the highest (at least 256 px), without smoothing; the sheet's size."""
+    """Write the sheet, every level enlarged to the size of the highest (at least 256 px); return its size."""
     side = max(256, *levels)
     rows, columns = len(next(iter(levels.values()))), len(levels)
     sheet = Image.new("RGB", (columns * (side + GAP) - GAP, rows * (side + GAP) - GAP), "white")

@@ -32,14 +32,9 @@ def run(study: Study, targets: list[str], cores: str) -> int:
     with alone(FOLDER) as turn, open(LOG, "wb") as log:
         output = os.dup(1)  # Snakemake's logger plugin writes there, all else goes to the log
         # A session of its own: Ctrl-C reaches Snakemake and its jobs once, from here, and the jobs save.
-        child = subprocess.Popen(
-            [*command, "--logger", "mdm", "--logger-mdm-descriptor", str(output)],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            pass_fds=[turn.descriptor, output],
-            env=turn.environment,
-        )
+        command += ["--logger", "mdm", "--logger-mdm-descriptor", str(output)]
+        streams = {"stdout": log, "stderr": subprocess.STDOUT, "pass_fds": [turn.descriptor, output]}
+        child = subprocess.Popen(command, start_new_session=True, env=turn.environment, **streams)
         status, asked = _wait(child, turn.environment[MARK])
     return _conclude(status, asked, time.monotonic() - started, study, targets)
 
@@ -48,15 +43,13 @@ def check_targets(study: Study, targets: Sequence[str]) -> None:
     """Refuse words that name nothing to make; of files only Snakemake knows whether some rule makes them."""
     known = [*RULES, *study.ablations, *group_members(study)]
     unknown = [target for target in targets if "/" not in target and target not in known]
-    if unknown:
-        said = [
-            f"there is no target '{target}' in the study {study.name}; {nearest(target, known)}" for target in unknown
-        ]
+    said = [f"there is no target '{word}' in the study {study.name}; {nearest(word, known)}" for word in unknown]
+    if said:
         raise StudyError("\n".join(said))
 
 
 def _stop_politely() -> None:
-    """What ends a terminal or a session is a Ctrl-C to us, unless somebody (nohup) wants it ignored."""
+    """Treat what ends a terminal or a session as a Ctrl-C, unless somebody (nohup) wants it ignored."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler)
@@ -96,7 +89,7 @@ def _wait(child: subprocess.Popen[bytes], mark: str) -> tuple[int, bool]:
 
 
 def pages(study: Study, targets: list[str]) -> list[str]:
-    """The pages that targets make, as a person opens them."""
+    """Return the pages that targets make, as a person opens them."""
     if {"all", "report"} & set(targets):
         return ["reports/index.html"]
     groups = group_members(study)
@@ -105,7 +98,7 @@ def pages(study: Study, targets: list[str]) -> list[str]:
 
 
 def products(study: Study, target: str) -> list[str]:
-    """The files that a target stands for: those of a rule, the pages of ablations, or a file itself."""
+    """Return the files that a target stands for: those of a rule, the pages of ablations, or a file itself."""
     own, tables = home("results", study), table_names(study)
     rules = {
         "all": ["reports/index.html", *pages(study, list(study.ablations))],

@@ -50,7 +50,7 @@ class Stop:
 
 
 def _works(process: psutil.Process) -> bool:
-    """Whether it has not ended: a zombie has, and stays one where nobody asks for its end."""
+    """Return whether a process has not ended: a zombie has, and stays one where nobody asks for its end."""
     try:
         return process.is_running() and process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
     except psutil.NoSuchProcess:
@@ -59,10 +59,7 @@ def _works(process: psutil.Process) -> bool:
 
 @contextmanager
 def alone(folder: Path) -> Iterator[Turn]:
-    """Refuse to work beside another run, but end what a dead one left working.
-
-    Snakemake's own lock survives kill -9 and then refuses to start; the kernel drops this one.
-    """
+    """Refuse to work beside another run, but end what a dead one left. Snakemake's own lock would survive kill -9."""
     with _opened(folder) as lock:
         taken, before = take(lock), _holder(lock)  # not taken: held by others, or the file system knows no locks
         others = taken is False
@@ -85,7 +82,7 @@ def _opened(folder: Path) -> IO[str]:
 
 
 def _holder(lock: IO[str]) -> dict[str, Any]:
-    """Who wrote into the lock last; nobody if it is new."""
+    """Return who wrote into the lock last; nobody if it is new."""
     lock.seek(0)
     with suppress(json.JSONDecodeError):
         return json.loads(lock.read())
@@ -101,7 +98,7 @@ def _write(lock: IO[str], mark: str) -> None:
 
 
 def _lives(holder: dict[str, Any]) -> bool:
-    """Whether the holder is a process of this machine, and still the one that wrote."""
+    """Return whether the holder is a process of this machine, and still the one that wrote."""
     return holder["machine"] == machine() and "" != holder["began"] == began(holder["process"])
 
 
@@ -115,16 +112,13 @@ def _busy(holder: dict[str, Any]) -> str:
 
 def _end(lock: IO[str], mark: str, others: bool) -> None:
     """Stop what a killed run left working, and return when it has ended; if `others` held the lock, it is ours then."""
-    stop, end, said = Stop(mark), time.monotonic() + 60 * PATIENCE_MINUTES, False
+    stop, end, said = Stop(mark), time.monotonic() + 60 * PATIENCE_MINUTES, ""
     while (working := stop.tell()) or (others and not take(lock)):
         if others and _lives(faster := _holder(lock)):
             raise StudyError(_busy(faster))
         if working and not said:
-            print(
-                f"a run that was killed left {len(working)} processes working here: stopping them, they save",
-                flush=True,
-            )
-            said = True
+            said = f"a run that was killed left {len(working)} processes working here: stopping them, they save"
+            print(said, flush=True)
         if time.monotonic() > end:
             numbers = " ".join(map(str, working)) or f"$(fuser {lock.name})"
             raise StudyError(f"they did not stop within {PATIENCE_MINUTES} min; end them yourself: kill -9 {numbers}")

@@ -139,7 +139,7 @@ def _row(s: StageStatus, now: float) -> Iterator[str]:
 
 
 def _end(s: StageStatus, now: float) -> str:
-    """When a running stage ends; what a stopped one still needs."""
+    """Say when a running stage ends, or what a stopped one still needs."""
     if s.state == "running" and s.left_seconds is not None:
         form = "%H:%M" if s.left_seconds < 20 * 3600 else "%a %d %b %H:%M"
         at = time.strftime(form, time.localtime(now + s.left_seconds))
@@ -151,7 +151,6 @@ def _end(s: StageStatus, now: float) -> str:
 
 
 def show(study: Study | None, results: Path, watch: bool) -> None:
-    """Print the table once, or again and again until Ctrl-C."""
     users, terminal = {} if study else users_of_all(), sys.stdout.isatty()
     while True:
         stages = list(of_study(study, results) if study else of_folder(results, users))

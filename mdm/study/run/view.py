@@ -34,7 +34,6 @@ class Job:
 
     @property
     def folder(self) -> Path:
-        """The artifact it makes."""
         return Path(self.log).parents[1] if self.log.count("/") > 1 else Path()
 
     def text(self, runs: Mapping[str, str]) -> str:
@@ -80,10 +79,10 @@ class Outlook:
 
 
 class RunView:
-    """Shows the events of one Snakemake; on a terminal what runs now is a line below, which is rewritten.
+    """Shows the events of one Snakemake; on a terminal, a last line that is rewritten says what runs now.
 
-    Whoever reads may go at any time: no error of writing leaves the view. (rich's live display would end Snakemake's
-    own output when a pipe breaks, and leave a terminal without a cursor when Snakemake is killed.)
+    No error of writing ends it: readers may go at any time. (rich's live display would end Snakemake's own output when
+    a pipe breaks, and leave a terminal without a cursor when Snakemake is killed.)
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -110,7 +109,9 @@ class RunView:
             case "study":
                 refs = {"/".join(Path(output).parts[1:3]) for output in record.outputs}
                 self._outlook = Outlook(record.study, refs, Path("results"))
-                self._users = {ref: _shortened(names) for ref, names in runs_of(record.study).items()}
+                for ref, names in runs_of(record.study).items():
+                    more = f" and {len(names) - 2} more" if len(names) > 2 else ""
+                    self._users[ref] = ", ".join(names[:2]) + more
             case "tick" if self._terminal or time.monotonic() - self._spoke >= BEAT_SECONDS:
                 self._tell_running()
 
@@ -120,7 +121,7 @@ class RunView:
         self._spoke = time.monotonic()
 
     def close(self) -> None:
-        """Take the line below away, and write no more."""
+        """Remove the line below, and write no more."""
         self._write("")
         self._out.close()
 
@@ -155,7 +156,3 @@ class RunView:
     def _write(self, text: str) -> None:
         with suppress(OSError, ValueError):  # nobody reads any more, or it is closed
             self._out.write((("\r\033[K" if self._terminal else "") + text).encode())
-
-
-def _shortened(names: list[str]) -> str:
-    return ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")

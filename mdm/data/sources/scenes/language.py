@@ -33,7 +33,7 @@ def _shape(group: Group, synonym: bool) -> str:
 
 
 def _phrase(group: Group, size: bool = False, fill: bool = False, synonym: bool = False, digit: bool = False) -> str:
-    """A noun phrase such as "two small striped red circles"."""
+    """Write a noun phrase such as "two small striped red circles"."""
     words = [group.colour, _shape(group, synonym)]
     # "Solid" goes without saying; every other fill is worth a word.
     words[:0] = [group.fill] if fill and group.fill != "solid" else []
@@ -61,7 +61,7 @@ def _one_group(group: Group, background: Background) -> list[str]:
         f"{short} on {_ground(background)}",
         f"{full} on {_ground(background)}",
         _phrase(group, size=True, synonym=True),
-        f"{_phrase(group, fill=True, digit=True)}",
+        _phrase(group, fill=True, digit=True),
     ]
 
 
@@ -70,12 +70,11 @@ def _two_groups(first: Group, second: Group, relation: str, background: Backgrou
     a, b = _phrase(first), _phrase(second)
     full_a, full_b = (_phrase(g, size=True, fill=True) for g in (first, second))
     other_a, other_b = (_phrase(g, size=True, synonym=True) for g in (first, second))
-    turned = _turned(first, second, relation)
     return [
         f"{a} {plain} {b}",
         f"{full_a} {plain} {full_b}",
         f"{a} {wordy} {b}",
-        turned,
+        _turned(first, second, relation),
         f"a picture of {a} {plain} {b}",
         f"{_there(first)} {a} {wordy} {b}",
         f"{a} {plain} {b} on {_ground(background)}",
@@ -84,7 +83,7 @@ def _two_groups(first: Group, second: Group, relation: str, background: Backgrou
 
 
 def _turned(first: Group, second: Group, relation: str) -> str:
-    """The same fact told from the second group."""
+    """Tell the same fact from the second group."""
     a, b = _phrase(first), _phrase(second)
     if relation == "inside":
         return f"{b} with {a} inside"
@@ -92,7 +91,7 @@ def _turned(first: Group, second: Group, relation: str) -> str:
 
 
 def captions(scene: Scene) -> list[str]:
-    """All captions of a scene, the plainest first; every one is true of the picture."""
+    """Return all captions of a scene, the plainest first; every one is true of the picture."""
     if scene.relation is None:
         found = _one_group(scene.groups[0], scene.background)
     else:
@@ -101,18 +100,18 @@ def captions(scene: Scene) -> list[str]:
 
 
 def caption(scene: Scene, phrasings: int | None = None) -> str:
-    """The caption of the index: one of the first `phrasings` (all if None), fixed by (seed, id)."""
+    """Choose the caption of the index: one of the first `phrasings` (all if None), fixed by (seed, id)."""
     choices = captions(scene)[:phrasings]
     return choices[scene.phrase % len(choices)]
 
 
 def words(text: str) -> list[str]:
-    """Lower-case words and punctuation marks, in order: the tokens of the embedded encoder."""
+    """Return lower-case words and punctuation marks, in order: the tokens of the embedded encoder."""
     return re.findall(r"\w+|[^\w\s]", text.lower())
 
 
 def vocabulary() -> list[str]:
-    """Every word that a caption can hold, sorted."""
+    """Return every word that a caption can hold, sorted."""
     fixed = ["a an there is are picture of on with inside", *NUMBERS, *COLOURS, *FILLS[1:]]
     grounds = [BACKGROUND_WORDS[k].format(tone=t) for k, t in itertools.product(BACKGROUNDS, TONES)]
     names: list[Sequence[str]] = [SHAPE_WORDS.get(shape, (shape,)) for shape in SHAPES]

@@ -1,7 +1,6 @@
 """Where objects go: random guillotine cuts of the frame, so that nothing overlaps and every relation is true.
 
-Coordinates are in units of the frame, x to the right, y down. Every object has a cell of its own that holds
-its circumscribed circle and half a gap around it; the frame is cut at random until each part holds one.
+Coordinates are in units of the frame, y down. An object's cell holds its circumscribed circle and half a gap around it.
 """
 
 import itertools
@@ -49,32 +48,27 @@ def _cell(radius: float) -> float:
     return 2 * radius + GAP
 
 
-def _slots(length: float, radius: float) -> int:
-    return int(length / _cell(radius) + 1e-9)
-
-
 def _need(count: int, radius: float, across: float) -> float:
-    """Length that `count` objects take where `across` is free in the other direction (inf: none fits)."""
-    rows = _slots(across, radius)
+    """Return the length that `count` objects take where `across` is free in the other direction (inf: none fits)."""
+    rows = int(across / _cell(radius) + 1e-9)
     return math.ceil(count / rows) * _cell(radius) if rows else math.inf
 
 
 @cache
 def largest_radius(size: str) -> float:
-    """The greatest radius an object of this size may be drawn with."""
     return RADII[size] * (1 + RADIUS_SPREAD)
 
 
 @cache
 def fits(counts: tuple[int, ...], sizes: tuple[str, ...]) -> bool:
-    """Whether groups of these counts and sizes find room side by side in the frame."""
+    """Return whether groups of these counts and sizes find room side by side in the frame."""
     side = FRAME[0][1] - FRAME[0][0]
     needs = [_need(n, largest_radius(s), side) for n, s in zip(counts, sizes, strict=True)]
     return sum(needs) + (len(counts) - 1) * (GROUP_GAP - GAP) <= side
 
 
 def scatter(draw: Draw, count: int, radius: float, region: Region) -> list[Point]:
-    """Centres of `count` objects in a region, by random cuts that leave room on both sides."""
+    """Place `count` objects in a region, by random cuts that leave room on both sides; return their centres."""
     if count == 1:
         half = _cell(radius) / 2
         return [tuple(draw.between(low + half, high - half) for low, high in region)]  # type: ignore[list-item]
@@ -97,17 +91,15 @@ def _cut(region: Region, axis: int, end: float, start: float) -> tuple[Region, R
     return before, after
 
 
-def side_by_side(
-    draw: Draw, relation: str, counts: tuple[int, int], radii: tuple[float, float]
-) -> tuple[list[Point], list[Point]]:
-    """Centres of two groups, the first `relation` of the second; drawn again until the direction is clear."""
+def side_by_side(draw: Draw, relation: str, counts: Sequence[int], radii: Sequence[float]) -> list[list[Point]]:
+    """Place two groups, the first `relation` of the second; drawn again until the direction is clear."""
     axis = AXES[relation]
     swap = relation in ("right", "below")
     order = (1, 0) if swap else (0, 1)
     for _ in range(500):
         groups = _split_frame(draw, axis, [counts[i] for i in order], [radii[i] for i in order])
         if _is_clear(groups, axis):
-            return (groups[1], groups[0]) if swap else (groups[0], groups[1])
+            return groups[::-1] if swap else groups
     raise RuntimeError(f"no clear layout for {counts} {relation} with radii {radii}: widen layout.CLEAR_SLOPE")
 
 
@@ -127,7 +119,7 @@ def _is_clear(groups: list[list[Point]], axis: int) -> bool:
 
 
 def room_needed(count: int, size: str) -> float:
-    """Radius of the disc that holds one, two or three objects of a size, with a gap around."""
+    """Return the radius of the disc that holds one, two or three objects of a size, with a gap around."""
     return _cluster_radius(count, largest_radius(size)) + GAP
 
 
@@ -137,7 +129,7 @@ def _cluster_radius(count: int, radius: float) -> float:
 
 
 def cluster(draw: Draw, count: int, radius: float, centre: Point, room: float) -> list[Point]:
-    """Centres of one to three objects inside a disc of radius `room`, evenly around a random point."""
+    """Place one to three objects inside a disc of radius `room`, evenly around a random point."""
     slack = max(0.0, room - GAP - _cluster_radius(count, radius))
     drift, heading, turn = (draw.between(0, slack), draw.between(0, math.tau), draw.between(0, math.tau))
     x, y = centre[0] + drift * math.cos(heading), centre[1] + drift * math.sin(heading)
@@ -147,7 +139,7 @@ def cluster(draw: Draw, count: int, radius: float, centre: Point, room: float) -
 
 
 def close_up(draw: Draw, groups: Sequence[Sequence[Disc]], relation: str | None) -> list[list[Disc]]:
-    """The discs pulled together until two nearly touch, then enlarged to fill the frame but for CLOSE_ROOM."""
+    """Pull the discs together until two nearly touch, then enlarge them to fill the frame but for CLOSE_ROOM."""
     pull = 1.0 if relation == "inside" else min(1.0, _tightest(groups, AXES.get(relation or "")))
     discs = [((x * pull, y * pull), radius) for group in groups for (x, y), radius in group]
     spans = [(min(c[a] - r for c, r in discs), max(c[a] + r for c, r in discs)) for a in (0, 1)]
@@ -158,7 +150,7 @@ def close_up(draw: Draw, groups: Sequence[Sequence[Disc]], relation: str | None)
 
 
 def _tightest(groups: Sequence[Sequence[Disc]], axis: int | None) -> float:
-    """The largest share of their distances that discs need; two groups stay apart along their own axis."""
+    """Return the largest share of their distances that discs need; two groups stay apart along their own axis."""
     within = [(pair, math.dist(pair[0][0], pair[1][0])) for g in groups for pair in itertools.combinations(g, 2)]
     pairs = [] if axis is None else itertools.product(*groups)
     across = [(pair, abs(pair[0][0][axis] - pair[1][0][axis])) for pair in pairs]

@@ -1,8 +1,7 @@
 """From facts to pixels: antialiased drawing by signed distances, the same picture at every resolution.
 
-Every layer is an integral over the pixel's area (exactly for backgrounds, closely for outlines and textures),
-so a picture drawn at 64 px is nearly the 256 px picture averaged 4 x 4. Below 64 px textures are finer than a
-pixel; there the scene is drawn larger and averaged.
+Layers are integrals over a pixel's area, so that 64 px are nearly 256 px averaged 4 x 4. Below 64 px, where textures
+are finer than a pixel, the scene is drawn larger and averaged.
 """
 
 import math
@@ -65,12 +64,12 @@ def _box(centre: float, radius: float, size: int) -> tuple[int, int]:
 
 
 def _coverage(distance: np.ndarray, scale: float) -> np.ndarray:
-    """Share of each pixel inside an edge; `scale` is pixels per unit of distance."""
+    """Return the share of each pixel inside an edge; `scale` is pixels per unit of distance."""
     return np.clip(0.5 - distance * np.float32(scale), 0.0, 1.0)
 
 
 def _colour(group: Group, u: np.ndarray, v: np.ndarray, distance: np.ndarray, scale: float) -> np.ndarray:
-    """Colour of each pixel of an object: [3] for plain fills, [h, w, 3] for textures."""
+    """Return the colour of each pixel of an object: [3] for plain fills, [h, w, 3] for textures."""
     colour = np.array(COLOURS[group.colour], dtype=np.float32)
     if group.fill not in ("striped", "dotted"):
         return colour
@@ -92,7 +91,7 @@ def _ink(colour: np.ndarray) -> np.ndarray:
 
 
 def _stripes(at: np.ndarray, period: float, share: float, width: float) -> np.ndarray:
-    """Mean over a window of a wave that is 1 for `share` of each period, around the multiples of it."""
+    """Average over a window a wave that is 1 for `share` of each period, around the multiples of it."""
 
     def integral(position: np.ndarray) -> np.ndarray:
         phase = position / period + share / 2
@@ -103,7 +102,7 @@ def _stripes(at: np.ndarray, period: float, share: float, width: float) -> np.nd
 
 
 def _background(background: Background, size: int) -> np.ndarray:
-    """A background as float32 [size, size, 3]."""
+    """Draw a background, float32 [size, size, 3]."""
     tone = np.array(TONES[background.tone], dtype=np.float32)
     if background.kind == "plain":
         return np.broadcast_to(tone, (size, size, 3)).copy()
@@ -114,7 +113,7 @@ def _background(background: Background, size: int) -> np.ndarray:
 
 
 def _pattern(background: Background, size: int) -> np.ndarray:
-    """Share of the second tone, float32 [size, size]."""
+    """Return the share of the second tone, float32 [size, size]."""
     if background.kind == "grid":
         return _grid(size)
     if background.kind == "speckle":
@@ -134,7 +133,7 @@ def _grid(size: int) -> np.ndarray:
 
 @lru_cache(maxsize=16)
 def _cell_shares(size: int) -> np.ndarray:
-    """How much of each pixel lies in each speckle cell, float32 [size, SPECKLES]; rows sum to 1."""
+    """Return how much of each pixel lies in each speckle cell, float32 [size, SPECKLES]; rows sum to 1."""
     edges = np.arange(size + 1) / size * SPECKLES
     cells = np.arange(SPECKLES)
     overlap = np.minimum(edges[1:, None], cells + 1) - np.maximum(edges[:-1, None], cells)

@@ -44,8 +44,3 @@ class Scene:
     relation: str | None
     background: Background
     phrase: int  # chooses the caption of the index
-
-
-def objects(scene: Scene) -> int:
-    """How many objects the scene shows."""
-    return sum(group.count for group in scene.groups)

@@ -1,16 +1,13 @@
 """Procedural captioned pictures: licence-free, endless, and every caption and label is true by construction.
 
-A scene is a pure function of (seed, split, id) and the knobs of its settings; the number of pictures and
-their resolution change nothing. Raise SCENES_VERSION with any change of what a scene shows or says.
+A scene depends on (seed, split, id) and the knobs only. Raise SCENES_VERSION with any change of what it shows or says.
 """
-
-from __future__ import annotations
 
 import hashlib
 import itertools
 from dataclasses import replace
 from functools import cache
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -19,7 +16,7 @@ from mdm.data.sources.scenes import layout
 from mdm.data.sources.scenes.language import caption, captions, vocabulary
 from mdm.data.sources.scenes.layout import Draw, Point
 from mdm.data.sources.scenes.picture import LARGEST, SMALLEST, render
-from mdm.data.sources.scenes.records import BACKGROUNDS, FILLS, RELATIONS, SIZES, Background, Group, Scene, objects
+from mdm.data.sources.scenes.records import BACKGROUNDS, FILLS, RELATIONS, SIZES, Background, Group, Scene
 from mdm.data.sources.scenes.shapes import COLOURS, ROOMS, SHAPES, TONES, is_held_out
 
 __all__ = [
@@ -73,7 +70,7 @@ class SceneSettings(Strict):
         return None if value is None else tuple(word for word in known if word in value)
 
     @model_validator(mode="after")
-    def _world_is_not_empty(self) -> SceneSettings:
+    def _world_is_not_empty(self) -> Self:
         if not _pairs(self)[0]:
             where = "holds" if self.split == "held-out" else "leaves"
             raise ValueError(
@@ -90,7 +87,7 @@ class SceneSettings(Strict):
         return self
 
     def knob(self, name: str) -> tuple[str, ...]:
-        """The allowed words of a knob, all if it was left out."""
+        """Return the allowed words of a knob, all if it was left out."""
         value = getattr(self, name)
         return tuple(KNOBS[name]) if value is None else value
 
@@ -107,7 +104,7 @@ KNOBS: dict[str, tuple[str, ...]] = {
 
 @cache
 def _pairs(settings: SceneSettings) -> tuple[tuple[Pair, ...], tuple[Pair, ...]]:
-    """(colour, shape) pairs of the first group and of the second."""
+    """Return the (colour, shape) pairs of the first group and of the second."""
     every = tuple(itertools.product(settings.knob("colours"), settings.knob("shapes")))
     seen = tuple(pair for pair in every if not is_held_out(*pair))
     if settings.split == "all":
@@ -118,7 +115,7 @@ def _pairs(settings: SceneSettings) -> tuple[tuple[Pair, ...], tuple[Pair, ...]]
 
 @cache
 def _partners(settings: SceneSettings, first: Pair, relation: str) -> tuple[Pair, ...]:
-    """Pairs that the second group may have beside (or around) the first."""
+    """Return the pairs that the second group may have beside (or around) the first."""
     others = tuple(pair for pair in _pairs(settings)[1] if pair != first)
     if relation != "inside":
         return others
@@ -127,7 +124,7 @@ def _partners(settings: SceneSettings, first: Pair, relation: str) -> tuple[Pair
 
 @cache
 def _side_layouts(settings: SceneSettings, total: int) -> tuple[tuple[tuple[int, int], tuple[str, str]], ...]:
-    """All (counts, sizes) of two groups that fit side by side."""
+    """Return all (counts, sizes) of two groups that fit side by side."""
     sizes = tuple(itertools.product(settings.knob("sizes"), repeat=2))
     counts = tuple((n, total - n) for n in range(1, total))
     return tuple((n, s) for n, s in itertools.product(counts, sizes) if layout.fits(n, s))
@@ -135,7 +132,7 @@ def _side_layouts(settings: SceneSettings, total: int) -> tuple[tuple[tuple[int,
 
 @cache
 def _inside_layouts(settings: SceneSettings, count: int, container: str) -> tuple[str, ...]:
-    """Sizes of `count` objects that fit inside a container of this shape."""
+    """Return the sizes of `count` objects that fit inside a container of this shape."""
     if "large" not in settings.knob("sizes"):
         return ()
     room = ROOMS[container][1] * layout.CONTAINER_RADII[0]
@@ -145,7 +142,7 @@ def _inside_layouts(settings: SceneSettings, count: int, container: str) -> tupl
 
 @cache
 def _choices(settings: SceneSettings, first: Pair, total: int) -> tuple[str, ...]:
-    """Relations that a scene with this first pair and this many objects can show."""
+    """Return the relations that a scene with this first pair and this many objects can show."""
     if total < 2 or total > settings.max_objects:
         return ()
     found = []
@@ -166,7 +163,7 @@ def _possible(settings: SceneSettings) -> frozenset[str]:
 
 
 def scene(seed: int, id: int, settings: SceneSettings) -> Scene:
-    """The scene with this id: a pure function of its arguments. Splits are separate streams."""
+    """Make the scene with this id: a pure function of its arguments. Splits are separate streams."""
     key = hashlib.sha256(f"scenes/{SCENES_VERSION}/{settings.split}/{seed}/{id}".encode()).digest()
     draw = Draw(int.from_bytes(key[:16], "big"))
     total = 1 + draw.index(settings.max_objects)
@@ -225,7 +222,7 @@ def _nested(draw: Draw, settings: SceneSettings, first: Pair, count: int) -> tup
 
 
 def _close_up(draw: Draw, groups: tuple[Group, ...], relation: str | None) -> tuple[Group, ...]:
-    """The same objects moved together and drawn as large as the frame allows, with a little room to wander."""
+    """Move the same objects together and draw them as large as the frame allows, with a little room to wander."""
     discs = [[(centre, group.radius) for centre in group.centres] for group in groups]
     places = layout.close_up(draw, discs, relation)
     return tuple(
@@ -235,23 +232,22 @@ def _close_up(draw: Draw, groups: tuple[Group, ...], relation: str | None) -> tu
 
 
 def _container(draw: Draw, settings: SceneSettings, pair: Pair, radius: float, at: Point) -> Group:
-    """A container is never textured: what lies inside must be easy to see."""
+    """Make a container, which is never textured: what lies inside must be easy to see."""
     fills = [fill for fill in settings.knob("fills") if fill in ("solid", "outlined")] or ["solid"]
     return Group("large", draw.pick(fills), *pair, radius, (at,), (0.0,))
 
 
 def labels(scene: Scene) -> dict[str, object]:
-    """What a judge should find: total count, indices of colours, shapes and pairs, and the relation.
+    """Return what a judge should find: total count, indices of colours, shapes and pairs, and the relation.
 
-    The relation is told by the group with the smaller (colour, shape) indices, so that it does not depend on
-    which group a caption names first; its numbers are those of RELATION_LABELS.
+    The relation, an index of RELATION_LABELS, is that of the group with the smaller (colour, shape) indices.
     """
     pairs = [(list(COLOURS).index(g.colour), list(SHAPES).index(g.shape)) for g in scene.groups]
     relation = scene.relation or "none"
     if len(pairs) == 2 and pairs[1] < pairs[0]:
         relation = TURNED[relation]
     return {
-        "count": objects(scene),
+        "count": sum(group.count for group in scene.groups),
         "colours": sorted({colour for colour, _ in pairs}),
         "shapes": sorted({shape for _, shape in pairs}),
         "pairs": sorted([list(pair) for pair in pairs]),

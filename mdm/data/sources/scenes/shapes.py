@@ -1,7 +1,6 @@
 """The alphabet of the scenes: shapes as signed distances, colours, background tones.
 
-A shape is a function (u, v) -> d in units of its circumscribed radius, v pointing up, d < 0 inside. Distances
-need to be right near the outline only: that is where they become antialiased coverage.
+A shape is a function (u, v) -> d in units of its circumscribed radius, v up, d < 0 inside, exact near the outline only.
 """
 
 import math
@@ -84,16 +83,8 @@ def crescent(u: np.ndarray, v: np.ndarray) -> np.ndarray:
     return np.maximum(np.sqrt(u * u + v * v) - 0.92, 0.66 - np.hypot(u - 0.48, v))
 
 
-SHAPES: dict[str, Distance] = {
-    "circle": circle,
-    "square": square,
-    "triangle": triangle,
-    "diamond": diamond,
-    "star": star,
-    "cross": cross,
-    "heart": heart,
-    "crescent": crescent,
-}
+NAMED: tuple[Distance, ...] = (circle, square, triangle, diamond, star, cross, heart, crescent)
+SHAPES = {shape.__name__: shape for shape in NAMED}
 # Shapes that can hold others: (height of the centre, radius) of a disc inside them, in circumscribed radii.
 ROOMS: dict[str, tuple[float, float]] = {
     "circle": (0.0, 0.88),

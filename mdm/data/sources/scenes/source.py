@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from mdm.data.rows import Picture, Row, png
+from mdm.data.rows import Outcomes, Row, png
 from mdm.data.sources.scenes import scene as scenes
 from mdm.data.sources.scenes.scene import SCENES_VERSION, SceneSettings
 
@@ -12,14 +12,13 @@ Settings = SceneSettings
 
 
 def index(settings: SceneSettings) -> Iterator[Row]:
-    """One row per scene; the key is the scene's id."""
+    """Yield a row for each scene; the key is the scene's id."""
     for id in range(settings.num_images):
         scene = scenes.scene(settings.seed, id, settings)
         yield Row(f"{id:08d}", scenes.caption(scene, settings.phrasings), scenes.labels(scene))
 
 
-def pictures(rows: list[Row], settings: SceneSettings) -> Iterator[tuple[str, Picture | str]]:
-    """Draw the scenes of a shard."""
+def pictures(rows: list[Row], settings: SceneSettings) -> Outcomes:
     for row in rows:
         scene = scenes.scene(settings.seed, int(row.key), settings)
         yield row.key, png(scenes.render(scene, settings.resolution))
