@@ -190,7 +190,7 @@ class Artifacts:
         return self._put(name, recipe)
 
     def floor(self, name: str, images: str, resolution: int, protocol: ProtocolConfig) -> str | None:
-        """Add features of real pictures that are no part of the reference, as many as are drawn, if there are so many."""
+        """Add features of as many real pictures as are drawn, none of them of the reference, if there are so many."""
         first, count = protocol.num_reference, protocol.num_images
         there = self._pick("data", protocol.reference, "protocols").settings.get("num_images", 0)
         return self.features(name, images, count, resolution, protocol, first) if first + count <= there else None
