@@ -147,6 +147,8 @@ GUIDANCE_SETTINGS = ("guidance_rescale", "guidance_interval", "negative_prompt")
 class SampleConfig(Strict):
     """How pictures are drawn from a trained network."""
 
+    later: ClassVar = ("guide", "autoguidance")
+
     sampler: Literal["ddpm", "ddim", "dpm++", "heun"] = "ddim"
     steps: Positive = 250
     eta: Probability = Field(default=0.0, description="noise added by ddim: 0 none, 1 as much as ddpm")
@@ -159,6 +161,12 @@ class SampleConfig(Strict):
     )
     threshold: Literal["none", "clip", "dynamic", "dynamic-deepfloyd"] = "clip"
     negative_prompt: str = Field(default="", description="guidance leads away from this caption")
+    guide: str | None = Field(
+        default=None, description="autoguidance: another run, with a smaller or shorter-trained network of these levels"
+    )
+    autoguidance: Annotated[float, Field(ge=1)] = Field(
+        default=1.0, description="how far to lead away from the guide's answer: guide + weight (own - guide)"
+    )
     precision: Literal["float32", "bf16"] = Field(default="float32", description="of the network's own arithmetic")
 
     @model_validator(mode="after")

@@ -142,8 +142,11 @@ class ClipRecipe(Recipe):
 class SamplesRecipe(Recipe):
     """The pictures that a stage's network draws for the first captions of a data set."""
 
+    later: ClassVar = ("guide",)
+
     kind: Literal["samples"] = "samples"
     train: Ref
+    guide: Ref | None = None
     sample: SampleConfig
     seed: Seed
     num_images: Positive

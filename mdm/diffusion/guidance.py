@@ -94,8 +94,9 @@ class Denoiser:
         prompt: Prompt,
         negative: Prompt,
         batch: int,
+        guide: Callable[..., list[Tensor]] | None = None,
     ) -> None:
-        self.model, self.config, self.way = model, config, parameterisation(diffusion)
+        self.model, self.guide, self.config, self.way = model, guide, config, parameterisation(diffusion)
         self.residual = diffusion.residual_levels
         self.prompt = prompt.expanded(batch)
         # Weight 1 means the prompt alone: no second half of the batch.
@@ -112,21 +113,32 @@ class Denoiser:
         """Noisy pictures at a moment -> clean pictures, highest first."""
         levels = self._levels(moment)
         seen = [self.way.seen(x, level) for x, level in zip(pictures, levels, strict=True)]
-        rows = zip(self._guided(seen, moment), pictures, levels, strict=True)
+        rows = zip(self._led(seen, moment), pictures, levels, strict=True)
         clean = [self.way.clean(said, x, level) for said, x, level in rows]
         return [threshold(x0, self.config.threshold) for x0 in clean]
 
+    def _led(self, seen: list[Tensor], moment: Moment) -> list[Tensor]:
+        """Lead away from the answer of a worse network, the guide (autoguidance, Karras et al. 2024)."""
+        said = self._guided(seen, moment)
+        if self.guide is None or not self._inside_interval(moment):
+            return said
+        worse = self._call(self.guide, seen, moment, self.prompt)
+        return [bad + self.config.autoguidance * (good - bad) for good, bad in zip(said, worse, strict=True)]
+
     def _guided(self, seen: list[Tensor], moment: Moment) -> list[Tensor]:
         if self.both is None or not self._inside_interval(moment):
-            return self._call(seen, moment, self.prompt)
-        halves = [said.chunk(2) for said in self._call([torch.cat([x, x]) for x in seen], moment, self.both)]
+            return self._call(self.model, seen, moment, self.prompt)
+        twice = [torch.cat([x, x]) for x in seen]
+        halves = [said.chunk(2) for said in self._call(self.model, twice, moment, self.both)]
         weight, rescale = self.config.guidance, self.config.guidance_rescale
         return [guided(negative, positive, weight, rescale) for negative, positive in halves]
 
-    def _call(self, seen: list[Tensor], moment: Moment, prompt: Prompt) -> list[Tensor]:
+    def _call(
+        self, model: Callable[..., list[Tensor]], seen: list[Tensor], moment: Moment, prompt: Prompt
+    ) -> list[Tensor]:
         told = torch.full((len(seen[0]),), moment.told, device=seen[0].device)
         with torch.autocast(told.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-            predictions = self.model(seen, told, prompt.text, prompt.mask, labels=prompt.labels)
+            predictions = model(seen, told, prompt.text, prompt.mask, labels=prompt.labels)
         answers = [said.float() for said in predictions]
         return completed(answers) if self.residual else answers
 

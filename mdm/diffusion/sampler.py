@@ -31,15 +31,17 @@ def sample(
     labels: Tensor | None = None,
     negative_labels: Tensor | None = None,
     noise: Callable[[int], Pictures] | None = None,
+    guide: Callable[..., Pictures] | None = None,
 ) -> Pictures:
     """Pictures [B,3,R,R] or clips [B,T,3,R,R] in [-1,1] of every level, highest first, each a function of (seed, id).
 
     `model` must be in eval mode; gammas are what `schedule.levels` gives. Texts are [B,S,D] and [B,S], or one for
     the whole batch; `noise` (step) replaces the standard normal pictures of all levels; step 0 asks for the start.
+    `guide`: the worse network of autoguidance, in eval mode too.
     """
     moments = path(config, diffusion, gammas)
     prompt, negative = Prompt(text, mask, labels), Prompt(negative_text, negative_mask, negative_labels)
-    denoise = Denoiser(model, config, diffusion, prompt, negative, len(image_ids))
+    denoise = Denoiser(model, config, diffusion, prompt, negative, len(image_ids), guide)
     noise = noise or partial(_noise, seed, image_ids, resolutions, gammas.device)
     journey = Journey(denoise, moments, config, noise, on_step or _silent)
     pictures = SOLVERS[config.sampler](denoise.start(noise(0), moments[0]), journey)

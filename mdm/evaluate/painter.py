@@ -1,5 +1,6 @@
 """A trained network ready to draw: from prompts and image ids to bytes."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,6 +29,11 @@ class Lookup(Protocol):
     def lookup(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]: ...
 
 
+def combined_hash(*hashes: str) -> str:
+    """One name for several sets of weights."""
+    return hashlib.sha256("+".join(hashes).encode()).hexdigest()
+
+
 class Painter:
     """Draws picture k from (weights, prompt k, seed, k) alone, whatever batch it is in."""
 
@@ -44,13 +50,21 @@ class Painter:
         if embeddings is None and recipe.text:
             embeddings = Embeddings(root / recipe.text)
         self._embeddings = embeddings
-        weights = load_weights(train / WEIGHTS)
-        self.weights_hash = state_hash(weights)
-        self._model = build(stage.model)
-        load_into(self._model, weights, str(train / WEIGHTS))
-        self._model.eval().to(device, memory_format=torch.channels_last)
         self.rows_evaluated = 0
-        self._model.register_forward_pre_hook(self._count)
+        self._model, self.weights_hash = self._network(train)
+        self._guide = None
+        if recipe.guide:
+            self._guide, guide_hash = self._network(root / recipe.guide)
+            self.weights_hash = combined_hash(self.weights_hash, guide_hash)
+
+    def _network(self, train: Path) -> tuple[nn.Module, str]:
+        """The averaged network of a stage, and its hash."""
+        stage, weights = StageRecipe.of(read_json(train / "recipe.json"), train), load_weights(train / WEIGHTS)
+        model = build(stage.model)
+        load_into(model, weights, str(train / WEIGHTS))
+        model.eval().to(self._device, memory_format=torch.channels_last)
+        model.register_forward_pre_hook(self._count)
+        return model, state_hash(weights)
 
     def _count(self, _model: nn.Module, arguments: tuple[Any, ...]) -> None:
         # Guidance and Heun steps call the network more often than there are steps: count, do not compute.
@@ -70,7 +84,7 @@ class Painter:
         pictures = sample(
             self._model, self._gammas, self._sample, self._diffusion, self.resolutions,
             *self._text(captions), *self._text([self._sample.negative_prompt]), ids, self._seed,
-            labels=self._labels(classes), negative_labels=self._labels(none),
+            labels=self._labels(classes), negative_labels=self._labels(none), guide=self._guide,
         )  # fmt: skip
         return {r: to_bytes(level) for r, level in zip(self.resolutions, pictures, strict=True)}
 

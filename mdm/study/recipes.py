@@ -14,7 +14,15 @@ from mdm.config.instruments import ScoreSettings
 from mdm.config.sizes import Clip, Size, as_clip
 from mdm.config.text import ENCODERS
 from mdm.files.artifact import digest
-from mdm.study.stage_settings import check_carried, check_sample, check_stills, stage_model, stage_settings
+from mdm.study.stage_settings import (
+    check_autoguidance,
+    check_carried,
+    check_guide,
+    check_sample,
+    check_stills,
+    stage_model,
+    stage_settings,
+)
 
 
 @dataclass(frozen=True)
@@ -166,14 +174,19 @@ class Artifacts:
             return []
         return [f"{self._where}: {place}: {wanted} pictures of data.{data}, which has {there}; write {there} or less"]
 
-    def samples(self, run: RunConfig, train: str, protocol: str) -> str:
+    def samples(self, run: RunConfig, train: str, protocol: str, guide: str | None = None) -> str:
+        """Add the pictures that the network of a stage draws, guided by that of another run."""
         entry: ProtocolConfig = self._config.protocols[protocol]
         place = f"protocols.{protocol}"
         name = f"{protocol}-{list(run.stages)[-1]}"
-        sample = run.sample.effective()
+        # The guide stands in the recipe as an artifact; what its run is called changes no picture.
+        sample = run.sample.effective().model_copy(update={"guide": None})
         check_sample(sample, self.artifacts[train].recipe, f"{self._where}: {place}")
+        check_autoguidance(run.sample, f"{self._where}: sample")
+        if guide:
+            check_guide(self.artifacts[train].recipe, self.artifacts[guide].recipe, f"{self._where}: sample.guide")
         recipe = made.SamplesRecipe(
-            train=train, sample=sample, seed=entry.seed, num_images=entry.num_images,
+            train=train, guide=guide, sample=sample, seed=entry.seed, num_images=entry.num_images,
             prompts=self.data(entry.prompts, place),
             text=self.text(run.text, entry.prompts, place, sample.negative_prompt) if run.text else None,
         )  # fmt: skip

@@ -3,7 +3,7 @@
 from mdm.config import DiffusionConfig, ModelConfig, NetworkConfig, RunConfig, SampleConfig, StageConfig, TrainConfig
 from mdm.config.base import StudyError, nearest, parse
 from mdm.config.recipe import StageRecipe
-from mdm.config.sizes import Clip, as_clip, parse_size
+from mdm.config.sizes import Clip, as_clip, listed, parse_size
 
 Settings = tuple[TrainConfig, DiffusionConfig]
 
@@ -90,6 +90,28 @@ def check_sample(sample: SampleConfig, stage: StageRecipe, where: str) -> None:
             f"{where}: sample.guidance {sample.guidance} leads away from {unseen}, which training with "
             "condition_dropout 0 never shows; write guidance: 1, or a condition_dropout such as 0.1"
         )
+
+
+def check_autoguidance(sample: SampleConfig, where: str) -> None:
+    """Refuse a weight without a worse network to lead away from, and such a network without a weight."""
+    if (sample.guide is None) != (sample.autoguidance == 1):
+        raise StudyError(
+            f"{where}: autoguidance {sample.autoguidance:g} with guide {sample.guide or 'none'}; write both, a weight "
+            "above 1 and the name of a run, or neither"
+        )
+
+
+def check_guide(own: StageRecipe, guide: StageRecipe, where: str) -> None:
+    """Refuse a guide that cannot answer the same question: other levels, another noise process, another condition."""
+    for what, mine, others in (
+        ("levels", listed(own.sizes), listed(guide.sizes)),
+        ("diffusion settings", own.diffusion, guide.diffusion),
+        ("text", own.text, guide.text),
+        ("classes", own.model.classes, guide.model.classes),
+    ):
+        if mine != others:
+            shown = f" ({mine} and {others})" if what == "levels" else ""
+            raise StudyError(f"{where}: the guide has other {what} than the run it guides{shown}; name another run")
 
 
 def check_stills(stage: StageConfig, train: TrainConfig, diffusion: DiffusionConfig, where: str) -> None:

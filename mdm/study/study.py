@@ -12,8 +12,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mdm.config import ResourceConfig, RunConfig, StudyConfig, StudyError, nearest
 from mdm.config.base import parse
 from mdm.config.recipe import strings
@@ -41,6 +39,7 @@ class Study:
         self._slices: dict[str, int | None] = {}
         self._resources: dict[str, ResourceConfig] = {}
         variants = self._variants()
+        self._variant_of = {variant.name: variant for variant in variants}
         self.ablations = self._ablations(variants)
         self.runs = [run for variant in variants for run in self._runs(variant)]
         self._check_counts()
@@ -84,15 +83,29 @@ class Study:
             )  # fmt: skip
         return found
 
-    def _runs(self, variant: Variant) -> Iterator[Run]:
+    def _config(self, variant: Variant) -> tuple[RunConfig, str, dict[str, Any]]:
+        """The settings of a run, their place in the file, and each changed setting with what base has there."""
         raw = copy.deepcopy(self._raw["base"])
         place = "base" if variant.ablation is None else f"ablations.{variant.ablation}"
         diff = {path: (assign(raw, path, value), value) for path, value in variant.changes.items()}
-        config = parse(RunConfig, raw, f"{self.name}.yaml: {place}")
+        return parse(RunConfig, raw, f"{self.name}.yaml: {place}"), place, diff
+
+    def _runs(self, variant: Variant) -> Iterator[Run]:
+        config, place, diff = self._config(variant)
         for seed in variant.seeds:
             stages = self._stages(config, seed, place)
-            evaluations = [self._evaluation(config, stages[-1], name) for name in variant.protocols]
+            guide = self._guide(config.sample.guide, seed, place)
+            evaluations = [self._evaluation(config, stages[-1], name, guide) for name in variant.protocols]
             yield Run(variant.name, seed, variant.label, variant.ablation, variant.value, diff, stages, evaluations)
+
+    def _guide(self, name: str | None, seed: int, place: str) -> str | None:
+        """The last stage of the run whose network guides, with the same seed (or its first, if it has no such)."""
+        if name is None:
+            return None
+        self._known(name, self._variant_of, f"{place}.sample.guide")
+        variant = self._variant_of[name]
+        config, own_place, _ = self._config(variant)
+        return self._stages(config, seed if seed in variant.seeds else variant.seeds[0], own_place)[-1].artifact
 
     def _stages(self, run: RunConfig, seed: int, place: str) -> list[Stage]:
         stages: list[Stage] = []
@@ -109,7 +122,7 @@ class Study:
             stages.append(Stage(name, ref, resolutions, entry.num_images))
         return stages
 
-    def _evaluation(self, run: RunConfig, last: Stage, name: str) -> Evaluation:
+    def _evaluation(self, run: RunConfig, last: Stage, name: str, guide: str | None) -> Evaluation:
         protocol = self.protocols[name]
         if isinstance(last.resolutions[-1], Clip):
             raise StudyError(
@@ -122,7 +135,7 @@ class Study:
                 f"{self.path.name}: protocols.{name}.resolution {top} cannot be made from pictures of "
                 f"{max(last.resolutions)} px; write a divisor, or give the run another protocol"
             )
-        samples = self._made.samples(run, last.artifact, name)
+        samples = self._made.samples(run, last.artifact, name, guide)
         features = self._made.features(f"{name}-{last.name}", samples, protocol.num_images, top, protocol)
         place = f"protocols.{name}"
         self._made.check_pictures(protocol.reference, f"{place}.reference")
@@ -271,15 +284,6 @@ def runs_of(study: Study) -> dict[str, list[str]]:
 def _slug(value: Any) -> str:
     """Write a swept value as part of a file name: 1.5 -> 1.5, [2, 1] -> 2-1, True -> true."""
     return re.sub(r"[^a-z0-9.]+", "-", str(value).lower()).strip("-")
-
-
-def typed(value: Any) -> Any:
-    """Snakemake reads nested values of --config as strings; numbers, lists and null become themselves again."""
-    if isinstance(value, dict):
-        return {key: typed(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [typed(item) for item in value]
-    return yaml.safe_load(value) if isinstance(value, str) else value
 
 
 def load(name: str, overrides: dict[str, Any] | None = None) -> Study:

@@ -99,3 +99,12 @@ def read_study(name: str, overrides: dict[str, Any]) -> tuple[Path, dict[str, An
     for dotted, value in overrides.items():
         assign(raw, dotted, value)
     return path, raw, parse(StudyConfig, raw, path.name)
+
+
+def typed(value: Any) -> Any:
+    """Snakemake reads nested values of --config as strings; numbers, lists and null become themselves again."""
+    if isinstance(value, dict):
+        return {key: typed(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [typed(item) for item in value]
+    return yaml.safe_load(value) if isinstance(value, str) else value

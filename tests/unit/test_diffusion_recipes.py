@@ -127,6 +127,25 @@ def test_every_sampler_follows_a_lead_to_clean_pictures(sampler: str) -> None:
     assert told == sorted(told, reverse=True)
 
 
+def test_autoguidance_leads_away_from_the_guide() -> None:
+    """D = D_guide + w (D - D_guide), at every level; inside the interval of guidance only."""
+    config = DiffusionConfig(prediction="x0")
+    levels = schedule.levels(config, [16, 8])
+    own, worse = ([torch.full((1, 3, r, r), value) for r in (16, 8)] for value in (0.3, 0.1))
+
+    def drawn(**settings: object) -> float:
+        pictures = sample(
+            lambda *_, **__: own, levels, SampleConfig(steps=4, threshold="none", **settings), config, [16, 8],
+            None, None, None, None, [0], 0, guide=lambda *_, **__: worse,
+        )  # fmt: skip
+        assert pictures[0].std() < 1e-6
+        return pictures[1].mean().item()
+
+    assert drawn(autoguidance=2.0) == pytest.approx(0.5)
+    assert drawn(autoguidance=1.5) == pytest.approx(0.4)
+    assert drawn(autoguidance=2.0, guidance_interval=(0.99, 1.0)) == pytest.approx(0.3)
+
+
 def network(**settings: object) -> torch.nn.Module:
     return build(ModelConfig(levels=LEVELS, **settings), seed=1)
 

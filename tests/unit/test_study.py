@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from mdm.config import StudyError
+from mdm.config.recipe import strings
 from mdm.study import study
 from mdm.study.study_file import ROOT, STUDIES, read_yaml
 
@@ -357,3 +358,56 @@ def test_yaml_cannot_build_objects(tmp_path):
     path.write_text("title: !!python/object/apply:os.system ['true']\n")
     with pytest.raises(StudyError, match="not valid YAML"):
         study.load(str(path))
+
+
+def guided(raw):
+    """The quick study with a run that an earlier end of the same training guides."""
+    raw["ablations"]["short"] = {
+        "title": "t", "question": "q", "group": "training", "set": {"stages.r32.num_images": 128}, "protocols": [],
+    }  # fmt: skip
+    raw["ablations"]["autoguidance"] = {
+        "title": "t", "question": "q", "group": "sampling",
+        "set": {"sample.guide": "short", "sample.guidance": 1.0}, "sweep": {"sample.autoguidance": [1.5, 2.0]},
+    }  # fmt: skip
+
+
+def test_a_run_is_guided_by_the_network_of_another(write):
+    loaded = study.load(write(guided))
+    short = loaded.runs_named("short")[0].stages[-1].artifact
+    for run in (loaded.runs_named(f"autoguidance={weight}")[0] for weight in (1.5, 2.0)):
+        recipe = loaded.recipe(run.evaluations[0].samples)
+        assert recipe.guide == short and recipe.train == loaded.runs_named("base")[0].stages[-1].artifact
+        assert short in strings(recipe.plain()), "the job that draws must wait for both networks"
+
+    def renamed(raw):
+        guided(raw)
+        raw["ablations"]["brief"] = raw["ablations"].pop("short")
+        raw["ablations"]["autoguidance"]["set"]["sample.guide"] = "brief"
+
+    assert loaded.artifacts.keys() == study.load(write(renamed)).artifacts.keys()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"sample.guide": "short"}, "autoguidance 1 with guide short"),
+        ({"sample.autoguidance": 2.0}, "autoguidance 2 with guide none"),
+        ({"sample.guide": "shrot", "sample.autoguidance": 2.0}, "did you mean 'short'"),
+        ({"sample.guide": "short", "sample.autoguidance": 2.0, "diffusion.loss_on": "v"}, "other diffusion settings"),
+    ],
+)
+def test_impossible_guides_are_refused(write, change, words):
+    def wrong(raw):
+        guided(raw)
+        raw["ablations"]["autoguidance"] = {"title": "t", "question": "q", "group": "sampling", "set": change}
+
+    with pytest.raises(StudyError, match=words):
+        study.load(write(wrong))
+
+
+def test_a_sweep_over_two_settings_is_a_grid(write):
+    def grid(raw):
+        raw["ablations"]["guidance"]["sweep"] = {"sample.guidance": [1.5, 4.0], "sample.steps": [5, 7]}
+
+    names = [run.name for run in study.load(write(grid)).runs if run.ablation == "guidance"]
+    assert names == ["guidance=1.5,5", "guidance=1.5,7", "guidance=4.0,5", "guidance=4.0,7"]
