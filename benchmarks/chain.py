@@ -45,7 +45,7 @@ def models() -> dict[str, ModelConfig]:
     found = {}
     for run in laptop.runs:
         for stage in run.stages:
-            config = ModelConfig(**laptop.recipe(stage.artifact)["model"])
+            config = laptop.recipe(stage.artifact).model
             found.setdefault(" -> ".join(map(str, reversed(config.resolutions))), config)
     shared = {"time_channels": 128, "text_channels": 64, "text_layers": 2}
     return {**found, "16 -> 64 -> 256": ModelConfig(levels=TO_256, **shared)}

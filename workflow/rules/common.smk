@@ -48,7 +48,7 @@ wildcard_constraints:
     images="[0-9]+",
     shards="[0-9]+-[0-9]+",
     figure="(?!samples-)[a-z0-9.-]+",
-    run="[a-z0-9.=-]+",
+    run="[a-z0-9.,=-]+",
     ablation="[a-z0-9.-]+",
     page="index|ablations/[a-z0-9.-]+",
 
