@@ -305,6 +305,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--precision", choices=("float32", "bf16"), default="float32")
     parser.add_argument("--recompute", type=int, nargs="+", default=(), metavar="RESOLUTION", help="ours only")
     parser.add_argument("--compile", choices=("none", "blocks", "network"), default="none", help="ours only")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="append case and rounds to it, a line each")
     parser.add_argument("--serve", action="store_true", help="be our side of the protocol")
     options = parser.parse_args()
     options.cases = options.cases or known[:3]
@@ -322,7 +323,11 @@ def main() -> None:
     ours += ["--recompute", *map(str, options.recompute)] if options.recompute else []
     programs = {"ours": ours} | ({"theirs": shlex.split(options.against)} if options.against else {})
     for case in cases(options.cases, options):
-        print(report(case, measure(case, programs, options)), flush=True)
+        rounds = measure(case, programs, options)
+        if options.json:
+            with options.json.open("a") as file:
+                print(json.dumps({"case": case, "compile": options.compile, "rounds": rounds}), file=file)
+        print(report(case, rounds), flush=True)
 
 
 if __name__ == "__main__":

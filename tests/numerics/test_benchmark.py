@@ -3,6 +3,7 @@
 import argparse
 import importlib.util
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -105,3 +106,27 @@ def test_what_is_computed_twice_counts_once(benchmark) -> None:
     execution.recompute(network, (8, 4))
     assert benchmark.operations(benchmark.training, one, config, network, device) == plain > 0
     assert benchmark.operations(benchmark.training, {**one, "batch": 6}, config, network, device) == 3 * plain
+
+
+def test_a_gpu_day_that_was_cut_off_still_tells_what_it_measured(tmp_path: Path) -> None:
+    """benchmarks/gpu_day.sh: numbers of each step as soon as it ends, a line that was being written left out."""
+    (tmp_path / "machine.log").write_text("2.13.0 NVIDIA H200\n")
+    (tmp_path / "steps.jsonl").write_text(
+        '{"step": "tests", "status": 0, "seconds": 31, "limit": 90}\n'
+        '{"step": "study", "status": 124, "seconds": 180, "limit": 180}\n'
+    )
+    ours = {"seconds": [2.0, 4.0], "peak_bytes": 2**31, "flops_per_second": 3e14, "matmul_peak": 6e14}
+    measured = {
+        "case": {"name": "released-64", "step": "train", "batch": 6, "precision": "bf16", "device": "cuda"},
+        "compile": "blocks",
+        "rounds": [{"ours": ours, "theirs": {"seconds": [6.0]}}] * 3,
+    }
+    (tmp_path / "model.jsonl").write_text(json.dumps(measured) + '\n{"case": {"na')
+    script = SCRIPT.with_name("gpu_day.py")
+    told = subprocess.check_output([sys.executable, str(script), str(tmp_path)], text=True)
+    day = json.loads((tmp_path / "gpu_day.json").read_text())
+    (found,) = day["model"]
+    assert (found["images_per_second"], found["peak_gib"], found["mfu"]) == (2.0, 2.0, 0.5)
+    assert found["ratio_to_theirs"] == 0.5
+    assert "| released-64 | train | blocks | 6 | 3.000 | 2.00 | 2.00 | 50.0% | 0.500 |" in told
+    assert "study: not done in 180 s" in told
