@@ -26,14 +26,15 @@ def commit() -> str:
 
 
 def short(table: str) -> str:
-    """The table of a Markdown text with the rows of the first protocol, without the columns LEFT_OUT."""
+    """The table of a Markdown text with the rows of the first protocol, without LEFT_OUT and the spread over seeds."""
     head, rule, *rows = [
         [cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line[:1] == "|"
     ]
     protocol = head.index("Protocol")
     kept = [number for number, title in enumerate(head) if title not in LEFT_OUT]
     shown = [head, rule, *(row for row in rows if row[protocol] == rows[0][protocol])]
-    return "\n".join(f"| {' | '.join(row[number] for number in kept)} |" for row in shown)
+    text = "\n".join(f"| {' | '.join(row[number] for number in kept)} |" for row in shown)
+    return re.sub(r" \(\d+ seeds, sd [\d.]+\)", "", text)
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ import yaml
 from mdm.config import StudyError
 from mdm.config.recipe import strings
 from mdm.study import study
-from mdm.study.study_file import ROOT, STUDIES, read_yaml
+from mdm.study.study_file import STUDIES, read_yaml
 
 QUICK = read_yaml(STUDIES / "quick.yaml")
 
@@ -33,7 +33,7 @@ def trainings(loaded):
     return [ref for ref in loaded.artifacts if ref.startswith("train/")]
 
 
-@pytest.mark.parametrize("path", [*STUDIES.glob("*.yaml"), *(ROOT / "benchmarks").glob("*.yaml")], ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", STUDIES.glob("*.yaml"), ids=lambda p: p.stem)
 def test_every_study_of_the_repository_is_valid(path):
     assert study.load(str(path)).runs
 
