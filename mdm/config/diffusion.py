@@ -75,7 +75,7 @@ class DiffusionConfig(Strict):
     noise_mean: float | None = Field(default=None, description="mean of that normal distribution")
     noise_deviation: float | None = Field(default=None, gt=0, description="its standard deviation")
     lead: Annotated[float, Field(ge=0, lt=1)] = Field(
-        default=0.0, description="share of the schedule by which each level is cleaner than the one around it"
+        default=0.0, description="share of the way by which each level is ahead of the one around it"
     )
     sigma_data: Annotated[float, Field(gt=0)] = Field(default=0.5, description="edm: deviation of the pictures")
     log_sigma_mean: float = Field(default=-1.2, description="edm: mean of ln(sigma) in training")
@@ -105,6 +105,10 @@ class DiffusionConfig(Strict):
                 raise ValueError(f"{key} {getattr(self, key)} needs prediction: x0, not {self.prediction}")
         if self.loss_floor and self.loss_on == "x0":
             raise ValueError(f"loss_floor {self.loss_floor} has no effect with loss_on: x0; leave it out")
+        if self.loss_floor and weights:  # they are given by what they make of an error that is not bounded
+            raise ValueError(
+                f"loss_floor {self.loss_floor} beside {next(iter(weights))}: both bound the loss; keep one"
+            )
         normal = self.noise_levels != "uniform"
         for key in DENSITY_SETTINGS:
             if (getattr(self, key) is not None) != normal:
@@ -131,6 +135,11 @@ class DiffusionConfig(Strict):
         clips = [size for size in resolutions if isinstance(size, Clip)]
         if clips and self.residual_levels:
             raise StudyError(f"residual_levels: a level of clips ({clips[0]}) has no still picture to begin from")
+        if self.lead * (len(resolutions) - 1) >= 1:
+            raise StudyError(
+                f"lead {self.lead:g} leaves no time for {len(resolutions)} levels one after the other; write less than "
+                f"{1 / (len(resolutions) - 1):.3g}"
+            )
         changes: dict[str, Any] = {}
         if self.base_resolution == lowest:
             changes["base_resolution"] = None
@@ -181,4 +190,6 @@ class SampleConfig(Strict):
         """The same pictures with default values where a setting changes nothing."""
         if self.guidance != 1:
             return self
-        return self.model_copy(update={key: type(self).model_fields[key].default for key in GUIDANCE_SETTINGS})
+        # Autoguidance is inside the interval too.
+        keys = [key for key in GUIDANCE_SETTINGS if key != "guidance_interval" or self.autoguidance == 1]
+        return self.model_copy(update={key: type(self).model_fields[key].default for key in keys})

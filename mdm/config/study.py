@@ -152,6 +152,9 @@ class ProtocolConfig(Strict):
         return self
 
 
+NUMBER_FROM = r"^(own|[a-z0-9][a-z0-9.]*(-[a-z0-9.]+)*/(clean|tf1))$"
+
+
 class ClaimConfig(Strict):
     """A sentence of the paper as an expression over metrics."""
 
@@ -159,7 +162,7 @@ class ClaimConfig(Strict):
     source: str = Field(description="where the paper says it")
     expect: str = Field(description='e.g. fd_judge["base"] < fd_judge["no-progressive"]')
     protocol: Name | None = Field(default=None, description="default: the first")
-    number_from: Name | None = Field(
+    number_from: Annotated[str, Field(pattern=NUMBER_FROM)] | None = Field(
         default=None,
         description="of a claim that compares with a number: the protocol under which a paper measured it "
         "(standard/resize, as in coco-30k-one/tf1), or own for a bar that the study sets itself",

@@ -8,7 +8,6 @@ import numpy as np
 from torch import Tensor
 
 from mdm.config import DiffusionConfig, SampleConfig, StudyError
-from mdm.diffusion.schedule import alpha_bar
 
 SIGMA_MIN, SIGMA_MAX, RHO = 0.002, 80.0, 7.0  # Karras et al. 2022, table 1
 
@@ -36,12 +35,11 @@ def path(config: SampleConfig, diffusion: DiffusionConfig, table: Tensor) -> lis
     if diffusion.parameterisation == "edm":
         return _sigma_moments(config.steps, table[:, 0].cpu().double())
     gammas, total = table.cpu(), table.shape[1] - 1
-    # With a lead the inner levels stand still at the end, so that they cannot tell where steps are needed.
-    spaced = alpha_bar(diffusion.schedule, diffusion.steps) if diffusion.lead else gammas[-1]
     if config.steps > total:
         raise StudyError(f"{config.steps} sampling steps, but the schedule has {total}; write at most {total}")
-    follows_reference = config.sampler in ("ddpm", "ddim")
-    times = reference_times(total, config.steps) if follows_reference else karras_times(spaced.tolist(), config.steps)
+    # With a lead levels stand still in turn, so that none can tell where steps are needed: they are even.
+    even = config.sampler in ("ddpm", "ddim") or diffusion.lead
+    times = reference_times(total, config.steps) if even else karras_times(gammas[-1].tolist(), config.steps)
     # The network is told t - 1 (docs/reference.md, section 10).
     return [Moment(t - 1, t / total, gammas[:, t]) for t in times]
 

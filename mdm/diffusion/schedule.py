@@ -70,14 +70,20 @@ def levels(config: DiffusionConfig, resolutions: Sequence[Size]) -> Tensor:
         return torch.tensor([[ratio ** (config.shift_power / 2)] for ratio in ratios])
     gammas = alpha_bar(config.schedule, config.steps)
     rows = [shift(gammas, ratio, config.shift_power) for ratio in ratios]
-    return torch.stack([_ahead(row, round(depth * config.lead * config.steps)) for depth, row in enumerate(rows)])
+    return torch.stack([_ahead(row, depth, len(rows), config) for depth, row in enumerate(rows)])
 
 
-def _ahead(gammas: Tensor, steps: int) -> Tensor:
-    """Every noise level replaced by the one so many steps cleaner, but none by the clean one."""
-    if not steps:
+def _ahead(gammas: Tensor, depth: int, count: int, config: DiffusionConfig) -> Tensor:
+    """The schedule of level number `depth` of `count`, highest first, which goes ahead of the one around it.
+
+    Every level goes the whole way from noise to the clean picture in the same share of the time, one after the other:
+    a level that began below the last gamma would be started from noise that no picture of training ever was.
+    """
+    if not config.lead:
         return gammas
-    places = (torch.arange(len(gammas)) - steps).clamp(min=1)
+    share = torch.arange(len(gammas), dtype=torch.float64) / config.steps
+    own = (share - depth * config.lead) / (1 - (count - 1) * config.lead)
+    places = (own * config.steps).round().long().clamp(1, config.steps)
     return torch.cat([gammas[:1], gammas[places[1:]]])
 
 

@@ -22,8 +22,10 @@ class NoiseBalance(nn.Module):
 
     def forward(self, log_sigma: Tensor) -> Tensor:
         """ln(sigma) [B] -> u [B]."""
-        angles = log_sigma.float()[:, None] / 4 * self.rates
-        return self.head(torch.cat([angles.cos(), angles.sin()], dim=1))[:, 0]
+        # Under autocast u would have three digits, and exp(u) weighs the loss.
+        with torch.autocast(log_sigma.device.type, enabled=False):
+            angles = log_sigma.float()[:, None] / 4 * self.rates
+            return self.head(torch.cat([angles.cos(), angles.sin()], dim=1))[:, 0]
 
 
 def balances(network: nn.Module) -> list[NoiseBalance]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mdm.evaluate.metric_names import CERTAIN
 from mdm.report.collect import GROUPS, Left, Row, read_groups, read_metrics
 from mdm.report.metrics import EVALUATION, describe, position
 from mdm.report.quantity import Measurement, Quantity, Term, combined, measured, over_seeds
@@ -35,7 +36,9 @@ class Evidence:
     def rows_of(self, metric: str, run: str, protocol: str | None = "") -> list[Row]:
         """The final row of each seed; metrics of training belong to no protocol."""
         found = self._parts.get((metric, run, protocol or "")) or self._parts.get((metric, run, ""), {})
-        return list(found.values())
+        last = self.runs[run].stages[-1].name if run in self.runs else None
+        # Of a run that is still at an earlier stage nothing is known: half a training looks like a cheap one.
+        return [row for row in found.values() if last in (None, row.stage)]
 
     def parts(self, metric: str, run: str, protocol: str | None = "") -> dict[int, Measurement]:
         """The measurement of each seed."""
@@ -43,7 +46,8 @@ class Evidence:
 
     def _measurement(self, row: Row) -> Measurement:
         left = self._left.get((row.metric, row.run, row.seed, row.protocol))
-        return measured(row.value, row.low, row.high, left.values if left else (), left.drawn if left else "")
+        return measured(row.value, row.low, row.high, *((left.values, left.drawn) if left else ((), "")),
+                        row.metric in CERTAIN)  # fmt: skip
 
     def quantity(self, metric: str, run: str, protocol: str | None = "") -> Quantity | None:
         """The number over all seeds that have it, None when there is none."""
@@ -84,6 +88,10 @@ class Evidence:
     def seeds(self, run: str) -> list[int]:
         """The seeds a run was given."""
         return sorted({r.seed for r in self.study.runs if r.name == run})
+
+    def trainings(self, run: str) -> int:
+        """How many of its trainings were scored so far, or are to be where none was."""
+        return len({row.seed for row in self.rows if row.run == run and row.protocol}) or len(self.seeds(run))
 
     def protocols(self) -> list[str]:
         """The protocols with at least one number, in the study's order."""

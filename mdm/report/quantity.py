@@ -34,6 +34,8 @@ class Measurement:
     without: tuple[float, ...] = ()
     #: what was drawn: measurements of one set share captions and noises
     drawn: str = ""
+    #: the same whatever the weights turn out to be: no training can change it
+    certain: bool = False
 
     @property
     def exact(self) -> bool:
@@ -79,7 +81,9 @@ class Quantity:
 
     @property
     def chance(self) -> float:
-        """Two-sided p-value of zero: the level at which the interval just reaches it."""
+        """Two-sided p-value of zero: the level at which the interval just reaches it; 0 of what is counted."""
+        if self.exact:
+            return 0.0
         if not self.value or half_width(self.errors, 0.0) >= abs(self.value):
             return 1.0
         low, high = 0.0, 1.0  # levels of confidence whose interval excludes zero, or does not
@@ -115,11 +119,12 @@ def half_width(errors: Iterable[tuple[float, float]], level: float = 0.95) -> fl
 
 
 def measured(
-    value: float, low: float | None, high: float | None, without: Iterable[float] = (), drawn: str = ""
-) -> Measurement:
+    value: float, low: float | None, high: float | None, without: Iterable[float] = (), drawn: str = "",
+    certain: bool = False,
+) -> Measurement:  # fmt: skip
     """One score of one seed; absent bounds mean an exact number."""
     absent = low is None or high is None or math.isnan(low) or math.isnan(high)
-    return Measurement(value, *((value, value) if absent else (low, high)), tuple(without), drawn)
+    return Measurement(value, *((value, value) if absent else (low, high)), tuple(without), drawn, certain)
 
 
 def alone(part: Measurement) -> Quantity:
@@ -141,6 +146,10 @@ class Term:
     slope: float
     parts: Mapping[int, Measurement] = field(default_factory=dict)
 
+    @property
+    def certain(self) -> bool:
+        return all(part.certain for part in self.parts.values())
+
 
 def combined(value: float, terms: Iterable[Term]) -> Quantity:
     """The interval of a function of measurements, to first order; each is one term, so that a - a is exactly 0."""
@@ -149,7 +158,8 @@ def combined(value: float, terms: Iterable[Term]) -> Quantity:
     half = half_width(errors)
     seeds = by_seed(terms)
     centre = sum(term.slope * statistics.fmean(part.value for part in term.parts.values()) for term in terms)
-    shown, trainings = tuple(seed + value - centre for seed in seeds), min((len(t.parts) for t in terms), default=1)
+    shown = tuple(seed + value - centre for seed in seeds)
+    trainings = min((len(term.parts) for term in terms if not term.certain), default=1)
     return Quantity(value, value - half, value + half, shown, errors, trainings)
 
 
@@ -172,17 +182,21 @@ def _errors(terms: list[Term]) -> Iterable[tuple[float, float]]:
 
 
 def _between_trainings(terms: list[Term]) -> Iterable[tuple[float, float]]:
-    """Seed by seed where all have the same ones, otherwise by Welch; nothing where a side was trained once."""
-    numbers = by_seed(terms)
-    if len(numbers) > 1:
-        yield statistics.stdev(numbers) / math.sqrt(len(numbers)), len(numbers) - 1
-    elif not numbers and terms and all(len(term.parts) > 1 for term in terms):
-        counts = [len(term.parts) for term in terms]
-        spreads = [statistics.variance(part.value for part in term.parts.values()) for term in terms]
-        shares = [term.slope**2 * s / count for term, s, count in zip(terms, spreads, counts, strict=True)]
-        if total := sum(shares):
-            freedom = total**2 / sum(share**2 / (count - 1) for share, count in zip(shares, counts, strict=True))
-            yield math.sqrt(total), freedom
+    """Seed by seed among measurements of the same seeds; other sets of seeds are other trainings, added by Welch.
+
+    What no training changes has no part in it, however often it was counted; nothing where a side was trained once.
+    """
+    together: dict[frozenset[int], list[Term]] = {}
+    for term in terms:
+        if not term.certain:
+            together.setdefault(frozenset(term.parts), []).append(term)
+    if not together or min(map(len, together)) < 2:
+        return
+    numbers = [by_seed(same) for same in together.values()]
+    shares = [(statistics.variance(found) / len(found), len(found) - 1) for found in numbers]
+    if total := sum(share for share, _ in shares):
+        freedom = total**2 / sum(share**2 / free for share, free in shares)
+        yield math.sqrt(total), shares[0][1] if len(shares) == 1 else freedom
 
 
 def _drawn(term: Term) -> tuple[str, int]:

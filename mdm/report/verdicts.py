@@ -93,17 +93,29 @@ def judge(name: str, claim: Claim, evidence: Evidence) -> Verdict:
     except ZeroDivisionError:
         sentence = "The expression divides by a measured zero."
         return Verdict(**given, verdict=INCONCLUSIVE, sentence=sentence, numbers=numbers)
-    verdict = _verdict(truth, comparisons, numbers, _comparable(claim, evidence.study.protocols.get(given["protocol"])))
+    if chance > LEVEL:  # one of several comparisons was enough, and each was a chance to be wrong
+        truth = None
+    verdict = _verdict(truth, comparisons, numbers, _comparable(claim, comparisons, evidence.study.protocols))
     return Verdict(
         **given, verdict=verdict, sentence=_sentence(verdict, claim, comparisons, numbers), numbers=numbers,
         comparisons=comparisons, chance=chance if verdict in (*DECIDED, INCONCLUSIVE) else 1.0,
     )  # fmt: skip
 
 
-def _comparable(claim: Claim, protocol: ProtocolConfig | None) -> bool:
-    """Whether the numbers in a claim were measured as ours are."""
-    own = f"{protocol.standard}/{protocol.resize}" if protocol and protocol.standard else None
-    return claim.number_from in ("own", own) and claim.number_from is not None
+def _comparable(claim: Claim, comparisons: list[Comparison], protocols: Mapping[str, ProtocolConfig]) -> bool:
+    """Whether the numbers in a claim were measured as all that they stand against: papers give plain distances."""
+    if claim.number_from == "own":
+        return True
+    beside = [reference for c in comparisons if c.with_number for reference in c.behind]
+    return claim.number_from is not None and all(
+        _name_of(protocols.get(reference.protocol or claim.protocol)) == claim.number_from
+        and not reference.metric.endswith("_unbiased")
+        for reference in beside
+    )
+
+
+def _name_of(protocol: ProtocolConfig | None) -> str | None:
+    return f"{protocol.standard}/{protocol.resize}" if protocol and protocol.standard else None
 
 
 def _verdict(

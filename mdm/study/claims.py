@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 
 MAX_CHARACTERS = 1000
+INCEPTION_WIDTH = 2048  # of its features
 ALLOWED = 'numbers, + - * /, < <= > >=, and, or, not, METRIC["run"], METRIC["run", "protocol"]'
 COMPARISONS = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
 NUMBER, TRUTH = "a number", "true or false"
@@ -108,6 +109,15 @@ def check_expression(text: str, metrics: Names, runs: Names, protocols: Names = 
         if reference.protocol is not None:
             _known("protocol", reference.protocol, protocols, text)
     return needed
+
+
+def check_enough(reference: Reference, drawn: int) -> None:
+    """Refuse a distance without bias of no more pictures than features: it would stay "not measured yet"."""
+    if reference.metric.startswith("fid_unbiased") and drawn <= INCEPTION_WIDTH:
+        raise ExpressionError(
+            f"{reference} needs more than {INCEPTION_WIDTH} pictures, the width of Inception's features, and its "
+            f"protocol draws {drawn}; use kid_inception, or more pictures"
+        )
 
 
 def _known(what: str, name: str, valid: Names, text: str) -> None:

@@ -8,7 +8,7 @@ from mdm.study.study_file import ROOT
 CODE = ROOT / "mdm" / "report"
 # What makes each part of the results, as patterns in that folder.
 MADE_BY = {
-    "numbers": ("collect.py", "evidence.py", "metrics.py", "pairs.py", "quantity.py"),
+    "numbers": ("collect.py", "evidence.py", "metrics.py", "quantity.py"),
     "tables": ("tables/*.py",),
     "figures": ("figures/style.py",),
     "pictures": ("figures/gallery.py",),

@@ -183,6 +183,10 @@ class Artifacts:
         sample = run.sample.effective().model_copy(update={"guide": None})
         check_sample(sample, self.artifacts[train].recipe, f"{self._where}: {place}")
         check_autoguidance(run.sample, f"{self._where}: sample")
+        if guide == train:
+            raise StudyError(
+                f"{self._where}: sample.guide {run.sample.guide} is the network it guides; name another run"
+            )
         if guide:
             check_guide(self.artifacts[train].recipe, self.artifacts[guide].recipe, f"{self._where}: sample.guide")
         recipe = made.SamplesRecipe(

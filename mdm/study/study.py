@@ -19,10 +19,10 @@ from mdm.config.sizes import Clip, listed
 from mdm.evaluate.metric_names import measurable
 from mdm.files.artifact import digest
 from mdm.files.atomic import read_json, write_json
-from mdm.study.claims import ExpressionError, check_expression
+from mdm.study.claims import ExpressionError, check_enough, check_expression
 from mdm.study.recipes import Artifact, Artifacts
 from mdm.study.runs import Ablation, Call, Claim, Evaluation, Run, Stage, Variant
-from mdm.study.standard_protocols import expand
+from mdm.study.standard_protocols import STANDARDS, expand
 from mdm.study.study_file import assign, read_study
 
 RESERVED_TARGETS = ("all", "data", "report", "base", "score")
@@ -169,9 +169,12 @@ class Study:
             protocol = entry.protocol or next(iter(self.protocols), "none")
             self._known(protocol, self.protocols, f"claims.{name}.protocol")
             try:
-                check_expression(entry.expect, metrics, runs, self.protocols)
+                for needed in check_expression(entry.expect, metrics, runs, self.protocols):
+                    check_enough(needed, self.protocols[needed.protocol or protocol].num_images)
             except ExpressionError as error:
                 raise StudyError(f"{self.path.name}: claims.{name}.expect: {error}") from None
+            if entry.number_from not in (None, "own"):
+                self._known(entry.number_from.partition("/")[0], STANDARDS, f"claims.{name}.number_from")
             found[name] = Claim(name, entry.statement, entry.source, entry.expect, protocol, entry.number_from)
         return found
 
@@ -282,8 +285,9 @@ def runs_of(study: Study) -> dict[str, list[str]]:
 
 
 def _slug(value: Any) -> str:
-    """Write a swept value as part of a file name: 1.5 -> 1.5, [2, 1] -> 2-1, True -> true."""
-    return re.sub(r"[^a-z0-9.]+", "-", str(value).lower()).strip("-")
+    """Write a swept value as part of a file name: 1.5 -> 1.5, -0.8 -> minus0.8, [2, 1] -> 2-1, True -> true."""
+    signed = re.sub(r"(?<![a-z0-9])-(?=[0-9.])", "minus", str(value).lower())
+    return re.sub(r"[^a-z0-9.]+", "-", signed).strip("-")
 
 
 def load(name: str, overrides: dict[str, Any] | None = None) -> Study:

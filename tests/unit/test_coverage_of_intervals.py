@@ -163,3 +163,18 @@ def test_nothing_is_drawn_at_random() -> None:
     first, second = (frechet_estimate(features, reference) for _ in range(2))
     assert len(first.without) == GROUPS
     assert (first.without == second.without).all()
+
+
+@pytest.mark.parametrize("k", [3, 5])
+def test_two_numbers_of_the_same_networks_beside_one_of_others_are_covered(k: int) -> None:
+    """a and b share their trainings (one network, guided otherwise), x has more seeds: a and b are not independent."""
+    generator, hits = np.random.default_rng(40 + k), 0
+    for _ in range(STUDIES):
+        network, others = generator.normal(size=k), 0.3 * generator.normal(size=k + 1)
+        a, b, x = (
+            {seed: Measurement(value, value, value) for seed, value in enumerate(map(float, found))}
+            for found in (network, network + 0.01 * generator.normal(size=k), others)
+        )
+        found = combined(2 * (network.mean() - others.mean()), [Term(1.0, a), Term(1.0, b), Term(-2.0, x)])
+        hits += abs(found.value) <= found.above
+    assert hits / STUDIES >= WANTED

@@ -6,7 +6,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from mdm.config import DiffusionConfig, ModelConfig, SampleConfig
+from mdm.config import DiffusionConfig, ModelConfig, SampleConfig, StudyError
 from mdm.diffusion import noise, schedule
 from mdm.diffusion.loss import training_loss
 from mdm.diffusion.path import path
@@ -14,8 +14,10 @@ from mdm.diffusion.residual import completed
 from mdm.diffusion.sampler import sample
 from mdm.diffusion.weights import floored_gain, loss_weight
 from mdm.model.arithmetic import parameters
-from mdm.model.balance import balances
+from mdm.model.balance import NoiseBalance, balances
 from mdm.model.nested import build
+from mdm.study.cost.speeds import calls
+from mdm.study.study import load
 
 LEVELS = (
     {"resolution": 8, "channels": [32], "resnets": [1], "norm_groups": 8, "middle": True},
@@ -105,13 +107,36 @@ def test_noise_levels_are_drawn_from_their_density(
         assert (quartiles[1] - quartiles[0]).item() == pytest.approx(1.349 * spread, rel=0.08)
 
 
-def test_a_lead_makes_inner_levels_cleaner_by_a_share_of_the_schedule() -> None:
+def test_a_lead_lets_inner_levels_go_first_and_every_level_the_whole_way() -> None:
     plain, leading = (schedule.levels(DiffusionConfig(shift_power=0.0, lead=lead), [64, 32, 16]) for lead in (0.0, 0.1))
-    assert torch.equal(leading[0], plain[0])
-    assert torch.equal(leading[1, 101:], plain[0, 1:-100])
-    assert torch.equal(leading[2, 201:], plain[0, 1:-200])
-    assert (leading[:, 1:] < 1).all()  # never the clean picture itself, before the end
-    assert (leading[:, 0] == 1).all()
+    assert (leading[:, -1] == plain[0, -1]).all() and (leading[:, 0] == 1).all() and (leading[:, 1:] < 1).all()
+    assert (leading[0, 800:] == plain[0, -1]).all()
+    for level in (1, 2):  # each 100 steps ahead, to the rounding of one
+        torch.testing.assert_close(leading[level, 100 * level + 1 :], leading[0, 1 : -100 * level], atol=2e-3, rtol=0)
+    with pytest.raises(StudyError, match="leaves no time for 3 levels"):
+        DiffusionConfig(lead=0.5).effective([64, 32, 16])
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "dpm++"])
+@pytest.mark.parametrize("lead", [0.0, 0.2])
+def test_with_a_lead_the_exact_network_draws_the_brightness_of_its_pictures(sampler: str, lead: float) -> None:
+    """Grey pictures c 1, c ~ N(0, 0.5^2): all levels show that spread (0.22 inside, if levels begin half-way)."""
+    diffusion, sizes, spread = DiffusionConfig(prediction="x0", lead=lead, shift_power=0.0), (16, 8), 0.25
+    table = schedule.levels(diffusion, sizes)
+
+    def posterior_mean(seen, told, *_, **__):
+        for x, row in zip(seen, table, strict=True):
+            gamma, n = row[int(told[0]) + 1], x[0].numel()
+            c = x.flatten(1).mean(1) * gamma**0.5 * spread / (gamma * spread + (1 - gamma) / n)
+            yield c.view(-1, 1, 1, 1).expand_as(x)
+
+    settings = SampleConfig(sampler=sampler, steps=250, threshold="none")
+    drawn = sample(
+        lambda *a, **k: list(posterior_mean(*a, **k)), table, settings, diffusion, sizes, None, None, None, None,
+        range(300), 0,
+    )  # fmt: skip
+    for level in drawn:
+        assert level.mean((1, 2, 3)).std().item() == pytest.approx(0.5, rel=0.15)
 
 
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm++", "heun"])
@@ -247,3 +272,43 @@ def test_defaults_say_nothing_new() -> None:
     assert not {"time_conditioning", "learned_balance"} & plain.keys()
     assert "patch" not in plain["levels"][0]
     assert math.isclose(DiffusionConfig(lead=0.1).model_dump()["lead"], 0.1)
+
+
+def test_autoguidance_keeps_its_interval_where_nothing_else_guides() -> None:
+    settings = {"guidance_interval": (0.2, 0.8), "guidance_rescale": 0.5}
+    kept = SampleConfig(guide="short", autoguidance=2.0, **settings).effective()
+    assert kept.guidance_interval == (0.2, 0.8) and not kept.guidance_rescale
+    assert SampleConfig(**settings).effective().guidance_interval is None
+
+
+def test_a_plan_counts_the_guides_calls() -> None:
+    own = {"steps": 10, "guide": "short", "autoguidance": 2.0}
+    assert calls(SampleConfig(steps=10)) == 10 and calls(SampleConfig(**own)) == 20
+    assert calls(SampleConfig(**own, guidance=3.0)) == 30 and calls(SampleConfig(**own, sampler="heun")) == 38
+
+
+def test_a_network_does_not_guide_itself() -> None:
+    itself = {
+        "title": "t",
+        "question": "q",
+        "group": "sampling",
+        "set": {"sample.guide": "base", "sample.autoguidance": 2.0},
+    }
+    with pytest.raises(StudyError, match="is the network it guides"):
+        load("laptop", {"ablations.itself": itself})
+
+
+@pytest.mark.parametrize("weight", ["min_snr", "soft_min_snr", "sigmoid_weight"])
+def test_a_floor_beside_a_weight_is_refused(weight: str) -> None:
+    """At SNR 1e5 soft min-SNR 4 would be 0.016 beside a floor of 0.05, where docs/reference.md promises 4."""
+    with pytest.raises(ValidationError, match="keep one"):
+        DiffusionConfig(prediction="x0", loss_on="v", loss_floor=0.05, **{weight: 4.0})
+
+
+def test_the_learned_balance_keeps_its_digits_under_autocast() -> None:
+    balance = NoiseBalance()
+    torch.nn.init.normal_(balance.head.weight)
+    log_sigma = torch.linspace(-5, 5, 7)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = balance(log_sigma)
+    assert found.dtype == torch.float32 and torch.equal(found, balance(log_sigma))

@@ -6,15 +6,18 @@ import itertools
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import results_fixture as fixture
 
+from mdm.config import StudyError
 from mdm.report.collect import Left, Row
 from mdm.report.evidence import Evidence, read_evidence
 from mdm.report.verdicts import VERDICTS, Verdict, holm, judge, judge_all, tally, write
 from mdm.study.claims import ExpressionError, Reference, check_expression
+from mdm.study.study import load
 
 METRICS, RUNS = {"fd_judge", "kid_judge", "alignment"}, {"base", "no-progressive"}
 UNDECIDED, NOT_COMPARABLE = "one training each: undecided", "not comparable"
@@ -318,3 +321,51 @@ def test_the_fixture_has_every_verdict_and_claims_json_holds_them(tmp_path) -> N
     assert [c["verdict"] for c in stored] == [v.verdict for v in verdicts]
     assert [c["p_value"] for c in stored] == [v.chance for v in verdicts]
     assert [c["stands_after_holm"] for c in stored] == [v.stands for v in verdicts]
+
+
+def test_a_count_of_a_run_that_was_trained_once_hides_no_training() -> None:
+    """Three trainings that differ by more than the runs do, times what each cost: pictures alone decide nothing."""
+    given = [*rows("base", 1.0, 2.0, 0.6, half=0.05), *rows("other", 2.0, 1.1, 2.2, half=0.05)]
+    counts = [*rows("base", *[6500.0] * 3, half=None, metric="train_gigaflops")]
+    expect = 'fd_judge["base"] * train_gigaflops["base"] < fd_judge["other"] * train_gigaflops["{}"]'
+    alike = verdict(expect.format("base"), *given, *counts)
+    once = verdict(expect.format("once"), *given, *counts, row("once", 6500, None, metric="train_gigaflops"))
+    assert once.verdict == alike.verdict == "inconclusive" and once.chance == pytest.approx(alike.chance)
+    assert once.comparisons[0].margin.over == "trainings"
+
+
+def test_an_equal_count_beside_a_clear_difference_changes_no_p_value() -> None:
+    counts = [r for run in ("base", "other") for r in rows(run, *[6500.0] * 3, half=None, metric="train_images")]
+    alone = verdict(BELOW, *CLEAR)
+    both = verdict(f'{BELOW} and train_images["base"] <= train_images["other"]', *CLEAR, *counts)
+    assert (both.verdict, both.chance) == (alone.verdict, alone.chance)
+
+
+@pytest.mark.parametrize(("metric", "protocol", "wanted"), [
+    ("fid", "p", "reproduced"), ("fid", "mine", NOT_COMPARABLE), ("fid_unbiased", "p", NOT_COMPARABLE),
+])  # fmt: skip
+def test_what_stands_against_a_papers_number_says_itself_how_it_was_measured(metric, protocol, wanted) -> None:
+    """A claim may name another protocol inside its expression; and no paper removed the bias."""
+    given = [replace(r, protocol=protocol) for r in rows("base", 9.9, 10, 10.1, metric=metric)]
+    measured = study("coco-30k-one", "tf1")
+    measured.protocols["mine"] = SimpleNamespace(standard=None, resize="clean")
+    asked = claim(f'{metric}["base", "{protocol}"] < 12.5', "coco-30k-one/tf1")
+    assert judge("c", asked, Evidence(measured, given)).verdict == wanted
+
+
+def test_a_study_file_can_say_where_a_number_is_from() -> None:
+    """As docs/settings.md and paper.yaml tell people to write it."""
+    assert load("paper", {"claims.table-1-guided.number_from": "coco-30k-one/tf1"}).claims["table-1-guided"].number_from
+    for wrong in ("coco-30k-one", "coco-30k-one/tf2", "coco-30k-on/tf1"):
+        with pytest.raises(StudyError, match="number_from"):
+            load("paper", {"claims.table-1-guided.number_from": wrong})
+
+
+def test_one_of_several_comparisons_that_barely_holds_decides_nothing() -> None:
+    """Four chances at p = 0.038 are one of 0.15: that verdict and its p-value would contradict each other."""
+    given = [r for run in ("a", "b", "c", "d") for r in rows(run, 10, 10, 10, half=None)]
+    given += rows("other", 11, 11.35, 10.65, half=None)
+    single = 'fd_judge["{}"] < fd_judge["other"]'
+    assert verdict(single.format("a"), *given).verdict == "reproduced"
+    found = verdict(" or ".join(map(single.format, "abcd")), *given)
+    assert found.verdict == "inconclusive" and found.chance == pytest.approx(4 * 0.0385, rel=0.01)

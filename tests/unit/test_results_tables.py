@@ -316,3 +316,18 @@ def test_gallery_reads_only_the_first_pictures_and_refuses_objects(tree, tmp_pat
     np.savez(evil / "images.npz", captions=np.array([{}], dtype=object), ids=np.arange(1))
     with pytest.raises(ArtifactError, match="Python objects"):
         gallery.load(Artifacts(tmp_path), "samples/x-1", 1)
+
+
+def test_while_trainings_are_missing_the_note_counts_those_there_are(tree) -> None:
+    study, _, evidence = tree
+    early = Evidence(study, [row for row in evidence.rows if row.seed == 0])
+    assert early.quantity("clip_score", "base", "zero-shot").over == "pictures of one training"
+    assert "over the pictures of one training" in tables.interval_note(early)
+
+
+def test_a_run_that_is_still_at_an_earlier_stage_costs_nothing_yet(tree) -> None:
+    study, _, evidence = tree
+    stages = [stage.name for stage in evidence.runs["base"].stages]
+    assert len(stages) > 1 and evidence.quantity("train_images", "base") is not None
+    half = Evidence(study, [row for row in evidence.rows if row.stage != stages[-1]])
+    assert half.quantity("train_images", "base") is None

@@ -411,3 +411,21 @@ def test_a_sweep_over_two_settings_is_a_grid(write):
 
     names = [run.name for run in study.load(write(grid)).runs if run.ablation == "guidance"]
     assert names == ["guidance=1.5,5", "guidance=1.5,7", "guidance=4.0,5", "guidance=4.0,7"]
+
+
+def test_a_claim_that_could_never_be_measured_is_refused():
+    """Inception has 2,048 features; under 700 pictures the claim would say "Not measured yet" for ever."""
+    claim = 'fid_unbiased["base", "new-concepts"] < fid_unbiased["no-progressive", "new-concepts"]'
+    with pytest.raises(StudyError, match=r"needs more than 2048 pictures.*draws 700; use kid_inception"):
+        study.load("workstation", {"claims.progressive-training.expect": claim})
+
+
+def test_a_sweep_over_negative_values_names_them():
+    means = {
+        "title": "t",
+        "question": "q",
+        "group": "recipe",
+        "sweep": {"stages.r16.diffusion.noise_mean": [-0.8, 0.8]},
+    }
+    names = {run.name for run in study.load("laptop", {"ablations.means": means}).runs}
+    assert {"means=minus0.8", "means=0.8"} <= names

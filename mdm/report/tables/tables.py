@@ -79,7 +79,7 @@ def _by_protocol(evidence: Evidence, name: str, title: str, caption: str, main: 
 
 def interval_note(evidence: Evidence) -> str:
     """What the brackets of the study's numbers run over."""
-    counts = sorted({len(evidence.seeds(run)) for run in evidence.run_names})
+    counts = sorted({evidence.trainings(run) for run in evidence.run_names})
     if counts == [1]:
         return "Brackets: 95 % interval over the pictures of one training; other trainings would differ by more."
     numbers = " or ".join(map(str, counts)) if len(counts) < 3 else f"{counts[0]} to {counts[-1]}"

@@ -91,9 +91,10 @@ def tokens(study: Study, text: str | None) -> int:
 
 
 def calls(sample: SampleConfig) -> int:
-    """Return how often the network sees each picture; an interval of guidance saves some of it."""
+    """Return how often a network sees each picture; an interval of guidance saves some of it."""
     steps = sample.steps
-    return (2 * steps - 1 if sample.sampler == "heun" else steps) * (1 if sample.guidance == 1 else 2)
+    a_step = (1 if sample.guidance == 1 else 2) + (sample.autoguidance != 1)
+    return (2 * steps - 1 if sample.sampler == "heun" else steps) * a_step
 
 
 @dataclass(frozen=True)
