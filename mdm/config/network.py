@@ -199,7 +199,7 @@ class ModelConfig(Strict):
 def _check_picture_inside(inner: LevelConfig, outer: LevelConfig) -> None:
     """The coarsest feature map of a level is as large as the first one of the level inside."""
     coarsest, first = outer.resolution // outer.ratio, inner.grid(0).resolution
-    if coarsest == first and outer.resolution > inner.resolution:
+    if coarsest == first and outer.resolution >= inner.resolution:
         return
     place = f"impossible resolution chain {inner.resolution} -> {outer.resolution}: "
     if inner.patch == outer.patch == 1:
@@ -207,8 +207,8 @@ def _check_picture_inside(inner: LevelConfig, outer: LevelConfig) -> None:
             f"{place}the outer level has {len(outer.channels)} inner resolutions and so nests a picture of "
             f"{coarsest} px; give it {_depth(inner.resolution, outer.resolution)} channel entries"
         )
-    if outer.resolution <= inner.resolution:
-        raise ValueError(f"{place}the outer level must be the larger one")
+    if outer.resolution < inner.resolution:
+        raise ValueError(f"{place}the outer level must not be the smaller one")
     raise ValueError(
         f"{place}the coarsest feature map of the outer level is {coarsest} px wide, the first of the one inside "
         f"{first}; with patch {outer.patch} give the outer level {_depth(first * outer.patch, outer.resolution)} "

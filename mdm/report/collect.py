@@ -239,6 +239,8 @@ def read_groups(path: Path) -> list[Left]:
 def _read(path: Path, kind: type[Any]) -> list[Any]:
     """The rows of a CSV whose columns are the fields of a dataclass; an empty number is None."""
     types = {name: DTYPES[hint] for name, hint in get_type_hints(kind).items()}
+    if not path.is_file():
+        raise ArtifactError(f"there is no {path}; collect again")
     try:
         # Other names than "" that pandas takes for missing (NA, null, None) may be names of runs.
         frame = pd.read_csv(path, dtype=types, float_precision="round_trip", keep_default_na=False, na_values=EMPTY)
