@@ -116,20 +116,23 @@ def training_loss(
         picture_losses(prediction, config, *parts)
         for prediction, *parts in zip(predictions, clean, noise, noisy, levels, strict=True)
     ]
-    losses, counted = (
-        [loss.sum() / (share * batch) for loss, share in zip(each, shares, strict=True)]
-        for each in (by_picture, _balanced(by_picture, balances, [way.log_sigma(level.flatten()) for level in levels]))
-    )
+    losses = counted = _means(by_picture, shares, batch)
+    if balances:
+        log_sigmas = [way.log_sigma(level.flatten()) for level in levels]
+        counted = _means(_balanced(by_picture, balances, log_sigmas), shares, batch)
     weighted = [weight * loss for weight, loss in zip(level_weights(config, len(losses)), counted, strict=True)]
     return torch.stack(weighted).sum(), torch.stack(losses).detach()
+
+
+def _means(losses: list[Tensor], shares: Sequence[float], batch: int) -> list[Tensor]:
+    """The mean loss of each level over the pictures that the whole batch sends through it."""
+    return [loss.sum() / (share * batch) for loss, share in zip(losses, shares, strict=True)]
 
 
 def _balanced(
     losses: list[Tensor], balances: Sequence[Callable[[Tensor], Tensor]], log_sigmas: list[Tensor]
 ) -> list[Tensor]:
     """Losses [B] of each level with the uncertainty that it has learned, which costs what it forgives."""
-    if not balances:
-        return losses
     uncertainties = [balance(log_sigma) for balance, log_sigma in zip(balances, log_sigmas, strict=True)]
     return [loss / u.exp() + u for loss, u in zip(losses, uncertainties, strict=True)]
 

@@ -1,6 +1,7 @@
 """Noise schedules: alpha-bar ("gamma") of N+1 noise levels, 0 = clean, and their shift with resolution."""
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import torch
@@ -89,7 +90,12 @@ def _ahead(gammas: Tensor, depth: int, count: int, config: DiffusionConfig) -> T
 
 def steps_of_log_snr(config: DiffusionConfig, log_snr: Tensor) -> Tensor:
     """The steps 0..N-1 of the unshifted schedule whose ln(SNR) is nearest to each of these values."""
-    gammas = alpha_bar(config.schedule, config.steps)[1:].double()
+    return config.steps - 1 - torch.searchsorted(_middles(config.schedule, config.steps), log_snr.double())
+
+
+@cache
+def _middles(schedule: str, steps: int) -> Tensor:
+    """Half-way between neighbouring ln(SNR) of a schedule, rising: every batch of training asks for them."""
+    gammas = alpha_bar(schedule, steps)[1:].double()
     rising = (gammas / (1 - gammas)).log().flip(0)
-    middles = (rising[1:] + rising[:-1]) / 2
-    return config.steps - 1 - torch.searchsorted(middles, log_snr.double())
+    return (rising[1:] + rising[:-1]) / 2

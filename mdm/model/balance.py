@@ -30,4 +30,6 @@ class NoiseBalance(nn.Module):
 
 def balances(network: nn.Module) -> list[NoiseBalance]:
     """The balances of a nest, highest resolution first; none if it learns none."""
+    if not network.config.learned_balance:  # asked at every step, and a nest has hundreds of modules
+        return []
     return [module for module in network.modules() if isinstance(module, NoiseBalance)]

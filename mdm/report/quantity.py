@@ -25,36 +25,12 @@ NORMAL = math.inf  # degrees of freedom of an error that is known
 
 
 @dataclass(frozen=True)
-class Measurement:
-    """One score of one training: its own interval, and its values without each group of captions."""
+class Interval:
+    """A value and the ends of its 95 % interval."""
 
     value: float
     low: float
     high: float
-    without: tuple[float, ...] = ()
-    #: what was drawn: measurements of one set share captions and noises
-    drawn: str = ""
-    #: the same whatever the weights turn out to be: no training can change it
-    certain: bool = False
-
-    @property
-    def exact(self) -> bool:
-        """Whether it came without any error: a count, or a number that nobody measured twice."""
-        return self.low == self.value == self.high
-
-
-@dataclass(frozen=True)
-class Quantity:
-    """A value with its 95 % interval, the values of the seeds behind it, and what the interval is over."""
-
-    value: float
-    low: float
-    high: float
-    seeds: tuple[float, ...] = ()
-    #: independent parts of the error: standard error and degrees of freedom
-    errors: tuple[tuple[float, float], ...] = ()
-    #: on the side with the fewest
-    trainings: int = 1
 
     @property
     def below(self) -> float:
@@ -68,6 +44,28 @@ class Quantity:
     def exact(self) -> bool:
         """True when no uncertainty is known: a count, or a number that came without an interval."""
         return self.low == self.value == self.high
+
+
+@dataclass(frozen=True)
+class Measurement(Interval):
+    """One score of one training: its own interval, and its values without each group of captions."""
+
+    without: tuple[float, ...] = ()
+    #: what was drawn: measurements of one set share captions and noises
+    drawn: str = ""
+    #: the same whatever the weights turn out to be: no training can change it
+    certain: bool = False
+
+
+@dataclass(frozen=True)
+class Quantity(Interval):
+    """A value with its 95 % interval, the values of the seeds behind it, and what the interval is over."""
+
+    seeds: tuple[float, ...] = ()
+    #: independent parts of the error: standard error and degrees of freedom
+    errors: tuple[tuple[float, float], ...] = ()
+    #: on the side with the fewest
+    trainings: int = 1
 
     @property
     def over(self) -> str:
@@ -206,12 +204,16 @@ def _drawn(term: Term) -> tuple[str, int]:
 
 def _over_captions(terms: list[Term]) -> tuple[float, float]:
     """The jackknife of the whole sum: each group of captions is left out of all measurements and seeds at once."""
+    import numpy as np
+
+    from mdm.evaluate.jackknife import standard_error
+
     groups = len(next(iter(terms[0].parts.values())).without)
     without = [
         sum(t.slope * statistics.fmean(p.without[group] for p in t.parts.values()) for t in terms)
         for group in range(groups)
     ]
-    error = math.sqrt((groups - 1) ** 2 / groups * statistics.variance(without))
+    error = standard_error(np.array(without))
     if error < 1e-12:  # shares that no group changes: the jackknife knows nothing, each interval of its own does
         return math.hypot(*(_own_error(term) for term in terms)), NORMAL
     return error, groups - 1
@@ -221,5 +223,5 @@ def _own_error(term: Term) -> float:
     """Standard error from the intervals the measurements came with; all share the captions, so a mean has it too."""
     from mdm.evaluate.intervals import NORMAL_QUANTILE
 
-    halves = [max(part.value - part.low, part.high - part.value) for part in term.parts.values()]
+    halves = [max(part.below, part.above) for part in term.parts.values()]
     return abs(term.slope) * statistics.fmean(halves) / NORMAL_QUANTILE
