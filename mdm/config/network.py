@@ -41,7 +41,7 @@ class VideoConfig(Strict):
 class LevelConfig(Strict):
     """One resolution of the nest: a U-Net whose innermost part is the next lower resolution."""
 
-    later: ClassVar = ("video", "patch")
+    later: ClassVar = ("video", "patch", "heads")
 
     resolution: Positive = Field(description="side of the picture in pixels")
     patch: Positive = Field(
@@ -51,6 +51,7 @@ class LevelConfig(Strict):
     resnets: tuple[Annotated[Layers, Field(gt=0)], ...] = Field(description="residual blocks at each inner resolution")
     attention: tuple[Layers, ...] = Field(default=(), description="attention layers per residual block, 0 = none")
     attention_ffn: bool = Field(default=True, description="feed-forward layer after each attention")
+    heads: Positive = Field(default=8, description="heads of the attention over pixels and text")
     middle: bool = Field(default=False, description="blocks at the bottom; yes for the innermost level")
     dropout: Decay = 0.0
     norm_groups: Positive = Field(default=32, description="groups of the residual blocks' normalisation")
@@ -114,6 +115,8 @@ class LevelConfig(Strict):
         for width in widths + ([self.channels[-1]] if self.middle else []):
             if width % 32:
                 raise ValueError(f"a level with attention needs channels divisible by 32, not {width}")
+            if width % self.heads:
+                raise ValueError(f"{self.heads} heads cannot share {width} channels; write a divisor of {width}")
         return self
 
     @model_validator(mode="after")

@@ -27,7 +27,7 @@ def per_frame(rows: Tensor, count: int) -> Tensor:
     return rows if len(rows) == count else rows.repeat_interleave(count // len(rows), dim=0)
 
 
-def _split_heads(tokens: Tensor, heads: int = HEADS) -> Tensor:
+def _split_heads(tokens: Tensor, heads: int) -> Tensor:
     """[B,S,C] -> [B,heads,S,C/heads]; a head is a contiguous block of channels."""
     return tokens.unflatten(2, (heads, -1)).transpose(1, 2)
 
@@ -74,7 +74,7 @@ def feed_forward(channels: int) -> nn.Sequential:
 class PixelAttention(nn.Module):
     """x [B,C,H,W] plus attention to itself and to text [B,S,D]: one query, two softmaxes, their sum."""
 
-    def __init__(self, channels: int, text_channels: int | None, with_ffn: bool) -> None:
+    def __init__(self, channels: int, text_channels: int | None, with_ffn: bool, heads: int = HEADS) -> None:
         super().__init__()
         if channels % ATTENTION_GROUPS:
             raise StudyError(f"attention over {channels} channels: the width must be divisible by {ATTENTION_GROUPS}")
@@ -85,7 +85,7 @@ class PixelAttention(nn.Module):
             self.kv_cond = nn.Linear(text_channels, 2 * channels)
         self.proj_out = zeroed(PointwiseConv(channels, channels))
         self.ffn = feed_forward(channels) if with_ffn else None
-        self.reads_text = bool(text_channels)
+        self.reads_text, self.heads = bool(text_channels), heads
 
     def forward(self, x: Tensor, text: Tensor | None, keep: Tensor | None) -> Tensor:
         """x [B,C,H,W], text [B,S,D], keep bool [B,1,1,S] (None: every position) -> [B,C,H,W].
@@ -94,12 +94,12 @@ class PixelAttention(nn.Module):
         """
         # The fused kernels want a head's channels side by side; in channels_last they already are.
         tokens = self.qkv(self.norm(x)).flatten(2).transpose(1, 2).contiguous()
-        query, key, value = (_split_heads(part) for part in tokens.chunk(3, dim=2))
+        query, key, value = (_split_heads(part, self.heads) for part in tokens.chunk(3, dim=2))
         heads = attend(query, key, value)
         if self.reads_text:
             told = per_frame(self.kv_cond(self.norm_cond(text)), len(x))
             keep = None if keep is None else per_frame(keep, len(x))
-            key, value = (_split_heads(part) for part in told.chunk(2, dim=2))
+            key, value = (_split_heads(part, self.heads) for part in told.chunk(2, dim=2))
             heads = heads + attend(query, key, value, keep)
         x = x + self.proj_out(_join_heads(heads).transpose(1, 2).unflatten(2, x.shape[2:]))
         return x if self.ffn is None else x + self.ffn(x)

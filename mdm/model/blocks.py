@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mdm.model.attention import PixelAttention, PointwiseConv, per_frame, zeroed
+from mdm.model.attention import HEADS, PixelAttention, PointwiseConv, per_frame, zeroed
 from mdm.model.dropout import PictureDropout
 from mdm.model.normalise import GroupNorm
 from mdm.model.processor import on_cpu
@@ -88,6 +88,7 @@ class Chain(nn.Module):
         dropout: float = 0.0,
         attention: int = 0,
         attention_ffn: bool = True,
+        heads: int = HEADS,
         text_channels: int | None = None,
         frames: int = 1,
         frame_attention: int = 0,
@@ -98,7 +99,7 @@ class Chain(nn.Module):
             ResidualBlock(width, channels, time_channels, groups, dropout) for width in widths_in
         )
         self.attn = nn.ModuleList(
-            PixelAttention(channels, text_channels, attention_ffn) for _ in range(attention * len(widths_in))
+            PixelAttention(channels, text_channels, attention_ffn, heads) for _ in range(attention * len(widths_in))
         )
         self.t_attn = nn.ModuleList(
             FrameAttention(channels, frames, rotary) for _ in range(frame_attention * len(widths_in))

@@ -87,6 +87,7 @@ class UNet(nn.Module):
             "groups": level.norm_groups,
             "dropout": level.dropout,
             "attention_ffn": level.attention_ffn,
+            "heads": level.heads,
             "text_channels": text_channels,
         }
         attention = level.attention or (0,) * len(level.channels)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from mdm.config import DiffusionConfig, ModelConfig, SampleConfig, StudyError
+from mdm.config import DiffusionConfig, LevelConfig, ModelConfig, SampleConfig, StudyError
 from mdm.diffusion import noise, schedule
 from mdm.diffusion.loss import training_loss
 from mdm.diffusion.path import path
@@ -14,6 +14,7 @@ from mdm.diffusion.residual import completed
 from mdm.diffusion.sampler import sample
 from mdm.diffusion.weights import floored_gain, loss_weight
 from mdm.model.arithmetic import parameters
+from mdm.model.attention import PixelAttention
 from mdm.model.balance import NoiseBalance, balances
 from mdm.model.nested import build
 from mdm.study.cost.speeds import calls
@@ -229,6 +230,29 @@ def test_a_level_of_blocks_computes_on_fewer_pixels_and_nests_by_its_feature_map
     assert [tuple(x.shape) for x in wide] == [(1, 3, 32, 64), (1, 3, 8, 16)]
 
 
+@pytest.mark.parametrize("heads", [1, 2, 8])
+def test_a_level_attends_with_its_own_number_of_heads(heads: int) -> None:
+    level = {"resolution": 16, "channels": [32], "resnets": [1], "attention": [1], "norm_groups": 8, "middle": True}
+    model = build(ModelConfig(levels=({**level, "heads": heads},), text_channels=16))
+    layers = [module for module in model.modules() if isinstance(module, PixelAttention)]
+    assert layers and {layer.heads for layer in layers} == {heads}
+    layer, x, text = layers[0], torch.randn(2, 32, 4, 4), torch.randn(2, 5, 16)
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    query, key, value = layer.qkv(layer.norm(x)).flatten(2).transpose(1, 2).chunk(3, dim=2)
+    told = layer.kv_cond(layer.norm_cond(text)).chunk(2, dim=2)
+    query, key, value, *told = (part.unflatten(2, (heads, -1)).transpose(1, 2) for part in (query, key, value, *told))
+    attend = torch.nn.functional.scaled_dot_product_attention
+    seen = (attend(query, key, value) + attend(query, *told)).transpose(1, 2).flatten(2).transpose(1, 2)
+    wanted = x + layer.proj_out(seen.unflatten(2, (4, 4)))
+    torch.testing.assert_close(layer(x, text, None), wanted + layer.ffn(wanted), rtol=1e-4, atol=1e-4)
+
+
+def test_heads_that_cannot_share_the_channels_are_refused() -> None:
+    with pytest.raises(ValidationError, match="5 heads cannot share 32 channels; write a divisor of 32"):
+        LevelConfig(resolution=16, channels=(32,), resnets=(1,), attention=(1,), norm_groups=8, heads=5)
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
@@ -270,7 +294,7 @@ def test_defaults_say_nothing_new() -> None:
     assert not {"lead", "residual_levels", "noise_levels", "loss_floor"} & DiffusionConfig().model_dump().keys()
     plain = ModelConfig(levels=LEVELS).model_dump()
     assert not {"time_conditioning", "learned_balance"} & plain.keys()
-    assert "patch" not in plain["levels"][0]
+    assert not {"patch", "heads"} & plain["levels"][0].keys()
     assert math.isclose(DiffusionConfig(lead=0.1).model_dump()["lead"], 0.1)
 
 
