@@ -157,7 +157,7 @@ class SamplesRecipe(Recipe):
 class FeaturesRecipe(Recipe):
     """What measuring networks see in drawn or real pictures."""
 
-    later: ClassVar = ("first", "resize")
+    later: ClassVar = ("first", "resize", "spectrum")
 
     kind: Literal["features"] = "features"
     images: Ref
@@ -166,6 +166,7 @@ class FeaturesRecipe(Recipe):
     resolution: Positive
     resize: Literal["clean", "tf1"] = "clean"
     extractors: dict[str, Ref | WeightsConfig]
+    spectrum: bool = False
 
 
 class ScoresRecipe(Recipe):

@@ -131,6 +131,7 @@ class ProtocolConfig(Strict):
     resize: Literal["clean", "tf1"] = Field(
         default="clean", description="how Inception sees pictures: clean-fid's bicubic, or TensorFlow 1's bilinear"
     )
+    spectrum: bool = Field(default=False, description="measure the fine detail of every level against real pictures")
     settings: dict[str, Any] = Field(default={})
     resources: ResourceConfig = ResourceConfig()
 

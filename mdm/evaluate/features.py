@@ -14,6 +14,7 @@ from mdm.evaluate.extractors import Extractor, load_extractors
 from mdm.evaluate.labels import encode
 from mdm.evaluate.pictures import PictureSet, open_pictures
 from mdm.evaluate.progress import progress
+from mdm.evaluate.spectrum import spectra
 from mdm.evaluate.statistics import GaussianStatistics
 from mdm.files.artifact import Making
 from mdm.files.atomic import read_json, write_atomic
@@ -35,6 +36,8 @@ def extract_features(recipe_path: str | Path, batch_images: int = BATCH_IMAGES) 
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     extractors = load_extractors(recipe.extractors, root, device, recipe.resize)
     arrays, statistics = read_pictures(pictures, extractors, batch_images)
+    if recipe.spectrum:
+        arrays |= spectra(root / recipe.images, len(pictures), recipe.first)
     arrays |= {f"labels.{key}": value for key, value in encode(pictures.labels).items()}
     write_atomic(folder / FEATURES, save(arrays))
     tensors = {k: v for name, part in statistics.items() for k, v in part.tensors(name).items()}

@@ -19,6 +19,12 @@ MEASURABLE = (
 )  # fmt: skip
 
 
+def detail(side: int | str) -> str:
+    """Fine detail of the level of this side, as a multiple of real pictures'."""
+    return f"detail_{side}"
+
+
 def measurable(resolutions: Iterable[int]) -> set[str]:
     """Every metric name a claim may use, for a study that trains these resolutions."""
-    return {*MEASURABLE, *(f"validation_loss_{resolution}" for resolution in resolutions)}
+    sides = tuple(resolutions)
+    return {*MEASURABLE, *(f"validation_loss_{side}" for side in sides), *map(detail, sides)}

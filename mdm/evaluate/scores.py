@@ -14,8 +14,9 @@ from mdm.evaluate.frechet import Reference, frechet_estimate
 from mdm.evaluate.intervals import mean_with_interval, metric
 from mdm.evaluate.jackknife import Estimate, jackknife
 from mdm.evaluate.kid import kernel_estimate
-from mdm.evaluate.metric_names import DISTANCES
+from mdm.evaluate.metric_names import DISTANCES, detail
 from mdm.evaluate.protocol import Protocol
+from mdm.evaluate.spectrum import relative_detail
 from mdm.evaluate.statistics import GaussianStatistics
 from mdm.files.artifact import Making
 from mdm.files.atomic import read_json, write_json
@@ -104,4 +105,11 @@ def answers(
             yield {**on_real[row["metric"]], "metric": f"{row['metric']}_real"}
 
 
-PARTS = (distances, captions, answers)
+def details(generated: Side, reference: Side, _floor: Side | None, _: ScoreSettings) -> Iterator[dict[str, Any]]:
+    """Fine detail of every level that was drawn, as a multiple of that of real pictures of its size."""
+    drawn, real = generated.group("spectrum"), reference.group("spectrum")
+    for side in sorted(drawn.keys() & real.keys(), key=int, reverse=True):
+        yield _row(detail(side), relative_detail(drawn[side], real[side]), len(drawn[side]))
+
+
+PARTS = (distances, captions, answers, details)

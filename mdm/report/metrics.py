@@ -42,6 +42,7 @@ FAMILIES = (
     Metric("alignment", "Alignment", "higher", percent=True),
     Metric("clip_score", "CLIP score", "higher", main=True),
     Metric("clip", "CLIP", "higher"),
+    Metric("detail", "Fine detail over that of real pictures"),
     Metric("precision", "Precision", "higher", percent=True),
     Metric("recall", "Recall", "higher", percent=True),
     Metric("density", "Density", "higher"),

@@ -202,7 +202,7 @@ class Artifacts:
         """Add features of generated or real pictures; both sides go through the same extractors."""
         recipe = made.FeaturesRecipe(
             images=images, first=first, num_images=num_images, resolution=resolution, resize=protocol.resize,
-            extractors=self._extractors(protocol),
+            extractors=self._extractors(protocol), spectrum=protocol.spectrum,
         )  # fmt: skip
         return self._put(name, recipe)
 

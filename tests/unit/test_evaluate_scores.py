@@ -23,8 +23,10 @@ from mdm.evaluate.generate import generate
 from mdm.evaluate.jackknife import Estimate
 from mdm.evaluate.judge import train_judge
 from mdm.evaluate.metric_names import MEASURABLE
+from mdm.evaluate.pictures import open_pictures
 from mdm.evaluate.protocol import Protocol
 from mdm.evaluate.scores import captions, score
+from mdm.evaluate.spectrum import energies, relative_detail
 from mdm.evaluate.statistics import GaussianStatistics
 from mdm.files.atomic import read_json, write_json
 
@@ -45,7 +47,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name, images, first, count in (("features", drawn, 0, 24), ("reference", real, 0, 60), ("floor", real, 60, 24)):
         made[name] = put(
             results, "features", name, images=ref(images), first=first, num_images=count, resolution=16,
-            extractors={"judge": ref(judge)},
+            extractors={"judge": ref(judge)}, spectrum=True,
         )  # fmt: skip
         extract_features(made[name], batch_images=7)
     return made
@@ -72,6 +74,36 @@ def test_statistics_are_those_of_the_stored_features(world: dict[str, Path]) -> 
     assert (features["labels.count"] >= 0).all()
 
 
+def test_the_energy_of_a_wave_is_counted_by_its_frequency() -> None:
+    across = np.arange(32) / 32
+    slow, fast = (np.sin(2 * np.pi * waves * across) for waves in (4, 12))  # half the Nyquist frequency: 8
+    for wave, high in ((slow, 0.0), (fast, 1.0), (slow + fast, 0.5)):
+        pictures = np.rint(127 + 40 * np.broadcast_to(wave[None, None, :, None], (1, 32, 32, 3))).astype(np.uint8)
+        found = energies(pictures)[0]
+        assert found[0] / found[1] == pytest.approx(high, abs=0.01)
+    grain = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3), dtype=np.uint8)
+    found = energies(grain).sum(axis=0)
+    assert found[0] / found[1] == pytest.approx(
+        1 - (17 / 32) ** 2, abs=0.01
+    )  # white noise: as many as there are of these frequencies
+    assert (energies(np.full((2, 8, 8, 3), 200, np.uint8)) == 0).all()
+
+
+def test_detail_is_measured_at_every_level_against_real_pictures_of_its_size(world: dict[str, Path]) -> None:
+    rows = scored(world)
+    drawn, real = (load_file(world[side].parent / "features.safetensors") for side in ("features", "reference"))
+    for side in (16, 8):  # the levels that the network has; the real pictures are stored at 16 px
+        shares = [(part := group[f"spectrum.{side}"].sum(axis=0))[0] / part[1] for group in (drawn, real)]
+        row = rows[f"detail_{side}"]
+        assert row["value"] == pytest.approx(shares[0] / shares[1]) and row["n"] == 24
+        assert row["low"] < row["value"] < row["high"]
+    assert relative_detail(real["spectrum.16"], real["spectrum.16"]).value == 1
+    # An untrained network's pictures are noise, which has more detail than scenes of flat shapes.
+    assert rows["detail_16"]["low"] > 1.5
+    pictures = open_pictures(world["drawn"].parent).all()
+    np.testing.assert_allclose(drawn["spectrum.16"], energies(pictures))
+
+
 def test_batches_of_extraction_do_not_matter(world: dict[str, Path]) -> None:
     before = load_file(world["reference"].parent / "features.safetensors")
     extract_features(world["reference"], batch_images=60)
@@ -96,7 +128,7 @@ def test_scores_stand_in_order_with_their_values_without_each_group(world: dict[
     factors = ("", "_colour", "_shape", "_binding", "_count", "_relation")
     measured = [f"alignment{factor}{end}" for factor in factors for end in ("", "_real", "_chance")]
     distances = ["fd_judge", "fd_judge_unbiased", "fd_judge_floor", "fd_judge_unbiased_floor", "kid_judge"]
-    assert list(rows) == [*distances, *measured]
+    assert list(rows) == [*distances, *measured, "detail_16", "detail_8"]
     for name, row in rows.items():
         assert list(row)[:5] == ["metric", "value", "low", "high", "n"]
         if name.endswith("_chance"):
