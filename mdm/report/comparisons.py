@@ -10,7 +10,7 @@ import ast
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from mdm.report.quantity import Measurement, Quantity, Term, combined, over_seeds
+from mdm.report.quantity import Measurement, Quantity, Term, combined, logarithm, over_seeds
 from mdm.study.claims import COMPARISONS, Reference, parse, reference_of, references
 
 RELATIONS = {"<": "below", "<=": "at most", ">": "above", ">=": "at least"}
@@ -50,6 +50,11 @@ class Comparison:
         return f"{self.left_text} {self.sign} {self.right_text}"
 
     @property
+    def of_logarithms(self) -> bool:
+        """Whether two logarithms are compared, so that the margin is that of a ratio."""
+        return self.left_text.startswith("log(") and self.right_text.startswith("log(")
+
+    @property
     def relation(self) -> str:
         return RELATIONS[self.sign]
 
@@ -66,10 +71,14 @@ def decide(
     The p-value is that of the answer found: how easily chance alone would have given so clear a one.
     """
     tree = parse(text)
-    parts = {reference: parts_of(reference) for reference in references(tree)}
+    parts = {reference: _as_meant(reference, parts_of(reference)) for reference in references(tree)}
     comparisons: list[Comparison] = []
     truth, chance = _truth(tree, parts, comparisons)
-    return truth, chance, comparisons, {reference: over_seeds(found) for reference, found in parts.items()}
+    return truth, chance, comparisons, {r.plain: over_seeds(parts_of(r)) for r in parts}
+
+
+def _as_meant(reference: Reference, parts: Parts) -> Parts:
+    return {seed: logarithm(part) for seed, part in parts.items()} if reference.log else parts
 
 
 def _truth(node: ast.AST, parts: Mapping[Reference, Parts], out: list[Comparison]) -> tuple[bool | None, float]:
@@ -158,7 +167,7 @@ def _form(node: ast.AST, means: Mapping[Reference, float]) -> Form:
     match node:
         case ast.Constant(value=value):
             return Form(float(value))
-        case ast.Subscript():
+        case ast.Subscript() | ast.Call():
             reference = reference_of(node)
             return Form(means[reference], {reference: 1.0})
         case ast.UnaryOp(op=op, operand=operand):

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mdm.config.units import decimals, exact, number
@@ -97,6 +97,13 @@ class Quantity(Interval):
             tuple((error * factor, freedom) for error, freedom in self.errors), self.trainings,
         )  # fmt: skip
 
+    def raised(self) -> Quantity:
+        """Of a logarithm: the number itself (a geometric mean over seeds), or of a difference the ratio."""
+        return Quantity(
+            math.exp(self.value), math.exp(self.low), math.exp(self.high), tuple(map(math.exp, self.seeds)),
+            trainings=self.trainings,
+        )  # fmt: skip
+
     def text(self, signed: bool = False) -> str:
         """`27.4 [26.8, 28.0]`, rounded to two digits of its uncertainty."""
         places = decimals(self.value, (self.high - self.low) / 2)
@@ -123,6 +130,15 @@ def measured(
     """One score of one seed; absent bounds mean an exact number."""
     absent = low is None or high is None or math.isnan(low) or math.isnan(high)
     return Measurement(value, *((value, value) if absent else (low, high)), tuple(without), drawn, certain)
+
+
+def logarithm(part: Measurement) -> Measurement:
+    """The natural logarithm of a score above zero; its own interval to first order."""
+    if min((part.value, *part.without)) <= 0:
+        raise ArithmeticError(f"{part.value} has no logarithm, or has none without some captions")
+    value = math.log(part.value)
+    low, high = value - part.below / part.value, value + part.above / part.value
+    return replace(part, value=value, low=low, high=high, without=tuple(map(math.log, part.without)))
 
 
 def alone(part: Measurement) -> Quantity:

@@ -90,8 +90,8 @@ def judge(name: str, claim: Claim, evidence: Evidence) -> Verdict:
         return Verdict(**given, verdict=NOT_RUN, sentence=sentence, missing=missing, numbers=numbers)
     try:
         truth, chance, comparisons, numbers = decide(claim.expect, found.__getitem__)
-    except ZeroDivisionError:
-        sentence = "The expression divides by a measured zero."
+    except ArithmeticError:
+        sentence = "The expression divides by a measured zero, or takes the logarithm of what is not above zero."
         return Verdict(**given, verdict=INCONCLUSIVE, sentence=sentence, numbers=numbers)
     if chance > LEVEL:  # one of several comparisons was enough, and each was a chance to be wrong
         truth = None
@@ -153,15 +153,17 @@ def _sentence(verdict: str, claim: Claim, comparisons: list[Comparison], numbers
 
 def _comparison_sentence(comparison: Comparison) -> str:
     word = {True: "it holds", False: "it is contradicted", None: "it stays open"}
-    sides = [
-        side if quantity.exact else f"{side} = {quantity.text()}"
-        for side, quantity in ((comparison.left_text, comparison.left), (comparison.right_text, comparison.right))
-    ]
+    given = [(comparison.left_text, comparison.left), (comparison.right_text, comparison.right)]
+    margin = f"by {comparison.margin.text(signed=True)}"
+    if comparison.of_logarithms:
+        given = [(side.removeprefix("log(").removesuffix(")"), quantity.raised()) for side, quantity in given]
+        margin = f"by a factor of {comparison.margin.raised().text()}"
+    sides = [side if quantity.exact else f"{side} = {quantity.text()}" for side, quantity in given]
     trainings = len(comparison.margin.seeds)
     over = f", over {trainings} pairs of trainings" if trainings > 1 and len(comparison.behind) > 1 else ""
     return (
         f"{sides[0]} should be {comparison.relation} {sides[1]}; "
-        f"in that direction they differ by {comparison.margin.text(signed=True)}{over}: {word[comparison.holds]}."
+        f"in that direction they differ {margin}{over}: {word[comparison.holds]}."
     )
 
 

@@ -1,20 +1,24 @@
 """The small language of claims: `fd_judge["base"] < fd_judge["no-progressive"]`.
 
 Parsed with `ast` against a whitelist; nothing is ever handed to Python's `eval`. The grammar: numbers, + - * /, the
-comparisons < <= > >=, and / or / not, and METRIC["run"] or METRIC["run", "protocol"].
+comparisons < <= > >=, and / or / not, METRIC["run"] or METRIC["run", "protocol"], and log of such a measurement.
 """
+
+from __future__ import annotations
 
 import ast
 import difflib
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 
 MAX_CHARACTERS = 1000
 INCEPTION_WIDTH = 2048  # of its features
-ALLOWED = 'numbers, + - * /, < <= > >=, and, or, not, METRIC["run"], METRIC["run", "protocol"]'
+ALLOWED = 'numbers, + - * /, < <= > >=, and, or, not, METRIC["run"], METRIC["run", "protocol"], log(METRIC["run"])'
 COMPARISONS = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
+# What is above zero whatever was drawn; the distances without their bias may fall below it.
+POSITIVE = ("fd_judge", "fid", "detail", "validation_loss", "train_loss", "train_seconds", "sample_seconds")
 NUMBER, TRUTH = "a number", "true or false"
 Names = Iterable[str] | None  # None: not checked
 
@@ -30,9 +34,17 @@ class Reference:
     metric: str
     run: str
     protocol: str | None = None
+    #: its natural logarithm is meant, so that a difference is a ratio
+    log: bool = False
+
+    @property
+    def plain(self) -> Reference:
+        """The measurement itself."""
+        return replace(self, log=False)
 
     def __str__(self) -> str:
-        return f'{self.metric}["{self.run}"' + (f', "{self.protocol}"]' if self.protocol else "]")
+        text = f'{self.metric}["{self.run}"' + (f', "{self.protocol}"]' if self.protocol else "]")
+        return f"log({text})" if self.log else text
 
 
 def parse(text: str) -> ast.expr:
@@ -65,7 +77,7 @@ def _kind(node: ast.AST, text: str) -> str:
             return _all([left, *rest], NUMBER, text, TRUTH)
         case ast.Constant(value=int() | float() as value) if type(value) is not bool and math.isfinite(value):
             return NUMBER
-        case ast.Subscript() if reference_of(node) is not None:
+        case ast.Subscript() | ast.Call() if reference_of(node) is not None:
             return NUMBER
     part = ast.get_source_segment(text.strip(), node) or text
     raise ExpressionError(f"{part!r} is not allowed in a claim; allowed: {ALLOWED}")
@@ -79,8 +91,11 @@ def _all(nodes: Iterable[ast.AST], wanted: str, text: str, result: str) -> str:
     return result
 
 
-def reference_of(node: ast.Subscript) -> Reference | None:
+def reference_of(node: ast.AST) -> Reference | None:
     match node:
+        case ast.Call(func=ast.Name(id="log"), args=[ast.Subscript() as inner], keywords=[]):
+            found = reference_of(inner)
+            return found and replace(found, log=True)
         case ast.Subscript(value=ast.Name(id=metric), slice=ast.Constant(value=str() as run)):
             return Reference(metric, run)
         case ast.Subscript(
@@ -93,9 +108,10 @@ def reference_of(node: ast.Subscript) -> Reference | None:
 
 def references(tree: ast.expr) -> list[Reference]:
     """Return every measurement the expression needs, in the order written, once each."""
-    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Subscript)]
-    found = map(reference_of, sorted(nodes, key=attrgetter("lineno", "col_offset")))
-    return list(dict.fromkeys(filter(None, found)))
+    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Subscript | ast.Call)]
+    inside = {id(argument) for node in nodes if isinstance(node, ast.Call) for argument in node.args}
+    found = [node for node in nodes if id(node) not in inside]
+    return list(dict.fromkeys(filter(None, map(reference_of, sorted(found, key=attrgetter("lineno", "col_offset"))))))
 
 
 def check_expression(text: str, metrics: Names, runs: Names, protocols: Names = None) -> list[Reference]:
@@ -108,6 +124,11 @@ def check_expression(text: str, metrics: Names, runs: Names, protocols: Names = 
         _known("run", reference.run, runs, text)
         if reference.protocol is not None:
             _known("protocol", reference.protocol, protocols, text)
+        if reference.log and (not reference.metric.startswith(POSITIVE) or "_unbiased" in reference.metric):
+            raise ExpressionError(
+                f"{reference} in {text!r}: {reference.metric} may be zero or less, and has no logarithm then; compare "
+                f"it as it is (log is for {', '.join(POSITIVE)})"
+            )
     return needed
 
 

@@ -7,7 +7,7 @@ from mdm.evaluate.frechet import Reference, frechet_estimate
 from mdm.evaluate.jackknife import GROUPS, jackknife
 from mdm.evaluate.kid import kernel_estimate
 from mdm.evaluate.statistics import GaussianStatistics
-from mdm.report.quantity import Measurement, Term, combined, over_seeds
+from mdm.report.quantity import Measurement, Term, combined, logarithm, over_seeds
 
 STUDIES = 400
 WANTED = 0.92
@@ -38,6 +38,26 @@ def test_the_mean_over_trainings_covers_the_truth(k: int, training: float) -> No
     for _ in range(STUDIES):
         found = over_seeds(run_of(generator, generator.normal(size=PICTURES), k, 1.0, training))
         hits += found.low <= 1.0 <= found.high
+    assert hits / STUDIES >= WANTED
+
+
+@pytest.mark.parametrize("k", [3, 5])
+@pytest.mark.parametrize("training", [0.0, 0.03, 0.4])
+def test_the_ratio_of_what_spreads_in_proportion_to_its_size_covers_the_truth(k: int, training: float) -> None:
+    """Distances of poor runs spread more than those of good ones: their logarithms spread alike."""
+    generator = np.random.default_rng(30 + k)
+    hits = 0
+    for _ in range(STUDIES):
+        captions = generator.normal(size=PICTURES)
+        sides = []
+        for truth in (0.5, 2.0):
+            levels = truth * np.exp(training * generator.normal(size=k))
+            luck = captions + 0.5 * generator.normal(size=(k, PICTURES))
+            parts = [measurement(level * (1 + 0.3 * mine)) for level, mine in zip(levels, luck, strict=True)]
+            sides.append({seed: logarithm(part) for seed, part in enumerate(parts)})
+        value = over_seeds(sides[1]).value - over_seeds(sides[0]).value
+        found = combined(value, [Term(1.0, sides[1]), Term(-1.0, sides[0])])
+        hits += found.low <= np.log(4) <= found.high
     assert hits / STUDIES >= WANTED
 
 

@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import results_fixture as fixture
 
@@ -114,6 +115,40 @@ def test_the_order_of_seeds_and_rows_changes_nothing() -> None:
         for order in itertools.islice(itertools.permutations(range(6)), 0, 720, 37):
             shuffled = [given[place] for place in order]
             assert verdict(expect, *shuffled, groups=groups[::-1]).as_json() == wanted
+
+
+LOGS = 'log(fd_judge["base"]) < log(fd_judge["other"])'
+
+
+def test_logarithms_compare_what_spreads_in_proportion_to_its_size() -> None:
+    # Four times as large with every seed; but the larger one's spread hides that from a plain difference.
+    given = [*rows("base", 0.5, 0.7, 0.9, half=0.01), *rows("other", 1.5, 3.0, 4.5, half=0.01)]
+    assert verdict(BELOW, *given).verdict == "inconclusive"
+    found = verdict(LOGS, *given)
+    ratios = np.log([1.5 / 0.5, 3.0 / 0.7, 4.5 / 0.9])
+    half = 4.302653 * ratios.std(ddof=1) / 3**0.5
+    (margin,) = found.as_json()["comparisons"]
+    assert margin["margin"] == pytest.approx(ratios.mean())
+    assert margin["margin"] - margin["low"] == pytest.approx(half, rel=0.02)  # and a little of the pictures' own
+    assert found.verdict == "reproduced"
+    assert 'fd_judge["base"] = 0.68' in found.sentence and "by a factor of 4.0" in found.sentence
+    (base, other) = found.as_json()["numbers"]
+    assert base["value"] == pytest.approx(0.7) and other["value"] == pytest.approx(3.0)  # plain, as everywhere else
+    assert verdict('log(fd_judge["base"]) > log(fd_judge["other"])', *given).verdict == "not reproduced"
+
+
+def test_a_number_that_has_no_logarithm_decides_nothing() -> None:
+    found = verdict(LOGS, *rows("base", -0.1, 0.5, 0.5), *rows("other", 2, 2, 2))
+    assert found.verdict == "inconclusive" and "logarithm" in found.sentence
+
+
+def test_only_what_is_above_zero_has_a_logarithm() -> None:
+    metrics = {"fd_judge", "fd_judge_unbiased", "kid_judge", "detail_64"}
+    assert check_expression(LOGS, metrics, ["base", "other"])[0] == Reference("fd_judge", "base", log=True)
+    check_expression('log(detail_64["base"]) < 1', metrics, ["base"])
+    for metric in ("fd_judge_unbiased", "kid_judge"):
+        with pytest.raises(ExpressionError, match=f"{metric} may be zero or less, and has no logarithm"):
+            check_expression(f'log({metric}["base"]) < 1', metrics, ["base"])
 
 
 @pytest.mark.parametrize(
@@ -274,6 +309,9 @@ def test_a_weak_verdict_does_not_stand_beside_others() -> None:
         'fd_judge["base"] < (1 < 2)',
         'fd_judge["base"]',
         "(x := 1) < 2",
+        'log(2 * fd_judge["base"]) < 1',
+        'log(fd_judge["base"], 10) < 1',
+        'exp(fd_judge["base"]) < 1',
         "",
         "1 <",
         "1 < 2",
