@@ -42,6 +42,9 @@ def test_runs_see_the_same_noise_levels_in_the_same_share_of_their_compute(study
         if run.name != "paper-recipe":
             recipes = [study.recipe(stage.artifact) for stage in run.stages]
             work = [r.num_images * step_gigaflops(r.model, r.diffusion, TOKENS) for r in recipes]
-            coarse = [w for r, w in zip(recipes, work, strict=True) if r.diffusion.noise_levels == "logit-normal"]
-            shares[run.name] = sum(coarse) / sum(work)
-    assert shares == pytest.approx(dict.fromkeys(shares, shares["base"]), rel=0.01)
+            for recipe, part in zip(recipes, work, strict=True):
+                density = recipe.diffusion.noise_mean, recipe.diffusion.noise_deviation
+                shares.setdefault(density, {})[run.name] = part / sum(work)
+    assert len(shares) == 2
+    for by_run in shares.values():
+        assert by_run == pytest.approx(dict.fromkeys(by_run, by_run["base"]), rel=0.01)
