@@ -48,7 +48,7 @@ class Evaluations:
         return self._along.runs is None or bool({variant.name, variant.ablation} & set(self._along.runs))
 
     def check_along(self, names: Collection[str], runs: Iterable[Run]) -> None:
-        """Refuse snapshots that nothing measures, and curves without any; `names` are those of runs and ablations."""
+        """Refuse snapshots that nothing measures; `names` are those of runs and ablations."""
         if not self._along and self._snapshots:
             raise StudyError(
                 f"{self._where}: snapshots have no effect without `along`, which says how they are measured; "
@@ -57,10 +57,10 @@ class Evaluations:
         for name in self._along.runs or () if self._along else ():
             if name not in names:
                 raise StudyError(f"{self._where}: along.runs: there is no '{name}'; {nearest(name, names)}")
-        if self._along and not any(run.points for run in runs):
+        if self._snapshots and not any(run.points for run in runs):
             raise StudyError(
-                f"{self._where}: along has no effect: none of its runs has a stage with snapshots; "
-                "write stages.NAME.snapshots (image counts of that stage), or leave along out"
+                f"{self._where}: along.runs {self._along.runs}: none of them has a stage with snapshots, and others "
+                "have; name one of those, or leave along.runs out"
             )
 
     def _weights(self, stage: Stage, images: int) -> str:

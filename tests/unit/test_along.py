@@ -93,8 +93,8 @@ def test_a_repeated_training_asks_for_what_the_training_does_and_draws_no_previe
         ({"base.stages.r8.snapshots": [256]},
          "stages.r8.snapshots: protocol 'zero-shot' measures at 32 px, which cannot be made from pictures of 8 px; "
          "write resolution: 8 there, or snapshots of later stages only"),
-        ({"base.stages.r32.snapshots": []},
-         "along has no effect: none of its runs has a stage with snapshots; write stages.NAME.snapshots"),
+        ({"along.runs": ["no-progressive"]},
+         r"along.runs \['no-progressive'\]: none of them has a stage with snapshots, and others have"),
         ({"along": None}, "snapshots have no effect without `along`.*; write along: {protocol: zero-shot}"),
         ({"along.protocol": "zero-shoot"}, "along.protocol: there is no 'zero-shoot'; did you mean 'zero-shot'?"),
         ({"along.runs": ["bse"]}, "along.runs: there is no 'bse'; did you mean 'base'?"),
@@ -103,6 +103,10 @@ def test_a_repeated_training_asks_for_what_the_training_does_and_draws_no_previe
 def test_what_cannot_be_is_refused(changes, said):
     with pytest.raises(StudyError, match=said):
         study.load("quick", changes)
+
+
+def test_without_snapshots_there_is_no_curve():
+    assert not products.has_curves(study.load("quick", {"base.stages.r32.snapshots": []}))
 
 
 def test_an_ablation_stands_for_all_its_runs():
@@ -132,7 +136,7 @@ def test_what_was_asked_for_too_late_is_trained_again_and_planned_so(tmp_path):
     save.rename(save.with_name("autosave-000000000128.ckpt"))
     assert asked_too_late(loaded, tmp_path, snapshot)
     line = plan.Estimate(loaded, tmp_path).line(snapshot)
-    assert (line.seconds, line.status) == (pytest.approx(whole / 2), "trained again")
+    assert (line.seconds, line.status) == (pytest.approx(whole / 2), "train again")
     snapshot_file(tmp_path / train, 128).parent.mkdir()
     snapshot_file(tmp_path / train, 128).touch()
     assert not asked_too_late(loaded, tmp_path, snapshot)

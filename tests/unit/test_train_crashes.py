@@ -181,7 +181,7 @@ def test_the_first_save_finds_its_memory_ready(tmp_path):
 def test_only_the_process_that_writes_makes_room(tmp_path):
     saves = Autosaves(tmp_path, 0, writes=False)
     saves.make_room({"x": torch.ones(4)})
-    assert saves._snapshot._copies == {}
+    assert saves._copy._copies == {}
 
 
 def test_room_of_another_shape_is_made_again():

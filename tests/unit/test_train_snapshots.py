@@ -1,7 +1,7 @@
 """Averaged weights on the way of a training: those of a training that stopped there, whatever came between."""
 
 import pytest
-from training_world import NEVER, copied, make_world
+from training_world import NEVER, copied, make_world, together
 
 from mdm.config.recipe import SnapshotRecipe
 from mdm.files.artifact import digest
@@ -87,6 +87,15 @@ def test_a_killed_training_goes_on_through_a_snapshot(fresh, stopped, monkeypatc
     assert snapshot_file(folder, 48).is_file()
     loop.train(fresh["r8"], folder / "final.ckpt", None, NEVER, snapshots=AT)
     assert (left(folder), whole(folder)) == stopped
+
+
+def test_of_several_processes_one_leaves_the_weights_that_all_have(fresh):
+    folder = fresh["r8"].parent
+    final = folder / "final.ckpt"
+    assert together(2, loop.train, fresh["r8"], final, None, NEVER, snapshots=(128,)) == [0, 0]
+    found = load_weights(snapshot_file(folder, 128))
+    assert state_hash(found) == state_hash(under("ema.", read_checkpoint(final)[0]))
+    assert [path.name for path in (folder / "snapshots").iterdir()] == ["000000000128.safetensors"]
 
 
 def test_a_snapshot_knows_what_it_cost(fresh, stopped):

@@ -37,6 +37,7 @@ def draw(evidence: Evidence, artifacts: Artifacts) -> Figure:
     for axis, label in zip(grid[-1], COSTS.values(), strict=True):
         axis.set_xlabel(label)
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    drawn.align_ylabels(grid[:, 0])
     style.legend_below(drawn, grid.flat, names)
     return drawn
 

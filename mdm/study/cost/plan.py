@@ -77,7 +77,7 @@ class Estimate:
             return Line(ref, recipe.images, 0.0, 0.0, 0, 1, int(not done), kept, "done" if done else "to do")
         seconds, mark, peak = self._whole(recipe.train)
         again, gpus = seconds * recipe.images / stage.num_images, resources.nodes * resources.gpus
-        return Line(ref, recipe.images, again, again, gpus, 1, 1, kept, "trained again", mark, peak)
+        return Line(ref, recipe.images, again, again, gpus, 1, 1, kept, "train again", mark, peak)
 
     def _line(self, ref: str) -> Line:
         folder, images = self._results / ref, self._study.recipe(ref).num_images
