@@ -1,5 +1,6 @@
 """What runs score along their training: a row for each metric, against images, arithmetic and seconds."""
 
+import math
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -45,7 +46,6 @@ def draw(evidence: Evidence, artifacts: Artifacts) -> Figure:
 def _line(axis: Axes, cost: str, moments: list[Moment], unit: float, look: dict[str, Any]) -> None:
     x, y = [getattr(m, cost) for m in moments], [unit * m.value for m in moments]
     axis.plot(x, y, **look)
-    halves = [unit * (m.half or 0.0) for m in moments]
-    if any(halves):
-        ends = ([a - half for a, half in zip(y, halves, strict=True)], [a + h for a, h in zip(y, halves, strict=True)])
-        axis.fill_between(x, *ends, color=look["color"], alpha=0.18, linewidth=0)
+    halves = [math.nan if m.half is None else unit * m.half for m in moments]  # no band where one training is known
+    low, high = ([a + sign * half for a, half in zip(y, halves, strict=True)] for sign in (-1, 1))
+    axis.fill_between(x, low, high, color=look["color"], alpha=0.18, linewidth=0)
