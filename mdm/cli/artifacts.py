@@ -20,6 +20,7 @@ files = Section("Weights and data sets, as files")
 # Jobs that need nothing but their recipe: the help text of each, and the function that is imported when it runs.
 MAKERS = {
     "export": ("Write the weights of a finished stage.", "mdm.train.export:export"),
+    "snapshot": ("Take the weights that a training left on its way.", "mdm.train.snapshots:take"),
     "judge": ("Train the judge network.", "mdm.evaluate.judge:train_judge"),
     "clip": ("Train the small CLIP.", "mdm.evaluate.clip_model:train_clip"),
     "sample": ("Draw the pictures of a protocol.", "mdm.evaluate.generate:generate"),
@@ -75,18 +76,20 @@ def manifest(recipe: Path) -> None:
     (gather if of_text(recipe) else write_manifest)(recipe)
 
 
-class SeveralSizes(click.Command):
+class SeveralNumbers(click.Command):
     """Takes `--recompute 64 256` for `--recompute 64 --recompute 256`: an option of click has one value."""
+
+    flags = ("--recompute", "--snapshots")
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         words: list[str] = []
         for word in args:
-            words += ["--recompute"] if words[-2:-1] == ["--recompute"] and word.isdecimal() else []
+            words += [flag for flag in words[-2:-1] if flag in self.flags and word.isdecimal()]
             words.append(word)
         return super().parse_args(ctx, words)
 
 
-@jobs.verb("Train one slice of a stage. Several processes: by torchrun or srun.", RECIPE, OUT, cls=SeveralSizes)
+@jobs.verb("Train one slice of a stage. Several processes: by torchrun or srun.", RECIPE, OUT, cls=SeveralNumbers)
 @option("--before", type=Path, is_flag=False, flag_value=None, metavar="[PATH]", help="Checkpoint of the slice before.")
 @option("--autosave-seconds", type=seconds, default=60.0, help="Time between saves.")
 @option("--recompute", type=int, multiple=True, metavar="RESOLUTION...",
@@ -96,14 +99,15 @@ class SeveralSizes(click.Command):
         help="Take a batch in so many parts: less memory, the same weights up to rounding.")  # fmt: skip
 @option("--shard-optimizer", is_flag=True, help="Several processes share the optimiser's moments.")
 @option("--preview-images", type=Number(0), default=0, help="Draw a grid after every so many images; 0: never.")
+@option("--snapshots", type=int, multiple=True, metavar="IMAGES...", help="Leave averaged weights at these counts.")
 @option("--attempt", type=Number(1), default=1,
         help="Snakemake's count of tries; from 2 on, what ended with an error is not tried again.")  # fmt: skip
-def train(recipe: Path, out: Path, before: Path | None, autosave_seconds: float, preview_images: int, attempt: int,
-          **execution: Any) -> None:  # fmt: skip
+def train(recipe: Path, out: Path, before: Path | None, autosave_seconds: float, preview_images: int,
+          snapshots: tuple[int, ...], attempt: int, **execution: Any) -> None:  # fmt: skip
     from mdm.model.execution import Execution
     from mdm.train.loop import train
 
-    train(recipe, out, before, autosave_seconds, Execution(**execution), preview_images, attempt)
+    train(recipe, out, before, autosave_seconds, Execution(**execution), preview_images, snapshots, attempt)
 
 
 @jobs.verb("Run a verb in one process for each GPU of a job.", context_settings={"allow_interspersed_args": False})

@@ -22,6 +22,7 @@ from mdm.config.diffusion import DiffusionConfig, SampleConfig
 from mdm.config.network import LevelConfig, ModelConfig, NetworkConfig, VideoConfig
 from mdm.config.study import (
     AblationConfig,
+    AlongConfig,
     ClaimConfig,
     DataConfig,
     EncoderConfig,
@@ -34,7 +35,7 @@ from mdm.config.study import (
 from mdm.config.training import ResourceConfig, StageConfig, TrainConfig, TrainingResources
 
 __all__ = [
-    "NAME", "SHA256", "AblationConfig", "ClaimConfig", "Count", "DataConfig", "Decay", "DiffusionConfig",
+    "NAME", "SHA256", "AblationConfig", "AlongConfig", "ClaimConfig", "Count", "DataConfig", "Decay", "DiffusionConfig",
     "EncoderConfig", "InstrumentConfig", "Layers", "LevelConfig", "ModelConfig", "Name", "NetworkConfig", "Positive",
     "Probability", "ProtocolConfig", "ResourceConfig", "RunConfig", "SampleConfig", "Seed", "StageConfig", "Strict",
     "StudyConfig", "StudyError", "TrainConfig", "TrainingResources", "VideoConfig", "WeightsConfig", "Width",

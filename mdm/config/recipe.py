@@ -121,6 +121,14 @@ class StageRecipe(Recipe):
         return bool(self.text or self.model.classes)
 
 
+class SnapshotRecipe(Recipe):
+    """The averaged weights of a stage on its way, at one image count."""
+
+    kind: Literal["snapshot"] = "snapshot"
+    train: Ref
+    images: Positive
+
+
 class JudgeRecipe(Recipe):
     """A network that reads pictures of scenes."""
 
@@ -140,7 +148,7 @@ class ClipRecipe(Recipe):
 
 
 class SamplesRecipe(Recipe):
-    """The pictures that a stage's network draws for the first captions of a data set."""
+    """The pictures that a stage's network draws for the first captions of a data set; `train` may be a snapshot."""
 
     later: ClassVar = ("guide",)
 
@@ -184,7 +192,8 @@ class ScoresRecipe(Recipe):
 KINDS: dict[str, type[Recipe]] = {
     model.model_fields["kind"].default: model
     for model in (
-        DataRecipe, TextRecipe, StageRecipe, JudgeRecipe, ClipRecipe, SamplesRecipe, FeaturesRecipe, ScoresRecipe,
+        DataRecipe, TextRecipe, StageRecipe, SnapshotRecipe, JudgeRecipe, ClipRecipe, SamplesRecipe, FeaturesRecipe,
+        ScoresRecipe,
     )
 }  # fmt: skip
 

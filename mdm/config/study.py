@@ -79,7 +79,7 @@ class AblationConfig(Strict):
         default={}, description="dotted.path: list of values; several paths make a grid, every value with every other"
     )
     seeds: list[Seed] | None = Field(default=None, min_length=1, description="default: the study's")
-    protocols: list[Name] | None = Field(default=None, description="default: all of the study")
+    protocols: list[Name] | None = Field(default=None, description="default: all of the study (but that of `along`)")
 
     @model_validator(mode="after")
     def _changes_something(self) -> AblationConfig:
@@ -156,6 +156,15 @@ class ProtocolConfig(Strict):
 NUMBER_FROM = r"^(own|[a-z0-9][a-z0-9.]*(-[a-z0-9.]+)*/(clean|tf1))$"
 
 
+class AlongConfig(Strict):
+    """Measuring while training goes on: at the snapshots of stages, and at the end."""
+
+    protocol: Name = Field(description="one of `protocols`; it measures nothing else unless it is the first of them")
+    runs: list[str] | None = Field(
+        default=None, min_length=1, description="runs or ablations (default: all with snapshots)"
+    )
+
+
 class ClaimConfig(Strict):
     """A sentence of the paper as an expression over metrics."""
 
@@ -183,6 +192,7 @@ class StudyConfig(Strict):
     base: RunConfig
     seeds: list[Seed] = Field(default=[0], min_length=1)
     protocols: dict[Name, ProtocolConfig] = Field(default={})
+    along: AlongConfig | None = Field(default=None, description="curves over training")
     groups: dict[Name, str] = Field(default={})
     ablations: dict[Name, AblationConfig] = Field(default={})
     claims: dict[Name, ClaimConfig] = Field(default={})

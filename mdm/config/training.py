@@ -143,6 +143,9 @@ class StageConfig(Strict):
         default="fresh", description="what the optimiser knows of the weights of the stage before: nothing, or all"
     )
     slice_images: Positive | None = Field(default=None, description="images per job (default: all in one)")
+    snapshots: tuple[Positive, ...] = Field(
+        default=(), description="image counts of this stage whose averaged weights are kept and measured (see `along`)"
+    )
     data: Name | None = Field(default=None, description="another data set than the run's")
     validation: Name | None = Field(default=None, description="another validation set than the run's")
     stills: Name | None = Field(
@@ -158,6 +161,18 @@ class StageConfig(Strict):
         foreign = sorted(set(self.resources.recompute) - set(self.resolutions))
         if foreign:
             raise ValueError(f"resources.recompute {foreign}: this stage has the levels {sorted(self.resolutions)}")
+        return self
+
+    @model_validator(mode="after")
+    def _snapshots_are_on_the_way(self) -> StageConfig:
+        listed, ascending = list(self.snapshots), sorted(set(self.snapshots))
+        if listed != ascending:
+            raise ValueError(f"snapshots {listed} do not ascend; write {ascending}")
+        if listed and listed[-1] > self.num_images:
+            within = [images for images in listed if images <= self.num_images]
+            raise ValueError(
+                f"snapshots {listed}: the stage ends at num_images {self.num_images}; write {within}, or train longer"
+            )
         return self
 
     @property

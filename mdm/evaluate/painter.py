@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mdm.config.recipe import SamplesRecipe, StageRecipe
+from mdm.config.recipe import SamplesRecipe, SnapshotRecipe, StageRecipe
 from mdm.data.batches.classes import class_label
 from mdm.data.rows import Row, to_bytes
 from mdm.data.text.cache import Embeddings
@@ -34,6 +34,16 @@ def combined_hash(*hashes: str) -> str:
     return hashlib.sha256("+".join(hashes).encode()).hexdigest()
 
 
+def stage_of(folder: Path) -> StageRecipe:
+    """The stage that trained the weights in a folder: its own, or that of a snapshot on its way."""
+    path = folder / "recipe.json"
+    content = read_json(path)
+    if content["kind"] == "snapshot":
+        path = folder.parents[1] / SnapshotRecipe.of(content, path).train / "recipe.json"
+        content = read_json(path)
+    return StageRecipe.of(content, path)
+
+
 class Painter:
     """Draws picture k from (weights, prompt k, seed, k) alone, whatever batch it is in."""
 
@@ -41,7 +51,7 @@ class Painter:
         self, recipe: SamplesRecipe, root: Path, device: torch.device, embeddings: Lookup | None = None
     ) -> None:
         train = root / recipe.train
-        stage = StageRecipe.of(read_json(train / "recipe.json"), train / "recipe.json")
+        stage = stage_of(train)
         self._diffusion, self._class_label = stage.diffusion, class_label(stage)
         self._sample, self._seed, self._device = recipe.sample, recipe.seed, device
         self._prompts = recipe.prompts
@@ -58,8 +68,8 @@ class Painter:
             self.weights_hash = combined_hash(self.weights_hash, guide_hash)
 
     def _network(self, train: Path) -> tuple[nn.Module, str]:
-        """The averaged network of a stage, and its hash."""
-        stage, weights = StageRecipe.of(read_json(train / "recipe.json"), train), load_weights(train / WEIGHTS)
+        """The averaged network of a stage or of a snapshot, and its hash."""
+        stage, weights = stage_of(train), load_weights(train / WEIGHTS)
         model = build(stage.model)
         load_into(model, weights, str(train / WEIGHTS))
         model.eval().to(self._device, memory_format=torch.channels_last)

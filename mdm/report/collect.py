@@ -151,7 +151,16 @@ def collect(study: Study, results: Path) -> tuple[list[Row], list[dict[str, Any]
             rows += _stage_rows(run, stage, facts, artifacts.history(stage.artifact), cost)
         for evaluation in run.evaluations:
             _collect_evaluation(artifacts, run, evaluation, images, round(seconds, 3), rows, missing)
+        missing += _absent_points(artifacts, run)
     return rows, missing
+
+
+def _absent_points(artifacts: Artifacts, run: Run) -> Iterator[dict[str, Any]]:
+    """What curves over training lack (mdm/report/curves.py)."""
+    for point in (point for point in run.points if point.evaluation not in run.evaluations):
+        if artifacts.json(point.evaluation.scores, "scores.json") is None:
+            what = f"scores of stage {point.stage} at {point.images} images"
+            yield _absent(run, point.evaluation.scores, what, point.evaluation.protocol)
 
 
 def _absent(run: Run, artifact: str, what: str, protocol: str) -> dict[str, Any]:

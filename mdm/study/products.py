@@ -8,7 +8,7 @@ from mdm.study.study_file import ROOT
 CODE = ROOT / "mdm" / "report"
 # What makes each part of the results, as patterns in that folder.
 MADE_BY = {
-    "numbers": ("collect.py", "evidence.py", "metrics.py", "quantity.py"),
+    "numbers": ("collect.py", "curves.py", "evidence.py", "metrics.py", "quantity.py"),
     "tables": ("tables/*.py",),
     "figures": ("figures/style.py",),
     "pictures": ("figures/gallery.py",),
@@ -43,6 +43,16 @@ def has_agreement(study: Study) -> bool:
     return bool(instruments(study) & {"judge", "clip"})
 
 
+def has_curves(study: Study) -> bool:
+    """Return whether runs are measured along their training."""
+    return any(run.points for run in study.runs)
+
+
+def number_names(study: Study) -> list[str]:
+    """Return the files that numbers are collected in, before tables and figures are made of them."""
+    return ["metrics.csv", "groups.csv", "missing.json", *(["curves.csv"] if has_curves(study) else [])]
+
+
 def table_names(study: Study) -> list[str]:
     """Return every table that the study's measurements can fill; each is written as .csv, .md and .tex."""
     alignment = ["alignment"] if "judge" in instruments(study) else []
@@ -54,7 +64,8 @@ def figure_names(study: Study) -> list[str]:
     """Return every figure that the measurements can fill: .svg and .png, but `samples-RUN` is a .png only."""
     guidance = ["guidance"] if instruments(study) else []
     alignment = ["alignment"] if "judge" in instruments(study) else []
-    drawn = ["training-curves", *guidance, *alignment, *(f"ablation-{g}" for g in group_members(study))]
+    along = ["along-training"] if has_curves(study) else []
+    drawn = ["training-curves", *along, *guidance, *alignment, *(f"ablation-{g}" for g in group_members(study))]
     return drawn + [f"samples-{run}" for run in sampled_runs(study)]
 
 

@@ -174,21 +174,30 @@ class Artifacts:
             return []
         return [f"{self._where}: {place}: {wanted} pictures of data.{data}, which has {there}; write {there} or less"]
 
+    def snapshot(self, name: str, train: str, images: int) -> str:
+        """Add the averaged weights of a stage at an image count on its way."""
+        return self._put(name, made.SnapshotRecipe(train=train, images=images))
+
+    def trained(self, ref: str) -> str:
+        """Return the training whose weights an artifact holds: the stage itself, or that of a snapshot."""
+        recipe = self.artifacts[ref].recipe
+        return recipe.train if isinstance(recipe, made.SnapshotRecipe) else ref
+
     def samples(self, run: RunConfig, train: str, protocol: str, guide: str | None = None) -> str:
-        """Add the pictures that the network of a stage draws, guided by that of another run."""
+        """Add the pictures that the network of a stage or snapshot draws, guided by that of another run."""
         entry: ProtocolConfig = self._config.protocols[protocol]
-        place = f"protocols.{protocol}"
-        name = f"{protocol}-{list(run.stages)[-1]}"
+        place, stage = f"protocols.{protocol}", self.artifacts[self.trained(train)].recipe
+        name = f"{protocol}-{self.artifacts[train].name}"
         # The guide stands in the recipe as an artifact; what its run is called changes no picture.
         sample = run.sample.effective().model_copy(update={"guide": None})
-        check_sample(sample, self.artifacts[train].recipe, f"{self._where}: {place}")
+        check_sample(sample, stage, f"{self._where}: {place}")
         check_autoguidance(run.sample, f"{self._where}: sample")
         if guide == train:
             raise StudyError(
                 f"{self._where}: sample.guide {run.sample.guide} is the network it guides; name another run"
             )
         if guide:
-            check_guide(self.artifacts[train].recipe, self.artifacts[guide].recipe, f"{self._where}: sample.guide")
+            check_guide(stage, self.artifacts[guide].recipe, f"{self._where}: sample.guide")
         recipe = made.SamplesRecipe(
             train=train, guide=guide, sample=sample, seed=entry.seed, num_images=entry.num_images,
             prompts=self.data(entry.prompts, place),

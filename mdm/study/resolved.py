@@ -21,6 +21,6 @@ def _behind(study: Study, name: str) -> list[str]:
         found.setdefault(ref)
 
     for run in study.runs_named(name):
-        for ref in [stage.artifact for stage in run.stages] + [e.scores for e in run.evaluations]:
+        for ref in [stage.artifact for stage in run.stages] + [e.scores for e in run.measurements]:
             take(ref)
     return list(found)

@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mdm.config.sizes import Size
@@ -27,6 +27,16 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Point:
+    """A moment of a run's training, and what measures it there."""
+
+    stage: str
+    images: int  # of this stage
+    weights: str  # the artifact that holds them: a snapshot, or the stage itself at its end
+    evaluation: Evaluation
+
+
+@dataclass(frozen=True)
 class Run:
     """One recipe with one seed: the base, an ablation, or one value of a sweep."""
 
@@ -38,6 +48,12 @@ class Run:
     settings_diff: dict[str, tuple[Any, Any]]
     stages: list[Stage]
     evaluations: list[Evaluation]
+    points: list[Point] = field(default_factory=list)
+
+    @property
+    def measurements(self) -> list[Evaluation]:
+        """What is measured of it, in the end and along its training; each once."""
+        return list(dict.fromkeys([*self.evaluations, *(point.evaluation for point in self.points)]))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from typing import Any
 
 from mdm.files.atomic import read_json
 from mdm.files.lock import holder, machine
-from mdm.train.journal import LOCK, Journal, last_error
+from mdm.study.study import Study
+from mdm.train.journal import LOCK, Journal, last_error, snapshot_file
 
 SILENT_SECONDS = 600  # another machine that wrote nothing for so long is taken for dead; compiling takes minutes
 STATUS = "status.json"
@@ -20,6 +21,14 @@ def saved_images(folder: Path, total: int) -> int:
         return total
     files = [*folder.glob("slice-*.ckpt"), *folder.glob("progress/autosave-*.ckpt")]
     return max((int(found[1]) for f in files if (found := CHECKPOINT.match(f.name))), default=0)
+
+
+def asked_too_late(study: Study, results: Path, snapshot: str) -> bool:
+    """Return whether a training went past a snapshot without leaving its weights: then it is repeated up to there."""
+    recipe = study.recipe(snapshot)
+    folder = results / recipe.train
+    passed = saved_images(folder, study.recipe(recipe.train).num_images) >= recipe.images
+    return passed and not snapshot_file(folder, recipe.images).is_file()
 
 
 def last_status(folder: Path) -> dict[str, Any]:

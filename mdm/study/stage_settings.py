@@ -59,7 +59,8 @@ def stage_settings(run: RunConfig, stage: StageConfig, inherited: int, where: st
             f"{where}: diffusion.mixed_ratio {list(diffusion.mixed_ratio)} leaves no picture of a batch of "
             f"{train.batch_images} for the highest level; write a larger train.batch_images"
         )
-    for key, images in (("num_images", stage.num_images), ("slice_images", stage.slice_images or 0)):
+    counts = [("num_images", stage.num_images), ("slice_images", stage.slice_images or 0)]
+    for key, images in counts + [("snapshots", images) for images in stage.snapshots]:
         if images % train.batch_images:
             batch, near = train.batch_images, max(1, round(images / train.batch_images)) * train.batch_images
             raise StudyError(f"{where}: {key} {images} is not a multiple of batch_images {batch}; write {near}")

@@ -15,13 +15,14 @@ from typing import Any
 from mdm.config import ResourceConfig, RunConfig, StudyConfig, StudyError, nearest
 from mdm.config.base import parse
 from mdm.config.recipe import strings
-from mdm.config.sizes import Clip, listed
+from mdm.config.sizes import listed
 from mdm.evaluate.metric_names import measurable
 from mdm.files.artifact import digest
 from mdm.files.atomic import read_json, write_json
 from mdm.study.claims import ExpressionError, check_enough, check_expression
+from mdm.study.evaluations import Evaluations
 from mdm.study.recipes import Artifact, Artifacts
-from mdm.study.runs import Ablation, Call, Claim, Evaluation, Run, Stage, Variant
+from mdm.study.runs import Ablation, Call, Claim, Run, Stage, Variant
 from mdm.study.standard_protocols import STANDARDS, expand
 from mdm.study.study_file import assign, read_study
 
@@ -38,21 +39,23 @@ class Study:
         self._made = Artifacts(config, path.name)
         self._slices: dict[str, int | None] = {}
         self._resources: dict[str, ResourceConfig] = {}
+        self._measured = Evaluations(self._made, config, self._resources, path.name)
         variants = self._variants()
         self._variant_of = {variant.name: variant for variant in variants}
         self.ablations = self._ablations(variants)
         self.runs = [run for variant in variants for run in self._runs(variant)]
+        self._measured.check_along([*self._variant_of, *self.ablations], self.runs)
         self._check_counts()
         self.artifacts: dict[str, Artifact] = self._made.artifacts
         self.claims = self._claims()
         self._check_targets()
         # Identity of the numbers: titles and texts are left out, so editing them reruns no measurement.
-        numbers = [[run.name, run.seed, [e.scores for e in run.evaluations]] for run in self.runs]
+        numbers = [[run.name, run.seed, [e.scores for e in run.measurements]] for run in self.runs]
         self.digest = digest([numbers, [[a.name, a.against, a.group] for a in self.ablations.values()]])
         self.claims_digest = digest([self.digest, [asdict(claim) for claim in self.claims.values()]])
 
     def _variants(self) -> list[Variant]:
-        seeds, protocols = self.config.seeds, list(self.protocols)
+        seeds, protocols = self.config.seeds, self._measured.usual
         variants = [Variant("base", "base", None, None, {}, seeds, protocols)]
         for name, entry in self.config.ablations.items():
             shared = (entry.seeds or seeds, protocols if entry.protocols is None else entry.protocols)
@@ -95,8 +98,11 @@ class Study:
         for seed in variant.seeds:
             stages = self._stages(config, seed, place)
             guide = self._guide(config.sample.guide, seed, place)
-            evaluations = [self._evaluation(config, stages[-1], name, guide) for name in variant.protocols]
-            yield Run(variant.name, seed, variant.label, variant.ablation, variant.value, diff, stages, evaluations)
+            evaluations = [self._measured.at_end(config, stages[-1], name, guide) for name in variant.protocols]
+            points = self._measured.along(variant, config, stages, guide)
+            yield Run(
+                variant.name, seed, variant.label, variant.ablation, variant.value, diff, stages, evaluations, points
+            )  # fmt: skip
 
     def _guide(self, name: str | None, seed: int, place: str) -> str | None:
         """The last stage of the run whose network guides, with the same seed (or its first, if it has no such)."""
@@ -121,32 +127,6 @@ class Study:
             self._resources.setdefault(ref, entry.resources)
             stages.append(Stage(name, ref, resolutions, entry.num_images))
         return stages
-
-    def _evaluation(self, run: RunConfig, last: Stage, name: str, guide: str | None) -> Evaluation:
-        protocol = self.protocols[name]
-        if isinstance(last.resolutions[-1], Clip):
-            raise StudyError(
-                f"{self.path.name}: protocols.{name}: stage '{last.name}' ends with clips of {last.resolutions[-1]}, "
-                "and protocols measure pictures; write protocols: [] for that ablation"
-            )
-        top = protocol.resolution or max(last.resolutions)
-        if max(last.resolutions) % top:
-            raise StudyError(
-                f"{self.path.name}: protocols.{name}.resolution {top} cannot be made from pictures of "
-                f"{max(last.resolutions)} px; write a divisor, or give the run another protocol"
-            )
-        samples = self._made.samples(run, last.artifact, name, guide)
-        features = self._made.features(f"{name}-{last.name}", samples, protocol.num_images, top, protocol)
-        place = f"protocols.{name}"
-        self._made.check_pictures(protocol.reference, f"{place}.reference")
-        self._made.check_resolution(protocol.reference, top, f"{place}.reference")
-        real = self._made.data(protocol.reference, f"{place}.reference")
-        reference = self._made.features(f"{name}-real", real, protocol.num_reference, top, protocol)
-        floor = self._made.floor(f"{name}-floor", real, top, protocol)
-        scores = self._made.scores(f"{name}-{last.name}", features, reference, floor, protocol)
-        for ref in filter(None, (samples, features, reference, floor)):
-            self._resources.setdefault(ref, protocol.resources)
-        return Evaluation(name, samples, features, reference, scores)
 
     def _known(self, word: str, valid: Any, place: str) -> None:
         if word not in valid:
@@ -196,6 +176,10 @@ class Study:
         """Return the typed recipe of an artifact: a StageRecipe of train/..., a SamplesRecipe of samples/..., ..."""
         return self.artifact(ref).recipe
 
+    def trained(self, ref: str) -> str:
+        """Return the training whose weights an artifact holds: the stage itself, or that of a snapshot."""
+        return self._made.trained(ref)
+
     def recipe_text(self, ref: str) -> str:
         return json.dumps(self.recipe(ref).plain(), indent=2, ensure_ascii=False)
 
@@ -215,6 +199,13 @@ class Study:
         """Return the artifacts that this one is made from, in the order its recipe names them."""
         named = strings(self.recipe(ref).plain())
         return list(dict.fromkeys(name for name in named if name in self.artifacts))
+
+    def training_options(self, ref: str) -> str:
+        """Return how a job trains a stage, or repeats it up to a snapshot, as options of `mdm train`."""
+        known = [ref] if ref.startswith("snapshot/") else self.of_kind("snapshot")
+        recipes = [self.recipe(snapshot) for snapshot in known]
+        counts = sorted(recipe.images for recipe in recipes if self.trained(ref) == recipe.train)
+        return " ".join([self.resources(ref).options, *(["--snapshots", *map(str, counts)] if counts else [])])
 
     def slice_before(self, ref: str, images: str | int | None = None, kept: Iterable[int] = ()) -> str | None:
         """Return the checkpoint with which the slice ending at `images` (None: the last slice) begins.
@@ -260,8 +251,9 @@ class Study:
         chosen = self.ablations[ablation] if ablation else None
         names = {chosen.against, *chosen.runs} if chosen else {run.name for run in self.runs}
         runs = [run for run in self.runs if run.name in names]
-        stages = [stage.artifact for run in runs for stage in run.stages]
-        return list(dict.fromkeys(stages + [e.scores for run in runs for e in run.evaluations]))
+        trained = [stage.artifact for run in runs for stage in run.stages]
+        trained += [point.weights for run in runs for point in run.points]
+        return list(dict.fromkeys(trained + [e.scores for run in runs for e in run.measurements]))
 
     def of_kind(self, *kinds: str) -> list[str]:
         return [ref for ref, artifact in self.artifacts.items() if artifact.kind in kinds]
@@ -277,8 +269,8 @@ def runs_of(study: Study) -> dict[str, list[str]]:
     """Map each artifact of a run to the names of the runs that use it."""
     found: dict[str, dict[str, None]] = {}
     for run in study.runs:
-        refs = [stage.artifact for stage in run.stages]
-        refs += [ref for e in run.evaluations for ref in (e.samples, e.features, e.scores)]
+        refs = [stage.artifact for stage in run.stages] + [point.weights for point in run.points]
+        refs += [ref for e in run.measurements for ref in (e.samples, e.features, e.scores)]
         for ref in refs:
             found.setdefault(ref, {})[run.name] = None  # seeds share a name
     return {ref: list(names) for ref, names in found.items()}

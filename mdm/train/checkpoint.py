@@ -57,7 +57,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return load_weights(path), read_meta(path)
 
 
-class Snapshot:
+class MemoryCopy:
     """A copy of a training state in main memory, which is taken again and again into the same place."""
 
     def __init__(self) -> None:
@@ -71,7 +71,7 @@ class Snapshot:
             copy.zero_()
 
     def take(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Copies that no later step changes; those of the snapshot before are overwritten."""
+        """Copies that no later step changes; those of the copy before are overwritten."""
         self._copies = self._rooms(tensors)
         for name, tensor in tensors.items():
             self._copies[name].copy_(tensor.detach(), non_blocking=True)
@@ -102,7 +102,7 @@ class Autosaves:
         self._folder, self._writes = folder, writes
         self._every = every_seconds
         self._last = time.monotonic()
-        self._snapshot = Snapshot()
+        self._copy = MemoryCopy()
         self._writer = ThreadPoolExecutor(1, "autosave")
         self._writing: Future[None] | None = None
 
@@ -120,7 +120,7 @@ class Autosaves:
         """Get memory for copies of these while training goes on, so that the first save need not."""
         self.settle()
         if self._writes:
-            self._writing = self._writer.submit(self._snapshot.make_room, tensors)
+            self._writing = self._writer.submit(self._copy.make_room, tensors)
 
     def at(self, images: int) -> Path:
         """The file of the save at this image count."""
@@ -130,7 +130,7 @@ class Autosaves:
         """Copy the state, and have the copy written while training goes on."""
         self.settle()
         if self._writes:
-            copy = self._snapshot.take(tensors)
+            copy = self._copy.take(tensors)
             self._writing = self._writer.submit(self._write, self.at(images), copy, meta)
         self._last = time.monotonic()
 

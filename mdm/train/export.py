@@ -35,7 +35,7 @@ def export(recipe_path: Path) -> None:
     last = json.loads(history.splitlines()[-1])
     left_out = {role: skipped(folder / "progress", role) for role in ROLES}
     record = {"trained_on": meta["machines"], "skipped_steps": meta["skipped"], "skipped": left_out}
-    cost = {**_cost(last, states), "gigaflops": round(_gigaflops(recipe_path, recipe), 3)}
+    cost = {**_cost(last, states), "gigaflops": round(gigaflops(recipe_path, recipe, recipe.num_images), 3)}
     facts = {**_lineage(recipe_path, recipe), "weights": hashes, **cost, **record}
     making.finish(facts, meta["machines"][-1]["device"])
     Autosaves(folder / "progress", 0).remove()
@@ -57,15 +57,15 @@ def _lineage(recipe_path: Path, recipe: StageRecipe) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _gigaflops(recipe_path: Path, recipe: StageRecipe) -> float:
-    """Arithmetic of the whole stage, forth and back, as counted from its recipe."""
+def gigaflops(recipe_path: Path, recipe: StageRecipe, images: int) -> float:
+    """Arithmetic of a stage up to an image count, forth and back, as counted from its recipe."""
     embeddings = open_embeddings(results_root(recipe_path), recipe.text)
     inner = 0
     if recipe.parent and recipe.train.inner_rate == 0:
         parent = read_json(results_root(recipe_path) / recipe.parent / "model.json")
         inner = len(parent["levels"])
     tokens = embeddings.tokens if embeddings else 0
-    return recipe.num_images * step_gigaflops(recipe.model, recipe.diffusion, tokens, inner)
+    return images * step_gigaflops(recipe.model, recipe.diffusion, tokens, inner)
 
 
 def _cost(last: dict[str, Any], states: dict[str, Any]) -> dict[str, Any]:

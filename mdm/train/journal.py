@@ -15,6 +15,11 @@ FILE, LOCK = "attempts.jsonl", "lock"
 FINISHED = "the slice is finished"
 
 
+def snapshot_file(folder: Path, images: int) -> Path:
+    """Name the file in which a training leaves its averaged weights at an image count on its way."""
+    return folder / "snapshots" / f"{images:012d}.safetensors"
+
+
 class Journal:
     """Begins, ends and errors of a stage, in the order in which they happened."""
 

@@ -43,10 +43,11 @@ def train(
     autosave_seconds: float,
     execution: Execution = PLAIN,
     preview_images: int = 0,
+    snapshots: tuple[int, ...] = (),
     attempt: int = 1,
 ) -> None:
     """Train until the image count that `out` stands for, then write it; with others if torchrun or srun started us."""
-    order = SliceOrder(recipe_path, out, before, autosave_seconds, execution, preview_images)
+    order = SliceOrder(recipe_path, out, before, autosave_seconds, execution, preview_images, snapshots)
     with joined() as ranks:
         # One of several must not leave the others: they agree on a step after which all stop.
         stop, attempts = StopRequest(at_once=ranks.world == 1), Attempts(order.folder, speaks=ranks.first)
@@ -75,8 +76,8 @@ def train_slice(s: Slice, stop: StopRequest, attempts: Attempts) -> None:
         due = s.validation is not None and s.validation.due(state.images)
         # What one process is asked, all do after the same step.
         stopping, saving, looking = s.ranks.all_max(stop.received, s.autosaves.due(), ticked or due)
-        last = state.images == s.end
-        if looking or saving or stopping or last:
+        last, leaving = state.images == s.end, s.snapshots.due(state.images)
+        if looking or saving or stopping or last or leaving:
             s.finite.check(state)
         if looking:
             s.pace.look()
@@ -84,6 +85,8 @@ def train_slice(s: Slice, stop: StopRequest, attempts: Attempts) -> None:
             measured = s.validation.measure(state) if s.validation and due else None
             s.progress.tick(state.images, s.config.learning_rate * share, float(norm), measured)
         s.previews.after(state)
+        if leaving:
+            s.snapshots.leave(state, s.progress.seconds)
         if (saving or stopping) and not last:
             s.autosaves.save(state.images, *s.checkpoint())
         if stopping and not last:

@@ -168,7 +168,7 @@ class SilentProgress:
     """Stands where `Progress` stands in the first process."""
 
     def __init__(self, device: torch.device) -> None:
-        self.waits = Stopwatch(device)
+        self.waits, self.seconds = Stopwatch(device), 0.0
 
     def report_to(self, loggers: Any) -> None:
         """The first process does."""

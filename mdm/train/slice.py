@@ -11,6 +11,7 @@ from mdm.train.loggers import open_loggers
 from mdm.train.machine import machine, trained_on
 from mdm.train.previews import open_previews
 from mdm.train.ranks import Ranks
+from mdm.train.snapshots import Snapshots
 from mdm.train.start import SliceOrder, identity, slice_end, start
 from mdm.train.validation import open_validation
 
@@ -42,6 +43,8 @@ class Slice:
         self.progress.report_to(loggers)
         every = order.preview_images * ranks.first
         self.previews = open_previews(order.recipe_path, recipe, every, self.gammas, loggers)
+        note = {**self._belongs_to, "weights": "ema", "model": recipe.plain()["model"]}
+        self.snapshots = Snapshots(order.out.parent, order.snapshots, note, writes=ranks.first)
 
     def checkpoint(self) -> Checkpoint:
         """All that a restart needs, as it is now."""

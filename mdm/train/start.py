@@ -36,6 +36,7 @@ class SliceOrder:
     autosave_seconds: float
     execution: Execution = PLAIN
     preview_images: int = 0
+    snapshots: tuple[int, ...] = ()
 
     @property
     def folder(self) -> Path:

@@ -14,7 +14,7 @@ from mdm.model.dropout import PictureDropout
 from mdm.model.nested import build
 from mdm.study import study
 from mdm.train.bottlenecks import Stopwatch
-from mdm.train.checkpoint import Snapshot
+from mdm.train.checkpoint import MemoryCopy
 from mdm.train.state import picture_keys
 
 pytestmark = pytest.mark.gpu
@@ -68,7 +68,7 @@ def test_masks_of_dropout_are_those_of_the_cpu():
 
 @on_a_gpu
 def test_a_snapshot_of_a_device_is_what_it_held_then():
-    snapshot, x = Snapshot(), torch.randn(64, 3, 64, 64, device="cuda").to(memory_format=torch.channels_last)
+    snapshot, x = MemoryCopy(), torch.randn(64, 3, 64, 64, device="cuda").to(memory_format=torch.channels_last)
     for _ in range(2):
         wanted, copy = x.cpu(), snapshot.take({"x": x})["x"]
         x += 1

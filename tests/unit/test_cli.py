@@ -12,14 +12,14 @@ import click
 import pytest
 
 from mdm import cli
-from mdm.cli.artifacts import SeveralSizes
+from mdm.cli.artifacts import SeveralNumbers
 from mdm.config import StudyError
 from mdm.study.study_file import read_overrides
 
 FROZEN = {
     "check", "weights", "flan-t5-small", "plan", "recipes", "calibrate", "status", "run", "schema", "index", "shard",
-    "manifest", "data", "embed", "train", "spread", "export", "convert", "grow", "judge", "clip", "sample", "generate",
-    "features", "score", "collect", "tables", "figure", "claims", "report",
+    "manifest", "data", "embed", "train", "spread", "export", "snapshot", "convert", "grow", "judge", "clip", "sample",
+    "generate", "features", "score", "collect", "tables", "figure", "claims", "report",
 }  # fmt: skip
 
 
@@ -60,7 +60,7 @@ def described(verb, parameter):
         rest = verb.context_settings.get("allow_interspersed_args") is False
         words.append("the rest of the line" if rest else "any number")
     if facts["multiple"]:
-        words.append("one or more after the flag" if isinstance(verb, SeveralSizes) else "again and again")
+        words.append("one or more after the flag" if isinstance(verb, SeveralNumbers) else "again and again")
     words += ["or no value"] if option and words[0] != "flag" and may_stand_alone(verb, parameter.opts[0]) else []
     default = facts["default"] if isinstance(facts["default"], (list, tuple)) else [facts["default"]]
     default = ", ".join(str(value) for value in default if value is not None and value is not False)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from evaluate_artifacts import network, samples, scenes, text
+from evaluate_artifacts import network, put, ref, samples, scenes, text
 
 from mdm.config.recipe import SamplesRecipe
 from mdm.data.rows import to_bytes
@@ -33,6 +34,18 @@ def drawn(world: tuple[Path, Path, Path, Path]) -> Path:
     recipe = samples(*world)
     generate(recipe, batch_images=4)
     return recipe.parent
+
+
+def test_a_snapshot_draws_as_a_stage_with_its_weights(world: tuple[Path, Path, Path, Path], drawn: Path) -> None:
+    results, train, prompts, embeddings = world
+    snapshot = put(results, "snapshot", "r16-8", train=ref(train), images=8)
+    shutil.copy(train.with_name("weights.safetensors"), snapshot.parent)
+    recipe = samples(results, snapshot, prompts, embeddings)
+    generate(recipe, batch_images=4)
+    assert recipe.parent != drawn
+    assert {name: array.tobytes() for name, array in arrays(recipe.parent).items()} == {
+        name: array.tobytes() for name, array in arrays(drawn).items()
+    }
 
 
 def arrays(folder: Path) -> dict[str, np.ndarray]:

@@ -17,7 +17,7 @@ from mdm.config import StudyError
 from mdm.files.atomic import ArtifactError
 from mdm.files.weights import state_hash
 from mdm.train import loop
-from mdm.train.checkpoint import Autosaves, Snapshot, only_trainer, read_checkpoint, write_checkpoint
+from mdm.train.checkpoint import Autosaves, MemoryCopy, only_trainer, read_checkpoint, write_checkpoint
 from mdm.train.export import export
 from mdm.train.journal import Journal
 from mdm.train.loop import train
@@ -145,7 +145,7 @@ def test_a_save_is_a_copy_and_is_written_while_training_goes_on(tmp_path):
 
 
 def test_a_snapshot_uses_its_memory_again():
-    snapshot, x = Snapshot(), torch.ones(8)
+    snapshot, x = MemoryCopy(), torch.ones(8)
     first = snapshot.take({"x": x})["x"]
     x.zero_()
     assert first.sum() == 8
@@ -161,7 +161,7 @@ def page_faults():
 def save_with_and_without_room(folder):
     tensors = {"x": torch.ones(64, 64, 64, 64).to(memory_format=torch.channels_last), "count": torch.tensor(1.0)}
     pages = tensors["x"].nbytes // resource.getpagesize()
-    saves, unprepared = Autosaves(folder, 0), Snapshot()
+    saves, unprepared = Autosaves(folder, 0), MemoryCopy()
     saves.make_room(tensors)
     saves.settle()
     before = page_faults()
@@ -181,11 +181,11 @@ def test_the_first_save_finds_its_memory_ready(tmp_path):
 def test_only_the_process_that_writes_makes_room(tmp_path):
     saves = Autosaves(tmp_path, 0, writes=False)
     saves.make_room({"x": torch.ones(4)})
-    assert saves._snapshot._copies == {}
+    assert saves._copy._copies == {}
 
 
 def test_room_of_another_shape_is_made_again():
-    snapshot = Snapshot()
+    snapshot = MemoryCopy()
     snapshot.make_room({"x": torch.ones(4), "gone": torch.ones(1)})
     found = snapshot.take({"x": torch.arange(8.0)})
     assert found.keys() == {"x"} and torch.equal(found["x"], torch.arange(8.0))

@@ -25,10 +25,10 @@ from mdm.study.run import launch
 pytestmark = pytest.mark.slow
 WAYS = {"plain": (), "slurm": ("--profile", "slurm", "--config", "study=quick")}
 REPORT = {
-    "collect_metrics": 1, "make_tables": 1, "draw_figure": 5, "arrange_samples": 4, "judge_claims": 1,
+    "collect_metrics": 1, "make_tables": 1, "draw_figure": 6, "arrange_samples": 4, "judge_claims": 1,
     "write_report": 1, "write_ablation_report": 2, "publish": 3,
 }  # fmt: skip
-TIMED = ("training-curves", "cost")  # a figure and a table of times
+TIMED = ("training-curves", "along-training", "cost")  # figures and a table of times
 TIMES = re.compile("second|wait|memory_mib|trained_on|^git$")
 HANGS = 1800  # seconds after which a start is taken to hang; nothing that is tested depends on it
 RANDOM_KILLS = (3, 9, 14, 19)  # the starts that are killed at any moment
@@ -74,7 +74,7 @@ def content(path):
     if path.suffix == ".html":
         page = re.sub(r"<svg.*?</svg>|data-label=\"[^\"]*second.*?</td>", "", path.read_text(), flags=re.DOTALL)
         return hashlib.sha256(re.sub(r"([\d.,]+\s(d|h|min|s)\b\s?)+", "TIME", page).encode()).hexdigest()
-    if path.name == "metrics.csv":
+    if path.name in ("metrics.csv", "curves.csv"):
         rows = list(csv.DictReader(path.read_text().splitlines()))
         return [{**row, "seconds": ""} for row in rows if "second" not in row.get("metric", "")]
     if path.suffix == ".jsonl" or path.name == "manifest.json":
@@ -134,7 +134,7 @@ def thinned(finished, folder):
     cheap = next(run for run in study.load("quick").runs if run.name == "guidance=1.0")
     measured = cheap.evaluations[0]
     names = [cheap.stages[0].artifact, measured.samples, measured.features, measured.scores]
-    lost = ["judge/*", "clip/*", "data/scenes-new-*", "text/tiny-t5-scenes-new-*", "studies", *names]
+    lost = ["judge/*", "clip/*", "snapshot/*", "data/scenes-new-*", "text/tiny-t5-scenes-new-*", "studies", *names]
     for path in [found for pattern in lost for found in folder.glob(f"results/{pattern}")]:
         shutil.rmtree(path)
     shutil.rmtree(folder / "reports")

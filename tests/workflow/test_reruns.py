@@ -1,6 +1,8 @@
 """What runs again after a change: exactly what the change reaches."""
 
+import json
 import re
+import shutil
 
 import pytest
 from repository import snakemake
@@ -93,6 +95,33 @@ claims:"""
     }  # fmt: skip
     assert expected.items() <= rules.items()
     assert not {"train_judge", "train_clip", "make_shards", "embed_text", "train_slice"} & set(rules)
+
+
+def test_a_snapshot_asked_for_too_late_is_trained_in_a_folder_of_its_own(finished, edit):
+    edit(STUDY, "snapshots: [128]", "snapshots: [64, 128]")
+    expected = {"train_again": 1, "take_snapshot": 1, "draw_samples": 1, "extract_features": 1, "score": 1,
+                "write_recipe": 4}  # fmt: skip
+    rules = planned(finished)
+    assert expected.items() <= rules.items()
+    assert {"train_slice", "train_last_slice", "export_weights", "make_shards", "embed_text"}.isdisjoint(rules)
+
+
+def test_a_snapshot_made_so_has_the_weights_that_training_had_there(finished, tmp_path):
+    """Where the training's own copy is lost, Snakemake repeats it up to there; then nothing is left to do."""
+    folder = shutil.copytree(finished, tmp_path / "study", symlinks=True)
+    (manifest,) = folder.glob("results/snapshot/*/manifest.json")
+    made = json.loads(manifest.read_text())
+    trained = {path: path.stat().st_mtime_ns for path in folder.glob("results/train/*/*.*") if path.is_file()}
+    shutil.rmtree(folder / "results" / made["train"] / "snapshots")
+    shutil.rmtree(manifest.parent)
+    assert snakemake(folder, "--cores", "1", str(manifest.relative_to(folder))).returncode == 0
+    again = json.loads(manifest.read_text())
+    assert (made["repeated"], again["repeated"]) == (False, True) and again["weights"] == made["weights"]
+    assert trained == {path: path.stat().st_mtime_ns for path in trained}
+    assert {path.name for path in manifest.parent.iterdir()} == {
+        "recipe.json", "weights.safetensors", "manifest.json", "logs"
+    }  # fmt: skip
+    assert "train_again" not in planned(folder)
 
 
 def test_a_reverted_value_retrains_nothing(finished, edit):

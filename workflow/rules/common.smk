@@ -9,7 +9,7 @@ from pathlib import Path
 sys.path.insert(0, os.path.abspath(f"{workflow.current_basedir}/../.."))
 
 from mdm import study
-from mdm.study import products
+from mdm.study import products, stage_files
 from mdm.study.run import cluster, incomplete
 
 # Jobs use the interpreter that runs Snakemake, also when its environment is not activated.
@@ -42,7 +42,7 @@ onstart:
 
 
 wildcard_constraints:
-    kind="data|text|train|judge|clip|samples|features|scores",
+    kind="data|text|train|snapshot|judge|clip|samples|features|scores",
     name="[a-z0-9.-]+",
     digest="[0-9a-f]{12}",
     images="[0-9]+",
@@ -78,6 +78,25 @@ def slice_before(wildcards):
     return f"results/{folder}/{before}" if before else []
 
 
+def training(file, wildcards):
+    """A file of the training whose way a snapshot is on."""
+    return f"results/{STUDY.trained(f'snapshot/{wildcards.name}-{wildcards.digest}')}/{file}"
+
+
+def training_parents(wildcards):
+    return done(
+        STUDY.parents(STUDY.trained(f"snapshot/{wildcards.name}-{wildcards.digest}"))
+    )
+
+
+def trained_again(wildcards):
+    """The end of a training that is repeated up to a snapshot; none where the training itself leaves the weights."""
+    ref = f"snapshot/{wildcards.name}-{wildcards.digest}"
+    if not stage_files.asked_too_late(STUDY, Path("results"), ref):
+        return []
+    return f"results/{ref}/slice-{STUDY.recipe(ref).images}.ckpt"
+
+
 def resource(kind, key, wildcards):
     return getattr(STUDY.resources(f"{kind}/{wildcards.name}-{wildcards.digest}"), key)
 
@@ -87,13 +106,14 @@ def device(kind, wildcards):
     return min(1, resource(kind, "gpus", wildcards))
 
 
-def asked(key, wildcards):
-    folder = f"train/{wildcards.name}-{wildcards.digest}"
+def asked(kind, key, wildcards):
+    folder = f"{kind}/{wildcards.name}-{wildcards.digest}"
     return cluster.asks(STUDY.resources(folder))[key]
 
 
-def how(wildcards, attempt):
-    return f"{resource('train', 'options', wildcards)} --attempt {attempt}"
+def how(kind, wildcards, attempt):
+    options = STUDY.training_options(f"{kind}/{wildcards.name}-{wildcards.digest}")
+    return f"{options} --attempt {attempt}"
 
 
 def study_options(wildcards):

@@ -15,9 +15,7 @@ rule collect_metrics:
         artifacts=done(STUDY.measured()),
         code=products.code("numbers"),
     output:
-        f"{RESULTS}/metrics.csv",
-        f"{RESULTS}/groups.csv",
-        f"{RESULTS}/missing.json",
+        expand(f"{RESULTS}/{{file}}", file=products.number_names(STUDY)),
     log:
         f"{RESULTS}/logs/collect.log",
     params:

@@ -21,13 +21,13 @@ rule train_slice:
         gpus_of_node=partial(resource, "train", "gpus"),
         cpus_per_task=partial(resource, "train", "cpus"),
         mem_mb=partial(resource, "train", "memory_mb"),
-        gres=partial(asked, "gres"),
-        mpi=partial(asked, "mpi"),
-        tasks=partial(asked, "tasks"),
-        tasks_per_gpu=partial(asked, "tasks_per_gpu"),
+        gres=partial(asked, "train", "gres"),
+        mpi=partial(asked, "train", "mpi"),
+        tasks=partial(asked, "train", "tasks"),
+        tasks_per_gpu=partial(asked, "train", "tasks_per_gpu"),
         device=partial(device, "train"),
         # A resource, not a parameter: those that change would train anew.
-        how=how,
+        how=partial(how, "train"),
     # One process for each GPU: `spread` starts them by srun; a single one it becomes itself.
     shell:
         "exec python -m mdm spread --nodes {resources.nodes} --gpus {resources.gpus_of_node} --cpus {resources.cpus_per_task}"
@@ -57,3 +57,45 @@ rule export_weights:
         "results/train/{name}-{digest}/logs/export.log",
     shell:
         "python -m mdm export {input.recipe} > {log} 2>&1"
+
+
+# Averaged weights on the way of a training, which left them as it passed.
+rule take_snapshot:
+    input:
+        recipe=ancient("results/snapshot/{name}-{digest}/recipe.json"),
+        training=ancient(partial(parents, "snapshot")),
+        again=ancient(trained_again),
+    output:
+        "results/snapshot/{name}-{digest}/weights.safetensors",
+        "results/snapshot/{name}-{digest}/manifest.json",
+    log:
+        "results/snapshot/{name}-{digest}/logs/snapshot.log",
+    shell:
+        "python -m mdm snapshot {input.recipe} > {log} 2>&1"
+
+
+# A snapshot that was asked for when its training had gone past it: the training is repeated up to there, in a folder
+# of its own, and leaves the same weights.
+use rule train_slice as train_again with:
+    input:
+        recipe=ancient(partial(training, "recipe.json")),
+        parents=ancient(training_parents),
+        before=[],
+    output:
+        temp("results/snapshot/{name}-{digest}/slice-{images}.ckpt"),
+    log:
+        "results/snapshot/{name}-{digest}/logs/slice-{images}.log",
+    benchmark:
+        "results/snapshot/{name}-{digest}/logs/slice-{images}.benchmark.tsv"
+    resources:
+        runtime=partial(resource, "snapshot", "minutes"),
+        nodes=partial(resource, "snapshot", "nodes"),
+        gpus_of_node=partial(resource, "snapshot", "gpus"),
+        cpus_per_task=partial(resource, "snapshot", "cpus"),
+        mem_mb=partial(resource, "snapshot", "memory_mb"),
+        gres=partial(asked, "snapshot", "gres"),
+        mpi=partial(asked, "snapshot", "mpi"),
+        tasks=partial(asked, "snapshot", "tasks"),
+        tasks_per_gpu=partial(asked, "snapshot", "tasks_per_gpu"),
+        device=partial(device, "snapshot"),
+        how=partial(how, "snapshot"),

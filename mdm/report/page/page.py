@@ -32,6 +32,12 @@ CAPTIONS = {
         "noise schedule. A validation loss is measured on the same few pictures, times and noises for every run and "
         "hangs on those with much noise: bars at the ends of stages hold 95 % of such measurements with other noises.",
     ),
+    "along-training": (
+        "Along training",
+        "What the averaged weights score on their way, against all pictures, arithmetic and seconds of training up to "
+        "there, those of earlier stages among them; the last point is the end. A line is the mean over trainings, its "
+        "band Student's 95 % interval over them; a run that was trained once has none.",
+    ),
     "guidance": ("Guidance", ""),  # its caption depends on what the study measures
     "alignment": (
         "Alignment by factor",
@@ -179,7 +185,7 @@ class Page:
     def _measuring_commits(self, runs: list[str] | None) -> list[str]:
         """The source that drew and measured, which may be another than the one that trained."""
         chosen = [run for run in self.study.runs if runs is None or run.name in runs]
-        refs = [ref for run in chosen for e in run.evaluations for ref in (e.samples, e.features, e.scores)]
+        refs = [ref for run in chosen for e in run.measurements for ref in (e.samples, e.features, e.scores)]
         found = [(self.artifacts.json(ref, "manifest.json") or {}).get("git") for ref in dict.fromkeys(refs)]
         return [provenance.commit_text(git) for git in found if git]
 

@@ -10,9 +10,10 @@ from mdm.model.arithmetic import parameters, step_gigaflops
 from mdm.study.cost import observed
 from mdm.study.cost import speeds as throughput
 from mdm.study.cost.speeds import Speed, Throughput
-from mdm.study.stage_files import saved_images
+from mdm.study.stage_files import asked_too_late, saved_images
 from mdm.study.study import Run, Study
 
+BYTES_OF_A_WEIGHT = 4  # in a snapshot, which shares its file with the training that left it
 # Exported twice (averaged, raw), and in the last checkpoint beside the two moments of every weight.
 BYTES_KEPT = 4 * (2 + 4)
 # While it trains: two autosaves and one being written, and the slice before.
@@ -65,6 +66,20 @@ class Estimate:
         self._seen = observed.speeds(study, results)
 
     def line(self, ref: str) -> Line:
+        return self._snapshot(ref) if ref.startswith("snapshot/") else self._line(ref)
+
+    def _snapshot(self, ref: str) -> Line:
+        """A snapshot takes no time of its own, unless it was asked for too late."""
+        recipe, resources = self._study.recipe(ref), self._study.resources(ref)
+        stage = self._study.recipe(recipe.train)
+        kept, done = BYTES_OF_A_WEIGHT * parameters(stage.model), (self._results / ref / "manifest.json").is_file()
+        if done or not asked_too_late(self._study, self._results, ref):
+            return Line(ref, recipe.images, 0.0, 0.0, 0, 1, int(not done), kept, "done" if done else "to do")
+        seconds, mark, peak = self._whole(recipe.train)
+        again, gpus = seconds * recipe.images / stage.num_images, resources.nodes * resources.gpus
+        return Line(ref, recipe.images, again, again, gpus, 1, 1, kept, "train again", mark, peak)
+
+    def _line(self, ref: str) -> Line:
         folder, images = self._results / ref, self._study.recipe(ref).num_images
         resources, trains = self._study.resources(ref), ref.startswith("train/")
         gpus, ends = resources.nodes * resources.gpus, self._study.slice_ends(ref) if trains else [images]
@@ -105,14 +120,19 @@ class Estimate:
         recipe = self._study.recipe(ref)
         if ref.startswith("train/"):
             return parameters(recipe.model) * BYTES_KEPT
-        levels = self._study.recipe(recipe.train).model.levels
+        levels = self._study.recipe(self._study.trained(recipe.train)).model.levels
         return recipe.num_images * sum(3 * level.resolution**2 for level in levels)
 
 
 def works(run: Run) -> list[tuple[str, str]]:
     """Return (what, artifact) of everything in a run that costs time."""
     drawn = [(f"draw {evaluation.protocol}", evaluation.samples) for evaluation in run.evaluations]
-    return [(stage.name, stage.artifact) for stage in run.stages] + drawn
+    along: list[tuple[str, str]] = []
+    for point in run.points:
+        at = f"{point.stage} at {point.images}"
+        along += [(at, point.weights), (f"draw {at}", point.evaluation.samples)]
+    known = {ref for _, ref in drawn} | {stage.artifact for stage in run.stages}
+    return [(stage.name, stage.artifact) for stage in run.stages] + drawn + [w for w in along if w[1] not in known]
 
 
 class Plan:

@@ -63,7 +63,7 @@ def training(study: Study, ref: str) -> Work:
 
 def drawing(study: Study, ref: str) -> Work:
     recipe = study.recipe(ref)
-    stage, sample, on_gpu = study.recipe(recipe.train), recipe.sample, study.resources(ref).gpus > 0
+    stage, sample, on_gpu = study.recipe(study.trained(recipe.train)), recipe.sample, study.resources(ref).gpus > 0
     network, settings = (stage.model, stage.diffusion), {"guided": sample.guidance != 1}
     positions = tokens(study, recipe.text)
     return Work("draw", ref, *network, positions, DRAWN_TOGETHER, sample.precision, on_gpu, settings)
