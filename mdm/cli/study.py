@@ -95,11 +95,11 @@ def status(study: Study | None, results: Path, watch: bool) -> None:
 @option("--out", type=Path, show_default="reports/studies/STUDY/index.html", help="File to write.")
 @option("--ablation", help="The page of one ablation.")
 def report(study: Study, results: Path, out: Path | None, ablation: str | None) -> None:
-    from mdm.report.page import report
+    from mdm.report.page import html
     from mdm.study import products
 
     out = out or products.home("reports", study) / (f"ablations/{ablation}.html" if ablation else "index.html")
-    missing = report.write(study, results, out, ablation)
+    missing = html.write(study, results, out, ablation)
     print(f"{out}" + (f" (partial: {len(missing)} results are missing)" if missing else ""))
 
 

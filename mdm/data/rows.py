@@ -39,7 +39,6 @@ def photo_of(name: str) -> str:
 
 
 def png(pixels: np.ndarray) -> Picture:
-    """Encode uint8 [H, W, 3]."""
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, format="PNG")
     return Picture("png", stream.getvalue())

@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from mdm.evaluate.intervals import metric, proportion, wilson
-from mdm.evaluate.jackknife import groups_of
+from mdm.evaluate.intervals import groups_of, metric, proportion, wilson
 from mdm.evaluate.labels import UNKNOWN
 from mdm.evaluate.metric_names import FACTORS
 
@@ -48,10 +47,7 @@ def chance(answers: Answers, labels: Answers, factor: str | None, shifts: int) -
 
 
 def shares_without(outcome: np.ndarray, relevant: np.ndarray) -> list[float] | None:
-    """Share of true outcomes without each group of pictures; relevant bool [N]: which of them have an outcome.
-
-    None where a group holds all that are relevant: too few for an error.
-    """
+    """Share of true outcomes without each group (relevant: who has one); None where a group holds all of them."""
     place = np.full(len(relevant), -1)
     place[relevant] = np.arange(len(outcome))
     found = []

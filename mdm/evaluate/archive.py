@@ -1,16 +1,14 @@
 """Pictures in .npz files that never have to fit into memory: written and read in batches."""
 
-from __future__ import annotations
-
-import os
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
-from mdm.files.atomic import ArtifactError
+from mdm.files.atomic import ArtifactError, replacing
 
 
 @dataclass(frozen=True)
@@ -22,24 +20,15 @@ class ArrayStream:
     pieces: Iterable[np.ndarray]
 
     @classmethod
-    def of(cls, array: np.ndarray) -> ArrayStream:
-        """A whole array as one piece."""
+    def of(cls, array: np.ndarray) -> Self:
         return cls(array.shape, array.dtype, [array])
 
 
 def write_archive(path: Path, arrays: Mapping[str, ArrayStream]) -> None:
     """Write an uncompressed .npz atomically; the same arrays give the same bytes."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
-                for name, array in arrays.items():
-                    _write_member(archive, name, array)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in arrays.items():
+            _write_member(archive, name, array)
 
 
 def _write_member(archive: zipfile.ZipFile, name: str, array: ArrayStream) -> None:
@@ -64,7 +53,6 @@ def read_array(path: Path, name: str) -> np.ndarray:
 
 
 def array_names(path: Path) -> list[str]:
-    """The names of the arrays in an archive."""
     with zipfile.ZipFile(path) as archive:
         return [name.removesuffix(".npy") for name in archive.namelist()]
 

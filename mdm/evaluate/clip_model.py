@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,41 +63,28 @@ def train_clip(recipe_path: str | Path) -> None:
 
 
 def fit_clip(pictures: PictureSet, settings: ClipSettings) -> tuple[open_clip.CLIP, float]:
-    """A CLIP trained from its seed on pictures and their captions."""
     import open_clip
+    from open_clip.loss import ClipLoss
 
     config = configuration(settings)["model_cfg"]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         model = open_clip.CLIP(**config)
     tokens = open_clip.SimpleTokenizer(context_length=settings.context)(pictures.captions)
-    loss = contrast(model, pictures.all(), tokens, settings.resolution)
-    return model, fit("clip", model, hidden(model), loss, len(pictures), settings)
-
-
-def hidden(model: open_clip.CLIP) -> list[Tensor]:
-    """Weights of the hidden layers of both towers; embeddings and projections are left to AdamW."""
-    convolutions = [p for p in model.visual.parameters() if p.ndim == 4]
-    return convolutions + [p for p in model.transformer.parameters() if p.ndim == 2]
-
-
-def contrast(
-    model: open_clip.CLIP, pixels: np.ndarray, tokens: Tensor, resolution: int
-) -> Callable[[Tensor, torch.Generator], Tensor]:
-    """The loss of a batch of indices: each picture must choose its caption, each caption its picture."""
-    from open_clip.loss import ClipLoss
-
-    loss = ClipLoss()
+    pixels, loss = pictures.all(), ClipLoss()
 
     def loss_of(indices: Tensor, noise: torch.Generator) -> Tensor:
-        batch = augment(to_input(pixels[indices.numpy()], resolution), noise)
+        """Each picture must choose its caption, each caption its picture."""
+        batch = augment(to_input(pixels[indices.numpy()], settings.resolution), noise)
         return loss(*model(batch, tokens[indices])[:3])
 
-    return loss_of
+    # Hidden layers of both towers; embeddings and projections are left to AdamW.
+    hidden = [p for p in model.visual.parameters() if p.ndim == 4]
+    hidden += [p for p in model.transformer.parameters() if p.ndim == 2]
+    return model, fit("clip", model, hidden, loss_of, len(pictures), settings)
 
 
 def save_clip(folder: Path, model: open_clip.CLIP, settings: ClipSettings) -> None:
-    """Write the two files of an open_clip folder."""
     from safetensors.torch import save
 
     state = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}

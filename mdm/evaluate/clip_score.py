@@ -13,8 +13,6 @@ FOLDER_FILES = ("open_clip_config.json", "open_clip_model.safetensors")
 
 
 class ClipScorer:
-    """An open_clip model with its own preprocessing and tokenizer."""
-
     def __init__(self, model: Any, preprocess: Any, tokenizer: Any, device: str) -> None:
         self._model, self._preprocess, self._tokenizer = model.to(device).eval(), preprocess, tokenizer
         self._device = device

@@ -11,11 +11,11 @@ from safetensors.numpy import save
 from mdm.config.recipe import FeaturesRecipe, SamplesRecipe
 from mdm.data.sources.registry import rule
 from mdm.evaluate.extractors import Extractor, load_extractors
+from mdm.evaluate.frechet import GaussianStatistics
 from mdm.evaluate.labels import encode
 from mdm.evaluate.pictures import PictureSet, open_pictures
 from mdm.evaluate.progress import progress
 from mdm.evaluate.spectrum import spectra
-from mdm.evaluate.statistics import GaussianStatistics
 from mdm.files.artifact import Making
 from mdm.files.atomic import read_json, write_atomic
 from mdm.files.hashes import sha256_file
@@ -58,8 +58,7 @@ def read_pictures(
         for batch in pictures.batches(batch_images):
             words = list(itertools.islice(captions, len(batch)))
             for name, extract in extractors.items():
-                found = extract(batch, words)
-                for key, value in found.items():
+                for key, value in (found := extract(batch, words)).items():
                     parts.setdefault(key, []).append(value)
                 seen = GaussianStatistics.of(found[name])
                 statistics[name] = statistics[name].merge(seen) if name in statistics else seen

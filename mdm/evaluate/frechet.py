@@ -1,20 +1,57 @@
-"""Fréchet distance between Gaussians fitted to features, its bias and its error."""
+"""Gaussians fitted to a stream of features, and the Fréchet distance between them with its bias and its error."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 
-from mdm.evaluate.jackknife import Estimate, jackknife
-from mdm.evaluate.statistics import GaussianStatistics
+from mdm.evaluate.intervals import Estimate, jackknife
 
 
-def symmetric_root(matrix: np.ndarray) -> np.ndarray:
-    """Square root of a symmetric positive semi-definite matrix [D, D]."""
-    values, vectors = np.linalg.eigh(matrix)
-    # A covariance of fewer pictures than features is singular: rounding makes its zeros slightly negative.
-    return (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
+@dataclass(frozen=True)
+class GaussianStatistics:
+    """Count, mean [D] and centred second moment [D, D] (sum of outer products) in float64."""
+
+    count: int
+    mean: np.ndarray
+    moment: np.ndarray
+
+    @classmethod
+    def of(cls, features: np.ndarray) -> Self:
+        """Statistics of features [N, D] held in memory."""
+        features = np.asarray(features, dtype=np.float64)
+        if features.ndim != 2 or len(features) == 0:
+            raise ValueError(f"features must be a table [pictures, width], but have shape {features.shape}")
+        mean = features.mean(axis=0)
+        centred = features - mean
+        return cls(len(features), mean, centred.T @ centred)
+
+    def merge(self, other: Self) -> Self:
+        """Statistics of both sets together (the pairwise update of Chan, Golub and LeVeque)."""
+        if self.mean.shape != other.mean.shape:
+            raise ValueError(f"cannot merge features of width {len(self.mean)} and {len(other.mean)}")
+        count = self.count + other.count
+        shift = other.mean - self.mean
+        # Sums of squares minus squared sums would lose the digits that this form keeps.
+        moment = self.moment + other.moment + np.outer(shift, shift) * (self.count * other.count / count)
+        return replace(self, count=count, mean=self.mean + shift * (other.count / count), moment=moment)
+
+    def covariance(self) -> np.ndarray:
+        """Unbiased covariance [D, D]."""
+        if self.count < 2:
+            raise ValueError(f"a covariance needs at least 2 pictures, but the statistics hold {self.count}")
+        return self.moment / (self.count - 1)
+
+    def tensors(self, prefix: str) -> dict[str, np.ndarray]:
+        count = np.array([self.count], dtype=np.int64)
+        return {f"{prefix}.count": count, f"{prefix}.mean": self.mean, f"{prefix}.moment": self.moment}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, np.ndarray], prefix: str) -> Self:
+        if f"{prefix}.count" not in tensors:
+            raise ValueError(f"no statistics called {prefix!r}; the file has {sorted(tensors)}")
+        return cls(int(tensors[f"{prefix}.count"][0]), tensors[f"{prefix}.mean"], tensors[f"{prefix}.moment"])
 
 
 @dataclass(frozen=True)
@@ -26,10 +63,11 @@ class Reference:
     root: np.ndarray
 
     @classmethod
-    def of(cls, statistics: GaussianStatistics) -> Reference:
-        """Prepare statistics for `distance`."""
+    def of(cls, statistics: GaussianStatistics) -> Self:
         covariance = statistics.covariance()
-        return cls(statistics.mean, covariance, symmetric_root(covariance))
+        values, vectors = np.linalg.eigh(covariance)
+        # Of fewer pictures than features it is singular: rounding makes its zeros slightly negative.
+        return cls(statistics.mean, covariance, (vectors * np.sqrt(values.clip(min=0))) @ vectors.T)
 
     @property
     def dimension(self) -> float:
@@ -37,7 +75,7 @@ class Reference:
         return float(np.trace(self.covariance) ** 2 / np.square(self.covariance).sum())
 
     def distance(self, other: GaussianStatistics) -> float:
-        """|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)).
+        """Squared 2-Wasserstein distance |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)).
 
         tr (C1 C2)^(1/2) is the sum of the roots of the eigenvalues of the symmetric C1^(1/2) C2 C1^(1/2), so
         no general matrix root is needed: that is slow, may turn complex, and scipy 1.18 drops its error flag.
@@ -50,11 +88,6 @@ class Reference:
         shift = self.mean - other.mean
         spread = np.trace(self.covariance) + np.trace(covariance) - 2 * np.sqrt(eigenvalues).sum()
         return float(max(0.0, shift @ shift + spread))
-
-
-def frechet_distance(first: GaussianStatistics, second: GaussianStatistics) -> float:
-    """Fréchet distance (squared 2-Wasserstein distance) between two fitted Gaussians."""
-    return Reference.of(first).distance(second)
 
 
 def frechet_estimate(features: np.ndarray, reference: Reference) -> Estimate:

@@ -3,37 +3,15 @@
 The two rules give distances that are 8 % apart at 64 px, so that a distance says which it used.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mdm.config import StudyError, WeightsConfig
 from mdm.evaluate.weights import verified
 
-if TYPE_CHECKING:
-    import torch
-
 WIDTH = 2048
 SIDE = 299
-
-
-class InceptionFeatures:
-    """uint8 pictures [B, H, W, 3] -> float32 features [B, 2048]."""
-
-    def __init__(self, network: Callable[[Any], Any], resize: Callable[[np.ndarray], np.ndarray], device: str) -> None:
-        self._network, self._resize, self._device = network, resize, device
-
-    def __call__(self, pictures: np.ndarray) -> np.ndarray:
-        import torch
-
-        # Resized pictures stay floats: rounding them back to bytes moves FID.
-        resized = np.stack([self._resize(picture) for picture in pictures])
-        with torch.inference_mode():
-            batch = torch.from_numpy(resized.transpose(0, 3, 1, 2).copy()).to(self._device)
-            return self._network(batch).cpu().numpy()
 
 
 def tf1_resize(picture: np.ndarray) -> np.ndarray:
@@ -51,8 +29,10 @@ def tf1_resize(picture: np.ndarray) -> np.ndarray:
     return picture
 
 
-def load_inception(weights: WeightsConfig, device: str = "cpu", resize: str = "clean") -> InceptionFeatures:
-    """Load {"path", "sha256"}; a missing or different file is an error before torch is imported."""
+def load_inception(
+    weights: WeightsConfig, device: str = "cpu", resize: str = "clean"
+) -> Callable[[np.ndarray], np.ndarray]:
+    """uint8 pictures [B, H, W, 3] -> float32 features [B, 2048]; the weights are proved before torch is imported."""
     path = verified(weights.path, weights.sha256, "inception")
     import torch
     from cleanfid.resize import build_resizer
@@ -63,7 +43,13 @@ def load_inception(weights: WeightsConfig, device: str = "cpu", resize: str = "c
     if not hasattr(whole, "layers"):
         raise StudyError(f"inception: {path} is no TorchScript of the Inception network: it has no layers")
 
-    def features(pictures: torch.Tensor) -> torch.Tensor:
-        return whole.layers.forward((pictures - 128) / 128).view(len(pictures), WIDTH)
+    resized = tf1_resize if resize == "tf1" else build_resizer("clean")
 
-    return InceptionFeatures(features, tf1_resize if resize == "tf1" else build_resizer("clean"), device)
+    def features(pictures: np.ndarray) -> np.ndarray:
+        # Resized pictures stay floats: rounding them back to bytes moves FID.
+        floats = np.stack([resized(picture) for picture in pictures]).transpose(0, 3, 1, 2).copy()
+        with torch.inference_mode():
+            batch = torch.from_numpy(floats).to(device)
+            return whole.layers.forward((batch - 128) / 128).view(len(batch), WIDTH).cpu().numpy()
+
+    return features

@@ -1,7 +1,6 @@
 """Train the judge on real pictures and measure how far it can be trusted."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -34,7 +33,11 @@ def train_judge(recipe_path: str | Path) -> None:
     judge, loss = fit_judge(open_labelled(making.root / recipe.data, settings.resolution), settings)
     shape = {"resolution": settings.resolution, "channels": settings.channels}
     save_weights(folder / WEIGHTS, judge.state_dict(), shape)
-    metrics = examine(JudgeReader(folder), open_labelled(making.root / recipe.test, settings.resolution))
+    # Its accuracy on real pictures, and guessing, under the names that scores use.
+    test, reader = open_labelled(making.root / recipe.test, settings.resolution), JudgeReader(folder)
+    read = [reader(batch)[0] for batch in test.batches(READ_BATCH)]
+    answers = {key: np.concatenate([part[key] for part in read]) for key in read[0]}
+    metrics = alignment(answers, encode(test.labels), CHANCE_SHIFTS)
     write_json(folder / "judge.json", {"metrics": metrics, "test": recipe.test})
     parameters = sum(p.numel() for p in judge.parameters())
     making.finish({"loss": loss, "parameters": parameters, "sha256": sha256_file(folder / WEIGHTS)})
@@ -73,10 +76,3 @@ def reading_loss(reading: Reading, labels: dict[str, Tensor]) -> Tensor:
     for key in CLASSES:
         total = total + CLASS_WEIGHT * F.cross_entropy(getattr(reading, key), labels[key], reduction="sum")
     return total / len(reading.count)
-
-
-def examine(reader: JudgeReader, pictures: PictureSet) -> list[dict[str, Any]]:
-    """The judge's accuracy on real pictures, and guessing, under the names that scores use."""
-    read = [reader(batch)[0] for batch in pictures.batches(READ_BATCH)]
-    answers = {key: np.concatenate([part[key] for part in read]) for key in read[0]}
-    return alignment(answers, encode(pictures.labels), CHANCE_SHIFTS)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mdm.evaluate.labels import COUNTS, RELATIONS, WIDTHS
+from mdm.evaluate.labels import CLASSES, COUNTS, RELATIONS, WIDTHS
 from mdm.files.weights import load_weights, read_meta
 from mdm.model.checkpoints import load_into
 
@@ -37,14 +37,12 @@ class Reading:
     features: Tensor
 
     def answers(self) -> dict[str, np.ndarray]:
-        """The most likely labels, in the form of labels.encode."""
-        sets = {key: getattr(self, key) > 0 for key in ("colours", "shapes", "pairs")}
-        classes = {key: getattr(self, key).argmax(dim=1) for key in ("count", "relation")}
+        sets = {key: getattr(self, key) > 0 for key in WIDTHS}
+        classes = {key: getattr(self, key).argmax(dim=1) for key in CLASSES}
         return {key: value.to(torch.int8).cpu().numpy() for key, value in (sets | classes).items()}
 
 
 def unit(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Sequential:
-    """Convolution, normalisation, nonlinearity."""
     convolution = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU())
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mdm.evaluate.jackknife import Estimate, groups_of
+from mdm.evaluate.intervals import Estimate, groups_of
 
 MIN_PICTURES = 10
 MAX_REFERENCE = 10_000  # pictures; more cost minutes and change nothing that the interval would show
@@ -15,7 +15,6 @@ def polynomial_kernel(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def kernel_sum(first: np.ndarray, second: np.ndarray) -> float:
-    """Sum of the kernel over all pairs."""
     chunks = range(0, len(first), CHUNK)
     return float(sum(polynomial_kernel(first[start : start + CHUNK], second).sum() for start in chunks))
 
@@ -25,17 +24,8 @@ def self_sum(features: np.ndarray) -> float:
     return float(((np.einsum("nd,nd->n", features, features) / features.shape[1] + 1) ** 3).sum())
 
 
-def mean_of_pairs(features: np.ndarray) -> float:
-    """Mean kernel over pairs of different pictures."""
-    n = len(features)
-    return (kernel_sum(features, features) - self_sum(features)) / (n * (n - 1))
-
-
 def kernel_estimate(features: np.ndarray, reference: np.ndarray) -> Estimate:
-    """KID of features [N, D] against reference [M, D], from every pair of pictures.
-
-    The usual mean over random subsets uses fewer pairs, and their overlap hides the error.
-    """
+    """KID of features [N, D] against [M, D] from every pair: subsets use fewer, and their overlap hides the error."""
     if len(features) < MIN_PICTURES or len(reference) < MIN_PICTURES:
         raise ValueError(
             f"KID needs at least {MIN_PICTURES} pictures on each side, but there are {len(features)} and "
@@ -45,11 +35,7 @@ def kernel_estimate(features: np.ndarray, reference: np.ndarray) -> Estimate:
     places = np.linspace(0, len(reference) - 1, min(len(reference), MAX_REFERENCE)).astype(int)
     real = np.asarray(reference, dtype=np.float64)[places]
     groups = [features[group] for group in groups_of(len(features))]
-    return Estimate(*_estimates(groups, features, real))
-
-
-def _estimates(groups: list[np.ndarray], features: np.ndarray, real: np.ndarray) -> tuple[float, np.ndarray]:
-    """The estimate from all pictures, and without each of the groups in turn; every kernel is taken once."""
+    # Every kernel is taken once: those of all pictures are sums over the groups.
     own = np.array([self_sum(group) for group in groups])
     inside = np.array([kernel_sum(group, group) for group in groups])
     beside = np.array([kernel_sum(group, features) for group in groups])
@@ -60,5 +46,5 @@ def _estimates(groups: list[np.ndarray], features: np.ndarray, real: np.ndarray)
     kept = pairs - 2 * (beside - inside) - (inside - own)
     value = pairs / (n * (n - 1)) - 2 * cross.sum() / (n * len(real))
     without = kept / (left * (left - 1)) - 2 * (cross.sum() - cross) / (left * len(real))
-    among_real = mean_of_pairs(real)
-    return float(value + among_real), without + among_real
+    among_real = (kernel_sum(real, real) - self_sum(real)) / (len(real) * (len(real) - 1))
+    return Estimate(float(value + among_real), without + among_real)

@@ -57,15 +57,13 @@ class Painter:
         self._prompts = recipe.prompts
         self.resolutions = stage.sizes
         self._gammas = schedule.levels(self._diffusion, self.resolutions).to(device)
-        if embeddings is None and recipe.text:
-            embeddings = Embeddings(root / recipe.text)
-        self._embeddings = embeddings
+        self._embeddings = embeddings or (Embeddings(root / recipe.text) if recipe.text else None)
         self.rows_evaluated = 0
         self._model, self.weights_hash = self._network(train)
         self._guide = None
         if recipe.guide:
             self._guide, guide_hash = self._network(root / recipe.guide)
-            self.weights_hash = combined_hash(self.weights_hash, guide_hash)
+            self.weights_hash = hashlib.sha256(f"{self.weights_hash}+{guide_hash}".encode()).hexdigest()
 
     def _network(self, train: Path) -> tuple[nn.Module, str]:
         """The averaged network of a stage or of a snapshot, and its hash."""
@@ -81,7 +79,6 @@ class Painter:
         self.rows_evaluated += len(arguments[0][-1])
 
     def classes(self, rows: Sequence[Row]) -> list[int] | None:
-        """The classes of prompts, if the network knows any."""
         if self._class_label is None:
             return None
         return [self._class_label.of(row.labels, f"prompt {row.key} of {self._prompts}") for row in rows]

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from mdm.data.batches.reader import Pictures, shrink
+from mdm.data.batches.reader import Pictures
+from mdm.data.pictures.decode import shrink
 from mdm.evaluate.archive import array_names, read_array, read_batches
 from mdm.files.atomic import ArtifactError, read_json
 
@@ -29,7 +30,6 @@ class PictureSet:
         return len(self.keys)
 
     def all(self) -> np.ndarray:
-        """Every picture in memory, uint8 [N, R, R, 3]."""
         return next(self.batches(len(self)))
 
 

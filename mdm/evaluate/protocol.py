@@ -1,13 +1,8 @@
-"""What exactly was measured.
-
-"FID-30k on COCO" names at least five protocols, so ours is written beside the number.
-"""
-
-from __future__ import annotations
+"""What exactly was measured: "FID-30k on COCO" names at least five protocols, so ours stands beside the number."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
 from mdm.config import StudyError
 
@@ -37,7 +32,7 @@ class Protocol:
     resize: str = "clean"
 
     @classmethod
-    def between(cls, generated: Mapping[str, Any], reference: Mapping[str, Any]) -> Protocol:
+    def between(cls, generated: Mapping[str, Any], reference: Mapping[str, Any]) -> Self:
         """From the manifests of two features artifacts; sides that cannot be compared are an error."""
         for key, advice in (
             ("extractors", "use the same judge, clip and inception on both sides"),
@@ -64,7 +59,6 @@ class Protocol:
         )  # fmt: skip
 
     def describe(self) -> str:
-        """One line for tables and logs."""
         drawn = f"for the first captions of {self.prompts}" if self.prompts else f"of {self.images}"
         real = f"the first {self.num_reference} real pictures of {self.reference}{_said(self.reference_rule)}"
         tf1 = {"inception": "inception/tf1"} if self.resize == "tf1" else {}
@@ -75,9 +69,7 @@ class Protocol:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """For scores.json."""
-        listed = {"extractors": list(self.extractors), "index_sha256": list(self.index_sha256)}
-        return {**asdict(self), **listed, "description": self.describe()}
+        return {**asdict(self), "description": self.describe()}
 
 
 def _said(rule: str | None) -> str:

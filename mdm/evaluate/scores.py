@@ -10,21 +10,19 @@ from safetensors.numpy import load_file
 from mdm.config.instruments import ScoreSettings
 from mdm.config.recipe import ScoresRecipe
 from mdm.evaluate.alignment import alignment
-from mdm.evaluate.frechet import Reference, frechet_estimate
-from mdm.evaluate.intervals import mean_with_interval, metric
-from mdm.evaluate.jackknife import Estimate, jackknife
+from mdm.evaluate.frechet import GaussianStatistics, Reference, frechet_estimate
+from mdm.evaluate.intervals import Estimate, jackknife, mean_with_interval, metric
 from mdm.evaluate.kid import kernel_estimate
 from mdm.evaluate.metric_names import DISTANCES, detail
 from mdm.evaluate.protocol import Protocol
 from mdm.evaluate.spectrum import relative_detail
-from mdm.evaluate.statistics import GaussianStatistics
 from mdm.files.artifact import Making
 from mdm.files.atomic import read_json, write_json
 
+Rows = Iterator[dict[str, Any]]
+
 
 class Side:
-    """One features artifact: arrays, statistics and manifest."""
-
     def __init__(self, folder: Path) -> None:
         self.manifest = read_json(folder / "manifest.json")
         self.arrays = load_file(folder / "features.safetensors")
@@ -57,7 +55,7 @@ def score(recipe_path: str | Path) -> None:
 ENOUGH = 6
 
 
-def distances(generated: Side, reference: Side, floor: Side | None, _: ScoreSettings) -> Iterator[dict[str, Any]]:
+def distances(generated: Side, reference: Side, floor: Side | None, _: ScoreSettings) -> Rows:
     """Fréchet and kernel distance in every feature space, and what real pictures get, as many and measured alike."""
     for name, (frechet, kernel) in DISTANCES.items():
         if name not in generated.arrays:
@@ -69,7 +67,7 @@ def distances(generated: Side, reference: Side, floor: Side | None, _: ScoreSett
         yield _row(kernel, kernel_estimate(generated.arrays[name], real), len(generated.arrays[name]))
 
 
-def _frechet(name: str, seen: np.ndarray, fixed: Reference, end: str) -> Iterator[dict[str, Any]]:
+def _frechet(name: str, seen: np.ndarray, fixed: Reference, end: str) -> Rows:
     """The plain distance, as papers give it, and the one without the bias of its number of pictures."""
     estimate, count = frechet_estimate(seen, fixed), len(seen)
     yield _row(f"{name}{end}", estimate, count)
@@ -82,7 +80,7 @@ def _row(name: str, estimate: Estimate, n: int, value: float | None = None) -> d
     return metric(name, value, value - half, value + half, n, estimate.without)
 
 
-def captions(generated: Side, reference: Side, _floor: Side | None, _: ScoreSettings) -> Iterator[dict[str, Any]]:
+def captions(generated: Side, reference: Side, _floor: Side | None, _: ScoreSettings) -> Rows:
     """CLIP score of the pictures, and of real pictures with their own captions."""
     for name, side in (("clip_score", generated), ("clip_score_real", reference)):
         if "clip.score" in side.arrays:
@@ -91,9 +89,7 @@ def captions(generated: Side, reference: Side, _floor: Side | None, _: ScoreSett
             yield metric(name, *mean_with_interval(values), len(values), estimate.without)
 
 
-def answers(
-    generated: Side, _reference: Side, _floor: Side | None, settings: ScoreSettings
-) -> Iterator[dict[str, Any]]:
+def answers(generated: Side, _reference: Side, _floor: Side | None, settings: ScoreSettings) -> Rows:
     """What the judge reads against what the captions say, beside guessing and the judge's own accuracy."""
     read = generated.group("judge")
     if not read:

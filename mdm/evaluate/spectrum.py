@@ -10,7 +10,7 @@ import numpy as np
 
 from mdm.data.batches.reader import Pictures
 from mdm.evaluate.archive import array_names, read_batches
-from mdm.evaluate.jackknife import Estimate, jackknife
+from mdm.evaluate.intervals import Estimate, jackknife
 from mdm.evaluate.pictures import LEVEL
 from mdm.files.atomic import read_json
 

@@ -45,7 +45,6 @@ def layers(model: ModelConfig, tokens: int = 0) -> Iterator[Layer]:
 
 
 def parameters(model: ModelConfig) -> int:
-    """Weights of a network."""
     return sum(layer.parameters for layer in layers(model))
 
 
@@ -78,28 +77,30 @@ def _shares(model: ModelConfig, diffusion: DiffusionConfig) -> dict[Size, float]
     return {size: sum(ratio[: i + 1]) / sum(ratio) for i, size in enumerate(model.resolutions)}
 
 
-def _linear(c_in: int, c_out: int, bias: bool = True) -> int:
-    return c_in * c_out + bias * c_out
+def _linear(c_in: int, c_out: int) -> int:
+    return c_in * c_out + c_out
 
 
-def _time_width(model: ModelConfig) -> int:
+def time_channels(model: ModelConfig) -> int:
+    """Width of the time embedding, shared by all levels."""
     return model.time_channels or 4 * model.levels[0].channels[0]
 
 
-def _text_width(model: ModelConfig) -> int:
-    return (model.text_projection or model.text_channels or 0) if model.text_channels else 0
+def text_width(model: ModelConfig) -> int | None:
+    """Width of the text that attention layers see."""
+    return (model.text_projection or model.text_channels) if model.text_channels else None
 
 
 def _text(model: ModelConfig, tokens: int) -> Iterator[Layer]:
     """What the innermost level does with the caption or the class, once for all levels."""
-    size, width, time = model.levels[0].size, _text_width(model), _time_width(model)
-    if model.text_channels and model.text_projection:
-        count = _linear(model.text_channels, width)
-        yield Layer(size, count, tokens * model.text_channels * width, after_weights=False, on_the_way=False)
-    for _ in range(model.text_layers if width else 0):
-        yield Layer(size, _transformer(width), 12 * width**2 * tokens, on_the_way=False)
-        yield Layer(size, 0, 2 * tokens**2 * width, on_the_way=False)
+    size, width, time = model.levels[0].size, text_width(model), time_channels(model)
     if width:
+        if model.text_projection:
+            count = _linear(model.text_channels, width)
+            yield Layer(size, count, tokens * model.text_channels * width, after_weights=False, on_the_way=False)
+        for _ in range(model.text_layers):
+            yield Layer(size, _transformer(width), 12 * width**2 * tokens, on_the_way=False)
+            yield Layer(size, 0, 2 * tokens**2 * width, on_the_way=False)
         learnt = bool(model.text_projection or model.text_layers)
         yield Layer(size, width * time, width * time, after_weights=learnt, on_the_way=False)
     if model.classes:
@@ -108,10 +109,8 @@ def _text(model: ModelConfig, tokens: int) -> Iterator[Layer]:
 
 def _transformer(width: int) -> int:
     """Weights of self-attention and the two-layer perceptron after it, with their normalisations."""
-    return (
-        _linear(width, 3 * width) + _linear(width, width) + _linear(width, 4 * width) + _linear(4 * width, width)
-        + 4 * width
-    )  # fmt: skip
+    attention = _linear(width, 3 * width) + _linear(width, width)
+    return attention + _linear(width, 4 * width) + _linear(4 * width, width) + 4 * width
 
 
 def _adapters(outer: LevelConfig, inner: LevelConfig) -> Iterator[Layer]:
@@ -123,11 +122,9 @@ def _adapters(outer: LevelConfig, inner: LevelConfig) -> Iterator[Layer]:
 
 
 class _Level:
-    """The layers of one level."""
-
     def __init__(self, model: ModelConfig, level: LevelConfig, tokens: int) -> None:
         self._model, self._level, self._tokens = model, level, tokens
-        self._time, self._text = _time_width(model), _text_width(model)
+        self._time, self._text = time_channels(model), text_width(model)
 
     def layers(self) -> Iterator[Layer]:
         level, first = self._level, self._level.channels[0]
@@ -157,7 +154,6 @@ class _Level:
         yield self._conv(first, level.pixel_channels, pixels)
 
     def _embedding(self) -> Iterator[Layer]:
-        """Of time and of the micro conditions."""
         size, time = self._level.size, self._time
         once = _linear(time // 4, time), _linear(time, time)
         if self._model.time_conditioning:
@@ -196,7 +192,6 @@ class _Level:
                 yield from self._frame_attention(c_out, frames, side)
 
     def _attention(self, width: int, frames: int, pixels: int) -> Iterator[Layer]:
-        """From pixels to pixels and to text."""
         size, text = self._level.size, self._text
         count = _linear(width, 3 * width) + _linear(width, width) + 2 * width
         yield Layer(size, count, 4 * width**2 * frames * pixels, in_block=True)

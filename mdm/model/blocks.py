@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -32,14 +32,10 @@ class MicroConditioning(nn.ModuleDict):
     """Scalars such as the original picture size, each through its own two layers that start at zero."""
 
     def __init__(self, defaults: dict[str, float], time_channels: int) -> None:
-        super().__init__(
-            {
-                name: nn.ModuleList(
-                    [nn.Linear(time_channels // 4, time_channels), zeroed(nn.Linear(time_channels, time_channels))]
-                )
-                for name in defaults
-            }
-        )
+        super().__init__()
+        for name in defaults:
+            layers = nn.Linear(time_channels // 4, time_channels), zeroed(nn.Linear(time_channels, time_channels))
+            self[name] = nn.ModuleList(layers)
         self.defaults = dict(defaults)
 
     def forward(self, micros: dict[str, Tensor] | None, rows: int, rates: Tensor) -> Tensor:
@@ -93,6 +89,7 @@ class Chain(nn.Module):
         frames: int = 1,
         frame_attention: int = 0,
         rotary: bool = False,
+        resample: Literal["space", "time"] | None = None,
     ) -> None:
         super().__init__()
         self.resnets = nn.ModuleList(
@@ -104,20 +101,23 @@ class Chain(nn.Module):
         self.t_attn = nn.ModuleList(
             FrameAttention(channels, frames, rotary) for _ in range(frame_attention * len(widths_in))
         )
+        self.resample = self.resampling(channels, frames, resample) if resample else None
         self.recompute = False
 
-    def block(
-        self, index: int, parts: tuple[Tensor, ...], time: Tensor, text: Tensor | None, keep: Tensor | None
-    ) -> Tensor:
-        """Block number `index` over the channels of all parts, [B,C,H,W]; with `recompute`, computed twice."""
+    def resampling(self, channels: int, frames: int, over: str) -> nn.Module:
+        """The layer at the end of the chain, over "space" or "time"."""
+        raise NotImplementedError
+
+    def block(self, *inputs: Any) -> Tensor:
+        """As `_block`; with `recompute`, computed twice."""
         if self.recompute and torch.is_grad_enabled():
-            return checkpoint(self._block, index, parts, time, text, keep, use_reentrant=False)
-        return self._block(index, parts, time, text, keep)
+            return checkpoint(self._block, *inputs, use_reentrant=False)
+        return self._block(*inputs)
 
     def _block(
         self, index: int, parts: tuple[Tensor, ...], time: Tensor, text: Tensor | None, keep: Tensor | None
     ) -> Tensor:
-        """Residual block number `index` and the attention layers that belong to it."""
+        """Residual block number `index` over the channels of all parts, [B,C,H,W], and its attention layers."""
         x = self.resnets[index](parts[0] if len(parts) == 1 else torch.cat(parts, dim=1), time)
         for layer in self._own(self.attn, index):
             x = layer(x, text, keep)
@@ -133,16 +133,10 @@ class Chain(nn.Module):
 class DownChain(Chain):
     """A chain that halves the picture's side, or the number of frames, at its end unless it is the last."""
 
-    def __init__(
-        self, widths_in: Sequence[int], channels: int, *, resample: str | None = None, frames: int = 1, **settings: Any
-    ) -> None:
-        """`resample`: "space", "time" or None."""
-        super().__init__(widths_in, channels, frames=frames, **settings)
-        self.resample: nn.Module | None = None
-        if resample == "space":
-            self.resample = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
-        elif resample == "time":
-            self.resample = FrameConv(channels, frames, stride=2)
+    def resampling(self, channels: int, frames: int, over: str) -> nn.Module:
+        if over == "time":
+            return FrameConv(channels, frames, stride=2)
+        return nn.Conv2d(channels, channels, 3, stride=2, padding=1)
 
     def forward(self, x: Tensor, time: Tensor, text: Tensor | None, keep: Tensor | None) -> list[Tensor]:
         """Every activation that the way up will want; the last one is the output."""
@@ -180,17 +174,11 @@ class EnlargingConv(nn.Conv2d):
 class UpChain(Chain):
     """A chain that takes one kept activation per residual block and doubles at its end what the way down halved."""
 
-    def __init__(
-        self, widths_in: Sequence[int], channels: int, *, resample: str | None = None, frames: int = 1, **settings: Any
-    ) -> None:
-        """`resample`: "space", "time" or None."""
-        super().__init__(widths_in, channels, frames=frames, **settings)
-        self.resample: nn.Module | None = None
+    def resampling(self, channels: int, frames: int, over: str) -> nn.Module:
         # The picture is enlarged first, so these convolutions have stride 1 (unlike those on the way down).
-        if resample == "space":
-            self.resample = EnlargingConv(channels, channels)
-        elif resample == "time":
-            self.resample = FrameConv(channels, 2 * frames, stride=1)
+        if over == "time":
+            return FrameConv(channels, 2 * frames, stride=1)
+        return EnlargingConv(channels, channels)
 
     def forward(self, x: Tensor, skips: list[Tensor], time: Tensor, text: Tensor | None, keep: Tensor | None) -> Tensor:
         """x [B,C,H,W]; takes its activations from the end of `skips`."""

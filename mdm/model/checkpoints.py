@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from mdm.config import ModelConfig, StudyError
 from mdm.files.atomic import ArtifactError, printable
 from mdm.files.weights import state_hash
+from mdm.model.arithmetic import time_channels
 from mdm.model.nested import build
-from mdm.model.unet import time_channels
 
 INNER = "inner_unet."
 
@@ -18,13 +18,6 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor], origin: str = "thes
     """Strict load: every name, shape and type must agree, or all differences are listed."""
     require_same(model.state_dict(), state, origin)
     model.load_state_dict(state)
-
-
-def load_inner(model: nn.Module, parent: Mapping[str, Tensor], levels: int) -> None:
-    """Put the weights of a nest into the inside of a nest that has `levels` more levels around it."""
-    for _ in range(levels):
-        model = model.get_submodule(INNER.rstrip("."))
-    load_into(model, parent, "the parent's weights")
 
 
 def inner_state(state: Mapping[str, Tensor], levels: int) -> dict[str, Tensor]:
@@ -40,7 +33,7 @@ def grow(
     added = len(config.levels) - len(parent_config.levels)
     _require_same_inside(parent_config, config, added)
     model = build(config, seed)
-    load_inner(model, parent, added)
+    load_into(model.get_submodule((INNER * added).rstrip(".")), parent, "the parent's weights")
     state = model.state_dict()
     if state_hash(inner_state(state, added)) != state_hash(parent):
         raise ArtifactError("the inner weights of the grown network are not the parent's")

@@ -1,8 +1,8 @@
 """`mdm convert`: weights from the reference's files to ours and back, checked name by name against a configuration."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +17,10 @@ from mdm.files.weights import load_weights, read_meta, save_weights, state_hash
 from mdm.model.checkpoints import require_same
 from mdm.model.nested import build
 from mdm.model.presets import PRESETS, named
-from mdm.model.released_file import read_released
+from mdm.model.released_file import Source, read_released
 
 OURS, THEIRS = ".safetensors", ".pth"
 WIDENED = (torch.float16, torch.bfloat16)  # float32 holds each of their values exactly
-
-
-@dataclass(frozen=True)
-class Source:
-    """Weights as a file has them, what it says of itself, and a proof of its bytes (run once they are wanted)."""
-
-    state: dict[str, Tensor]
-    layout: str
-    meta: dict[str, Any]
-    verify: Callable[[], None]
 
 
 def convert(path: Path, model: str | None, out: Path, force: bool = False) -> None:
@@ -61,15 +51,14 @@ def read_source(path: Path) -> Source:
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error.strerror}") from None
     if beginning[8:] == b"{":  # after the length of a safetensors header
-        return Source(load_weights(path), "safetensors", read_meta(path), lambda: None)
+        return Source(load_weights(path), "safetensors", lambda: None, meta=read_meta(path))
     released = read_released(path)
     if released.prefix:
         print(f"{path}: every name began with '{released.prefix}', which is left out")
-    return Source(released.state, f"torch.save, {released.layout}", {}, released.verify)
+    return replace(released, layout=f"torch.save, {released.layout}")
 
 
 def configuration(path: Path, meta: Mapping[str, Any], model: str | None = None) -> ModelConfig:
-    """The configuration that was asked for, or the one in the file."""
     asked = named(model) if model is not None else None
     written = parse(ModelConfig, meta["model"], f"{path}: model") if "model" in meta else None
     if asked is None and written is None:
@@ -106,7 +95,6 @@ def _skeleton(config: ModelConfig) -> dict[str, Tensor]:
 
 
 def _hints(state: Mapping[str, Tensor], config: ModelConfig) -> list[str]:
-    """What a user may have meant."""
     hints = []
     width = _text_width(state)
     if width and config.text_channels and width != config.text_channels:

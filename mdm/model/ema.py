@@ -75,7 +75,6 @@ class Ema:
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take averaged weights from a checkpoint; the names must be exactly the network's."""
         if state.keys() != self._average.keys():
             wrong = sorted(state.keys() ^ self._average.keys())
             raise ValueError(

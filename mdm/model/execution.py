@@ -25,7 +25,6 @@ class Execution:
     shard_optimizer: bool = False
 
     def apply(self, network: UNet, device: torch.device) -> None:
-        """From now on the network is computed so."""
         recompute(network, self.recompute)
         compile_network(network, self.compile, device)
 
@@ -70,11 +69,7 @@ def compile_network(network: UNet, extent: str, device: torch.device) -> None:
 def _compiler_problem(device: torch.device) -> str:
     """The first line of what compiling the smallest function says, or nothing."""
     try:
-        torch.compile(_one_more)(torch.zeros(8, device=device))
+        torch.compile(lambda x: x + 1)(torch.zeros(8, device=device))
     except Exception as error:  # whatever a missing or broken compiler raises; it is shown to the user
         return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
     return ""
-
-
-def _one_more(x: torch.Tensor) -> torch.Tensor:
-    return x + 1

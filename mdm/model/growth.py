@@ -29,7 +29,9 @@ def grow_file(path: Path, model: str, out: Path, seed: int = 0, force: bool = Fa
     added = len(config.levels) - len(parent_config.levels)
     if added == 0:
         raise StudyError(f"{path} already has the {len(config.levels)} levels of {model}; there is nothing to add")
-    _refuse_half(parent, path)
+    if half := {str(tensor.dtype).removeprefix("torch.") for tensor in parent.values() if tensor.dtype in WIDENED}:
+        kinds = " and ".join(sorted(half))
+        raise StudyError(f"{path} holds {kinds} weights; make float32 of them by `mdm convert` first")
     before = state_hash(parent)
     state = grow(parent, parent_config, config, seed)
     grown_from = {"file": path.name, "sha256": sha256_file(path), "weights": before, "seed": seed}
@@ -37,14 +39,6 @@ def grow_file(path: Path, model: str, out: Path, seed: int = 0, force: bool = Fa
     notes = [*_fresh(state, config, added), *_changed(parent_config, config)]
     del parent, state  # a network of gigabytes each, and the proof reads a third
     print("\n".join([*_proof(before, load_weights(out), added, out), *notes]))
-
-
-def _refuse_half(parent: Mapping[str, Tensor], path: Path) -> None:
-    half = {str(tensor.dtype).removeprefix("torch.") for tensor in parent.values() if tensor.dtype in WIDENED}
-    if half:
-        raise StudyError(
-            f"{path} holds {' and '.join(sorted(half))} weights; make float32 of them by `mdm convert` first"
-        )
 
 
 def _proof(before: str, written: Mapping[str, Tensor], added: int, out: Path) -> list[str]:

@@ -1,7 +1,5 @@
 """A level around a level: a nested U-Net of any depth (Gu et al. 2023, section 3.2; docs/reference.md, section 7)."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,7 +13,7 @@ from mdm.model.video import TiledConv
 class NestedUNet(UNet):
     """An outer level: its coarsest feature map goes through the network of the next lower resolution."""
 
-    def __init__(self, level: LevelConfig, config: ModelConfig, inner: InnermostUNet | NestedUNet) -> None:
+    def __init__(self, level: LevelConfig, config: ModelConfig, inner: UNet) -> None:
         super().__init__(level, config)
         outside, inside = level.channels[-1], inner.level.channels[0]
         # Zero adapters: a fresh level changes nothing of what the levels inside compute.
@@ -36,10 +34,7 @@ class NestedUNet(UNet):
         micros: dict[str, Tensor] | None,
         features: Tensor | None,
     ) -> tuple[list[Tensor], Tensor]:
-        """Predictions of this level and all inside it, and this level's last feature map [b*T,C,H,W].
-
-        `features` [b*T,C,H,W] come from the level around.
-        """
+        """Predictions of this level and all inside, and its last feature map; `features` come from the level around."""
         rows = len(pictures[0])
         own = condition.rows(rows)
         time = self.embed(times[:rows], micros, own)

@@ -36,10 +36,7 @@ class GroupNorm(nn.GroupNorm):
         return F.silu(x, inplace=not x.requires_grad) if silu else x
 
     def _in_half(self, x: Tensor) -> Tensor:
-        """Outside autocast, which would make float32 of what the next convolution wants as bf16.
-
-        The statistics of a group are float32 in either case.
-        """
+        """Outside autocast, which would make float32 (as the statistics are in any case) of what convolutions want."""
         with torch.autocast(x.device.type, enabled=False):
             return F.group_norm(x, self.num_groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
 
@@ -121,5 +118,4 @@ def _normalised(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float
 
 
 def _per_channel(values: Tensor) -> Tensor:
-    """[B,C] -> [B,C,1,1]."""
     return values[:, :, None, None]

@@ -8,28 +8,18 @@ from mdm.files.atomic import read_json
 
 def _level_64() -> LevelConfig:
     return LevelConfig(
-        resolution=64,
-        channels=(256, 512, 768),
-        resnets=(2, 2, 2),
-        attention=(0, 1, 5),
-        middle=True,
+        resolution=64, channels=(256, 512, 768), resnets=(2, 2, 2), attention=(0, 1, 5), middle=True,
         micro_conditioning={"scale": 64},
-    )
+    )  # fmt: skip
 
 
 def _outer(
     resolution: int, channels: tuple[int, ...], normalize_input: bool, video: VideoConfig | None = None
 ) -> LevelConfig:
     return LevelConfig(
-        resolution=resolution,
-        channels=channels,
-        resnets=(2, 2, 1),
-        attention=(0, 0, 0),
-        attention_ffn=False,
-        normalize_input=normalize_input,
-        micro_conditioning={"scale": resolution},
-        video=video,
-    )
+        resolution=resolution, channels=channels, resnets=(2, 2, 1), attention=(0, 0, 0), attention_ffn=False,
+        normalize_input=normalize_input, micro_conditioning={"scale": resolution}, video=video,
+    )  # fmt: skip
 
 
 def _model(*levels: LevelConfig) -> ModelConfig:
@@ -38,12 +28,10 @@ def _model(*levels: LevelConfig) -> ModelConfig:
 
 
 def released_64() -> ModelConfig:
-    """64 px."""
     return _model(_level_64())
 
 
 def released_256() -> ModelConfig:
-    """256 px around 64 px."""
     return _model(_level_64(), _outer(256, (64, 128, 256), normalize_input=False))
 
 
@@ -63,23 +51,17 @@ def paper_video() -> ModelConfig:
     are ours. The picture level is the released one, so that its weights can be grown into this network.
     """
     clip = LevelConfig(
-        resolution=64,
-        channels=(64, 128, 128, 256, 256),
-        resnets=(1, 1, 1, 1, 1),
-        attention_ffn=False,
-        micro_conditioning={"scale": 64},
-        video=VideoConfig(frames=16, attention=(1, 1, 1, 1, 0), rotary=True),
-    )
+        resolution=64, channels=(64, 128, 128, 256, 256), resnets=(1, 1, 1, 1, 1), attention_ffn=False,
+        micro_conditioning={"scale": 64}, video=VideoConfig(frames=16, attention=(1, 1, 1, 1, 0), rotary=True),
+    )  # fmt: skip
     large = VideoConfig(frames=16, halves="space")
     return _model(_level_64(), clip, _outer(256, (64, 128, 256), normalize_input=False, video=large))
 
 
 PRESETS = {
-    "released-64": released_64,
-    "released-256": released_256,
-    "released-1024": released_1024,
+    "released-64": released_64, "released-256": released_256, "released-1024": released_1024,
     "paper-video": paper_video,
-}
+}  # fmt: skip
 
 
 def named(name: str) -> ModelConfig:

@@ -4,8 +4,6 @@
 would still obey a file that fills the memory or never ends: `_names` reads each pickle first and refuses such ones.
 """
 
-from __future__ import annotations
-
 import io
 import math
 import pickle
@@ -15,9 +13,9 @@ import zipfile
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING  # torch.load translates the names of Python 2 like this
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, Self
 
 import torch
 from torch import Tensor, UntypedStorage
@@ -45,7 +43,7 @@ OLD = {b"".join(pickle.dumps(number, protocol) for number in (0x1950A86A20F9469C
 class StandIn:
     """Stands for a class or function that a file names: takes what that would take, keeps nothing, does nothing."""
 
-    def __new__(cls, *_: Any) -> StandIn:
+    def __new__(cls, *_: Any) -> Self:
         return super().__new__(cls)
 
     def __init__(self, *_: Any) -> None: ...
@@ -58,22 +56,23 @@ class _Refused(Exception):
 
 
 @dataclass(frozen=True)
-class Released:
-    """A state dict, how it was found in its file, and a proof of the file's bytes (read once they are wanted)."""
+class Source:
+    """Weights as a file has them, what it says of itself, and a proof of its bytes (read once they are wanted)."""
 
     state: dict[str, Tensor]
     layout: str
-    prefix: str
     verify: Callable[[], None]
+    prefix: str = ""  # that stood before every name
+    meta: dict[str, Any] = field(default_factory=dict)
 
 
-def read_released(path: Path) -> Released:
+def read_released(path: Path) -> Source:
     """The item `state_dict` of a file of torch.save, or the whole of it if that is a state dict."""
     layout, value = _load(path)
     state = {name: _weight(path, name, tensor) for name, tensor in _entries(path, value).items()}
     prefix = PARALLEL if all(name.startswith(PARALLEL) for name in state) else ""
     state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-    return Released(state, layout, prefix, lambda: _verify(path) if layout == "zip" else None)
+    return Source(state, layout, lambda: _verify(path) if layout == "zip" else None, prefix)
 
 
 def _load(path: Path) -> tuple[str, Any]:
@@ -182,7 +181,6 @@ def _judged(argument: str, names: set[tuple[str, str]]) -> str:
 
 
 def _made(name: str, argument: Any, taken: list[_Item]) -> _Item:
-    """What an instruction makes of the items it takes."""
     if name == "PROTO" and argument not in (2, 3):
         raise _Refused(f"it has pickle protocol {argument}; save it by torch.save without `pickle_protocol`")
     text = argument if isinstance(argument, str) else ""

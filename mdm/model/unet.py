@@ -1,16 +1,15 @@
 """The U-Net of one level, and the innermost one, which reads text and classes (docs/reference.md, sections 2 and 6)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mdm.config import LevelConfig, ModelConfig, nearest
-from mdm.config.sizes import Size, shape
+from mdm.config.sizes import shape
+from mdm.model.arithmetic import text_width, time_channels
 from mdm.model.attention import TextLayer, zeroed
 from mdm.model.balance import NoiseBalance
 from mdm.model.blocks import DownChain, MicroConditioning, UpChain, frequencies, sinusoids
@@ -25,19 +24,8 @@ class Condition:
     text: Tensor | None = None
     keep: Tensor | None = None
 
-    def rows(self, count: int) -> Condition:
-        """The condition of the first `count` pictures."""
+    def rows(self, count: int) -> Self:
         return Condition(*(None if part is None else part[:count] for part in (self.vector, self.text, self.keep)))
-
-
-def time_channels(config: ModelConfig) -> int:
-    """Width of the time embedding, shared by all levels."""
-    return config.time_channels or 4 * config.levels[0].channels[0]
-
-
-def text_width(config: ModelConfig) -> int | None:
-    """Width of the text that attention layers see."""
-    return (config.text_projection or config.text_channels) if config.text_channels else None
 
 
 def over_time(level: LevelConfig, index: int) -> dict[str, Any]:
@@ -46,16 +34,6 @@ def over_time(level: LevelConfig, index: int) -> dict[str, Any]:
         return {}
     layers = level.video.attention[index] if level.video.attention else 0
     return {"frames": level.grid(index).frames, "frame_attention": layers, "rotary": level.video.rotary}
-
-
-def check_frames(pictures: Tensor, size: Size) -> None:
-    """Frames that are not where the level expects them would pass as more rows of the batch."""
-    wanted = shape(size)[:-2]
-    if pictures.shape[1:-2] != wanted:
-        raise ValueError(
-            f"the level {size} takes tensors [B, {', '.join(map(str, wanted))}, H, W], "
-            f"but one of shape {list(pictures.shape)} was given"
-        )
 
 
 class UNet(nn.Module):
@@ -83,13 +61,9 @@ class UNet(nn.Module):
 
     def _build_chains(self, level: LevelConfig, width: int, text_channels: int | None) -> None:
         shared = {
-            "time_channels": width,
-            "groups": level.norm_groups,
-            "dropout": level.dropout,
-            "attention_ffn": level.attention_ffn,
-            "heads": level.heads,
-            "text_channels": text_channels,
-        }
+            "time_channels": width, "groups": level.norm_groups, "dropout": level.dropout,
+            "attention_ffn": level.attention_ffn, "heads": level.heads, "text_channels": text_channels,
+        }  # fmt: skip
         attention = level.attention or (0,) * len(level.channels)
         inside = [{"attention": layers, **over_time(level, i), **shared} for i, layers in enumerate(attention)]
         self.down_blocks, self.mid_blocks, self.up_blocks = (nn.ModuleList() for _ in range(3))
@@ -113,10 +87,8 @@ class UNet(nn.Module):
         """The way up, which takes what the way down kept, last first."""
         x = level.channels[-1]
         for i, channels in reversed(list(enumerate(level.channels))):
-            widths = []
-            for _ in range(level.resnets[i] + 1):
-                widths.append(x + skips.pop())
-                x = channels
+            before = [x] + [channels] * level.resnets[i]
+            widths, x = [width + skips.pop() for width in before], channels
             self.up_blocks.append(UpChain(widths, channels, resample=level.halves if i else None, **inside[i]))
 
     def forward(
@@ -135,7 +107,12 @@ class UNet(nn.Module):
         """
         self._check_rows([len(picture) for picture in pictures], len(times))
         for picture, size in zip(pictures, self.sizes, strict=True):
-            check_frames(picture, size)
+            # Frames that are not where the level expects them would pass as more rows of the batch.
+            if picture.shape[1:-2] != (wanted := shape(size)[:-2]):
+                raise ValueError(
+                    f"the level {size} takes tensors [B, {', '.join(map(str, wanted))}, H, W], "
+                    f"but one of shape {list(picture.shape)} was given"
+                )
         self._check_sides(pictures)
         self._check_micros(micros or {})
         return self.denoise(pictures, times, self.encode(text, mask, labels), micros, None)[0]
@@ -221,9 +198,9 @@ class InnermostUNet(UNet):
     def __init__(self, level: LevelConfig, config: ModelConfig) -> None:
         super().__init__(level, config)
         width, text = time_channels(config), text_width(config)
-        if config.text_projection and config.text_channels:
-            self.lm_proj = nn.Linear(config.text_channels, text)
         if text:
+            if config.text_projection:
+                self.lm_proj = nn.Linear(config.text_channels, text)
             self.lm_head = nn.ModuleList(TextLayer(text) for _ in range(config.text_layers))
             self.cond_emb = nn.Linear(text, width, bias=False)
         if config.classes:

@@ -16,12 +16,14 @@ import numpy as np
 import pandas as pd
 
 from mdm.config.recipe import Recipe, SamplesRecipe
+from mdm.evaluate.intervals import mean_with_interval
 from mdm.files.atomic import ArtifactError, read_json, write_atomic, write_json
 from mdm.report.quantity import Quantity, alone, measured
 from mdm.study.runs import Evaluation, Run, Stage
 from mdm.study.study import Study
 
 Kind = TypeVar("Kind", bound=Recipe)
+Line = TypeVar("Line")  # of a CSV: Row or Left
 GROUPS = "groups.csv"  # stands beside metrics.csv
 LOSS_TAIL = 0.1  # the training loss of a stage is the mean over this last share of its history
 
@@ -102,7 +104,6 @@ class Artifacts:
 
 
 def digest_of(reference: str) -> str:
-    """The digest at the end of an artifact's name."""
     return reference.rpartition("-")[2]
 
 
@@ -110,15 +111,11 @@ def final_validation(history: list[dict[str, Any]]) -> dict[str, Quantity]:
     """The last held-out loss by resolution, {} when none was measured; with an interval if it was drawn repeatedly."""
     last = next((line for line in reversed(history) if line.get("validation")), {})
     draws = last.get("validation_draws") or {}
-    return {name: _over_draws(draws.get(name, [loss])) for name, loss in last.get("validation", {}).items()}
-
-
-def _over_draws(values: list[float]) -> Quantity:
-    """Mean of equal measurements with other noise, and its 95 % interval."""
-    from mdm.evaluate.intervals import mean_with_interval
-
-    bounds = (values[0], None, None) if len(values) < 2 else mean_with_interval(np.array(values))
-    return alone(measured(*bounds))
+    found = {}
+    for name, loss in last.get("validation", {}).items():
+        values = draws.get(name, [loss])
+        found[name] = alone(measured(*mean_with_interval(np.array(values)) if len(values) > 1 else (loss, None, None)))
+    return found
 
 
 def collect_groups(study: Study, results: Path) -> Iterator[Left]:
@@ -203,11 +200,10 @@ def _collect_evaluation(
         drawn = samples.get("num_images") or samples.get("recipe", {}).get("num_images", 0)
         costs = {"sample_seconds": samples["seconds"], "sample_images_per_second": drawn / samples["seconds"],
                  "network_evaluations_per_image": samples.get("network_evaluations_per_image")}  # fmt: skip
+        digest = digest_of(evaluation.samples)
         for metric, value in costs.items():
-            if value is None:
-                continue
-            rows.append(Row(run.name, stage, run.seed, metric, value, None, None,
-                            digest=digest_of(evaluation.samples), **where))  # fmt: skip
+            if value is not None:
+                rows.append(Row(run.name, stage, run.seed, metric, value, None, None, digest=digest, **where))
     scores = artifacts.json(evaluation.scores, "scores.json")
     if scores is None:
         missing.append(_absent(run, evaluation.scores, "scores", evaluation.protocol))
@@ -235,18 +231,8 @@ def csv_text(records: list[dict[str, Any]], columns: Sequence[str]) -> str:
     return pd.DataFrame(records, columns=list(columns), dtype=object).to_csv(index=False, lineterminator="\n")
 
 
-def read_metrics(path: Path) -> list[Row]:
-    """The rows of a metrics.csv."""
-    return _read(path, Row)
-
-
-def read_groups(path: Path) -> list[Left]:
-    """The rows of a groups.csv."""
-    return _read(path, Left)
-
-
-def _read(path: Path, kind: type[Any]) -> list[Any]:
-    """The rows of a CSV whose columns are the fields of a dataclass; an empty number is None."""
+def read_rows(path: Path, kind: type[Line]) -> list[Line]:
+    """The rows of a metrics.csv or groups.csv, whose columns are the fields of Row or Left; an empty number is None."""
     types = {name: DTYPES[hint] for name, hint in get_type_hints(kind).items()}
     if not path.is_file():
         raise ArtifactError(f"there is no {path}; collect again")

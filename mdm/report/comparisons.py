@@ -1,14 +1,9 @@
-"""The truth of a claim's expression, with the interval of every comparison in it.
-
-Values carry their derivatives by each measurement, so that intervals follow. The language itself is in
-`mdm/study/claims.py`.
-"""
-
-from __future__ import annotations
+"""The truth of a claim's expression (mdm/study/claims.py); values carry derivatives, from which intervals follow."""
 
 import ast
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 from mdm.report.quantity import Measurement, Quantity, Term, combined, logarithm, over_seeds
 from mdm.study.claims import COMPARISONS, Reference, parse, reference_of, references
@@ -23,10 +18,10 @@ class Form:
     value: float
     slopes: dict[Reference, float] = field(default_factory=dict)
 
-    def combine(self, other: Form, value: float, mine: float, theirs: float) -> Form:
+    def combine(self, other: Self, value: float, mine: float, theirs: float) -> Self:
         keys = self.slopes.keys() | other.slopes.keys()
         slopes = {k: mine * self.slopes.get(k, 0.0) + theirs * other.slopes.get(k, 0.0) for k in sorted(keys, key=str)}
-        return Form(value, slopes)
+        return replace(self, value=value, slopes=slopes)
 
 
 @dataclass(frozen=True)
@@ -123,17 +118,8 @@ def _compare(left: ast.AST, op: ast.cmpop, right: ast.AST, parts: Mapping[Refere
     elif margin.high < 0 or (strict and margin.high == 0):
         holds = False
     behind = tuple(reference for reference, slope in form.slopes.items() if slope)
-    sides = (_quantity(f, parts) for f in (a, b))
-    return Comparison(
-        _source(left),
-        COMPARISONS[type(op)],
-        _source(right),
-        *sides,
-        margin,
-        holds,
-        behind,
-        any(_adds_number(side) for side in (left, right)),
-    )
+    texts, sides = (_source(left), COMPARISONS[type(op)], _source(right)), (_quantity(f, parts) for f in (a, b))
+    return Comparison(*texts, *sides, margin, holds, behind, _adds_number(left) or _adds_number(right))
 
 
 def _adds_number(node: ast.AST) -> bool:

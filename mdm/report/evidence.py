@@ -1,19 +1,12 @@
 """What was measured, looked up by metric, run and protocol, and combined over seeds."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from mdm.evaluate.metric_names import CERTAIN
-from mdm.report.collect import GROUPS, Left, Row, read_groups, read_metrics
+from mdm.report.collect import GROUPS, Left, Row, read_rows
 from mdm.report.metrics import EVALUATION, describe, position
 from mdm.report.quantity import Measurement, Quantity, Term, combined, measured, over_seeds
 from mdm.study.study import Study
-
-
-def read_evidence(study: Study, metrics_csv: Path) -> Evidence:
-    """What was measured, with the values without each group of pictures that stand beside it."""
-    return Evidence(study, read_metrics(metrics_csv), read_groups(metrics_csv.with_name(GROUPS)))
 
 
 class Evidence:
@@ -41,7 +34,6 @@ class Evidence:
         return [row for row in found.values() if last in (None, row.stage)]
 
     def parts(self, metric: str, run: str, protocol: str | None = "") -> dict[int, Measurement]:
-        """The measurement of each seed."""
         return {row.seed: self._measurement(row) for row in self.rows_of(metric, run, protocol)}
 
     def _measurement(self, row: Row) -> Measurement:
@@ -73,11 +65,9 @@ class Evidence:
         return describe(name).main and f"{name}_unbiased" not in names
 
     def label(self, run: str) -> str:
-        """What the run is called in tables and figures."""
         return self.runs[run].label or run
 
     def runs_of(self, ablation: str) -> list[str]:
-        """Names of the runs that belong to an ablation."""
         return [name for name in self.run_names if self.runs[name].ablation == ablation]
 
     def protocol_of(self, runs: list[str]) -> str | None:
@@ -85,15 +75,17 @@ class Evidence:
         scored = {row.protocol for row in self.rows if row.run in runs}
         return next((p for p in self.study.protocols if p in scored), self.protocol())
 
-    def seeds(self, run: str) -> list[int]:
-        """The seeds a run was given."""
-        return sorted({r.seed for r in self.study.runs if r.name == run})
-
     def trainings(self, run: str) -> int:
         """How many of its trainings were scored so far, or are to be where none was."""
-        return len({row.seed for row in self.rows if row.run == run and row.protocol}) or len(self.seeds(run))
+        scored = {row.seed for row in self.rows if row.run == run and row.protocol}
+        return len(scored or {r.seed for r in self.study.runs if r.name == run})
 
     def protocols(self) -> list[str]:
         """The protocols with at least one number, in the study's order."""
         seen = {r.protocol for r in self.rows}
         return [p for p in self.study.protocols if p in seen]
+
+
+def read_evidence(study: Study, metrics_csv: Path) -> Evidence:
+    """What was measured, with the values without each group of pictures that stand beside it."""
+    return Evidence(study, read_rows(metrics_csv, Row), read_rows(metrics_csv.with_name(GROUPS), Left))

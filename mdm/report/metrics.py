@@ -1,14 +1,9 @@
 """What each measured number is called, which direction is better, and how it is written down."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from mdm.evaluate.metric_names import ALIGNMENTS
-
-if TYPE_CHECKING:
-    from mdm.report.quantity import Quantity
+from mdm.report.quantity import Quantity
 
 EVALUATION, TRAINING, COST, FRAME = "evaluation", "training", "cost", "frame"
 # What a score is framed by, measured beside it: guessing, and the best that real pictures reach.
@@ -41,12 +36,7 @@ FAMILIES = (
     Metric("kid", "Kernel distance", "lower"),
     Metric("alignment", "Alignment", "higher", percent=True),
     Metric("clip_score", "CLIP score", "higher", main=True),
-    Metric("clip", "CLIP", "higher"),
     Metric("detail", "Fine detail over that of real pictures"),
-    Metric("precision", "Precision", "higher", percent=True),
-    Metric("recall", "Recall", "higher", percent=True),
-    Metric("density", "Density", "higher"),
-    Metric("coverage", "Coverage", "higher", percent=True),
     Metric("validation_loss", "Validation loss", "lower", kind=TRAINING),
     Metric("train_loss", "Training loss", "lower", kind=TRAINING),
     Metric("train_images", "Training pictures", kind=COST),
@@ -59,13 +49,10 @@ FAMILIES = (
     Metric("parameters", "Parameters", kind=COST),
 )
 # Members whose title is not simply "family (rest)".
-MEMBERS = {
-    "alignment": replace(FAMILIES[3], title="Alignment, all factors", main=True),
-    "fd_judge": replace(FAMILIES[0], title="Fréchet distance (judge)"),
-    "fd_judge_unbiased": replace(FAMILIES[0], title="Fréchet distance (judge), unbiased"),
-    "fid": replace(FAMILIES[1], title="FID (Inception)"),
-    "fid_unbiased": replace(FAMILIES[1], title="FID (Inception), unbiased"),
-}
+TITLES = {
+    "alignment": "Alignment, all factors", "fd_judge_unbiased": "Fréchet distance (judge), unbiased",
+    "fid": "FID (Inception)", "fid_unbiased": "FID (Inception), unbiased",
+}  # fmt: skip
 
 
 def shown(name: str, quantity: Quantity | None) -> Quantity | None:
@@ -78,19 +65,21 @@ def describe(name: str) -> Metric:
     if name.endswith(FRAME_ENDS):
         base, _, end = name.rpartition("_")
         return replace(describe(base), name=name, title=f"{describe(base).title}, {end}", main=False, kind=FRAME)
-    if name in MEMBERS:
-        return replace(MEMBERS[name], name=name)
-    family = max((f for f in FAMILIES if name == f.name or name.startswith(f.name + "_")),
-                 key=lambda f: len(f.name), default=None)  # fmt: skip
-    if family is None:
+    place = _family(name)
+    if place == len(FAMILIES):
         return Metric(name, name.replace("_", " "))
+    family = FAMILIES[place]
     rest = name[len(family.name) + 1 :].replace("_", " ")
-    title = f"{family.title} ({rest})" if rest else family.title
-    return replace(family, name=name, title=title, main=family.main)
+    title = TITLES.get(name) or (f"{family.title} ({rest})" if rest else family.title)
+    return replace(family, name=name, title=title, main=family.main or name == "alignment")
+
+
+def _family(name: str) -> int:
+    """The place of a metric's family in FAMILIES, its length where there is none."""
+    found = [i for i, f in enumerate(FAMILIES) if name == f.name or name.startswith(f.name + "_")]
+    return max(found, key=lambda i: len(FAMILIES[i].name), default=len(FAMILIES))
 
 
 def position(name: str) -> tuple[int, int, str]:
     """Sorting key: the order of FAMILIES, then of FACTORS, then the name."""
-    found = [i for i, f in enumerate(FAMILIES) if name == f.name or name.startswith(f.name + "_")]
-    family = max(found, key=lambda i: len(FAMILIES[i].name)) if found else len(FAMILIES)
-    return family, ALIGNMENTS.index(name) if name in ALIGNMENTS else len(ALIGNMENTS), name
+    return _family(name), ALIGNMENTS.index(name) if name in ALIGNMENTS else len(ALIGNMENTS), name

@@ -10,15 +10,16 @@ on the jackknife, added in quadrature. That is a little too wide, because the sp
 the captions' error already. Two runs are compared seed by seed, and picture by picture if they drew the same captions.
 """
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
+
+import numpy as np
 
 from mdm.config.units import decimals, exact, number
+from mdm.evaluate.intervals import NORMAL_QUANTILE, standard_error, student_quantile
 
 PICTURES, TRAININGS = "pictures of one training", "trainings"
 NORMAL = math.inf  # degrees of freedom of an error that is known
@@ -69,7 +70,6 @@ class Quantity(Interval):
 
     @property
     def over(self) -> str:
-        """What the interval is over."""
         return "" if self.exact else TRAININGS if self.trainings > 1 else PICTURES
 
     @property
@@ -90,19 +90,18 @@ class Quantity(Interval):
             low, high = (middle, high) if half_width(self.errors, middle) < abs(self.value) else (low, middle)
         return 1 - low
 
-    def scaled(self, factor: float) -> Quantity:
+    def scaled(self, factor: float) -> Self:
         """The same quantity in another (positive) unit."""
-        return Quantity(
-            self.value * factor, self.low * factor, self.high * factor, tuple(s * factor for s in self.seeds),
-            tuple((error * factor, freedom) for error, freedom in self.errors), self.trainings,
+        return replace(
+            self, value=self.value * factor, low=self.low * factor, high=self.high * factor,
+            seeds=tuple(seed * factor for seed in self.seeds),
+            errors=tuple((error * factor, freedom) for error, freedom in self.errors),
         )  # fmt: skip
 
-    def raised(self) -> Quantity:
+    def raised(self) -> Self:
         """Of a logarithm: the number itself (a geometric mean over seeds), or of a difference the ratio."""
-        return Quantity(
-            math.exp(self.value), math.exp(self.low), math.exp(self.high), tuple(map(math.exp, self.seeds)),
-            trainings=self.trainings,
-        )  # fmt: skip
+        value, low, high, *seeds = map(math.exp, (self.value, self.low, self.high, *self.seeds))
+        return replace(self, value=value, low=low, high=high, seeds=tuple(seeds), errors=())
 
     def text(self, signed: bool = False) -> str:
         """`27.4 [26.8, 28.0]`, rounded to two digits of its uncertainty."""
@@ -118,8 +117,6 @@ class Quantity(Interval):
 
 def half_width(errors: Iterable[tuple[float, float]], level: float = 0.95) -> float:
     """Half of the interval at a level of confidence: Student's half-widths of independent errors in quadrature."""
-    from mdm.evaluate.intervals import student_quantile
-
     return math.hypot(*(error * student_quantile(freedom, level) for error, freedom in errors if error))
 
 
@@ -220,10 +217,6 @@ def _drawn(term: Term) -> tuple[str, int]:
 
 def _over_captions(terms: list[Term]) -> tuple[float, float]:
     """The jackknife of the whole sum: each group of captions is left out of all measurements and seeds at once."""
-    import numpy as np
-
-    from mdm.evaluate.jackknife import standard_error
-
     groups = len(next(iter(terms[0].parts.values())).without)
     without = [
         sum(t.slope * statistics.fmean(p.without[group] for p in t.parts.values()) for t in terms)
@@ -237,7 +230,5 @@ def _over_captions(terms: list[Term]) -> tuple[float, float]:
 
 def _own_error(term: Term) -> float:
     """Standard error from the intervals the measurements came with; all share the captions, so a mean has it too."""
-    from mdm.evaluate.intervals import NORMAL_QUANTILE
-
     halves = [max(part.below, part.above) for part in term.parts.values()]
     return abs(term.slope) * statistics.fmean(halves) / NORMAL_QUANTILE

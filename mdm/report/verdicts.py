@@ -8,25 +8,20 @@ the same protocol. Several claims are several chances to be wrong: the tally als
 Holm's correction.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mdm.config import ProtocolConfig
 from mdm.evaluate.metric_names import CERTAIN
+from mdm.files.atomic import write_json
 from mdm.report.comparisons import Comparison, decide
+from mdm.report.evidence import Evidence, read_evidence
 from mdm.report.quantity import Quantity, over_seeds
-from mdm.study.claims import ExpressionError, Reference, check_expression, parse, references
+from mdm.study.claims import Reference, parse, references
 from mdm.study.runs import Claim
 from mdm.study.study import Study
-
-if TYPE_CHECKING:
-    from mdm.report.evidence import Evidence
-
-__all__ = ["ExpressionError", "Verdict", "check_expression", "judge", "judge_all", "write"]
 
 REPRODUCED, NOT_REPRODUCED = "reproduced", "not reproduced"
 INCONCLUSIVE, NOT_RUN = "inconclusive", "not run"
@@ -39,8 +34,6 @@ LEVEL = 0.05
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of one claim."""
-
     name: str
     statement: str
     source: str
@@ -56,11 +49,8 @@ class Verdict:
     stands: bool = False
 
     def as_json(self) -> dict[str, Any]:
-        """The verdict as plain JSON."""
-        plain = {
-            k: getattr(self, k) for k in ("name", "statement", "source", "expect", "protocol", "verdict", "sentence")
-        }
-        return plain | {
+        words = ("name", "statement", "source", "expect", "protocol", "verdict", "sentence")
+        return {key: getattr(self, key) for key in words} | {
             "p_value": self.chance,
             "stands_after_holm": self.stands,
             "missing": self.missing,
@@ -77,12 +67,10 @@ class Verdict:
 
 
 def judge(name: str, claim: Claim, evidence: Evidence) -> Verdict:
-    """Evaluate one claim on what was measured."""
+    protocol = evidence.protocol(claim.protocol)
     given = {"name": name, "statement": claim.statement, "source": claim.source,
-             "expect": claim.expect, "protocol": evidence.protocol(claim.protocol)}  # fmt: skip
-    found = {
-        r: evidence.parts(r.metric, r.run, r.protocol or given["protocol"]) for r in references(parse(claim.expect))
-    }
+             "expect": claim.expect, "protocol": protocol}  # fmt: skip
+    found = {r: evidence.parts(r.metric, r.run, r.protocol or protocol) for r in references(parse(claim.expect))}
     missing = [str(r) for r, parts in found.items() if not parts]
     numbers = {r: over_seeds(parts) for r, parts in found.items() if parts}
     if missing:
@@ -95,7 +83,11 @@ def judge(name: str, claim: Claim, evidence: Evidence) -> Verdict:
         return Verdict(**given, verdict=INCONCLUSIVE, sentence=sentence, numbers=numbers)
     if chance > LEVEL:  # one of several comparisons was enough, and each was a chance to be wrong
         truth = None
-    verdict = _verdict(truth, comparisons, numbers, _comparable(claim, comparisons, evidence.study.protocols))
+    verdict = {True: REPRODUCED, False: NOT_REPRODUCED, None: INCONCLUSIVE}[truth]
+    if not _comparable(claim, comparisons, evidence.study.protocols):
+        verdict = NOT_COMPARABLE
+    elif _fewest_trainings(numbers) < TRAININGS:
+        verdict = ONE_TRAINING
     return Verdict(
         **given, verdict=verdict, sentence=_sentence(verdict, claim, comparisons, numbers), numbers=numbers,
         comparisons=comparisons, chance=chance if verdict in (*DECIDED, INCONCLUSIVE) else 1.0,
@@ -104,7 +96,7 @@ def judge(name: str, claim: Claim, evidence: Evidence) -> Verdict:
 
 def _comparable(claim: Claim, comparisons: list[Comparison], protocols: Mapping[str, ProtocolConfig]) -> bool:
     """Whether the numbers in a claim were measured as all that they stand against: papers give plain distances."""
-    if claim.number_from == "own":
+    if claim.number_from == "own" or not any(c.with_number for c in comparisons):
         return True
     beside = [reference for c in comparisons if c.with_number for reference in c.behind]
     return claim.number_from is not None and all(
@@ -116,16 +108,6 @@ def _comparable(claim: Claim, comparisons: list[Comparison], protocols: Mapping[
 
 def _name_of(protocol: ProtocolConfig | None) -> str | None:
     return f"{protocol.standard}/{protocol.resize}" if protocol and protocol.standard else None
-
-
-def _verdict(
-    truth: bool | None, comparisons: list[Comparison], numbers: Mapping[Reference, Quantity], comparable: bool
-) -> str:
-    if not comparable and any(c.with_number for c in comparisons):
-        return NOT_COMPARABLE
-    if _fewest_trainings(numbers) < TRAININGS:
-        return ONE_TRAINING
-    return {True: REPRODUCED, False: NOT_REPRODUCED, None: INCONCLUSIVE}[truth]
 
 
 def _fewest_trainings(numbers: Mapping[Reference, Quantity]) -> int:
@@ -196,9 +178,6 @@ def tally(verdicts: Sequence[Verdict]) -> str:
 
 def write(study: Study, metrics_csv: Path, out: Path) -> list[Verdict]:
     """Write claims.json."""
-    from mdm.files.atomic import write_json
-    from mdm.report.evidence import read_evidence
-
     verdicts = judge_all(study, read_evidence(study, metrics_csv))
     write_json(out, {"study": study.name, "digest": study.digest, "claims": [v.as_json() for v in verdicts]})
     return verdicts

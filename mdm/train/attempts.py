@@ -31,13 +31,11 @@ class Attempts:
         self.lines = self._journal.lines
 
     def begin(self, images: int, until: int, processes: int = 1) -> None:
-        """Training is taken up at `images`."""
         self._begun = images
         if self._speaks:
             self._journal.begin(images, until, processes)
 
     def finish(self, images: int) -> None:
-        """The slice is done and written."""
         if self._speaks:
             self._journal.end(images, FINISHED)
 
@@ -58,11 +56,8 @@ class Attempts:
         try:
             yield
         except Exception as error:
-            self._record(error)
+            try:
+                self._journal.error(error, comes_again=not of_the_machine(error))
+            except ArtifactError as other:  # a full disk must not hide what it did
+                print(f"warning: {other}", flush=True)
             raise
-
-    def _record(self, error: Exception) -> None:
-        try:
-            self._journal.error(error, comes_again=not of_the_machine(error))
-        except ArtifactError as other:  # a full disk must not hide what it did
-            print(f"warning: {other}", flush=True)

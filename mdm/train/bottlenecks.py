@@ -26,7 +26,6 @@ class Stopwatch:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Around what is measured."""
         if self._on_gpu:
             before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             before.record()
@@ -47,7 +46,6 @@ class Stopwatch:
         return self._seconds
 
     def take(self) -> float:
-        """The seconds since this was last asked."""
         before, self._taken = self._taken, self.seconds()
         return self._taken - before
 
@@ -64,7 +62,6 @@ class Bottlenecks:
         self._waited = 0.0  # before the count began
 
     def waiting(self) -> AbstractContextManager[None]:
-        """Around what brings the next batch."""
         return self._waits.running()
 
     def look(self) -> None:
@@ -78,8 +75,8 @@ class Bottlenecks:
         self._waited, self._began = waited, now
         waits, computing = zip(*self._ranks.all_gather(facts), strict=True)
         found = None if first else starving(waits, self._threads) or straggling(computing)
-        if found and not self._told:
-            self._ranks.print_first(f"warning: {found}")
+        if found and not self._told and self._ranks.first:
+            print(f"warning: {found}", flush=True)
         self._told = self._told or bool(found)
 
 

@@ -80,14 +80,13 @@ class MemoryCopy:
         return self._copies
 
     def _rooms(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {name: self._room(name, tensor) for name, tensor in tensors.items()}
-
-    def _room(self, name: str, tensor: Tensor) -> Tensor:
-        old = self._copies.get(name)
-        if old is not None and old.shape == tensor.shape and old.dtype == tensor.dtype:
-            return old
-        # In the same layout, or the copy would be a transposition; the writer has time for that.
-        return torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda)
+        found = {}
+        for name, tensor in tensors.items():
+            old = self._copies.get(name)
+            fits = old is not None and old.shape == tensor.shape and old.dtype == tensor.dtype
+            # In the same layout, or the copy would be a transposition; the writer has time for that.
+            found[name] = old if fits else torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda)
+        return found
 
 
 class Autosaves:
@@ -123,7 +122,6 @@ class Autosaves:
             self._writing = self._writer.submit(self._copy.make_room, tensors)
 
     def at(self, images: int) -> Path:
-        """The file of the save at this image count."""
         return self._folder / f"autosave-{images:012d}.ckpt"
 
     def save(self, images: int, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
@@ -151,7 +149,10 @@ class Autosaves:
             if _images(path) <= after:
                 continue
             try:
-                return _read_save(path)
+                tensors, meta = read_checkpoint(path)
+                if meta.get("images") != _images(path):
+                    raise ArtifactError(f"{path.name} is a save at {meta.get('images')} images, so somebody renamed it")
+                return tensors, meta
             except ArtifactError as error:
                 print(f"warning: {error}; trying the save before it", flush=True)
         return None
@@ -195,11 +196,3 @@ class Autosaves:
 
 def _images(path: Path) -> int:
     return int(NAME.match(path.name)[1])
-
-
-def _read_save(path: Path) -> Checkpoint:
-    """A save that is what its name says."""
-    tensors, meta = read_checkpoint(path)
-    if meta.get("images") != _images(path):
-        raise ArtifactError(f"{path.name} is a save at {meta.get('images')} images, so somebody renamed it")
-    return tensors, meta

@@ -1,14 +1,12 @@
 """One training batch, complete: pictures of all levels, times, noises, captions. A pure function of
 (seed, image counter, manifest): the same after a restart and for any number of ranks."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -16,18 +14,15 @@ from torch import Tensor
 from mdm.config import StudyError
 from mdm.config.recipe import StageRecipe
 from mdm.config.sizes import as_clip
-from mdm.data.batches.ahead import Ahead
 from mdm.data.batches.classes import class_label
-from mdm.data.batches.loader import Batch, Loader
+from mdm.data.batches.loader import Batch, Loader, signal
 from mdm.data.batches.skipped import SkippedLog
 from mdm.data.text.cache import Embeddings
 from mdm.diffusion import noise
 from mdm.diffusion.loss import pyramid
 from mdm.files.artifact import results_root
-from mdm.train.joint import JointLoader, PaddedEmbeddings, clip_rows, padded_alike
+from mdm.train.joint import JointLoader, clip_rows
 from mdm.train.ranks import Ranks
-
-Lookup = Embeddings | PaddedEmbeddings
 
 
 @dataclass(frozen=True)
@@ -43,23 +38,20 @@ class Example:
     labels: Tensor | None
     pictures: Sequence[int] = ()
 
-    def part(self, index: int, count: int) -> Example:
+    def part(self, index: int, count: int) -> Self:
         """Every count-th picture from number `index` on."""
         if count == 1:
             return self
-
         return replace(self._each(lambda x: x[index::count]), pictures=self.pictures[index::count])
 
-    def pinned(self) -> Example:
+    def pinned(self) -> Self:
         """In memory that a GPU copies from by itself; from other memory it would first have to end all its work."""
         return self._each(Tensor.pin_memory)
 
-    def to(self, device: torch.device) -> Example:
-        """The batch on the device."""
+    def to(self, device: torch.device) -> Self:
         return self if device.type == "cpu" else self._each(lambda x: x.to(device, non_blocking=True))
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Example:
-        """The same of changed tensors."""
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
         images, noises = ([change(x) for x in part] for part in (self.images, self.noises))
         condition = (None if part is None else change(part) for part in (self.text, self.mask, self.labels))
         return Example(images, noises, change(self.times), *condition, self.pictures)
@@ -75,11 +67,33 @@ def dropped(seed: int, pictures: Sequence[int], share: float) -> Tensor:
     return torch.stack(draws) < share
 
 
+class Ahead:
+    """Makes the next batch in a thread; whoever asks for one image counter will ask for the one `step` further on."""
+
+    def __init__(self, make: Callable[[int], Example], step: int) -> None:
+        self._make, self._step = make, step
+        self._thread = ThreadPoolExecutor(1, "ahead")
+        self._next: tuple[int, Future[Example]] | None = None
+
+    def at(self, images_seen: int) -> Example:
+        """Return make(images_seen), which is ready if it was the expected one."""
+        found, following = self._taken(images_seen), images_seen + self._step
+        self._next = (following, self._thread.submit(self._make, following))
+        return found
+
+    def _taken(self, images_seen: int) -> Example:
+        if self._next is None:
+            return self._make(images_seen)
+        (number, future), self._next = self._next, None
+        made = future.result()  # waited for in any case: one maker at a time, and no error of it may vanish
+        return made if number == images_seen else self._make(images_seen)
+
+
 class Examples:
     """Batches of one stage by image counter, each made while the one before it is trained on."""
 
     def __init__(
-        self, loader: Loader | JointLoader, embeddings: Lookup | None, recipe: StageRecipe, device: torch.device
+        self, loader: Loader | JointLoader, embeddings: Embeddings | None, recipe: StageRecipe, device: torch.device
     ) -> None:
         self._loader, self._resolutions, self._seed = loader, recipe.sizes, recipe.seed
         self._pin = device.type == "cuda"
@@ -95,8 +109,9 @@ class Examples:
     def _made(self, images_seen: int) -> Example:
         batch = self._loader.batch(images_seen)
         pictures = self._loader.images(images_seen)
+        stills = None if batch.stills is None else signal(batch.stills)
         made = Example(
-            pyramid(batch.signal(), self._resolutions, batch.still_signal()),
+            pyramid(signal(batch.images), self._resolutions, stills),
             noise.training_noises(self._diffusion, self._seed, pictures, self._resolutions),
             noise.training_times(self._diffusion, self._seed, pictures),
             *self._condition(batch, pictures),
@@ -105,17 +120,14 @@ class Examples:
         return made.pinned() if self._pin else made
 
     def _condition(self, batch: Batch, pictures: Sequence[int]) -> tuple[Tensor | None, ...]:
-        """Text, mask and labels after dropout."""
         text, mask, labels = batch.text, batch.mask, batch.classes
         if not self._dropout:
             return text, mask, labels
         gone = dropped(self._seed, pictures, self._dropout)
         if self._empty is not None:
             empty_text, empty_mask = self._empty
-            text, mask = (
-                torch.where(gone[:, None, None], empty_text, text),
-                torch.where(gone[:, None], empty_mask, mask),
-            )
+            text = torch.where(gone[:, None, None], empty_text, text)
+            mask = torch.where(gone[:, None], empty_mask, mask)
         if self._class_label is not None:
             labels = torch.where(gone, self._class_label.none, labels)
         return text, mask, labels
@@ -124,47 +136,32 @@ class Examples:
 def training_examples(recipe_path: Path, recipe: StageRecipe, ranks: Ranks) -> Examples:
     """The examples of a training stage; joint batches where it has `stills`."""
     root, batch_images = results_root(recipe_path), recipe.train.batch_images
-    embeddings = open_embeddings(root, recipe.text)
-    open_loader = partial(_loader, recipe_path, recipe, ranks)
-    side = as_clip(recipe.sizes[0]).resolution
+    embeddings, side = open_embeddings(root, recipe.text), as_clip(recipe.sizes[0]).resolution
+
+    def open_loader(role: str, data: str, embeddings: Embeddings | None, batch_images: int, side: int) -> Loader:
+        return Loader(
+            root / data, embeddings, batch_images, recipe.seed, side, class_label=class_label(recipe),
+            rank=ranks.rank, world=ranks.world, workers=decoding_threads(), policy=recipe.train.decode,
+            skipped_log=SkippedLog(recipe_path.parent / "progress", role, ranks.rank),
+        )  # fmt: skip
+
     if not recipe.stills:
-        loader = open_loader("data", embeddings, batch_images, side)
+        loader = open_loader("training", recipe.data, embeddings, batch_images, side)
         return Examples(loader, embeddings, recipe, ranks.device)
     still_embeddings = open_embeddings(root, recipe.stills_text)
     if embeddings and still_embeddings:
-        embeddings, still_embeddings = padded_alike(embeddings, still_embeddings)
+        # Captions of both stand in one batch: the shorter ones are padded to the longer.
+        embeddings.tokens = still_embeddings.tokens = max(embeddings.tokens, still_embeddings.tokens)
     clips, largest = clip_rows(recipe), max(r for r in recipe.sizes if isinstance(r, int))
     if clips % ranks.world:
         raise StudyError(
             f"{clips} of the {batch_images} rows of a batch are clips, which {ranks.world} processes cannot share "
             "evenly; use another number of processes, or change diffusion.mixed_ratio"
         )
-    loader = JointLoader(
-        open_loader("data", embeddings, clips, side),
-        open_loader("stills", still_embeddings, batch_images - clips, largest),
-        batch_images,
-        clips,
-    )
+    moving = open_loader("training", recipe.data, embeddings, clips, side)
+    still = open_loader("stills", recipe.stills, still_embeddings, batch_images - clips, largest)
+    loader = JointLoader(moving, still, batch_images, clips)
     return Examples(loader, embeddings, recipe, ranks.device)
-
-
-def _loader(
-    recipe_path: Path,
-    recipe: StageRecipe,
-    ranks: Ranks,
-    key: str,
-    embeddings: Lookup | None,
-    batch_images: int,
-    side: int,
-) -> Loader:
-    """Batches of one of the recipe's data sets, "data" or "stills"."""
-    role = {"data": "training", "stills": "stills"}[key]
-    return Loader(
-        results_root(recipe_path) / getattr(recipe, key), embeddings, batch_images, recipe.seed, side,
-        class_label=class_label(recipe), rank=ranks.rank, world=ranks.world,
-        workers=decoding_threads(), policy=recipe.train.decode,
-        skipped_log=SkippedLog(recipe_path.parent / "progress", role, ranks.rank),
-    )  # fmt: skip
 
 
 def decoding_threads() -> int:
@@ -175,5 +172,4 @@ def decoding_threads() -> int:
 
 
 def open_embeddings(root: Path, text: str | None) -> Embeddings | None:
-    """The embedded captions of a text artifact; none for an unconditional model."""
     return Embeddings(root / text) if text else None

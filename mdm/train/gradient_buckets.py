@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from mdm.files.atomic import ArtifactError
+from mdm.train.ranks import hand_round
 
 BUCKET_BYTES = 25 * 2**20  # small enough to leave while the backward pass goes on, large enough for a network
 
@@ -31,14 +32,10 @@ class GradientBuckets:
             for parameter in bucket:
                 parameter.register_post_accumulate_grad_hook(partial(self._filled, number))
 
-    @torch.no_grad()
     def begin(self) -> None:
         """All processes take over the weights of the first: other processors may have drawn other first ones."""
         for bucket in self._buckets:
-            flat = torch.cat([parameter.reshape(-1) for parameter in bucket])
-            dist.broadcast(flat, 0)
-            for parameter, part in zip(bucket, flat.split([p.numel() for p in bucket]), strict=True):
-                parameter.copy_(part.view(parameter.shape))
+            hand_round(bucket, 0)
 
     @contextmanager
     def adding_up(self) -> Iterator[None]:

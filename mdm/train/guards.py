@@ -25,7 +25,6 @@ class Finite:
         self._seen: list[tuple[int, Tensor]] = []
 
     def note(self, images: int, per_level: Tensor, norm: Tensor) -> None:
-        """Remember the step that ended at this image count."""
         self._seen.append((images, torch.cat([norm.reshape(1), per_level])))
 
     def check(self, state: TrainingState) -> None:

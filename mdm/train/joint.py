@@ -1,35 +1,11 @@
 """Joint batches: clips first, then pictures, which the levels of clips never see (docs/reference.md, section 8)."""
 
-from collections.abc import Sequence
-
 import torch
-from torch import Tensor
-from torch.nn.functional import pad
 
 from mdm.config.recipe import StageRecipe
 from mdm.config.sizes import Clip
 from mdm.data.batches.loader import Batch, Loader
-from mdm.data.text.cache import Embeddings
 from mdm.diffusion.loss import level_rows
-
-
-class PaddedEmbeddings:
-    """Two caches look up features of the same length, so that their captions fit into one batch."""
-
-    def __init__(self, inner: Embeddings, tokens: int) -> None:
-        self._inner, self.tokens = inner, tokens
-
-    def lookup(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Features [B, S, D] and mask [B, S] with S = tokens."""
-        features, mask = self._inner.lookup(captions)
-        more = self.tokens - mask.shape[1]
-        return pad(features, (0, 0, 0, more)), pad(mask, (0, more))
-
-
-def padded_alike(first: Embeddings, second: Embeddings) -> tuple[PaddedEmbeddings, PaddedEmbeddings]:
-    """Both, padded to the longer one's captions."""
-    tokens = max(first.tokens, second.tokens)
-    return PaddedEmbeddings(first, tokens), PaddedEmbeddings(second, tokens)
 
 
 def clip_rows(recipe: StageRecipe) -> int:

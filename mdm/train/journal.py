@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import takewhile
 from pathlib import Path
@@ -30,7 +31,11 @@ class Journal:
         """What is recorded; a power cut or a full disk can leave part of a line, which counts as none."""
         if not self.path.exists():
             return []
-        return [line for text in self.path.read_text().splitlines() if (line := _whole(text)) is not None]
+        found = []
+        for text in self.path.read_text().splitlines():
+            with suppress(json.JSONDecodeError):
+                found.append(json.loads(text))
+        return found
 
     def begin(self, images: int, until: int, processes: int) -> None:
         """Note that training begins at `images`; one of its processes writes this."""
@@ -69,10 +74,3 @@ def last_error(lines: list[dict[str, Any]]) -> dict[str, Any] | None:
     """Return the error that a training ended with; prefer the process that failed over those that lost it."""
     errors = list(takewhile(lambda line: "error" in line, reversed(lines)))
     return next((line for line in errors if line["comes_again"]), errors[0] if errors else None)
-
-
-def _whole(text: str) -> dict[str, Any] | None:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return None

@@ -7,7 +7,6 @@ import os
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -18,21 +17,10 @@ VARIABLE = "MDM_LOGGERS"
 NO_HOST = "undisclosed"
 
 
-class Logger(Protocol):
-    """Takes what training tells; a resumed training may tell some image counts again."""
-
-    def numbers(self, images: int, values: Mapping[str, float]) -> None:
-        """Numbers by path (`loss`, `losses/64`) at an image count."""
-
-    def picture(self, images: int, pixels: np.ndarray) -> None:
-        """A grid of pictures, uint8 [H, W, 3]."""
-
-
 class TensorBoard:
     """Event files in progress/tensorboard; `tensorboard --logdir results/train` shows every stage."""
 
     def __init__(self, folder: Path, recipe: StageRecipe, images: int) -> None:
-        _require("tensorboard", "tensorboard")
         from torch.utils.tensorboard import SummaryWriter
 
         # What an interrupted slice wrote after its last save happened on weights that no longer exist.
@@ -52,7 +40,6 @@ class WeightsAndBiases:
     """A run named after the stage's folder; W&B's own variables (WANDB_MODE, WANDB_PROJECT, ...) apply."""
 
     def __init__(self, folder: Path, recipe: StageRecipe, images: int) -> None:
-        _require("wandb", "wandb")
         import wandb
 
         name, project = folder.parent.name, os.environ.get("WANDB_PROJECT", "mdm")
@@ -80,15 +67,8 @@ class WeightsAndBiases:
         self._run.log({"images": images, "samples": wandb.Image(pixels)})
 
 
-LOGGERS = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases}
-
-
-def _require(module: str, package: str) -> None:
-    if find_spec(module) is None:
-        raise StudyError(
-            f"{VARIABLE} asks for {module}, which is not installed; run `pip install {package}`, "
-            f"or take {module} out of {VARIABLE}"
-        )
+Logger = TensorBoard | WeightsAndBiases  # a resumed training may tell them some image counts again
+LOGGERS = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases}  # by the package that each needs
 
 
 def open_loggers(folder: Path, recipe: StageRecipe, images: int) -> list[Logger]:
@@ -98,5 +78,10 @@ def open_loggers(folder: Path, recipe: StageRecipe, images: int) -> list[Logger]
         if name not in LOGGERS:
             raise StudyError(
                 f"{VARIABLE}={os.environ[VARIABLE]}: no logger is called '{name}'; {nearest(name, LOGGERS)}"
+            )
+        if find_spec(name) is None:
+            raise StudyError(
+                f"{VARIABLE} asks for {name}, which is not installed; run `pip install {name}`, or take {name} out of "
+                f"{VARIABLE}"
             )
     return [LOGGERS[name](folder, recipe, images) for name in dict.fromkeys(names)]

@@ -62,7 +62,6 @@ def rate_share(config: TrainConfig, images: int, total: int) -> float:
 
 
 def set_rates(optimizers: Iterable[torch.optim.Optimizer], share: float) -> None:
-    """Give every group this share of its peak rate."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * share

@@ -1,7 +1,4 @@
-"""Pictures drawn while training, always from the same noise and captions: what learns can be watched.
-
-They change no weight, belong to no recipe and lie in the stage's progress folder, beside its log.
-"""
+"""Pictures drawn while training, always from the same noise and captions; they change no weight and no recipe."""
 
 import json
 import time

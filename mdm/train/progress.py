@@ -63,18 +63,14 @@ class Progress:
         self._marks = deque([Mark(self._begun, images, self.waits.seconds())], maxlen=MARKS)
         # What the attempt before said of its speed is no longer true.
         write_json(self._status, {"images": images, "num_images": self._total})
-        kept = [line for line in self._lines() if line["images"] <= images]
+        # Complete lines only: a kill can leave half of the last one.
+        texts = self._history.read_text().splitlines(keepends=True) if self._history.exists() else []
+        lines = [json.loads(text) for text in texts if text.endswith("\n")]
+        kept = [line for line in lines if line["images"] <= images]
         write_atomic(self._history, "".join(json.dumps(line) + "\n" for line in kept))
 
     def report_to(self, loggers: Sequence[Logger]) -> None:
-        """Send every further tick to these too."""
         self._loggers = tuple(loggers)
-
-    def _lines(self) -> list[dict[str, Any]]:
-        """Complete lines only: a kill can leave half of the last one."""
-        if not self._history.exists():
-            return []
-        return [json.loads(t) for t in self._history.read_text().splitlines(keepends=True) if t.endswith("\n")]
 
     @property
     def seconds(self) -> float:
@@ -150,7 +146,6 @@ def flat(line: dict[str, Any]) -> dict[str, float]:
 
 
 def sentence(line: dict[str, Any], total: int) -> str:
-    """One line for people."""
     levels = " ".join(f"{name}px {_shown(value)}" for name, value in line["losses"].items())
     norm = f"  norm {_shown(line['gradient_norm'], 2)}" if "gradient_norm" in line else ""
     return (

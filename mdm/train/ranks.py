@@ -43,11 +43,6 @@ class Ranks:
         """Whether this is the process that writes files and prints."""
         return self.rank == 0
 
-    def print_first(self, text: str) -> None:
-        """Print in the first process only."""
-        if self.first:
-            print(text, flush=True)
-
     def all_max(self, *numbers: int | None) -> list[int]:
         """Return the largest value of each number over all processes (None counts as 0); this waits for no device."""
         mine = [int(number or 0) for number in numbers]
@@ -89,6 +84,15 @@ class Ranks:
 
 
 SINGLE = Ranks()
+
+
+@torch.no_grad()
+def hand_round(tensors: Sequence[Tensor], source: int) -> None:
+    """All processes take over what these tensors hold in one of them, sent in one piece."""
+    flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+    dist.broadcast(flat, source)
+    for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(part.view(tensor.shape))
 
 
 def place(environment: Mapping[str, str]) -> Place:

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from mdm.train.ranks import Ranks
+from mdm.train.ranks import Ranks, hand_round
 
 
 def owners(sizes: Sequence[int], world: int) -> list[int]:
@@ -38,17 +38,11 @@ class Shards:
                 group["params"] = [group["params"][index] for index in mine]
                 group["names"] = [group["names"][index] for index in mine]
 
-    @torch.no_grad()
     def spread(self) -> None:
         """Every process receives the weights that the others moved."""
         for owner, weights in enumerate(self._parts):
-            if not weights:
-                continue
-            flat = _flat(weights) if owner == self._ranks.rank else _flat_like(weights)
-            dist.broadcast(flat, owner)
-            if owner != self._ranks.rank:
-                for weight, moved in zip(weights, flat.split([w.numel() for w in weights]), strict=True):
-                    weight.copy_(moved.view(weight.shape))
+            if weights:
+                hand_round(weights, owner)
 
     def gathered(self, own: dict[str, Tensor]) -> dict[str, Tensor]:
         """The moments of all weights in the first process; only its own in the others."""
@@ -60,18 +54,10 @@ class Shards:
                 continue
             counts = [torch.Size(shape).numel() for shape in shapes.values()]
             if owner == self._ranks.rank:
-                dist.send(_flat(list(own.values())), 0)
+                dist.send(torch.cat([value.detach().reshape(-1) for value in own.values()]), 0)
             elif self._ranks.first:
                 flat = torch.empty(sum(counts), device=self._ranks.device)
                 dist.recv(flat, owner)
                 parts = zip(shapes.items(), flat.cpu().split(counts), strict=True)
                 found |= {name: part.view(shape) for (name, shape), part in parts}
         return found
-
-
-def _flat(tensors: Sequence[Tensor]) -> Tensor:
-    return torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
-
-
-def _flat_like(tensors: Sequence[Tensor]) -> Tensor:
-    return torch.empty(sum(tensor.numel() for tensor in tensors), dtype=tensors[0].dtype, device=tensors[0].device)

@@ -149,7 +149,6 @@ def parent_moments(recipe_path: Path, recipe: StageRecipe) -> tuple[dict[str, Te
 
 
 def parent_weights(recipe_path: Path, recipe: StageRecipe) -> tuple[dict[str, Tensor], ModelConfig]:
-    """The parent stage's weights, proved to be those its manifest recorded."""
     folder = results_root(recipe_path) / recipe.parent
     name = WEIGHTS[recipe.start_from]
     weights = load_weights(folder / name)
@@ -159,5 +158,4 @@ def parent_weights(recipe_path: Path, recipe: StageRecipe) -> tuple[dict[str, Te
 
 
 def _model_of(folder: Path) -> ModelConfig:
-    """The network that a stage's folder holds the weights of."""
     return StageRecipe.of(read_json(folder / "recipe.json"), folder / "recipe.json").model

@@ -100,13 +100,11 @@ class TrainingState:
                     yield optimizer, name, parameter
 
     def tensors(self) -> dict[str, Tensor]:
-        """All state by name."""
         model = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         average = {f"ema.{name}": value for name, value in self.ema.state_dict().items()}
         return {**model, **average, **self._moments()}
 
     def metadata(self) -> dict[str, Any]:
-        """What a checkpoint says beside the tensors."""
         return {"images": self.images, "skipped": self.skipped, "machines": self.machines}
 
     def restore(self, tensors: dict[str, Tensor], images: int, skipped: int = 0) -> None:
@@ -128,7 +126,7 @@ class TrainingState:
 
     def inherit(self, moments: dict[str, Tensor], prefix: str) -> None:
         """Take over what another stage's optimiser knew of the weights that are now called `prefix` + their name."""
-        self._take_moments({f"{key}.{prefix}{name}": value for key, name, value in _split(moments)})
+        self._take_moments({name.replace(".", f".{prefix}", 1): value for name, value in moments.items()})
 
     def _take_moments(self, moments: dict[str, Tensor]) -> None:
         for optimizer, name, parameter in self._optimized():
@@ -145,15 +143,7 @@ def _as(parameter: Tensor, value: Tensor) -> Tensor:
     return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
-def _split(moments: dict[str, Tensor]) -> Iterator[tuple[str, str, Tensor]]:
-    """`exp_avg.conv_in.weight` -> exp_avg, conv_in.weight."""
-    for full, value in moments.items():
-        key, _, name = full.partition(".")
-        yield key, name, value
-
-
 def average_of(model: nn.Module, config: TrainConfig) -> Ema:
-    """The average of a network that a recipe asks for."""
     return Ema(model, config.ema_halflife_images, width=config.ema_width)
 
 

@@ -24,36 +24,12 @@ def training_step(
     accumulate: int = 1,
     clock: Stopwatch | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Move weights and average by one batch; the loss, the loss of each level [L], the gradient's norm.
+    """Move weights and average by a batch; the loss, the loss of each level [L], the gradient's norm, of all processes.
 
-    `example` is this process's part of the batch, taken in `accumulate` parts one after the other; gradients and losses
-    are those of the whole batch. Nothing here asks the device for a number: the next batch is prepared while it still
-    computes.
+    `example` is this process's part of the batch, taken in `accumulate` parts one after the other. Nothing here asks
+    the device for a number: the next batch is prepared while it still computes.
     """
-    losses = gradients(state, config, diffusion, gammas, example, ranks, accumulate, clock)
-    norm = nn.utils.clip_grad_norm_(state.trained, config.clip_norm, foreach=True)
-    state.images += config.batch_images
-    if config.skip_nonfinite and not norm.isfinite():  # this waits for the device: the price of going on
-        state.forget_gradients()
-        state.skipped += 1
-        return losses[0], losses[1:], norm
-    state.step()
-    state.ema.update(config.batch_images, state.images)
-    return losses[0], losses[1:], norm
-
-
-def gradients(
-    state: TrainingState,
-    config: TrainConfig,
-    diffusion: DiffusionConfig,
-    gammas: Tensor,
-    example: Example,
-    ranks: Ranks,
-    accumulate: int,
-    clock: Stopwatch | None,
-) -> Tensor:
-    """Backpropagate the batch in `accumulate` parts; return total and per-level losses [1 + L] of all processes."""
-    losses = []
+    parts = []
     for number in range(accumulate):
         micro = example.part(number, accumulate)
         part = Part(ranks.rank + ranks.world * number, ranks.world * accumulate)
@@ -65,5 +41,14 @@ def gradients(
             )
         with state.adding_up(last_part=number == accumulate - 1):
             loss.backward()
-        losses.append(torch.cat([loss.detach().reshape(1), per_level]))
-    return ranks.all_sum(losses[0] if accumulate == 1 else torch.stack(losses).sum(dim=0))
+        parts.append(torch.cat([loss.detach().reshape(1), per_level]))
+    losses = ranks.all_sum(parts[0] if accumulate == 1 else torch.stack(parts).sum(dim=0))
+    norm = nn.utils.clip_grad_norm_(state.trained, config.clip_norm, foreach=True)
+    state.images += config.batch_images
+    if config.skip_nonfinite and not norm.isfinite():  # this waits for the device: the price of going on
+        state.forget_gradients()
+        state.skipped += 1
+    else:
+        state.step()
+        state.ema.update(config.batch_images, state.images)
+    return losses[0], losses[1:], norm

@@ -9,7 +9,7 @@ from torch import Tensor
 from mdm.config.recipe import StageRecipe
 from mdm.config.sizes import Size, as_clip, shape, side
 from mdm.data.batches.classes import class_label
-from mdm.data.batches.loader import Loader
+from mdm.data.batches.loader import Loader, signal
 from mdm.data.batches.skipped import SkippedLog
 from mdm.diffusion import noise
 from mdm.diffusion.loss import Part, pyramid, training_loss
@@ -75,7 +75,6 @@ def parts(count: int, size: Size) -> int:
 
 
 def open_validation(recipe_path: Path, recipe: StageRecipe, gammas: Tensor) -> Validation | None:
-    """The held-out measurement of a stage, if its recipe asks for one."""
     if not recipe.validation or not recipe.train.validate_images:
         return None
     root, sizes = results_root(recipe_path), recipe.sizes
@@ -90,6 +89,6 @@ def open_validation(recipe_path: Path, recipe: StageRecipe, gammas: Tensor) -> V
     # Evenly spread instead of drawn: 64 random times would make the number depend on their luck.
     times = noise.spread_times(recipe.diffusion, len(batch.images))
     noises = [noise.normal("validation", SEED, pictures, shape(size), level=size) for size in sizes]
-    images = pyramid(batch.signal(), sizes)
+    images = pyramid(signal(batch.images), sizes)
     example = Example(images, noises, times, batch.text, batch.mask, batch.classes)
     return Validation(recipe, example, gammas)

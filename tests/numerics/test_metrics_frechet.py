@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
 import numpy as np
 import pytest
 from safetensors import numpy as safetensors
 
-from mdm.evaluate.frechet import Reference, frechet_distance, frechet_estimate
-from mdm.evaluate.jackknife import GROUPS, groups_of, jackknife, standard_error
-from mdm.evaluate.statistics import GaussianStatistics
+from mdm.evaluate.frechet import GaussianStatistics, Reference, frechet_estimate
+from mdm.evaluate.intervals import GROUPS, groups_of, jackknife, standard_error
 
 
 def drawn(count: int, width: int, seed: int = 0, shift: float = 0.0, scale: float = 1.0) -> np.ndarray:
     generator = np.random.default_rng(seed)
     mixing = np.random.default_rng(99).normal(size=(width, width)) / np.sqrt(width)
     return generator.normal(size=(count, width)) @ mixing * scale + shift
+
+
+def frechet_distance(first: GaussianStatistics, second: GaussianStatistics) -> float:
+    return Reference.of(first).distance(second)
 
 
 def given(mean: np.ndarray, covariance: np.ndarray) -> GaussianStatistics:
@@ -52,9 +57,8 @@ def test_distance_agrees_with_cleanfid(count: int) -> None:
 def test_merged_statistics_equal_the_whole() -> None:
     features = drawn(1000, 16) * 1e-3 + 1e4  # a large mean is what naive sums of squares cannot bear
     whole = GaussianStatistics.of(features)
-    merged = GaussianStatistics.empty(16)
-    for piece in np.array_split(features, [1, 7, 300, 301, 999]):
-        merged = merged.merge(GaussianStatistics.of(piece))
+    parts = map(GaussianStatistics.of, np.array_split(features, [1, 7, 300, 301, 999]))
+    merged = reduce(GaussianStatistics.merge, parts)
     assert merged.count == 1000
     np.testing.assert_allclose(merged.mean, whole.mean, rtol=1e-10)
     scale = np.abs(whole.covariance()).max()

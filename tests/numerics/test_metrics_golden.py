@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mdm.evaluate import jackknife
-from mdm.evaluate.frechet import Reference, frechet_distance, frechet_estimate
+from mdm.evaluate import intervals
+from mdm.evaluate.frechet import GaussianStatistics, Reference, frechet_estimate
 from mdm.evaluate.kid import kernel_estimate
-from mdm.evaluate.statistics import GaussianStatistics
 
 CASES = ("plain", "singular", "modes", "ties", "offset")
 PACKAGES = ("torch_fidelity", "cleanfid", "torchmetrics")
@@ -34,7 +33,7 @@ def sides(golden: dict[str, Any], case: str) -> tuple[np.ndarray, np.ndarray]:
 def test_frechet_distance(golden: dict[str, Any], case: str) -> None:
     fake, real = sides(golden, case)
     wanted = golden["values"][case]["fd"]
-    ours = frechet_distance(GaussianStatistics.of(real), GaussianStatistics.of(fake))
+    ours = Reference.of(GaussianStatistics.of(real)).distance(GaussianStatistics.of(fake))
     assert ours == pytest.approx(wanted["exact"], rel=1e-6 if case == "singular" else 1e-10)
     # At full rank the packages agree; a singular root costs them half their digits.
     for package in PACKAGES if case in ("plain", "modes") else ():
@@ -44,8 +43,8 @@ def test_frechet_distance(golden: dict[str, Any], case: str) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_the_estimate_has_the_same_value(golden: dict[str, Any], case: str) -> None:
     fake, real = sides(golden, case)
-    found = frechet_estimate(fake, Reference.of(GaussianStatistics.of(real)))
-    assert found.value == frechet_distance(GaussianStatistics.of(real), GaussianStatistics.of(fake))
+    reference = Reference.of(GaussianStatistics.of(real))
+    assert frechet_estimate(fake, reference).value == reference.distance(GaussianStatistics.of(fake))
 
 
 def test_the_jackknife_over_the_same_groups(golden: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,12 +52,12 @@ def test_the_jackknife_over_the_same_groups(golden: dict[str, Any], monkeypatch:
     fake, real = sides(golden, "plain")
     reference, wanted = Reference.of(GaussianStatistics.of(real)), golden["values"]["plain"]["fd_jackknife_20"]
     interleaved = np.empty_like(fake)
-    for group, places in zip(jackknife.groups_of(len(fake)), np.array_split(np.arange(len(fake)), 20), strict=True):
+    for group, places in zip(intervals.groups_of(len(fake)), np.array_split(np.arange(len(fake)), 20), strict=True):
         interleaved[group] = fake[places]
     found = frechet_estimate(interleaved, reference)
     assert found.unbiased == pytest.approx(wanted["value"], rel=1e-8)
-    assert jackknife.standard_error(found.without) == pytest.approx(wanted["standard_error"], rel=1e-8)
-    monkeypatch.setattr(jackknife, "groups_of", lambda count: np.array_split(np.arange(count), 20))
+    assert intervals.standard_error(found.without) == pytest.approx(wanted["standard_error"], rel=1e-8)
+    monkeypatch.setattr(intervals, "groups_of", lambda count: np.array_split(np.arange(count), 20))
     assert frechet_estimate(fake, reference).unbiased == pytest.approx(wanted["value"], rel=1e-8)
 
 

@@ -17,7 +17,7 @@ from mdm.config.recipe import FeaturesRecipe, SamplesRecipe, StageRecipe
 from mdm.files.artifact import digest
 from mdm.files.atomic import write_json
 from mdm.report import collect
-from mdm.report.page.html import Sources
+from mdm.report.page.page import Sources
 from mdm.study.runs import Ablation, Call, Claim, Evaluation, Run, Stage
 
 LITERATURE = Path(__file__).resolve().parents[2] / "config" / "literature.csv"

@@ -10,7 +10,7 @@ from repository import HANG_SECONDS
 from test_shards import make_data, make_recipe
 
 from mdm.config import StudyError
-from mdm.data.batches.loader import Loader
+from mdm.data.batches.loader import Loader, signal
 from mdm.data.batches.reader import Pictures
 from mdm.data.pictures.clip_frames import picked
 from mdm.data.pictures.clips import ClipSettings, clip, prepare_clip
@@ -146,7 +146,7 @@ def test_a_folder_of_clips_becomes_batches_of_clips(tmp_path):
     pictures = Pictures(path.parent)
     assert pictures.frames == 4 and pictures.caption(5) == "a bar, number 5" and pictures.shard_samples == [4, 2]
     whole = Loader(path.parent, None, 6, 0, SIDE).batch(0)
-    assert whole.images.shape == (6, 4, 3, SIDE, SIDE) and whole.signal().shape == whole.images.shape
+    assert whole.images.shape == (6, 4, 3, SIDE, SIDE) and signal(whole.images).shape == whole.images.shape
     for number, images, caption in zip(whole.ids.tolist(), whole.images, whole.captions, strict=True):
         expected = drawings((40 * number, 200, 60))[[3, 9, 15, 21], :, 8:40]
         np.testing.assert_array_equal(images.permute(0, 2, 3, 1), expected)

@@ -293,4 +293,4 @@ def test_the_description_says_the_rule(files):
     drawn = {**side, "images": "samples/s-1", "prompts": "data/coco-2", "rule": rule}
     found = Protocol.between(drawn, real)
     assert f"data/coco-2 [{rule}]" in found.describe() and "data/coco-1 [all of them]" in found.describe()
-    assert found.as_json()["index_sha256"] == ["ab", "ab"]
+    assert found.as_json()["index_sha256"] == ("ab", "ab")

@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from mdm.evaluate.frechet import Reference, frechet_estimate
-from mdm.evaluate.jackknife import GROUPS, jackknife
+from mdm.evaluate.frechet import GaussianStatistics, Reference, frechet_estimate
+from mdm.evaluate.intervals import GROUPS, jackknife
 from mdm.evaluate.kid import kernel_estimate
-from mdm.evaluate.statistics import GaussianStatistics
 from mdm.report.quantity import Measurement, Term, combined, logarithm, over_seeds
 
 STUDIES = 400

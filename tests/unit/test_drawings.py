@@ -22,7 +22,7 @@ from mdm.data.sources import drawing_sets
 from mdm.data.sources import registry as sources
 from mdm.data.sources.drawing_concepts import Concept, Dictionary
 from mdm.data.sources.drawing_sets import SETS
-from mdm.data.sources.vector import draw
+from mdm.data.sources.drawings import draw
 from mdm.files.artifact import digest
 from mdm.files.atomic import ArtifactError, write_json
 from mdm.files.hashes import sha256_file

@@ -18,16 +18,15 @@ from mdm.config import StudyError
 from mdm.config.instruments import ScoreSettings
 from mdm.evaluate.extractors import load_extractors
 from mdm.evaluate.features import extract_features
-from mdm.evaluate.frechet import Reference, frechet_estimate
+from mdm.evaluate.frechet import GaussianStatistics, Reference, frechet_estimate
 from mdm.evaluate.generate import generate
-from mdm.evaluate.jackknife import Estimate
+from mdm.evaluate.intervals import Estimate
 from mdm.evaluate.judge import train_judge
 from mdm.evaluate.metric_names import MEASURABLE
 from mdm.evaluate.pictures import open_pictures
 from mdm.evaluate.protocol import Protocol
 from mdm.evaluate.scores import captions, score
 from mdm.evaluate.spectrum import energies, relative_detail
-from mdm.evaluate.statistics import GaussianStatistics
 from mdm.files.atomic import read_json, write_json
 
 JUDGE = {"resolution": 16, "channels": [8, 16, 16], "num_images": 256, "batch_images": 16}

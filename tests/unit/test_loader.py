@@ -10,12 +10,13 @@ from caption_cache import load_encoder, write_cache
 from PIL import Image
 from test_shards import make_data
 
-from mdm.data.batches.ahead import Ahead
 from mdm.data.batches.loader import Loader
-from mdm.data.batches.reader import Pictures, shrink
+from mdm.data.batches.reader import Pictures
 from mdm.data.batches.skipped import SkippedLog, skipped
+from mdm.data.pictures.decode import shrink
 from mdm.data.text import cache
 from mdm.files.atomic import ArtifactError
+from mdm.train.example import Ahead
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from mdm.evaluate.frechet import Reference, frechet_estimate
-from mdm.evaluate.jackknife import Estimate, jackknife
-from mdm.evaluate.statistics import GaussianStatistics
+from mdm.evaluate.frechet import GaussianStatistics, Reference, frechet_estimate
+from mdm.evaluate.intervals import Estimate, jackknife
 from mdm.report.collect import Left, Row
 from mdm.report.evidence import Evidence
 from mdm.report.quantity import (

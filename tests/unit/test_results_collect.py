@@ -38,7 +38,7 @@ def test_groups_stand_beside_the_metrics(tree) -> None:
     path = sources.metrics_csv.with_name("groups.csv")
     with path.open() as stream:
         assert next(csv.reader(stream)) == ["run", "seed", "metric", "protocol", "drawn", "without"]
-    groups = collect.read_groups(path)
+    groups = collect.read_rows(path, collect.Left)
     assert groups == list(collect.collect_groups(study, sources.results))
     assert {g.run for g in groups} == fixture.INVENTED.keys() - set(fixture.ABSENT)
     run = study.runs[1]
@@ -74,7 +74,7 @@ def test_damaged_groups_are_an_error_that_names_the_file(tree, tmp_path: Path) -
 def test_reading_returns_what_was_written(tree) -> None:
     study, sources = tree
     rows, _ = collect.collect(study, sources.results)
-    assert collect.read_metrics(sources.metrics_csv) == rows
+    assert collect.read_rows(sources.metrics_csv, collect.Row) == rows
 
 
 def test_a_row_survives_its_file_to_the_last_bit(tmp_path: Path) -> None:
@@ -83,14 +83,14 @@ def test_a_row_survives_its_file_to_the_last_bit(tmp_path: Path) -> None:
     rows.append(collect.Row('a "b", c', "é", 0, "x", 1.0, 0.5, None, "None", 0, 0.0, "000000000012"))
     path = tmp_path / "metrics.csv"
     path.write_text(collect.csv_text([asdict(row) for row in rows], collect.COLUMNS))
-    assert collect.read_metrics(path) == rows
+    assert collect.read_rows(path, collect.Row) == rows
     written = "NA,,0,null,0.30000000000000004,,0.30000000000000004,,1000000000000000,0.30000000000000004,1e5"
     assert path.read_text().splitlines()[1] == written
 
 
 def test_cost_adds_up_over_stages_and_evaluations_carry_it(tree) -> None:
     study, sources = tree
-    rows = [r for r in collect.read_metrics(sources.metrics_csv) if r.run == "base" and r.seed == 0]
+    rows = [r for r in collect.read_rows(sources.metrics_csv, collect.Row) if r.run == "base" and r.seed == 0]
     seconds = [r.value for r in rows if r.metric == "train_seconds"]
     images = [r.value for r in rows if r.metric == "train_images"]
     assert images == [32_000, 64_000, 96_000] and seconds == sorted(seconds)
@@ -101,7 +101,7 @@ def test_cost_adds_up_over_stages_and_evaluations_carry_it(tree) -> None:
 
 def test_training_and_cost_metrics_are_there(tree) -> None:
     _, sources = tree
-    names = {r.metric for r in collect.read_metrics(sources.metrics_csv)}
+    names = {r.metric for r in collect.read_rows(sources.metrics_csv, collect.Row)}
     assert names >= {"parameters", "images_per_second", "train_loss", "validation_loss_256"}
     assert names >= {"sample_images_per_second", "network_evaluations_per_image"}
     assert names <= measurable([16, 64, 256])
@@ -112,7 +112,7 @@ def test_missing_artifacts_are_listed_and_skipped(tree) -> None:
     missing = json.loads(sources.missing_json.read_text())["missing"]
     assert {m["run"] for m in missing} == {"shared-noise"}
     assert [m["what"] for m in missing] == ["training stage r256", "sampled pictures", "scores"]
-    evidence = Evidence(study, collect.read_metrics(sources.metrics_csv))
+    evidence = Evidence(study, collect.read_rows(sources.metrics_csv, collect.Row))
     assert evidence.quantity("fd_judge", "shared-noise", "zero-shot") is None
 
 
@@ -141,11 +141,11 @@ def test_damaged_files_are_errors_that_name_the_file(tmp_path: Path) -> None:
         collect.collect(study, sources.results)
     sources.metrics_csv.write_text("run,value\n")
     with pytest.raises(ArtifactError, match="columns"):
-        collect.read_metrics(sources.metrics_csv)
+        collect.read_rows(sources.metrics_csv, collect.Row)
     for damaged in ("", ",".join(collect.COLUMNS) + "\nbase,r8,0,fd,much,,,,1,1,a\n"):
         sources.metrics_csv.write_text(damaged)
         with pytest.raises(ArtifactError, match=r"metrics\.csv cannot be read .* collect again"):
-            collect.read_metrics(sources.metrics_csv)
+            collect.read_rows(sources.metrics_csv, collect.Row)
 
 
 def test_numbers_are_rounded_to_their_uncertainty() -> None:

@@ -14,7 +14,7 @@ import results_fixture as fixture
 from PIL import Image
 
 from mdm.files.atomic import ArtifactError
-from mdm.report.collect import Artifacts, read_metrics
+from mdm.report.collect import Artifacts, Row, read_rows
 from mdm.report.evidence import Evidence, read_evidence
 from mdm.report.figures import draw as figures
 from mdm.report.figures import gallery, style
@@ -301,7 +301,7 @@ def test_training_loss_is_drawn_when_a_stage_has_no_validation(tmp_path: Path) -
         line.pop("validation", None)
         line["losses"] = [line["losses"]["16"]]  # a list, highest resolution first, is understood too
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    found, kind = training(Evidence(study, read_metrics(sources.metrics_csv)), Artifacts(sources.results))
+    found, kind = training(Evidence(study, read_rows(sources.metrics_csv, Row)), Artifacts(sources.results))
     assert kind == "training loss" and found[0].resolution == 16
 
 

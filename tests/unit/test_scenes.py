@@ -8,8 +8,9 @@ import pytest
 from pydantic import ValidationError
 
 from mdm.data.sources.scenes import layout
-from mdm.data.sources.scenes.language import vocabulary, words
-from mdm.data.sources.scenes.scene import SCENES_VERSION, SceneSettings, caption, captions, labels, render, scene
+from mdm.data.sources.scenes.language import caption, captions, vocabulary, words
+from mdm.data.sources.scenes.picture import render
+from mdm.data.sources.scenes.scene import SCENES_VERSION, SceneSettings, labels, scene
 from mdm.data.sources.scenes.shapes import COLOURS, ROOMS, SHAPES, TONES, is_held_out
 
 COUNT = 3000

@@ -12,7 +12,8 @@ from mdm.config.recipe import DataRecipe
 from mdm.data.batches.reader import Pictures
 from mdm.data.shards.shard import index_data, read_index, write_manifest, write_shard
 from mdm.data.sources import registry as sources
-from mdm.data.sources.scenes.scene import SceneSettings, labels, render, scene
+from mdm.data.sources.scenes.picture import render
+from mdm.data.sources.scenes.scene import SceneSettings, labels, scene
 from mdm.files.artifact import digest, read_recipe
 from mdm.files.atomic import ArtifactError, read_json, write_json
 

@@ -6,9 +6,9 @@ from caption_cache import load_encoder, write_cache
 
 from mdm.config import StudyError
 from mdm.config.text import ENCODER_VERSION, T5Settings
-from mdm.data.sources.scenes.scene import vocabulary
+from mdm.data.sources.scenes.language import vocabulary
 from mdm.data.text import cache
-from mdm.data.text.words import EOS, SPARE_IDS, WordTokenizer
+from mdm.data.text.encoder import EOS, SPARE_IDS, WordTokenizer
 from mdm.files.artifact import digest
 from mdm.files.atomic import ArtifactError, write_atomic, write_json
 from mdm.files.hashes import sha256_file

@@ -5,9 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from mdm.evaluate.frechet import frechet_distance
+from mdm.evaluate.frechet import GaussianStatistics, Reference
 from mdm.evaluate.pictures import open_pictures
-from mdm.evaluate.statistics import GaussianStatistics
 
 pytestmark = pytest.mark.slow
 
@@ -28,10 +27,11 @@ def read(folder):
 def nearness(folder):
     """Fréchet distance of a run's samples from real pictures with the same captions, as a share of that of noise."""
     drawn = open_pictures(folder)
-    real = colours(open_pictures(folder.parents[1] / read(folder)["prompts"], len(drawn), drawn.resolution).all())
+    prompts = open_pictures(folder.parents[1] / read(folder)["prompts"], len(drawn), drawn.resolution)
+    real = Reference.of(colours(prompts.all()))
     shape = (len(drawn), drawn.resolution, drawn.resolution, 3)
     noise = np.random.default_rng(0).normal(127.5, 127.5, shape).clip(0, 255).astype(np.uint8)
-    return frechet_distance(real, colours(drawn.all())) / frechet_distance(real, colours(noise))
+    return real.distance(colours(drawn.all())) / real.distance(colours(noise))
 
 
 def test_progressively_trained_pictures_are_far_from_noise(finished):

@@ -5,15 +5,11 @@ not right. A picture that cannot be used is counted in `skipped`, reported once,
 a stage sums up; the next usable sample of its shard (in the manifest's order, cyclic) takes its place everywhere alike.
 """
 
-from __future__ import annotations
-
-import math
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,11 +18,9 @@ from mdm.data.batches.classes import ClassLabel
 from mdm.data.batches.order import Order, draws
 from mdm.data.batches.reader import Pictures
 from mdm.data.batches.skipped import SkippedLog
-from mdm.data.pictures.decode import SPARE_BYTES, BadPicture, Policy, cached_from
+from mdm.data.pictures.decode import BadPicture, Policy, cached_room
+from mdm.data.text.cache import Embeddings
 from mdm.files.atomic import ArtifactError
-
-if TYPE_CHECKING:
-    from mdm.data.text.cache import Embeddings
 
 CACHE_BYTES = 4 * 2**30
 EXPECTED_EVERY = 1024  # images; a small part of a window, and the search for shards not a part of every small batch
@@ -48,16 +42,9 @@ class Batch:
     captions: tuple[str, ...]
     stills: torch.Tensor | None = None
 
-    def signal(self) -> torch.Tensor:
-        """Return the images as networks see them, float32 [B, 3, H, W] from -1 to 1, one channel after the other."""
-        return signal(self.images)
-
-    def still_signal(self) -> torch.Tensor | None:
-        return None if self.stills is None else signal(self.stills)
-
 
 def signal(images: torch.Tensor) -> torch.Tensor:
-    """Return bytes as networks see them: float32 from -1 to 1."""
+    """Return bytes as networks see them: float32 from -1 to 1, one channel after the other."""
     return images.to(torch.float32, memory_format=torch.contiguous_format) / 127.5 - 1
 
 
@@ -126,13 +113,10 @@ class Loader:
             self._expect(images_seen)
         places = self.images(images_seen, rank, world)
         own = slice(places.start - images_seen, None, places.step)
-        return self.take(self.ids(images_seen, self._global)[own], self._shifts(places))
-
-    def _shifts(self, places: range) -> Sequence[float]:
-        """Return where squares are cut from pictures stored whole, 0 to 1: drawn anew for each image."""
-        if not self.pictures.whole:
-            return [0.5] * len(places)
-        return (draws(np.asarray(places), "square", self._seed) / 2.0**64).tolist()
+        shifts = [0.5] * len(places)
+        if self.pictures.whole:  # where their squares are cut, 0 to 1, is drawn anew for each image
+            shifts = (draws(np.asarray(places), "square", self._seed) / 2.0**64).tolist()
+        return self.take(self.ids(images_seen, self._global)[own], shifts)
 
     def _expect(self, images_seen: int) -> None:
         """Ask for the shards of this window in one sweep each, and for those of the next bit by bit."""
@@ -144,7 +128,7 @@ class Loader:
 
     def take(self, numbers: Sequence[int] | np.ndarray, shifts: Sequence[float]) -> Batch:
         """Return the samples with these numbers, in this order; a substitute where one cannot be used."""
-        images = self._buffer(len(numbers))
+        images = torch.from_numpy(cached_room((len(numbers), *self.pictures.shape(self._resolution))))
         ids = np.asarray(numbers).tolist()  # Python's own numbers are faster one by one
         captions, pixels = [""] * len(ids), images.numpy()
 
@@ -160,13 +144,6 @@ class Loader:
         classes = torch.tensor([self._class(number) for number in ids]) if self._class_label else None
         numbers = torch.from_numpy(np.array(ids, dtype=np.int64))  # of a list PyTorch itself makes one ten times slower
         return Batch(numbers, images.movedim(-1, -3), text, mask, classes, tuple(captions))
-
-    def _buffer(self, count: int) -> torch.Tensor:
-        """Allocate memory for decoded pictures, uint8 [count, H, W, 3], or clips."""
-        shape = (count, *self.pictures.shape(self._resolution))
-        size = math.prod(shape)
-        room = torch.from_numpy(np.empty(size + SPARE_BYTES, np.uint8))  # NumPy asks for large pages: fewer faults
-        return room[cached_from(room.data_ptr()) :][:size].view(shape)
 
     def _usable(self, wanted: int, shift: float, room: np.ndarray) -> tuple[int, str]:
         """Fill `room` with the sample, or the first usable one after it in its shard; return its number and caption."""
@@ -208,7 +185,6 @@ class Loader:
         return found
 
     def close(self) -> None:
-        """Stop the threads and close the shards."""
         if self._decoders is not None:
             self._decoders.shutdown(wait=True, cancel_futures=True)
         self.pictures.close()

@@ -11,10 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from mdm.data.pictures.decode import BadPicture, Encoded, Policy, Room, decode_clip, decode_square, shrink
+from mdm.data.pictures.decode import BadPicture, Encoded, Policy, Room, decode_clip, decode_square
 from mdm.files.atomic import ArtifactError, read_json
-
-__all__ = ["BadPicture", "Pictures", "shrink"]
 
 NEEDED = ("digest", "samples", "resolution", "shards")
 PICTURES = ("png", "jpg")
@@ -55,7 +53,6 @@ class _Shard:
         return memoryview(data)[start:end], data[text:text_end].decode()
 
     def read(self, row: int, extension: str) -> bytes:
-        """Return one file of a sample."""
         first, size = self.places[extension][row].tolist()
         return self._bytes(first, size)
 
@@ -127,7 +124,6 @@ class Pictures:
         return caption
 
     def shape(self, resolution: int) -> tuple[int, ...]:
-        """Return the shape of one sample, channels last."""
         frames = (self.frames,) if self.frames else ()
         return (*frames, resolution, resolution, 3)
 
@@ -149,7 +145,6 @@ class Pictures:
         return [*range(number + 1, end), *range(end - self.shard_samples[shard], number)]
 
     def expect(self, shards: Iterable[int]) -> None:
-        """Ask the system to read ahead in one sweep."""
         for shard in shards:
             self._shard(shard).expect()
 
@@ -189,6 +184,5 @@ class Pictures:
         return _Shard(path, record, listed.get("left_out", ()))
 
     def close(self) -> None:
-        """Close the shards' files."""
         with self._lock:
             self._open.clear()

@@ -9,29 +9,28 @@ import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
 
-Item = TypeVar("Item")
+from mdm.data.rows import Row
 
 
 @dataclass(order=True)
-class Task(Generic[Item]):
+class Task:
     """One thing to do, not before its time; `attempt` counts from 0."""
 
     ready: float
     order: int
     host: str = field(compare=False)
-    item: Item = field(compare=False)
+    item: Row = field(compare=False)
     attempt: int = field(default=0, compare=False)
 
 
-class HostQueue(Generic[Item]):
+class HostQueue:
     """Tasks by host; every task taken must be given back by `done`."""
 
-    def __init__(self, items: Iterable[tuple[str, Item]], lanes: int, pause: float) -> None:
+    def __init__(self, items: Iterable[tuple[str, Row]], lanes: int, pause: float) -> None:
         self._pause = pause
         self._numbers = itertools.count()
-        self._tasks: dict[str, list[Task[Item]]] = {}
+        self._tasks: dict[str, list[Task]] = {}
         self._condition = threading.Condition()
         self._busy, self._stopped = 0, False
         for host, item in items:
@@ -40,7 +39,7 @@ class HostQueue(Generic[Item]):
         self._turns = [(0.0, next(self._numbers), host) for host in hosts]
         heapq.heapify(self._turns)
 
-    def take(self) -> Task[Item] | None:
+    def take(self) -> Task | None:
         """Wait for the next task until its time has come; None when all is done."""
         with self._condition:
             while not self._stopped and (self._turns or self._busy):
@@ -55,7 +54,7 @@ class HostQueue(Generic[Item]):
             self._condition.notify_all()
             return None
 
-    def done(self, task: Task[Item], again_in: float | None = None) -> None:
+    def done(self, task: Task, again_in: float | None = None) -> None:
         """Give a task back: it is finished, or is to be tried again after so many seconds."""
         with self._condition:
             self._busy -= 1
@@ -69,7 +68,6 @@ class HostQueue(Generic[Item]):
             self._condition.notify_all()
 
     def stop(self) -> None:
-        """Hand out no more tasks."""
         with self._condition:
             self._stopped = True
             self._condition.notify_all()

@@ -26,7 +26,6 @@ WORDS = {
 
 
 def pictures(rows: list[Row], resolution: int, timeout_seconds: int, threads: int, retries: int) -> Outcomes:
-    """Fetch the rows into a temporary folder, then hand them over."""
     if not rows:
         return
     with tempfile.TemporaryDirectory() as folder:

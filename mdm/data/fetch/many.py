@@ -60,7 +60,7 @@ def pictures(rows: list[Row], limits: Limits, politeness: Politeness, prepare: P
         _end(work, results, threads)
 
 
-def _end(work: HostQueue[Row], results: queue.Queue[Result], threads: list[threading.Thread]) -> None:
+def _end(work: HostQueue, results: queue.Queue[Result], threads: list[threading.Thread]) -> None:
     """Let threads end after their current request, and wait for them; none may wait for a place in the queue."""
     work.stop()
     for thread in threads:
@@ -79,7 +79,7 @@ def _host(row: Row) -> str:
         return ""
 
 
-def _run(work: HostQueue[Row], results: queue.Queue[Result], politeness: Politeness, bring: Bring) -> None:
+def _run(work: HostQueue, results: queue.Queue[Result], politeness: Politeness, bring: Bring) -> None:
     """Work in one thread until there is nothing left; an error of this program ends the whole shard."""
     try:
         while (task := work.take()) is not None:

@@ -88,7 +88,6 @@ def _fetch(package: Package, room: Path) -> Path:
 
 
 def _prove(path: Path, package: Package) -> Path:
-    """Return the path, if the bytes are the published ones."""
     algorithm = "sha512" if package.published.startswith("sha512-") else "sha256"
     with path.open("rb") as stream:
         seen = hashlib.file_digest(stream, algorithm)

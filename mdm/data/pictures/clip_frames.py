@@ -19,8 +19,6 @@ MICROSECOND = 1e-6  # 0.9 s is the frame that begins at 0.9 s, whatever the last
 
 
 class Animation:
-    """An animated WebP, GIF or PNG."""
-
     def __init__(self, data: bytes) -> None:
         self._opened = Image.open(io.BytesIO(data), formats=ANIMATED)
         self.size = self._opened.size
@@ -42,8 +40,6 @@ class Animation:
 
 
 class Video:
-    """A film in a container such as MP4 or WebM."""
-
     def __init__(self, data: bytes) -> None:
         import cv2
 

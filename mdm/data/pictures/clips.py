@@ -44,7 +44,6 @@ class ClipSettings(PictureSettings):
 
 
 def prepare_clip(data: bytes, settings: ClipSettings) -> Picture | Failure:
-    """Return the strip as it is stored, or the reason why this file gives none."""
     found = clip(data, settings)
     return found if isinstance(found, Failure) else encode(found.reshape(-1, *found.shape[2:]), settings)
 

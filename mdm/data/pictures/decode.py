@@ -1,7 +1,4 @@
-"""From an encoded picture to uint8 [H, W, 3]: the fastest decoder at hand, and the same pixels whichever it is.
-
-simplejpeg decodes JPEGs with libjpeg-turbo and refuses damaged ones; its pixels equal Pillow's (tested).
-"""
+"""From an encoded picture to uint8 [H, W, 3]: JPEGs by simplejpeg, whose pixels equal Pillow's (tested)."""
 
 import io
 import math
@@ -102,8 +99,7 @@ def decode_square(
     """Average a stored picture, whose shorter side is `stored`, down to [resolution, resolution, 3].
 
     exact: every pixel, exact means. dct: JPEGs are decoded at the smallest of 1/2, 1/4, 1/8 that divides the way.
-    Without `shift` it must be square; with it a square is cut, from 0, one end of the longer side, to 1, the other.
-    Where that saves a copy, the pixels are written into `out`, which is returned.
+    With `shift`, 0 to 1 along the longer side, a square is cut. `out` is filled and returned where that saves a copy.
     """
     step = 1 if policy == "exact" else _dct_step(stored, resolution)
     side = stored // step
@@ -136,8 +132,8 @@ def _dct_step(stored: int, resolution: int) -> int:
 
 
 def _wrong_size(pixels: np.ndarray, wanted: str) -> BadPicture:
-    said = f"it is {pixels.shape[1]} x {pixels.shape[0]}, the manifest says {wanted}"
-    return BadPicture(said, Failure.WRONG_SIZE)
+    height, width, _ = pixels.shape
+    return BadPicture(f"it is {width} x {height}, the manifest says {wanted}", Failure.WRONG_SIZE)
 
 
 def _square(pixels: np.ndarray, shift: float) -> np.ndarray:
@@ -177,15 +173,11 @@ def _means(pixels: np.ndarray, step: int) -> np.ndarray:
 
 
 class _Workplace:
-    """Memory in which one thread averages pictures of one shape: always the same, so it stays in the caches.
-
-    For steps that are powers of two up to 16: rows of a block are added, then columns, and every step-th sum is
-    divided.
-    """
+    """Memory in which one thread averages pictures of one shape: always the same, so that it stays in the caches."""
 
     def __init__(self, shape: tuple[int, int, int], step: int) -> None:
         height, width, channels = shape
-        self.step, self.pixels = step, _cached(shape)
+        self.step, self.pixels = step, cached_room(shape)
         self._blocks = [self.pixels[row::step] for row in range(step)]
         self._rows, self._spare = (np.empty((height // step, width, channels), np.uint16) for _ in range(2))
         self._sums, other, self._additions, distance = self._rows, self._spare, [], channels
@@ -197,7 +189,6 @@ class _Workplace:
         self._kept = np.empty((height // step, width // step, channels), np.uint16)
 
     def means(self, out: np.ndarray | None = None) -> np.ndarray:
-        """Return the means of the blocks of `pixels`."""
         out = np.empty(self._kept.shape, np.uint8) if out is None else out
         np.copyto(self._rows, self._blocks[0])
         for block in self._blocks[1:]:
@@ -221,7 +212,8 @@ def _workplace(shape: tuple[int, int, int], step: float) -> _Workplace | None:
     return found
 
 
-def _cached(shape: tuple[int, ...]) -> np.ndarray:
+def cached_room(shape: tuple[int, ...]) -> np.ndarray:
+    """Allocate uint8 memory whose pixels pass through the caches; NumPy asks for large pages, so faults are few."""
     size = math.prod(shape)
     room = np.empty(size + SPARE_BYTES, np.uint8)
     return room[cached_from(room.ctypes.data) :][:size].reshape(shape)

@@ -7,6 +7,7 @@ differ in at most `distance` bits. A picture is left out if it looks like an ear
 import itertools
 import math
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -30,7 +31,6 @@ def repeated(keys: np.ndarray) -> np.ndarray:
 
 
 def look(pixels: np.ndarray) -> int:
-    """Return the difference hash of uint8 [H, W, 3]."""
     thumbnail = Image.fromarray(pixels).convert("L").resize((9, 8), Image.Resampling.BOX)
     values = np.asarray(thumbnail, dtype=np.int16)
     return int.from_bytes(np.packbits(values[:, :-1] < values[:, 1:]).tobytes(), "big")
@@ -79,3 +79,23 @@ def _near_where(values: np.ndarray, mask: np.uint64, distance: int) -> Iterator[
             yield np.stack([a[near], b[near]])
         step += 1
         starts = starts[starts + step < len(values)]
+
+
+def left_out(records: Iterable[dict[str, Any]], rule: str) -> tuple[list[list[int]], dict[str, int]]:
+    """Return which rows of each finished shard a rule (none, files, looks) leaves out, and how many by which reason."""
+    sizes, keys, looks = [], [np.empty((0, 2), dtype="<u8")], [np.empty(0, dtype=np.uint64)]
+    for record in records:
+        sizes.append(record["samples"])
+        if rule != "none":
+            keys.append(as_keys(record["hashes"]))
+        if rule == "looks":
+            looks.append(np.array([int(text, 16) for text in record["looks"]], dtype=np.uint64))
+    if rule == "none":
+        return [[] for _ in sizes], {}
+    files = repeated(np.concatenate(keys))
+    gone, counts = files, {"files": int(files.sum())}
+    if rule == "looks":
+        gone = look_alikes(np.concatenate(looks), LOOK_DISTANCE) | files
+        counts["looks"] = int(gone.sum()) - counts["files"]
+    ends = np.cumsum(sizes)[:-1]
+    return [np.flatnonzero(part).tolist() for part in np.split(gone, ends)], counts

@@ -24,7 +24,7 @@ from pydantic import Field, model_validator
 
 from mdm.config import Positive, Strict
 from mdm.data.pictures.failures import Failure
-from mdm.data.rows import Picture
+from mdm.data.rows import Picture, png
 
 # No format that starts another program (EPS) or reads other files.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
@@ -82,7 +82,6 @@ class PictureSettings(Strict):
 
 
 def prepare(data: bytes, settings: PictureSettings) -> Picture | Failure:
-    """Return the picture as it is stored, or the reason why this file gives none."""
     found = pixels(data, settings)
     return found if isinstance(found, Failure) else encode(found, settings)
 
@@ -123,12 +122,11 @@ def _loaded(data: bytes, settings: PictureSettings) -> Image.Image | Failure:
 
 def encode(picture: np.ndarray, settings: PictureSettings) -> Picture:
     """Encode uint8 [H, W, 3] as the file that `stored` asks for."""
-    stream, image = io.BytesIO(), Image.fromarray(picture)
     if settings.stored == "png":
-        image.save(stream, format="PNG")
-    else:
-        image.save(stream, format="JPEG", quality=settings.jpg_quality or JPG_QUALITY, subsampling="4:2:0")
-    return Picture(settings.stored, stream.getvalue())
+        return png(picture)
+    stream, quality = io.BytesIO(), settings.jpg_quality or JPG_QUALITY
+    Image.fromarray(picture).save(stream, format="JPEG", quality=quality, subsampling="4:2:0")
+    return Picture("jpg", stream.getvalue())
 
 
 def clean_caption(text: str) -> str:
@@ -185,7 +183,6 @@ def _srgb(picture: Image.Image, profile: bytes | None) -> Image.Image | Failure:
 
 
 def _converted(picture: Image.Image, profile: bytes | None) -> Image.Image:
-    """Convert the colours that the profile describes to mode RGB in sRGB."""
     if picture.mode in ("P", "1", "LA", "PA"):
         picture = picture.convert("RGB")
     if not profile:
@@ -201,11 +198,10 @@ def _converted(picture: Image.Image, profile: bytes | None) -> Image.Image:
 
 
 def _scaled(picture: Image.Image, settings: PictureSettings) -> Image.Image:
-    """Scale the shorter side to the resolution; of `crop: centre` the square in the middle."""
     method = {"area": Resampling.BOX, "bicubic": Resampling.BICUBIC, "lanczos": Resampling.LANCZOS}[settings.resize]
     (width, height), side = picture.size, settings.resolution
     short = min(width, height)
-    if settings.crop == "centre":
+    if settings.crop == "centre":  # the square in the middle
         left, top = (width - short) / 2, (height - short) / 2
         return picture.resize((side, side), method, box=(left, top, left + short, top + short))
     return picture.resize((round(width * side / short), round(height * side / short)), method)

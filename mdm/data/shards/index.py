@@ -1,7 +1,4 @@
-"""index.tsv: what a data set contains, known before any picture is made; read from any row on.
-
-index.json says where every so many rows begin. Both are written row by row, in constant memory.
-"""
+"""index.tsv: what a data set contains, known before any picture is made; index.json lets it be read from any row on."""
 
 import itertools
 import json

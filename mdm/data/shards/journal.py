@@ -89,7 +89,15 @@ class Journal:
     def add(self, key: str, outcome: Picture | str) -> None:
         """Note one result; it survives whatever happens to this process afterwards."""
         try:
-            self._add(key, outcome)
+            if isinstance(outcome, str):
+                self._file.write(json.dumps({"key": key, "failure": str(outcome)}).encode() + b"\n")
+                self.outcomes[key] = str(outcome)
+            else:
+                entry = {"extension": outcome.extension, "size": len(outcome.data)}
+                entry["sha256"] = hashlib.sha256(outcome.data).hexdigest()
+                self._file.write(json.dumps({"key": key, **entry}).encode() + b"\n")
+                self.outcomes[key] = Stored(offset=self._file.tell(), **entry)
+                self._file.write(outcome.data)
             self._file.flush()
         except OSError as error:
             if error.errno not in UNWRITABLE:
@@ -98,23 +106,8 @@ class Journal:
                 f"{self.path} cannot be written: {error.strerror}. What came before is kept; make room and run it again"
             ) from error
 
-    def _add(self, key: str, outcome: Picture | str) -> None:
-        if isinstance(outcome, str):
-            self._file.write(json.dumps({"key": key, "failure": str(outcome)}).encode() + b"\n")
-            self.outcomes[key] = str(outcome)
-            return
-        entry = {"extension": outcome.extension, "size": len(outcome.data)}
-        entry["sha256"] = hashlib.sha256(outcome.data).hexdigest()
-        self._file.write(json.dumps({"key": key, **entry}).encode() + b"\n")
-        self.outcomes[key] = Stored(offset=self._file.tell(), **entry)
-        self._file.write(outcome.data)
-
     def read(self, stored: Stored) -> bytes:
         data = os.pread(self._file.fileno(), stored.size, stored.offset)
         if hashlib.sha256(data).hexdigest() != stored.sha256:
             raise ArtifactError(f"{self.path} was changed while the shard was made; delete it and make the shard again")
         return data
-
-    def remove(self) -> None:
-        """Delete the file, which nothing needs once the shard is whole."""
-        self.path.unlink(missing_ok=True)

@@ -20,12 +20,11 @@ from typing import IO, Any
 from mdm.config.recipe import DataRecipe
 from mdm.data.pictures.clips import ClipSettings
 from mdm.data.pictures.decode import decode
-from mdm.data.pictures.duplicates import look
+from mdm.data.pictures.duplicates import left_out, look
 from mdm.data.pictures.failures import Failure
 from mdm.data.rows import Picture, Row
 from mdm.data.shards.index import index_data, iterate_index, read_index
 from mdm.data.shards.journal import Journal, Stored
-from mdm.data.shards.left_out import left_out
 from mdm.data.sources import registry as sources
 from mdm.files.artifact import Making, canonical
 from mdm.files.atomic import ArtifactError, printable, read_json, replacing, write_atomic
@@ -63,7 +62,7 @@ def write_shard(recipe_path: str | Path, shard: int) -> Path:
         _check_success(rows, outcomes, job.settings, f"{folder}, shard {shard}")
         record = {"identity": identity, **_write_tar(path, rows, outcomes, journal, job)}
         write_atomic(path.with_suffix(".json"), json.dumps(record) + "\n")
-        journal.remove()
+        journal.path.unlink(missing_ok=True)
     return path
 
 
@@ -91,17 +90,11 @@ def _write_tar(
         files = pack(hashing, pictures())
     licences = Counter(row.columns.get("licence", job.source.LICENCE) for row, _ in found)
     return {
-        "samples": len(found),
-        "rows": len(rows),
-        "failures": dict(Counter(failed.values()).most_common()),
-        "licences": dict(licences.most_common()),
-        "sha256": hashing.sha256.hexdigest(),
-        "bytes": hashing.size,
-        "files": files,
-        "hashes": [stored.sha256 for _, stored in found],
-        **({"looks": looks} if job.duplicates == "looks" else {}),
-        "failed": failed,
-    }
+        "samples": len(found), "rows": len(rows), "failures": dict(Counter(failed.values()).most_common()),
+        "licences": dict(licences.most_common()), "sha256": hashing.sha256.hexdigest(), "bytes": hashing.size,
+        "files": files, "hashes": [stored.sha256 for _, stored in found],
+        **({"looks": looks} if job.duplicates == "looks" else {}), "failed": failed,
+    }  # fmt: skip
 
 
 def _check_success(rows: list[Row], outcomes: dict[str, Stored | str], settings: Any, where: str) -> None:

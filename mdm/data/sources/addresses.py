@@ -28,8 +28,7 @@ from mdm.data.fetch.one import Limits
 from mdm.data.pictures.failures import Failure
 from mdm.data.pictures.preprocess import CleanCaptions, Duplicates, PictureSettings, Stored, clean_caption, prepare
 from mdm.data.rows import Outcomes, Picture, Row
-from mdm.data.sources.filters import Filtered, wanted
-from mdm.data.sources.part import Part, belongs
+from mdm.data.sources.filters import Filtered, Part, belongs, wanted
 from mdm.data.sources.tables import table
 from mdm.files.atomic import ArtifactError
 from mdm.files.hashes import sha256_file

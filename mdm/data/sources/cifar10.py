@@ -99,7 +99,6 @@ def _label(place: int, number: int, true: int, settings: Settings) -> int:
 
 
 def pictures(rows: list[Row], settings: Settings) -> Outcomes:
-    """Yield the pictures of a shard as PNG, batch by batch of the data set."""
     path = _archive(settings)
     wanted: dict[int, list[Row]] = {}
     for row in rows:

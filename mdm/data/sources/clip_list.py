@@ -26,5 +26,4 @@ class Settings(ClipSettings, addresses.Settings):
 
 
 def pictures(rows: list[Row], settings: Settings) -> Outcomes:
-    """Fetch the strips of a shard, in the order in which they arrive."""
     return fetched(rows, settings, prepare_clip, ("video/", "image/"))

@@ -73,7 +73,6 @@ class Settings(PictureSettings):
 
 
 def describe(settings: Settings) -> str:
-    """Describe the rule, for a protocol."""
     order = "ascending ids" if settings.seed is None else f"seed {settings.seed}"
     what = {
         "first": f"{settings.num_images} pictures with the first caption of each",
@@ -112,8 +111,6 @@ def index(settings: Settings) -> Iterator[Row]:
 
 @dataclass(frozen=True)
 class Pair:
-    """One caption and the picture it was written for."""
-
     id: int
     image: int
     caption: str

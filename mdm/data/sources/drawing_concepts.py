@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mdm.data.sources.part import belongs
+from mdm.data.sources.filters import belongs
 from mdm.files.atomic import ArtifactError
 
 TONE_AT_END = re.compile(r"-(light|medium-light|medium|medium-dark|dark)(-skin-tone)?$")
@@ -19,7 +19,6 @@ TONED_CODE = re.compile(r"1f3f[b-f]")
 
 
 def squash(name: str) -> str:
-    """Reduce a name to its letters and digits."""
     return "".join(character for character in name.lower() if character.isalnum())
 
 

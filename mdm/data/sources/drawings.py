@@ -4,19 +4,24 @@ Captions are the packages' names, titles and keywords. Training and validation a
 """
 
 import hashlib
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
+from PIL import Image
 from pydantic import Field, field_validator
 
 from mdm.config import Positive, Probability, Strict, nearest
 from mdm.data.rows import Outcomes, Row, png
 from mdm.data.sources.drawing_concepts import is_wanted
 from mdm.data.sources.drawing_sets import SETS, dictionary, drawings
-from mdm.data.sources.part import Part
-from mdm.data.sources.vector import draw
+from mdm.data.sources.filters import Part
 
+# Without it every drawing whose size is written in points or millimetres fails.
+DOTS_PER_INCH = 96.0
+BROKEN, BLANK = "broken drawing", "blank drawing"
 VERSION = 1
 LICENCE = "each drawing keeps the licence of its package"
 
@@ -72,3 +77,27 @@ def pictures(rows: list[Row], settings: Settings) -> Outcomes:
             if drawing.name in keys:
                 pixels = draw(drawing.svg, settings.resolution)
                 yield keys[drawing.name], pixels if isinstance(pixels, str) else png(pixels)
+
+
+def draw(svg: str, side: int) -> np.ndarray | str:
+    """Draw an SVG on white, without system fonts or files, uint8 [side, side, 3]; or say why there is no picture."""
+    import resvg_py
+
+    try:
+        data = resvg_py.svg_to_bytes(
+            svg_string=svg, width=side, height=side, dpi=DOTS_PER_INCH, background="#ffffff", skip_system_fonts=True
+        )
+    except ValueError:  # what the renderer raises for everything that is wrong with a drawing
+        return BROKEN
+    with Image.open(io.BytesIO(data)) as opened:
+        pixels = np.asarray(opened.convert("RGB"))[:side, :side]  # the renderer rounds a side up by one at times
+    return _centred(pixels, side) if np.ptp(pixels) else BLANK
+
+
+def _centred(pixels: np.ndarray, side: int) -> np.ndarray:
+    """Put pixels on a white square; the renderer keeps proportions, so one side may be shorter."""
+    height, width = pixels.shape[:2]
+    square = np.full((side, side, 3), 255, np.uint8)
+    top, left = (side - height) // 2, (side - width) // 2
+    square[top : top + height, left : left + width] = pixels
+    return square

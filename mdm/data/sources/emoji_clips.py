@@ -1,7 +1,6 @@
 """Captioned clips from packages: about two thousand animated emoji (Microsoft's Fluent, 256 px, three seconds each).
 
-Their code points name concepts of the drawings' dictionary, so `part` splits both alike. Emoji that do not move are
-out.
+Their code points name concepts of the drawings' dictionary, so `part` splits both alike. What does not move is out.
 """
 
 import hashlib
@@ -17,7 +16,7 @@ from mdm.data.pictures.clips import ClipSettings, prepare_clip
 from mdm.data.rows import Outcomes, Row
 from mdm.data.sources.drawing_concepts import is_wanted
 from mdm.data.sources.drawing_sets import dictionary
-from mdm.data.sources.part import Part
+from mdm.data.sources.filters import Part
 
 VERSION = 1
 LICENCE = "MIT"
@@ -51,7 +50,9 @@ def index(settings: Settings) -> Iterator[Row]:
     for number, package in enumerate(PACKAGES):
         for name, content in members(archive(package, settings.packages), WEBP.fullmatch):
             concept, file = names.of_code(PurePosixPath(name).stem), name.removeprefix(FOLDER)
-            if concept is not None and _moves(content) and is_wanted(concept.name, bool(concept.tones), settings):
+            # The header of an extended WebP announces an animation.
+            moves = content[12:16] == b"VP8X" and bool(content[20] & 2)
+            if concept is not None and moves and is_wanted(concept.name, bool(concept.tones), settings):
                 columns = {"package": str(number), "file": file, "concept": concept.name}
                 found.append((hashlib.sha256(file.encode()).digest(), concept.words, columns))
     found.sort(key=lambda entry: entry[0])
@@ -59,13 +60,7 @@ def index(settings: Settings) -> Iterator[Row]:
         yield Row(f"{number:06d}", f"an animated emoji of {words}", {}, columns)
 
 
-def _moves(webp: bytes) -> bool:
-    """Return whether the header of an extended WebP announces an animation."""
-    return webp[12:16] == b"VP8X" and bool(webp[20] & 2)
-
-
 def pictures(rows: list[Row], settings: Settings) -> Outcomes:
-    """Yield the strips of a shard, package by package."""
     for number, package in enumerate(PACKAGES):
         keys = {FOLDER + row.columns["file"]: row.key for row in rows if row.columns["package"] == str(number)}
         if keys:

@@ -5,15 +5,15 @@ import json
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from pydantic import Field, model_validator
 
 from mdm.config import Positive
 from mdm.data.pictures.preprocess import PictureSettings, prepare
 from mdm.data.rows import Outcomes, Row
+from mdm.data.sources.filters import Part
 from mdm.data.sources.own_files import existing
-from mdm.data.sources.part import Part
 from mdm.files.atomic import ArtifactError
 
 VERSION = 1
@@ -40,7 +40,9 @@ class Settings(PictureSettings):
 
 
 def index(settings: Settings) -> Iterator[Row]:
-    known = _metadata(settings)
+    known = {}
+    if settings.metadata is not None:
+        known = json.loads(existing(settings.metadata, "metadata", "ffhq").read_text(encoding="utf-8"))
     for place, (number, file) in enumerate(islice(_chosen(settings), settings.num_images)):
         entry = known.get(str(number), {})
         columns = {
@@ -48,12 +50,6 @@ def index(settings: Settings) -> Iterator[Row]:
             "licence": entry.get("metadata", {}).get("license", LICENCE),
         }  # fmt: skip
         yield Row(f"{place:06d}", settings.caption, {}, columns)
-
-
-def _metadata(settings: Settings) -> dict[str, Any]:
-    if settings.metadata is None:
-        return {}
-    return json.loads(existing(settings.metadata, "metadata", "ffhq").read_text(encoding="utf-8"))
 
 
 def _chosen(settings: Settings) -> Iterator[tuple[int, str]]:
@@ -77,7 +73,6 @@ def _chosen(settings: Settings) -> Iterator[tuple[int, str]]:
 
 
 def pictures(rows: list[Row], settings: Settings) -> Outcomes:
-    """Read, prove and scale the portraits of a shard."""
     for row in rows:
         path = Path(settings.path) / row.columns["file"]
         data = path.read_bytes()

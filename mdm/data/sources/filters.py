@@ -1,12 +1,15 @@
-"""Which rows of a list are wanted, by what the list itself says of them: scores of CLIP, safety tags, sizes."""
+"""Which rows of a list are wanted: by what it says of them (scores of CLIP, safety tags, sizes), and by their part."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from mdm.config import Strict, nearest
 from mdm.files.atomic import ArtifactError
+
+Part = Literal["all", "train", "validation"]
 
 
 class Filter(Strict):
@@ -34,8 +37,6 @@ class Filter(Strict):
 
 
 class Filtered(Strict):
-    """Settings of a source whose rows can be filtered."""
-
     later: ClassVar = ("filters",)
 
     filters: tuple[Filter, ...] = Field(
@@ -50,3 +51,11 @@ def wanted(row: Mapping[str, Any], filters: Sequence[Filter], where: str) -> boo
         if not entry.admits(row[entry.column]):
             return False
     return True
+
+
+def belongs(name: str, part: Part, validation_every: int) -> bool:
+    """Return whether a name is in the part; one in so many is in validation, whatever else there is."""
+    if part == "all":
+        return True
+    drawn = int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[:8], "big")
+    return (drawn % validation_every == 0) == (part == "validation")

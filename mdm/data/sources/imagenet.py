@@ -97,7 +97,12 @@ def _pictures(settings: Settings) -> Iterable[Found]:
         raise ArtifactError(f"{path} is {'a folder' if path.is_dir() else 'a file'}, not layout: {settings.layout}")
     if path.is_dir():
         return _in_folders(path)
-    _prove(path, settings.split)
+    with path.open("rb") as stream:
+        seen, published = hashlib.file_digest(stream, "md5").hexdigest(), MD5_OF[settings.split]
+    if seen != published:
+        raise ArtifactError(
+            f"{path} has md5 {seen}, {TARS[settings.split]} has {published}; it is another file, or damaged"
+        )
     return _in_nested_tar(path) if settings.split == "train" else _in_flat_tar(path, settings)
 
 
@@ -137,13 +142,6 @@ def _in_flat_tar(path: Path, settings: Settings) -> Iterator[Found]:
                     lacks = f"has no line for {name.stem}; it belongs to other pictures"
                     raise ArtifactError(f"{settings.val_classes} {lacks}")
                 yield Found(classes[name.stem], name.name, entry.offset_data, entry.size)
-
-
-def _prove(path: Path, split: str) -> None:
-    with path.open("rb") as stream:
-        seen = hashlib.file_digest(stream, "md5").hexdigest()
-    if seen != MD5_OF[split]:
-        raise ArtifactError(f"{path} has md5 {seen}, {TARS[split]} has {MD5_OF[split]}; it is another file, or damaged")
 
 
 def pictures(rows: list[Row], settings: Settings) -> Outcomes:

@@ -11,8 +11,7 @@ from mdm.config import Positive, Probability
 from mdm.data.pictures.duplicates import as_keys, repeated
 from mdm.data.pictures.preprocess import CleanCaptions, clean_caption
 from mdm.data.rows import Row
-from mdm.data.sources.filters import Filtered, wanted
-from mdm.data.sources.part import Part, belongs
+from mdm.data.sources.filters import Filtered, Part, belongs, wanted
 from mdm.data.sources.tables import table
 from mdm.files.atomic import ArtifactError
 from mdm.files.hashes import sha256_file
@@ -69,7 +68,6 @@ class OwnFolder(OwnSettings):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Name the columns that the table must have."""
         return (self.caption_column,)
 
     def file_of(self, row: dict[str, str], where: str) -> str:

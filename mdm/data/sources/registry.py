@@ -21,15 +21,14 @@ many failures are acceptable). They stay out of the recipe, hence out of its dig
 
 import importlib
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from types import ModuleType
+from typing import Any
 
-from mdm.config import Strict, StudyError, nearest
+from mdm.config import StudyError, nearest
 from mdm.config.base import parse
 from mdm.config.recipe import DataRecipe
-from mdm.data.rows import Outcomes, Row
 from mdm.files.artifact import read_recipe
 from mdm.files.atomic import ArtifactError, read_json
 
@@ -49,23 +48,13 @@ SOURCES = {
     "webdataset": "mdm.data.sources.webdataset",
 }
 
-
-class Source(Protocol):
-    """What a source module offers (see above)."""
-
-    VERSION: int
-    LICENCE: str
-    Settings: type[Strict]
-
-    def index(self, settings: Any) -> Iterator[Row]: ...
-
-    def pictures(self, rows: list[Row], settings: Any) -> Outcomes: ...
+Source = ModuleType  # that offers what is said above
 
 
 def find(name: str, where: str) -> Source:
     if name not in SOURCES:
         raise StudyError(f"{where}.source: there is no source '{name}'; {nearest(name, SOURCES)}")
-    return importlib.import_module(SOURCES[name])  # type: ignore[return-value]
+    return importlib.import_module(SOURCES[name])
 
 
 def resolve(name: str, settings: dict[str, Any], where: str) -> dict[str, Any]:

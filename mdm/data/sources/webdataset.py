@@ -71,7 +71,6 @@ def index(settings: Settings) -> Iterator[Row]:
 
 
 def _rows(settings: Settings) -> Iterator[tuple[str, dict[str, int], dict[str, str]]]:
-    """Yield caption, labels and columns."""
     folder, tars = _tars(settings)
     for tar in tars:
         for sample in _samples(folder / tar):
@@ -205,7 +204,6 @@ def _said(sample: Sample, facts: Mapping[str, Any], place: str, setting: str, wh
 
 
 def pictures(rows: list[Row], settings: Settings) -> Outcomes:
-    """Read, prove, cut and scale the pictures of a shard, tar by tar."""
     folder, _ = _tars(settings)
     by_tar: dict[Path, list[Row]] = {}
     for row in rows:

@@ -9,12 +9,10 @@ what a kill left. Memory does not grow with the captions: a reader maps the file
 shard.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +21,7 @@ from torch import Tensor
 from mdm.config.recipe import TextRecipe
 from mdm.data.text import captions
 from mdm.data.text.captions import Listing
+from mdm.data.text.encoder import Encoder, Unloaded
 from mdm.data.text.gather import LOOKUP, gather, identity, shard_path
 from mdm.data.text.shard import Shard, write_shard
 from mdm.files.arrays import Mapped
@@ -30,9 +29,6 @@ from mdm.files.artifact import read_recipe
 from mdm.files.atomic import ArtifactError, write_json
 from mdm.files.hashes import sha256_file, whole
 from mdm.files.lock import only_writer
-
-if TYPE_CHECKING:
-    from mdm.data.text.encoder import Encoder, Unloaded
 
 
 def embed(recipe_path: str | Path) -> dict[str, Any]:
@@ -44,8 +40,6 @@ def embed(recipe_path: str | Path) -> dict[str, Any]:
 
 def embed_shards(recipe_path: str | Path, first: int, last: int) -> None:
     """Make some shards, on a GPU if there is one; those that are whole already are left alone."""
-    from mdm.data.text.encoder import Unloaded
-
     recipe, folder, started = read_recipe(recipe_path, TextRecipe), Path(recipe_path).parent, time.monotonic()
     listing = captions.read_listing(recipe_path)
     if last >= listing.most_shards:
@@ -82,8 +76,6 @@ def make_shard(folder: Path, number: int, listing: Listing, encoder: Encoder | U
 
 
 class Embeddings:
-    """Lookup of cached features by caption."""
-
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         mapped = Mapped(self.folder / f"{LOOKUP}.safetensors")

@@ -70,7 +70,6 @@ class Listing:
         return most_shards(self.begins[-1], self.shard_captions)
 
     def shard(self, number: int) -> list[str]:
-        """Return the captions of a shard, in its order."""
         places = self.places[number * self.shard_captions : (number + 1) * self.shard_captions]
         start, stop = int(places[0]), int(places[-1]) + 1
         wanted = np.zeros(stop - start, dtype=bool)

@@ -1,7 +1,9 @@
 """Frozen text encoders: a tiny T5 that needs no download, and real T5 weights from a local folder."""
 
+import hashlib
 import math
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -10,7 +12,7 @@ from torch import nn
 from mdm.config import StudyError
 from mdm.config.recipe import EncoderRecipe
 from mdm.config.text import T5Settings, TinyT5Settings
-from mdm.data.text.words import WordTokenizer
+from mdm.data.sources.scenes.language import vocabulary, words
 from mdm.files.atomic import ArtifactError
 from mdm.files.hashes import sha256_file
 
@@ -19,6 +21,7 @@ from mdm.files.hashes import sha256_file
 # relative difference 2e-7). So each head is made to look at one neighbour, the word before it first of all.
 NEIGHBOURS = (-1, -2, 1, -3, 2, -4, 3, -5)
 NEIGHBOUR_BIAS = 5.0
+EOS, SPARE_IDS = 1, 256  # of the tiny encoder's own tokenizer; 0 is its padding
 
 
 class Encoder:
@@ -75,20 +78,43 @@ def load(recipe: EncoderRecipe, device: str = "cpu") -> Encoder:
     return encoder
 
 
+class WordTokenizer:
+    """Words to ids. Any prompt works: unknown words are hashed into the spare ids."""
+
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        return {word: number for number, word in enumerate(sorted({*vocabulary(), ",", "."}), start=2)}
+
+    @property
+    def size(self) -> int:
+        """Return the number of ids: padding, end, known words, spares."""
+        return 2 + len(self._ids) + SPARE_IDS
+
+    def ids(self, text: str, max_tokens: int) -> list[int]:
+        """Return the ids of a text, cut to max_tokens, ended by EOS."""
+        return [self._id(word) for word in words(text)[: max_tokens - 1]] + [EOS]
+
+    def _id(self, word: str) -> int:
+        if word in self._ids:
+            return self._ids[word]
+        spare = int.from_bytes(hashlib.sha256(word.encode()).digest()[:8], "big") % SPARE_IDS
+        return 2 + len(self._ids) + spare
+
+
 def _tiny(settings: TinyT5Settings, device: str) -> Encoder:
     """Build the random encoder. Its last layer norm brings the features to a mean square of one."""
     from transformers import T5Config, T5EncoderModel
 
-    words = WordTokenizer()
+    tokenizer = WordTokenizer()
     config = T5Config(
-        vocab_size=words.size, d_model=settings.channels, d_kv=settings.channels // settings.heads,
+        vocab_size=tokenizer.size, d_model=settings.channels, d_kv=settings.channels // settings.heads,
         d_ff=2 * settings.channels, num_layers=settings.layers, num_heads=settings.heads, dropout_rate=0.0,
         feed_forward_proj="gated-gelu", pad_token_id=0, eos_token_id=1,
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         model = T5EncoderModel(config)
     _fill(model, settings.seed)
-    return Encoder(model, lambda text: words.ids(text, settings.max_tokens), device)
+    return Encoder(model, lambda text: tokenizer.ids(text, settings.max_tokens), device)
 
 
 def _fill(model: nn.Module, seed: int) -> None:

@@ -26,7 +26,6 @@ def shard_path(folder: Path, number: int) -> Path:
 
 
 def identity(texts: list[str], features: FEATURES) -> str:
-    """Identify what a shard was made from."""
     return hashlib.sha256(canonical([texts, *features])).hexdigest()
 
 
@@ -49,7 +48,12 @@ def write_lookup(folder: Path, listing: Listing, features: FEATURES) -> dict[str
     keys, places = [], []
     for number in range(listing.shards):
         texts = listing.shard(number)
-        shards.append(_proved(folder, number, texts, features))
+        path = shard_path(folder, number)
+        if not (found := whole(path, identity(texts, features))):
+            wrong = "was damaged, or made from other captions" if path.is_file() else "does not exist"
+            again = f"python -m mdm embed {folder / 'recipe.json'} --shard {number}"
+            raise ArtifactError(f"{path} {wrong}; make it again: {again}")
+        shards.append(found)
         keys.append(np.array([captions.key(text) for text in texts], dtype="<u8"))
         places.append(np.stack([np.full(len(texts), number), np.arange(len(texts))], axis=1).astype("<i4"))
     order = np.argsort(np.concatenate(keys), kind="stable")
@@ -59,11 +63,3 @@ def write_lookup(folder: Path, listing: Listing, features: FEATURES) -> dict[str
     write_arrays(folder / f"{LOOKUP}.safetensors", arrays)
     counts = {name: sum(shard[name] for shard in shards) for name in ("captions", "tokens")}
     return {**counts, "channels": features[0], "longest": longest, "shards": shards}
-
-
-def _proved(folder: Path, number: int, texts: list[str], features: FEATURES) -> dict[str, Any]:
-    path = shard_path(folder, number)
-    if found := whole(path, identity(texts, features)):
-        return found
-    wrong = "was damaged, or made from other captions" if path.is_file() else "does not exist"
-    raise ArtifactError(f"{path} {wrong}; make it again: python -m mdm embed {folder / 'recipe.json'} --shard {number}")

@@ -1,20 +1,15 @@
 """One shard of embedded captions: a safetensors file, written in one pass and read where it lies on disk."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from mdm.data.text.encoder import Encoder, Unloaded
 from mdm.files.arrays import HEADER_BYTES, Mapped, header
 from mdm.files.atomic import ArtifactError, replacing
-
-if TYPE_CHECKING:
-    from mdm.data.text.encoder import Encoder, Unloaded
 
 BATCH = 256
 HALVES = {torch.float16: "F16", torch.bfloat16: "BF16"}
@@ -29,7 +24,14 @@ def write_shard(path: Path, captions: Sequence[str], encoder: Encoder | Unloaded
         for start in range(0, len(captions), BATCH):
             features, mask = encoder.encode(captions[start : start + BATCH])
             lengths.append(mask.sum(dim=1).long().cpu())
-            stream.write(_halved(features[mask.bool()], encoder.stored).view(torch.uint8).numpy())
+            kept = features[mask.bool()]
+            half = kept.to(encoder.stored).cpu()
+            if not half.isfinite().all():
+                raise ArtifactError(
+                    f"the encoder's features reach {float(kept.abs().max()):.3g}, which {encoder.stored} cannot hold; "
+                    "write stored: bfloat16 in the encoder's settings"
+                )
+            stream.write(half.view(torch.uint8).numpy())
         tokens = torch.cat(lengths).numpy()
         texts = [caption.encode() for caption in captions]
         rest = {
@@ -45,24 +47,12 @@ def write_shard(path: Path, captions: Sequence[str], encoder: Encoder | Unloaded
     return total, int(tokens.max())
 
 
-def _halved(features: Tensor, stored: torch.dtype) -> Tensor:
-    half = features.to(stored).cpu()
-    if not half.isfinite().all():
-        raise ArtifactError(
-            f"the encoder's features reach {float(features.abs().max()):.3g}, which {stored} cannot hold; "
-            "write stored: bfloat16 in the encoder's settings"
-        )
-    return half
-
-
 def _ends(lengths: np.ndarray) -> np.ndarray:
     """Return where each part begins, and where the last one ends, int64 [n + 1]."""
     return np.concatenate([[0], np.cumsum(lengths)]).astype("<i8")
 
 
 class Shard:
-    """Features and captions by row."""
-
     def __init__(self, path: Path) -> None:
         mapped = Mapped(path)
         self._features, self._kind = mapped.array("features"), KINDS[mapped.kind("features")]

@@ -18,7 +18,6 @@ from mdm.report.figures import draw as figures
 from mdm.report.figures import gallery, legend, style
 from mdm.report.figures import guidance as figure_guidance
 from mdm.report.page import previews, provenance
-from mdm.report.page.rerun import commands
 from mdm.report.tables import instruments, tables
 from mdm.report.verdicts import VERDICTS, judge_all, tally
 from mdm.study.products import figure_names, sampled_runs, table_names
@@ -38,7 +37,7 @@ CAPTIONS = {
         "there, those of earlier stages among them; the last point is the end. A line is the mean over trainings, its "
         "band Student's 95 % interval over them; a run that was trained once has none.",
     ),
-    "guidance": ("Guidance", ""),  # its caption depends on what the study measures
+    "guidance": ("Guidance", ""),
     "alignment": (
         "Alignment by factor",
         "Share of pictures in which the judge network reads what the caption asked for, with 95 % intervals; "
@@ -50,8 +49,6 @@ WORDS = {"better": ", better", "worse": ", worse", "unclear": ", not distinguish
 
 @dataclass(frozen=True)
 class Sources:
-    """The files a report is made from."""
-
     results: Path
     metrics_csv: Path
     missing_json: Path
@@ -60,8 +57,6 @@ class Sources:
 
 @dataclass(frozen=True)
 class FigureView:
-    """A figure ready for the page."""
-
     name: str
     title: str
     caption: str
@@ -95,7 +90,6 @@ class Page:
         return provenance.line(self.study, self.made, runs, protocol or self.protocol)
 
     def table(self, name: str) -> TableView:
-        """A table of the study."""
         sources = self.sources
         built = tables.build(self.study, name, self.evidence, sources.results, sources.literature_csv)
         return TableView(built, self.line(), self.labels)
@@ -113,32 +107,28 @@ class Page:
         made = []
         for name in (name for name in CAPTIONS if name in figure_names(self.study)):
             title, caption = CAPTIONS[name]
-            words = (title, " ".join(filter(None, [caption, *self._notes(name)])))
+            if name == "guidance":  # depends on what the study measures
+                said = [figure_guidance.caption(self.study), figure_guidance.summary(self.evidence, self.artifacts)]
+                said += instruments.clip_notes(self.evidence, self.artifacts)
+                caption = " ".join(filter(None, said))
+            words = (title, caption)
             draw = lambda name=name: figures.draw(name, self.evidence, self.artifacts)  # noqa: E731
             made.append(self.figure(name, words, draw, self.line()))
         return made
 
-    def _notes(self, name: str) -> list[str]:
-        """What a caption says of this study and its numbers."""
-        if name != "guidance":
-            return []
-        said = [figure_guidance.caption(self.study), figure_guidance.summary(self.evidence, self.artifacts)]
-        return [*said, *instruments.clip_notes(self.evidence, self.artifacts)]
-
     def galleries(self, first_count: int, other_count: int) -> list[dict[str, Any]]:
         """Pictures of each run; the study's first run shows the most prompts."""
-        names = sampled_runs(self.study)
-        return [self._gallery(name, other_count if i else first_count, not i) for i, name in enumerate(names)]
-
-    def _gallery(self, name: str, count: int, first: bool) -> dict[str, Any]:
-        run = self.evidence.runs[name]
-        samples = gallery.samples_of(run, self.protocol)
-        recipe = self.artifacts.recipe(samples, SamplesRecipe)
-        return {
-            "run": name, "label": self.labels[name], "first": first, "samples": samples,
-            "prompts": gallery.prompts(self.artifacts, run, self.protocol, count),
-            "sampler": sampler_text(recipe), "provenance": self.line([name]),
-        }  # fmt: skip
+        found = []
+        for place, name in enumerate(sampled_runs(self.study)):
+            run, count = self.evidence.runs[name], other_count if place else first_count
+            samples = gallery.samples_of(run, self.protocol)
+            recipe = self.artifacts.recipe(samples, SamplesRecipe)
+            found.append({
+                "run": name, "label": self.labels[name], "first": not place, "samples": samples,
+                "prompts": gallery.prompts(self.artifacts, run, self.protocol, count),
+                "sampler": sampler_text(recipe), "provenance": self.line([name]),
+            })  # fmt: skip
+        return found
 
     def ablation(self, name: str, compare: int = 0) -> dict[str, Any]:
         """Everything about one ablation; `compare` prompts are shown side by side for all its runs."""
@@ -190,7 +180,6 @@ class Page:
         return [provenance.commit_text(git) for git in found if git]
 
     def report(self) -> dict[str, Any]:
-        """The whole report but its galleries."""
         verdicts = judge_all(self.study, self.evidence)
         groups = {g: [self.ablation(n) for n in names] for g, names in group_members(self.study).items()}
         shown = set(table_names(self.study))
@@ -201,17 +190,16 @@ class Page:
             "verdicts": verdicts, "counts": {v: sum(x.verdict == v for x in verdicts) for v in VERDICTS},
             "tally": tally(verdicts),
             "facts": provenance.facts(self.study, self.made, len(self.evidence.rows)),
-            "figures": self.figures(), "groups": groups, "commands": commands(self.study, commits),
+            "figures": self.figures(), "groups": groups, "commands": provenance.commands(self.study, commits),
             "instruments": instruments.survey(self.evidence, self.artifacts),
             "measured": instruments.protocols(self.evidence, self.artifacts),
             "previews": previews.grids(self.study, self.artifacts),
         }  # fmt: skip
 
     def ablation_report(self, name: str, compare: int) -> dict[str, Any]:
-        """The page of one ablation."""
         ablation = self.ablation(name, compare)
         commits = provenance.full_commits(self.study, self.artifacts)
-        own = {"ablation": ablation, "commands": commands(self.study, commits, name)}
+        own = {"ablation": ablation, "commands": provenance.commands(self.study, commits, name)}
         return self.common([ablation["entry"].against, *ablation["runs"]]) | own
 
 

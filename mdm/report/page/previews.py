@@ -7,7 +7,6 @@ from PIL import Image
 
 from mdm.report.collect import Artifacts
 from mdm.report.figures import gallery
-from mdm.study.runs import Stage
 from mdm.study.study import Study
 
 SHOWN = 4  # of a stage, spread evenly from the first to the last
@@ -15,8 +14,6 @@ SHOWN = 4  # of a stage, spread evenly from the first to the last
 
 @dataclass(frozen=True)
 class Grid:
-    """One grid on the page."""
-
     stage: str
     images: int
     uri: str
@@ -25,16 +22,13 @@ class Grid:
 
 def grids(study: Study, artifacts: Artifacts) -> list[Grid]:
     """Of the first run's stages, in the order they were drawn; [] where no stage drew any."""
-    return [grid for stage in study.runs[0].stages for grid in _of_stage(stage, artifacts)]
-
-
-def _of_stage(stage: Stage, artifacts: Artifacts) -> list[Grid]:
-    folder = f"{stage.artifact}/progress/samples"
-    paths = sorted((artifacts.root / folder).glob("[0-9]*.png"))
-    places = np.linspace(0, len(paths) - 1, min(SHOWN, len(paths))).round().astype(int)
     found = []
-    for path in (paths[place] for place in places):
-        with Image.open(path) as picture:
-            uri = gallery.data_uri(np.asarray(picture.convert("RGB")))
-        found.append(Grid(stage.name, int(path.stem), uri, f"{folder}/{path.name}"))
+    for stage in study.runs[0].stages:
+        folder = f"{stage.artifact}/progress/samples"
+        paths = sorted((artifacts.root / folder).glob("[0-9]*.png"))
+        places = np.linspace(0, len(paths) - 1, min(SHOWN, len(paths))).round().astype(int)
+        for path in (paths[place] for place in places):
+            with Image.open(path) as picture:
+                uri = gallery.data_uri(np.asarray(picture.convert("RGB")))
+            found.append(Grid(stage.name, int(path.stem), uri, f"{folder}/{path.name}"))
     return found

@@ -1,5 +1,6 @@
-"""Where every number comes from: artifacts, commit, data, device and time, read from the manifests."""
+"""Where every number comes from: artifacts, commit, data, device and time, and the commands that make it again."""
 
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +14,6 @@ from mdm.study.study import Study
 
 @dataclass(frozen=True)
 class StageRecord:
-    """How one training stage was made."""
-
     run: str
     seed: int
     stage: str
@@ -93,7 +92,6 @@ def line(study: Study, made: list[StageRecord], runs: Iterable[str] | None = Non
 
 
 def facts(study: Study, made: list[StageRecord], rows: int) -> list[tuple[str, str]]:
-    """The few numbers that say how large the study is."""
     stages = {r.artifact: r for r in made}
     done = [r for r in stages.values() if r.done]
     return [
@@ -103,4 +101,17 @@ def facts(study: Study, made: list[StageRecord], rows: int) -> list[tuple[str, s
         ("Training time", duration(sum(r.seconds or 0.0 for r in done)) if done else "—"),
         ("Numbers measured", f"{rows:,}"),
         ("Device", distinct(r.device for r in done)),
+    ]
+
+
+def commands(study: Study, commits: list[str], target: str = "all") -> list[tuple[str, str]]:
+    """The commands that repeat the study or one ablation of it exactly, each after what it does."""
+    config = shlex.join(study.call.snakemake)
+    source = [("the source these numbers were made with", f"git checkout {commits[0]}")] if len(commits) == 1 else []
+    return [
+        *source,
+        ("install the locked packages", "pip install -r requirements.lock -e ."),
+        ("on this machine", f"snakemake --cores all {target} --config {config}"),
+        ("on a SLURM cluster", f"snakemake --profile slurm {target} --config {config}"),
+        ("what would run, and what it would cost", f"python -m mdm plan {study.call.mdm}"),
     ]

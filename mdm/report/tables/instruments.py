@@ -40,21 +40,18 @@ def frame_rows(evidence: Evidence, metrics: list[str], protocol: str | None) -> 
 def extractors(evidence: Evidence, artifacts: Artifacts) -> dict[str, str]:
     """The measuring networks behind the scores: {"judge": "judge/...", "clip": "clip/..."}."""
     found: dict[str, str] = {}
-    for run in evidence.study.runs:
-        for evaluation in run.evaluations:
-            features = artifacts.recipe(evaluation.features, FeaturesRecipe)
-            found |= {k: v for k, v in features.extractors.items() if isinstance(v, str)} if features else {}
+    for evaluation in (evaluation for run in evidence.study.runs for evaluation in run.evaluations):
+        if features := artifacts.recipe(evaluation.features, FeaturesRecipe):
+            found |= {k: v for k, v in features.extractors.items() if isinstance(v, str)}
     return found
 
 
 def protocols(evidence: Evidence, artifacts: Artifacts) -> dict[str, str]:
     """What exactly was measured under each protocol, as the scores themselves recorded it."""
     found: dict[str, str] = {}
-    for run in evidence.study.runs:
-        for evaluation in run.evaluations:
-            recorded = (artifacts.json(evaluation.scores, "scores.json") or {}).get("protocol") or {}
-            found.setdefault(evaluation.protocol, recorded.get("description", ""))
-            found[evaluation.protocol] = found[evaluation.protocol] or recorded.get("description", "")
+    for evaluation in (evaluation for run in evidence.study.runs for evaluation in run.evaluations):
+        recorded = (artifacts.json(evaluation.scores, "scores.json") or {}).get("protocol") or {}
+        found[evaluation.protocol] = found.get(evaluation.protocol) or recorded.get("description", "")
     return found
 
 
@@ -62,8 +59,7 @@ def survey(evidence: Evidence, artifacts: Artifacts) -> dict[str, Any]:
     """Table and sentences for the report's section on the instruments."""
     networks, protocol = extractors(evidence, artifacts), evidence.protocol()
     judged = [m for m in evidence.metrics(protocol) if m.startswith("alignment")]
-    notes = [*_distances(evidence, protocol), *_captions(evidence, protocol)]
-    notes += clip_notes(evidence, artifacts)
+    notes = [*_limits(evidence, protocol), *clip_notes(evidence, artifacts)]
     origin = " · ".join(networks.values()) or "nothing has been scored yet"
     tables = [_judge_table(evidence, judged, protocol)] if judged else []
     return {"tables": tables, "notes": notes, "provenance": origin}
@@ -72,11 +68,8 @@ def survey(evidence: Evidence, artifacts: Artifacts) -> dict[str, Any]:
 def _judge_table(evidence: Evidence, judged: list[str], protocol: str | None) -> Table:
     rows = []
     for metric in judged:
-        pairs = (
-            ("real", frame(evidence, metric, protocol, REAL)),
-            ("chance", frame(evidence, metric, protocol, CHANCE)),
-        )
-        cells = {key: Cell(quantity=shown(metric, q)) for key, q in pairs if q}
+        found = {key: frame(evidence, metric, protocol, ends) for key, ends in (("real", REAL), ("chance", CHANCE))}
+        cells = {key: Cell(quantity=shown(metric, q)) for key, q in found.items() if q}
         rows.append({"factor": Cell(factor(metric))} | cells)
     columns = [
         Column("factor", "Factor"), Column("real", "Judge on real pictures (%)", True),
@@ -94,18 +87,14 @@ def factor(metric: str) -> str:
     return metric.removeprefix("alignment").strip("_").replace("_", " ") or "all factors"
 
 
-def _distances(evidence: Evidence, protocol: str | None) -> Iterator[str]:
+def _limits(evidence: Evidence, protocol: str | None) -> Iterator[str]:
+    """What real pictures reach, under distances and CLIP scores."""
     for metric in evidence.metrics(protocol):
-        floor = frame(evidence, metric, protocol, ("_floor",))
-        if floor:
+        if floor := frame(evidence, metric, protocol, ("_floor",)):
             yield (
                 f"{describe(metric).title}: two sets of real pictures are {floor.text()} apart. "
                 "Differences far below that are noise of the instrument."
             )
-
-
-def _captions(evidence: Evidence, protocol: str | None) -> Iterator[str]:
-    for metric in evidence.metrics(protocol):
         real = frame(evidence, metric, protocol, ("_real",))
         if real and not metric.startswith("alignment"):
             yield f"{describe(metric).title}: real pictures with their own captions reach {real.text()}."

@@ -37,7 +37,8 @@ def read_literature(path: Path) -> list[dict[str, str]]:
 
 def literature_table(evidence: Evidence, artifacts: Artifacts, path: Path) -> Table:
     """Literature rows first, ours below."""
-    listed = [_listed(row) for row in read_literature(path) if row["table"] == TABLE]
+    rows = [row for row in read_literature(path) if row["table"] == TABLE]
+    listed = [{key: Cell(row[key] or "—") for key in COLUMNS if key != "table"} for row in rows]
     own = [_own(evidence, artifacts, run, metric) for run in evidence.run_names for metric in FRECHET_DISTANCES]
     own = [row for row in own if row]
     columns = [
@@ -50,10 +51,6 @@ def literature_table(evidence: Evidence, artifacts: Artifacts, path: Path) -> Ta
     classes = ["literature"] * len(listed) + ["ours"] * len(own)
     title = "The paper's Table 1 and our numbers"
     return Table("literature", title, NOT_COMPARABLE, columns, listed + own, notes, classes)
-
-
-def _listed(row: dict[str, str]) -> dict[str, Cell]:
-    return {key: Cell(row[key] or "—") for key in COLUMNS if key != "table"}
 
 
 def _own(evidence: Evidence, artifacts: Artifacts, run: str, metric: str) -> dict[str, Any] | None:

@@ -101,7 +101,6 @@ def _csv_record(table: Table, row: dict[str, Cell]) -> dict[str, Any]:
 
 
 def as_markdown(table: Table) -> str:
-    """A pipe table with its caption and notes."""
     head = [_markdown_cell(c.title) for c in table.columns]
     rule = ["---:" if c.quantity else "---" for c in table.columns]
     body = [[_markdown_cell(cell.full) for cell in table.cells(row)] for row in table.rows]

@@ -17,17 +17,17 @@ from mdm.study.products import table_names
 from mdm.study.study import Study
 
 SPEEDS = ("images_per_second", "sample_images_per_second", "network_evaluations_per_image")
-NOT_COMPARABLE = "Our rows are another data set and a far smaller scale: they are NOT comparable with the literature."
+MAIN = "Every run under protocol {protocols}; arrows show the better direction."
+METRICS = "Every metric that was measured on sampled pictures, for every run."
 
 
 def build(study: Study, name: str, evidence: Evidence, results: Path, literature_csv: Path) -> Table:
-    """One table by its name."""
     if name.startswith("ablation-"):
         return ablation_table(evidence, name.removeprefix("ablation-"))
     builders = {
-        "main": lambda: main_table(evidence),
+        "main": lambda: _by_protocol(evidence, name, "Main results", MAIN, main=True),
         "alignment": lambda: alignment_table(evidence),
-        "metrics": lambda: metrics_table(evidence),
+        "metrics": lambda: _by_protocol(evidence, name, "All metrics", METRICS, main=None),
         "cost": lambda: cost_table(evidence, results),
         "literature": lambda: literature_table(evidence, Artifacts(results), literature_csv),
     }
@@ -37,7 +37,6 @@ def build(study: Study, name: str, evidence: Evidence, results: Path, literature
 
 
 def write(study: Study, metrics_csv: Path, results: Path, literature_csv: Path, out: Path) -> list[str]:
-    """Write every table as CSV, Markdown and LaTeX into a folder."""
     evidence = read_evidence(study, metrics_csv)
     for name in table_names(study):
         table = build(study, name, evidence, results, literature_csv)
@@ -61,8 +60,9 @@ def _by_protocol(evidence: Evidence, name: str, title: str, caption: str, main: 
     metrics = list(dict.fromkeys(m for p in protocols for m in evidence.metrics(p, main=main)))
     rows, classes = [], []
     for protocol in protocols:
-        names = [r for r in evidence.run_names if _asks(evidence, r, protocol)]
-        runs = [{"run": Cell(r), "images": Cell(large(_images(evidence, r)))} for r in names]
+        names = [r for r in evidence.run_names if protocol in (e.protocol for e in evidence.runs[r].evaluations)]
+        pictures = {r: sum(stage.num_images for stage in evidence.runs[r].stages) for r in names}
+        runs = [{"run": Cell(r), "images": Cell(large(images))} for r, images in pictures.items()]
         runs = [row | _values(evidence, row["run"].text, protocol, metrics) for row in runs]
         frames = frame_rows(evidence, metrics, protocol)
         rows += [row | {"protocol": Cell(protocol)} for row in runs + frames]
@@ -74,6 +74,7 @@ def _by_protocol(evidence: Evidence, name: str, title: str, caption: str, main: 
         distance = any(m.startswith(("fd", "fid")) for m in metrics)
         apart = " (Fréchet distance: as many of them against the rest)" if distance else ""
         notes.append(f"Real pictures: what they reach with the same instrument{apart}.")
+    caption = caption.format(protocols=", ".join(protocols) or evidence.protocol())
     return Table(name, title, caption, columns, rows, notes, classes)
 
 
@@ -86,28 +87,6 @@ def interval_note(evidence: Evidence) -> str:
     return f"Brackets: 95 % interval over trainings and captions, of the mean of {numbers} trainings" + (
         " (of one training: over its pictures alone)." if counts[0] == 1 else "."
     )
-
-
-def _asks(evidence: Evidence, run: str, protocol: str) -> bool:
-    """Whether the study measures this run under this protocol."""
-    return any(evaluation.protocol == protocol for evaluation in evidence.runs[run].evaluations)
-
-
-def _images(evidence: Evidence, run: str) -> int:
-    return sum(stage.num_images for stage in evidence.runs[run].stages)
-
-
-def main_table(evidence: Evidence) -> Table:
-    """Run x main metrics."""
-    protocols = ", ".join(evidence.protocols()) or evidence.protocol()
-    caption = f"Every run under protocol {protocols}; arrows show the better direction."
-    return _by_protocol(evidence, "main", "Main results", caption, main=True)
-
-
-def metrics_table(evidence: Evidence) -> Table:
-    """Run x every metric."""
-    caption = "Every metric that was measured on sampled pictures, for every run."
-    return _by_protocol(evidence, "metrics", "All metrics", caption, main=None)
 
 
 def alignment_table(evidence: Evidence) -> Table:
@@ -180,8 +159,11 @@ def ablation_table(evidence: Evidence, group: str, only: str | None = None) -> T
             reference = run == ablation.against
             change = "the run compared with" if reference else settings_text(evidence.runs[run].settings_diff)
             cells = {"ablation": Cell(ablation.name), "run": Cell(run), "change": Cell(change)}
-            deltas = {} if reference else _deltas(evidence, metrics, run, ablation.against, protocol)
-            rows.append(cells | _values(evidence, run, protocol, metrics) | deltas)
+            cells |= _values(evidence, run, protocol, metrics)
+            for metric in metrics if not reference else ():
+                if delta := delta_cell(evidence, metric, run, ablation.against, protocol):
+                    cells[f"{metric}_change"] = delta
+            rows.append(cells)
             classes.append("against" if reference else "run")
     # On an ablation's own page its name and its settings stand beside the table.
     fixed = [Column("ablation", "Ablation"), Column("run", "Run"), Column("change", "Changed settings")]
@@ -201,11 +183,6 @@ def ablation_table(evidence: Evidence, group: str, only: str | None = None) -> T
     return Table(f"ablation-{only or group}", title, caption, columns, rows, notes, classes)
 
 
-def _deltas(evidence: Evidence, metrics: list[str], run: str, against: str, protocol: str | None) -> dict[str, Cell]:
-    found = {f"{m}_change": delta_cell(evidence, m, run, against, protocol) for m in metrics}
-    return {key: cell for key, cell in found.items() if cell}
-
-
 def cost_table(evidence: Evidence, results: Path) -> Table:
     """What each run cost from an empty network on; shared stages are counted in every run that uses them."""
     artifacts, rows = Artifacts(results), []
@@ -216,13 +193,8 @@ def cost_table(evidence: Evidence, results: Path) -> Table:
             row["device"] = Cell("not trained")
             continue
         row["device"] = Cell(str(manifest.get("device", "—")))
-        forms = (
-            ("train_images", large),
-            ("train_gigaflops", large),
-            ("parameters", large),
-            ("train_seconds", duration),
-        )
-        for metric, form in forms:
+        forms = {"train_images": large, "train_gigaflops": large, "parameters": large, "train_seconds": duration}
+        for metric, form in forms.items():
             if quantity := evidence.quantity(metric, run):
                 row[metric] = Cell(form(quantity.value), quantity)
         for metric in SPEEDS:

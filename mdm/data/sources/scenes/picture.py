@@ -1,7 +1,6 @@
 """From facts to pixels: antialiased drawing by signed distances, the same picture at every resolution.
 
-Layers are integrals over a pixel's area, so that 64 px are nearly 256 px averaged 4 x 4. Below 64 px, where textures
-are finer than a pixel, the scene is drawn larger and averaged.
+Layers are integrals over a pixel's area. Below 64 px, where textures are finer, a scene is drawn larger and averaged.
 """
 
 import math
@@ -82,12 +81,9 @@ def _colour(group: Group, u: np.ndarray, v: np.ndarray, distance: np.ndarray, sc
         share = _coverage(np.sqrt(a * a + b * b) - DOT_RADIUS / group.radius, scale)
     # A rim of plain colour keeps the outline whole where the ink is like the background.
     share = share * _coverage(distance + np.float32(TEXTURE_RIM / group.radius), scale)
-    return colour + share[..., None] * (_ink(colour) - colour)
-
-
-def _ink(colour: np.ndarray) -> np.ndarray:
     luminance = colour @ np.array((0.299, 0.587, 0.114), dtype=np.float32)
-    return DARK_INK if luminance > 120 else LIGHT_INK
+    ink = DARK_INK if luminance > 120 else LIGHT_INK
+    return colour + share[..., None] * (ink - colour)
 
 
 def _stripes(at: np.ndarray, period: float, share: float, width: float) -> np.ndarray:

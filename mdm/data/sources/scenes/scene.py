@@ -13,16 +13,10 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from mdm.config import Count, Positive, Strict, nearest
 from mdm.data.sources.scenes import layout
-from mdm.data.sources.scenes.language import caption, captions, vocabulary
 from mdm.data.sources.scenes.layout import Draw, Point
-from mdm.data.sources.scenes.picture import LARGEST, SMALLEST, render
+from mdm.data.sources.scenes.picture import LARGEST, SMALLEST
 from mdm.data.sources.scenes.records import BACKGROUNDS, FILLS, RELATIONS, SIZES, Background, Group, Scene
 from mdm.data.sources.scenes.shapes import COLOURS, ROOMS, SHAPES, TONES, is_held_out
-
-__all__ = [
-    "SCENES_VERSION", "Scene", "SceneSettings",
-    "caption", "captions", "labels", "render", "scene", "vocabulary",
-]  # fmt: skip
 
 SCENES_VERSION = 1
 RELATION_LABELS = ("none", "left", "right", "above", "below", "inside", "contains")
@@ -93,13 +87,9 @@ class SceneSettings(Strict):
 
 
 KNOBS: dict[str, tuple[str, ...]] = {
-    "shapes": tuple(SHAPES),
-    "colours": tuple(COLOURS),
-    "sizes": SIZES,
-    "fills": FILLS,
-    "backgrounds": BACKGROUNDS,
+    "shapes": tuple(SHAPES), "colours": tuple(COLOURS), "sizes": SIZES, "fills": FILLS, "backgrounds": BACKGROUNDS,
     "relations": RELATIONS,
-}
+}  # fmt: skip
 
 
 @cache
@@ -202,10 +192,10 @@ def _alone(draw: Draw, settings: SceneSettings, pair: Pair, count: int) -> Group
 def _side(draw: Draw, settings: SceneSettings, first: Pair, total: int, relation: str) -> tuple[Group, Group]:
     counts, sizes = draw.pick(_side_layouts(settings, total))
     second = draw.pick(_partners(settings, first, relation))
-    radii = (_radius(draw, sizes[0]), _radius(draw, sizes[1]))
+    radii = [_radius(draw, size) for size in sizes]
     places = layout.side_by_side(draw, relation, counts, radii)
-    a = _group(draw, settings, first, sizes[0], radii[0], places[0])
-    return a, _group(draw, settings, second, sizes[1], radii[1], places[1])
+    groups = zip((first, second), sizes, radii, places, strict=True)
+    return tuple(_group(draw, settings, *group) for group in groups)
 
 
 def _nested(draw: Draw, settings: SceneSettings, first: Pair, count: int) -> tuple[Group, Group]:
@@ -215,7 +205,9 @@ def _nested(draw: Draw, settings: SceneSettings, first: Pair, count: int) -> tup
     radius, outer = _radius(draw, size), draw.between(*layout.CONTAINER_RADII)
     edge = layout.MARGIN + outer
     x, y = draw.between(edge, 1 - edge), draw.between(edge, 1 - edge)
-    container = _container(draw, settings, second, outer, (x, y))
+    # A container is never textured: what lies inside must be easy to see.
+    fills = [fill for fill in settings.knob("fills") if fill in ("solid", "outlined")] or ["solid"]
+    container = Group("large", draw.pick(fills), *second, outer, ((x, y),), (0.0,))
     height, room = ROOMS[second[1]]
     places = layout.cluster(draw, count, radius, (x, y - height * outer), room * outer)
     return _group(draw, settings, first, size, radius, places), container
@@ -231,17 +223,8 @@ def _close_up(draw: Draw, groups: tuple[Group, ...], relation: str | None) -> tu
     )
 
 
-def _container(draw: Draw, settings: SceneSettings, pair: Pair, radius: float, at: Point) -> Group:
-    """Make a container, which is never textured: what lies inside must be easy to see."""
-    fills = [fill for fill in settings.knob("fills") if fill in ("solid", "outlined")] or ["solid"]
-    return Group("large", draw.pick(fills), *pair, radius, (at,), (0.0,))
-
-
 def labels(scene: Scene) -> dict[str, object]:
-    """Return what a judge should find: total count, indices of colours, shapes and pairs, and the relation.
-
-    The relation, an index of RELATION_LABELS, is that of the group with the smaller (colour, shape) indices.
-    """
+    """Return what a judge should find, as indices; the relation is that of the group with the smaller indices."""
     pairs = [(list(COLOURS).index(g.colour), list(SHAPES).index(g.shape)) for g in scene.groups]
     relation = scene.relation or "none"
     if len(pairs) == 2 and pairs[1] < pairs[0]:

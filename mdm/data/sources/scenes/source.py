@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from mdm.data.rows import Outcomes, Row, png
+from mdm.data.sources.scenes import language, picture
 from mdm.data.sources.scenes import scene as scenes
 from mdm.data.sources.scenes.scene import SCENES_VERSION, SceneSettings
 
@@ -15,10 +16,10 @@ def index(settings: SceneSettings) -> Iterator[Row]:
     """Yield a row for each scene; the key is the scene's id."""
     for id in range(settings.num_images):
         scene = scenes.scene(settings.seed, id, settings)
-        yield Row(f"{id:08d}", scenes.caption(scene, settings.phrasings), scenes.labels(scene))
+        yield Row(f"{id:08d}", language.caption(scene, settings.phrasings), scenes.labels(scene))
 
 
 def pictures(rows: list[Row], settings: SceneSettings) -> Outcomes:
     for row in rows:
         scene = scenes.scene(settings.seed, int(row.key), settings)
-        yield row.key, png(scenes.render(scene, settings.resolution))
+        yield row.key, png(picture.render(scene, settings.resolution))
