@@ -10,7 +10,7 @@ sys.path.insert(0, os.path.abspath(f"{workflow.current_basedir}/../.."))
 
 from mdm import study
 from mdm.study import products, stage_files
-from mdm.study.run import cluster, incomplete
+from mdm.study.run import cluster, incomplete, scheduling
 
 # Jobs use the interpreter that runs Snakemake, also when its environment is not activated.
 shell.prefix(
@@ -19,6 +19,7 @@ shell.prefix(
 
 # Before anything is planned: a kill between a job's output and Snakemake's note of its end must not stop the planning.
 incomplete.trust_artifacts()
+scheduling.look_once_at_a_time()
 
 STUDY = study.load(config["study"], study.typed(config.get("set")))
 SAME_STUDY = f"--nolock --snakefile {shlex.quote(str(workflow.main_snakefile))} --config {shlex.join(STUDY.call.snakemake)}"
