@@ -181,8 +181,8 @@ class ScoresRecipe(Recipe):
     """The metrics of one set of pictures against another; `floor`: as many real pictures, none of the reference."""
 
     kind: Literal["scores"] = "scores"
-    # 4: intervals by the jackknife, distances also without bias, the floor from pictures of its own.
-    version: PositiveInt = 4
+    # 5: intervals by the jackknife over both sides, distances also without bias, the floor from pictures of its own.
+    version: PositiveInt = 5
     features: Ref
     reference: Ref
     floor: Ref | None = None

@@ -6,7 +6,7 @@ the same captions out: what they share cancels in their difference. Nothing is d
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,18 @@ GROUPS = 20
 
 
 def metric(
-    name: str, value: float, low: float, high: float, n: int, without: Iterable[float] | None = None
-) -> dict[str, Any]:
-    """One row of scores.json: n pictures are behind the value; `without`: the value without each group of them."""
+    name: str, value: float, low: float, high: float, n: int, without: Iterable[float] | None = None,
+    without_real: Iterable[float] = (),
+) -> dict[str, Any]:  # fmt: skip
+    """One row of scores.json: n pictures are behind the value; `without`: the value without each group of them.
+
+    `without_real`: the value without each group of the real pictures that they were compared with.
+    """
     row = {"metric": name, "value": float(value), "low": float(low), "high": float(high), "n": int(n)}
-    return row if without is None else row | {"without": [float(part) for part in without]}
+    for key, parts in (("without", without), ("without_real", [*without_real] or None)):
+        if parts is not None:
+            row[key] = [float(part) for part in parts]
+    return row
 
 
 def wilson(successes: int, n: int) -> tuple[float, float]:
@@ -69,20 +76,24 @@ def groups_of(count: int) -> list[np.ndarray]:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A statistic of all pictures, and of all but each group in turn."""
+    """A statistic of all pictures, and of all but each group in turn; likewise of the real ones beside them, if any."""
 
     value: float
     without: np.ndarray
+    without_real: np.ndarray = field(default_factory=lambda: np.array([]))
+
+    @property
+    def _sides(self) -> list[np.ndarray]:
+        return [side for side in (self.without, self.without_real) if len(side)]
 
     @property
     def unbiased(self) -> float:
         """The value without the part of its bias that falls with the number of pictures."""
-        count = len(self.without)
-        return float(count * self.value - (count - 1) * self.without.mean())
+        return float(self.value - sum((len(side) - 1) * (side.mean() - self.value) for side in self._sides))
 
     @property
     def half_width(self) -> float:
-        return student_quantile(len(self.without) - 1) * standard_error(self.without)
+        return math.hypot(*(student_quantile(len(side) - 1) * standard_error(side) for side in self._sides))
 
 
 def standard_error(without: np.ndarray) -> float:

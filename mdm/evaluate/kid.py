@@ -34,17 +34,30 @@ def kernel_estimate(features: np.ndarray, reference: np.ndarray) -> Estimate:
     features = np.asarray(features, dtype=np.float64)
     places = np.linspace(0, len(reference) - 1, min(len(reference), MAX_REFERENCE)).astype(int)
     real = np.asarray(reference, dtype=np.float64)[places]
-    groups = [features[group] for group in groups_of(len(features))]
-    # Every kernel is taken once: those of all pictures are sums over the groups.
+    sides = [[side[group] for group in groups_of(len(side))] for side in (features, real)]
+    drawn, without_drawn = _among(sides[0])
+    alike, without_alike = _among(sides[1])
+    cross = np.array([[kernel_sum(mine, theirs) for theirs in sides[1]] for mine in sides[0]])
+    (n, left), (m, kept) = (_counts(groups) for groups in sides)
+    without = without_drawn + alike - 2 * (cross.sum() - cross.sum(axis=1)) / (left * m)
+    without_real = drawn + without_alike - 2 * (cross.sum() - cross.sum(axis=0)) / (n * kept)
+    return Estimate(float(drawn + alike - 2 * cross.sum() / (n * m)), without, without_real)
+
+
+def _among(groups: list[np.ndarray]) -> tuple[float, np.ndarray]:
+    """Mean kernel of two different pictures of one side, and without each group; every kernel is taken once."""
+    everything = np.concatenate(groups)
     own = np.array([self_sum(group) for group in groups])
     inside = np.array([kernel_sum(group, group) for group in groups])
-    beside = np.array([kernel_sum(group, features) for group in groups])
-    cross = np.array([kernel_sum(group, real) for group in groups])
-    n, left = len(features), len(features) - np.array([len(group) for group in groups])
+    beside = np.array([kernel_sum(group, everything) for group in groups])
+    count, left = _counts(groups)
     pairs = beside.sum() - own.sum()
     # Gone with a group: its pairs with the others, counted in both orders, and the pairs inside it.
     kept = pairs - 2 * (beside - inside) - (inside - own)
-    value = pairs / (n * (n - 1)) - 2 * cross.sum() / (n * len(real))
-    without = kept / (left * (left - 1)) - 2 * (cross.sum() - cross) / (left * len(real))
-    among_real = (kernel_sum(real, real) - self_sum(real)) / (len(real) * (len(real) - 1))
-    return Estimate(float(value + among_real), without + among_real)
+    return float(pairs / (count * (count - 1))), kept / (left * (left - 1))
+
+
+def _counts(groups: list[np.ndarray]) -> tuple[int, np.ndarray]:
+    """How many pictures there are, and without each group."""
+    sizes = np.array([len(group) for group in groups])
+    return int(sizes.sum()), sizes.sum() - sizes

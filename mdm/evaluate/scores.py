@@ -63,13 +63,13 @@ def distances(generated: Side, reference: Side, floor: Side | None, _: ScoreSett
         real, fixed = reference.arrays[name], Reference.of(reference.statistics(name))
         for side, end in ((generated, ""), (floor, "_floor")):
             if side is not None:
-                yield from _frechet(frechet, side.arrays[name], fixed, end)
+                yield from _frechet(frechet, side.arrays[name], fixed, real, end)
         yield _row(kernel, kernel_estimate(generated.arrays[name], real), len(generated.arrays[name]))
 
 
-def _frechet(name: str, seen: np.ndarray, fixed: Reference, end: str) -> Rows:
+def _frechet(name: str, seen: np.ndarray, fixed: Reference, real: np.ndarray, end: str) -> Rows:
     """The plain distance, as papers give it, and the one without the bias of its number of pictures."""
-    estimate, count = frechet_estimate(seen, fixed), len(seen)
+    estimate, count = frechet_estimate(seen, fixed, real), len(seen)
     yield _row(f"{name}{end}", estimate, count)
     if count > seen.shape[1] and count >= ENOUGH * fixed.dimension:
         yield _row(f"{name}_unbiased{end}", estimate, count, estimate.unbiased)
@@ -77,7 +77,7 @@ def _frechet(name: str, seen: np.ndarray, fixed: Reference, end: str) -> Rows:
 
 def _row(name: str, estimate: Estimate, n: int, value: float | None = None) -> dict[str, Any]:
     value, half = estimate.value if value is None else value, estimate.half_width
-    return metric(name, value, value - half, value + half, n, estimate.without)
+    return metric(name, value, value - half, value + half, n, estimate.without, estimate.without_real)
 
 
 def captions(generated: Side, reference: Side, _floor: Side | None, _: ScoreSettings) -> Rows:

@@ -4,13 +4,14 @@ Noise that a network leaves in its pictures raises that share, and outlines that
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from mdm.data.batches.reader import Pictures
 from mdm.evaluate.archive import array_names, read_batches
-from mdm.evaluate.intervals import Estimate, jackknife
+from mdm.evaluate.intervals import Estimate, groups_of, jackknife
 from mdm.evaluate.pictures import LEVEL
 from mdm.files.atomic import read_json
 
@@ -49,8 +50,10 @@ def energies(pictures: np.ndarray) -> np.ndarray:
 
 def relative_detail(drawn: np.ndarray, real: np.ndarray) -> Estimate:
     """The share of drawn pictures over that of real ones, from the energies [N,2] of both: 1 where they are alike."""
-    wanted = _share(real)
-    return jackknife(lambda rows: _share(drawn[rows]) / wanted, len(drawn))
+    own, wanted = _share(drawn), _share(real)
+    found = jackknife(lambda rows: _share(drawn[rows]) / wanted, len(drawn))
+    left = [own / _share(np.delete(real, group, axis=0)) for group in groups_of(len(real))]
+    return replace(found, without_real=np.array(left))
 
 
 def _share(found: np.ndarray) -> float:

@@ -55,10 +55,7 @@ class Left:
     protocol: str
     drawn: str
     without: str
-
-    @property
-    def values(self) -> tuple[float, ...]:
-        return tuple(map(float, self.without.split()))
+    without_real: str = ""
 
 
 COLUMNS = tuple(f.name for f in fields(Row))
@@ -126,8 +123,8 @@ def collect_groups(study: Study, results: Path) -> Iterator[Left]:
             scores = artifacts.json(evaluation.scores, "scores.json")
             for row in scores["metrics"] if scores else ():
                 if row.get("without"):
-                    left = " ".join(map(repr, row["without"]))
-                    yield Left(run.name, run.seed, row["metric"], evaluation.protocol, evaluation.protocol, left)
+                    left = (" ".join(map(repr, row.get(key, ()))) for key in ("without", "without_real"))
+                    yield Left(run.name, run.seed, row["metric"], evaluation.protocol, evaluation.protocol, *left)
 
 
 def collect(study: Study, results: Path) -> tuple[list[Row], list[dict[str, Any]]]:

@@ -38,8 +38,11 @@ class Evidence:
 
     def _measurement(self, row: Row) -> Measurement:
         left = self._left.get((row.metric, row.run, row.seed, row.protocol))
-        return measured(row.value, row.low, row.high, *((left.values, left.drawn) if left else ((), "")),
-                        row.metric in CERTAIN)  # fmt: skip
+        certain = row.metric in CERTAIN
+        if left is None:
+            return measured(row.value, row.low, row.high, certain=certain)
+        sides = (tuple(map(float, text.split())) for text in (left.without, left.without_real))
+        return measured(row.value, row.low, row.high, next(sides), left.drawn, certain, next(sides))
 
     def quantity(self, metric: str, run: str, protocol: str | None = "") -> Quantity | None:
         """The number over all seeds that have it, None when there is none."""

@@ -1,9 +1,10 @@
 """A measured number with its interval, and what can be computed from several.
 
-A number has two kinds of error. *Captions*: other captions and noises would have given other pictures; the jackknife
-over groups of captions knows how much. *Trainings*: another seed would have given another network, and so does the same
-seed on another computer; only several trainings tell. All seeds of a study draw the same captions from the same noises,
-so that the first kind does not average out over seeds: groups are left out of all of them at once.
+A number has two kinds of error. *Pictures*: other captions and noises would have given other pictures, and other real
+ones would stand beside them; a jackknife over groups of captions and one over groups of real pictures know how much.
+*Trainings*: another seed would have given another network, and so does the same seed on another computer; only several
+trainings tell. All seeds of a study draw the same captions from the same noises and are compared with the same real
+pictures, so that the first kind does not average out over seeds: groups are left out of all of them at once.
 
 With k trainings the half-width is Student's with k - 1 degrees of freedom on the spread of the trainings, and Student's
 on the jackknife, added in quadrature. That is a little too wide, because the spread of the trainings holds a share of
@@ -12,8 +13,9 @@ the captions' error already. Two runs are compared seed by seed, and picture by 
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import Any, Self
 
 import numpy as np
@@ -49,13 +51,17 @@ class Interval:
 
 @dataclass(frozen=True)
 class Measurement(Interval):
-    """One score of one training: its own interval, and its values without each group of captions."""
+    """One score of one training: its own interval, and its values without each group of captions.
+
+    `without_real`: its values without each group of the real pictures beside them, which all runs share.
+    """
 
     without: tuple[float, ...] = ()
     #: what was drawn: measurements of one set share captions and noises
     drawn: str = ""
     #: the same whatever the weights turn out to be: no training can change it
     certain: bool = False
+    without_real: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -122,20 +128,22 @@ def half_width(errors: Iterable[tuple[float, float]], level: float = 0.95) -> fl
 
 def measured(
     value: float, low: float | None, high: float | None, without: Iterable[float] = (), drawn: str = "",
-    certain: bool = False,
+    certain: bool = False, without_real: Iterable[float] = (),
 ) -> Measurement:  # fmt: skip
     """One score of one seed; absent bounds mean an exact number."""
     absent = low is None or high is None or math.isnan(low) or math.isnan(high)
-    return Measurement(value, *((value, value) if absent else (low, high)), tuple(without), drawn, certain)
+    ends = (value, value) if absent else (low, high)
+    return Measurement(value, *ends, tuple(without), drawn, certain, tuple(without_real))
 
 
 def logarithm(part: Measurement) -> Measurement:
     """The natural logarithm of a score above zero; its own interval to first order."""
-    if min((part.value, *part.without)) <= 0:
+    if min((part.value, *part.without, *part.without_real)) <= 0:
         raise ArithmeticError(f"{part.value} has no logarithm, or has none without some captions")
     value = math.log(part.value)
     low, high = value - part.below / part.value, value + part.above / part.value
-    return replace(part, value=value, low=low, high=high, without=tuple(map(math.log, part.without)))
+    left, real = (tuple(map(math.log, side)) for side in (part.without, part.without_real))
+    return replace(part, value=value, low=low, high=high, without=left, without_real=real)
 
 
 def alone(part: Measurement) -> Quantity:
@@ -186,7 +194,10 @@ def _errors(terms: list[Term]) -> Iterable[tuple[float, float]]:
     yield from _between_trainings(terms)
     drawn = [term for term in terms if all(part.without for part in term.parts.values())]
     for captions in dict.fromkeys(_drawn(term) for term in drawn):
-        yield _over_captions([term for term in drawn if _drawn(term) == captions])
+        together = [term for term in drawn if _drawn(term) == captions]
+        yield _over_captions(together)
+        if all(part.without_real for term in together for part in term.parts.values()):
+            yield _left_out(together, attrgetter("without_real"))
     for term in terms:
         if term not in drawn:
             yield _own_error(term), NORMAL
@@ -217,15 +228,18 @@ def _drawn(term: Term) -> tuple[str, int]:
 
 def _over_captions(terms: list[Term]) -> tuple[float, float]:
     """The jackknife of the whole sum: each group of captions is left out of all measurements and seeds at once."""
-    groups = len(next(iter(terms[0].parts.values())).without)
-    without = [
-        sum(t.slope * statistics.fmean(p.without[group] for p in t.parts.values()) for t in terms)
-        for group in range(groups)
-    ]
-    error = standard_error(np.array(without))
+    error, freedom = _left_out(terms, attrgetter("without"))
     if error < 1e-12:  # shares that no group changes: the jackknife knows nothing, each interval of its own does
         return math.hypot(*(_own_error(term) for term in terms)), NORMAL
-    return error, groups - 1
+    return error, freedom
+
+
+def _left_out(terms: list[Term], side: Callable[[Measurement], tuple[float, ...]]) -> tuple[float, float]:
+    """Standard error of the whole sum, from each group left out of all measurements and seeds, and its freedom."""
+    sides = [(term.slope, zip(*map(side, term.parts.values()), strict=True)) for term in terms]
+    means = [[slope * statistics.fmean(group) for group in groups] for slope, groups in sides]
+    without = [sum(group) for group in zip(*means, strict=True)]
+    return standard_error(np.array(without)), len(without) - 1
 
 
 def _own_error(term: Term) -> float:

@@ -1,5 +1,7 @@
 """Every interval that the report prints covers its truth: simulated studies with known truth."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -173,6 +175,80 @@ def test_the_kernel_distance_covers_its_truth() -> None:
     for _ in range(STUDIES):
         found = kernel_estimate(generator.normal(size=(PICTURES, WIDTH)) + 0.2, real)
         hits += abs(found.value - many) <= found.half_width
+    assert hits / STUDIES >= WANTED
+
+
+def endless(shift: float, spread: np.ndarray) -> GaussianStatistics:
+    return GaussianStatistics(10**9, np.full(WIDTH, shift), np.diag(spread**2) * (10**9 - 1))
+
+
+SPREAD = np.linspace(0.6, 1.3, WIDTH)
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_a_distance_covers_that_of_endless_real_pictures(k: int) -> None:
+    """Other real pictures would have been another reference, which all trainings share."""
+    generator, hits, alone = np.random.default_rng(50 + k), 0, 0
+    truth = Reference.of(endless(0.0, np.ones(WIDTH))).distance(endless(0.2, SPREAD))
+    for _ in range(STUDIES):
+        real = generator.normal(size=(256, WIDTH))
+        reference, parts = Reference.of(GaussianStatistics.of(real)), {}
+        for seed in range(k):
+            drawn = generator.normal(size=(PICTURES, WIDTH)) * SPREAD + 0.2
+            found = frechet_estimate(drawn, reference, real)
+            value, half = found.unbiased, found.half_width
+            parts[seed] = Measurement(
+                value, value - half, value + half, tuple(found.without), "p", without_real=tuple(found.without_real)
+            )
+        found = over_seeds(parts)
+        hits += found.low <= truth <= found.high
+        fixed = over_seeds({seed: replace(part, without_real=()) for seed, part in parts.items()})
+        alone += found.value - fixed.above <= truth <= found.value + fixed.above
+    assert hits / STUDIES >= WANTED
+    if k == 5:  # the more trainings, the more of the error is the reference's: without it the interval falls short
+        assert alone < hits
+
+
+def test_a_ratio_of_distances_covers_that_of_endless_real_pictures() -> None:
+    generator, hits = np.random.default_rng(60), 0
+    reference = Reference.of(endless(0.0, np.ones(WIDTH)))
+
+    def true_mean(shift: float) -> float:
+        """Of the logarithm of plain distances of so many pictures: what the logarithms of a study average to."""
+        luck = np.random.default_rng(61)
+        found = [
+            Reference.of(GaussianStatistics.of(luck.normal(size=(256, WIDTH)))).distance(
+                GaussianStatistics.of(luck.normal(size=(PICTURES, WIDTH)) + shift)
+            )
+            for _ in range(2000)
+        ]
+        return float(np.mean(np.log(found)))
+
+    assert reference.distance(endless(0.5, np.ones(WIDTH))) == pytest.approx(WIDTH * 0.25)
+    truth = true_mean(0.8) - true_mean(0.4)
+    for _ in range(STUDIES):
+        real = generator.normal(size=(256, WIDTH))
+        fixed, sides = Reference.of(GaussianStatistics.of(real)), []
+        for shift in (0.4, 0.8):
+            sides.append({})
+            for seed in range(3):
+                found = frechet_estimate(generator.normal(size=(PICTURES, WIDTH)) + shift, fixed, real)
+                left = {"without": tuple(found.without), "without_real": tuple(found.without_real)}
+                sides[-1][seed] = logarithm(Measurement(found.value, found.value, found.value, drawn="p", **left))
+        value = over_seeds(sides[1]).value - over_seeds(sides[0]).value
+        found = combined(value, [Term(1.0, sides[1]), Term(-1.0, sides[0])])
+        hits += found.low <= truth <= found.high
+    assert hits / STUDIES >= WANTED
+
+
+def test_the_kernel_distance_covers_that_of_endless_real_pictures() -> None:
+    generator, hits = np.random.default_rng(4), 0
+    luck = np.random.default_rng(5)
+    truth = kernel_estimate(luck.normal(size=(20000, WIDTH)) + 0.2, luck.normal(size=(20000, WIDTH))).value
+    for _ in range(STUDIES):
+        real = generator.normal(size=(150, WIDTH))
+        found = kernel_estimate(generator.normal(size=(PICTURES, WIDTH)) + 0.2, real)
+        hits += abs(found.value - truth) <= found.half_width
     assert hits / STUDIES >= WANTED
 
 

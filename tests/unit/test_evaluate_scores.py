@@ -255,7 +255,7 @@ def test_the_dimension_counts_the_directions_in_which_features_vary() -> None:
 
 def test_the_unbiased_distance_is_that_of_the_jackknife_around_its_own_value(tmp_path: Path) -> None:
     fid, unbiased, kid = inception_scores(tmp_path, 30, 4)
-    found = Estimate(fid["value"], np.array(fid["without"]))
+    found = Estimate(fid["value"], np.array(fid["without"]), np.array(fid["without_real"]))
     assert unbiased["value"] == pytest.approx(found.unbiased) and unbiased["value"] < fid["value"]
     for row in (fid, unbiased):
         assert (row["high"] - row["low"]) / 2 == pytest.approx(found.half_width) and row["without"] == fid["without"]

@@ -270,6 +270,6 @@ def test_evidence_pairs_by_seed_and_by_groups() -> None:
     assert paired.value == bare.value == pytest.approx(1, abs=0.02) and paired.over == TRAININGS
     assert paired.above < 0.15 * bare.above
     evidence = Evidence(study, rows, groups)
-    assert evidence.parts("clip_score", "base", "p")[1].without == groups[1].values
+    assert evidence.parts("clip_score", "base", "p")[1].without == tuple(map(float, groups[1].without.split()))
     assert evidence.difference("clip_score", "other", "nobody", "p") is None
     assert evidence.quantity("clip_score", "nobody", "p") is None
