@@ -5,8 +5,8 @@
     ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 mdm run --study laptop
     python benchmarks/stability.py "seeds 0, 1, 2=CLONE/results/studies/laptop/claims.json" ...
 
-Writes stability.json beside this file, and prints the table that README.md shows (tools/readme.py puts it there). The
-third run stands in for another computer: the same seeds, other roundings.
+Writes stability.json beside this file, and stability.md, the table that tools/readme.py puts into README.md. The third
+run stands in for another computer: the same seeds, other roundings.
 """
 
 import json
@@ -45,6 +45,7 @@ def main() -> None:
     if not runs:
         raise SystemExit(__doc__)
     OUT.write_text(json.dumps(runs, indent=1) + "\n")
+    OUT.with_suffix(".md").write_text(table(runs) + "\n")
     print(table(runs))
 
 

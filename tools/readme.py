@@ -1,4 +1,4 @@
-"""Puts the laptop study's tables and samples, as they were written, into README.md and docs/."""
+"""Puts the laptop study's tables, verdicts and samples, as they were written, into README.md and docs/."""
 
 import csv
 import json
@@ -10,6 +10,8 @@ ROOT = Path(__file__).parents[1]
 STUDY = ROOT / "results" / "studies" / "laptop"
 BEGIN, END = "<!-- results: written by tools/readme.py -->\n", "<!-- end of results -->\n"
 # The README shows the first protocol's rows and these columns of the main table; docs/results.md has all of both.
+# Verdicts of several runs of the study: benchmarks/stability.py
+STABILITY = ROOT / "benchmarks" / "stability.md"
 TABLES = {"README.md": ("main",), "docs/results.md": ("main", "alignment")}
 LEFT_OUT = ("Protocol", "Training pictures")
 
@@ -42,7 +44,7 @@ def main() -> None:
     block = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
     for page, names in TABLES.items():
         tables = [(STUDY / "tables" / f"{name}.md").read_text().strip() for name in names]
-        tables = [short(tables[0])] if page == "README.md" else tables
+        tables = [short(tables[0]), STABILITY.read_text().strip()] if page == "README.md" else tables
         text = "\n\n".join([BEGIN.strip(), made, *tables, END])
         path = ROOT / page
         path.write_text(block.sub(lambda _, text=text: text, path.read_text(), count=1))

@@ -6,7 +6,7 @@ from typing import Self
 
 import numpy as np
 
-from mdm.evaluate.intervals import Estimate, groups_of, jackknife
+from mdm.evaluate.intervals import Estimate, groups_of
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,14 @@ class GaussianStatistics:
         moment = self.moment + other.moment + np.outer(shift, shift) * (self.count * other.count / count)
         return replace(self, count=count, mean=self.mean + shift * (other.count / count), moment=moment)
 
+    def less(self, part: Self) -> Self:
+        """Statistics without a part of the set: the inverse of `merge`."""
+        count = self.count - part.count
+        mean = self.mean + (self.mean - part.mean) * (part.count / count)
+        shift = part.mean - mean
+        moment = self.moment - part.moment - np.outer(shift, shift) * (count * part.count / self.count)
+        return replace(self, count=count, mean=mean, moment=moment)
+
     def covariance(self) -> np.ndarray:
         """Unbiased covariance [D, D]."""
         if self.count < 2:
@@ -56,18 +64,30 @@ class GaussianStatistics:
 
 @dataclass(frozen=True)
 class Reference:
-    """The fixed side of many distances: mean [D], covariance [D, D] and its root, taken once."""
+    """The real side of many distances: mean [D], covariance [D, D] and its root, taken once.
 
+    `without`: what it would be without each group of its pictures; empty where it is taken for fixed.
+    """
+
+    count: int
     mean: np.ndarray
     covariance: np.ndarray
     root: np.ndarray
+    without: tuple[Self, ...] = ()
+
+    @classmethod
+    def of_pictures(cls, features: np.ndarray) -> Self:
+        """From features [M, D] of real pictures, which other real pictures could have been."""
+        whole, left = _leaving_out(features)
+        return replace(cls.of(whole), without=tuple(map(cls.of, left)))
 
     @classmethod
     def of(cls, statistics: GaussianStatistics) -> Self:
         covariance = statistics.covariance()
         values, vectors = np.linalg.eigh(covariance)
         # Of fewer pictures than features it is singular: rounding makes its zeros slightly negative.
-        return cls(statistics.mean, covariance, (vectors * np.sqrt(values.clip(min=0))) @ vectors.T)
+        root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
+        return cls(statistics.count, statistics.mean, covariance, root)
 
     @property
     def dimension(self) -> float:
@@ -90,23 +110,19 @@ class Reference:
         return float(max(0.0, shift @ shift + spread))
 
 
-# So many real pictures are taken for endless: their error is a tenth of that of 30,000 drawn ones or less, and each of
-# their groups would cost a root of the covariance (3 s for Inception's).
-ENDLESS = 10_000
+def frechet_estimate(features: np.ndarray, reference: Reference) -> Estimate:
+    """Distance of features [N, D] from the reference.
 
-
-def frechet_estimate(features: np.ndarray, reference: Reference, real: np.ndarray | None = None) -> Estimate:
-    """Distance of features [N, D] from the reference; `real` [M, D], its features, are taken for a sample as well.
-
-    Between finite samples it is too large, by an amount that falls with N and depends on who drew the pictures; the
-    estimate knows how much. With no more pictures than features that is not so: the covariance is singular.
+    Between finite samples it is too large, by an amount that falls with the pictures of both and depends on who drew
+    them; the estimate knows how much. With no more pictures than features that is not so: the covariance is singular.
     """
-    features = np.asarray(features, dtype=np.float64)
-    found = jackknife(lambda rows: reference.distance(GaussianStatistics.of(features[rows])), len(features))
-    if real is None or len(real) >= ENDLESS:
-        return found
-    own = GaussianStatistics.of(features)
-    return replace(found, without_real=np.array([
-        Reference.of(GaussianStatistics.of(np.delete(real, group, axis=0))).distance(own)
-        for group in groups_of(len(real))
-    ]))  # fmt: skip
+    whole, left = _leaving_out(features)
+    without = [reference.distance(statistics) for statistics in left]
+    without_real = [other.distance(whole) for other in reference.without]
+    return Estimate(reference.distance(whole), np.array(without), np.array(without_real))
+
+
+def _leaving_out(features: np.ndarray) -> tuple[GaussianStatistics, list[GaussianStatistics]]:
+    """Statistics of all pictures, and of all but each group."""
+    whole = GaussianStatistics.of(features)
+    return whole, [whole.less(GaussianStatistics.of(features[group])) for group in groups_of(len(features))]

@@ -29,11 +29,6 @@ class Lookup(Protocol):
     def lookup(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]: ...
 
 
-def combined_hash(*hashes: str) -> str:
-    """One name for several sets of weights."""
-    return hashlib.sha256("+".join(hashes).encode()).hexdigest()
-
-
 def stage_of(folder: Path) -> StageRecipe:
     """The stage that trained the weights in a folder: its own, or that of a snapshot on its way."""
     path = folder / "recipe.json"

@@ -60,19 +60,20 @@ def distances(generated: Side, reference: Side, floor: Side | None, _: ScoreSett
     for name, (frechet, kernel) in DISTANCES.items():
         if name not in generated.arrays:
             continue
-        real, fixed = reference.arrays[name], Reference.of(reference.statistics(name))
+        real = reference.arrays[name]
+        fixed = Reference.of_pictures(real)
         for side, end in ((generated, ""), (floor, "_floor")):
             if side is not None:
-                yield from _frechet(frechet, side.arrays[name], fixed, real, end)
+                yield from _frechet(frechet, side.arrays[name], fixed, end)
         yield _row(kernel, kernel_estimate(generated.arrays[name], real), len(generated.arrays[name]))
 
 
-def _frechet(name: str, seen: np.ndarray, fixed: Reference, real: np.ndarray, end: str) -> Rows:
-    """The plain distance, as papers give it, and the one without the bias of its number of pictures."""
-    estimate, count = frechet_estimate(seen, fixed, real), len(seen)
-    yield _row(f"{name}{end}", estimate, count)
-    if count > seen.shape[1] and count >= ENOUGH * fixed.dimension:
-        yield _row(f"{name}_unbiased{end}", estimate, count, estimate.unbiased)
+def _frechet(name: str, seen: np.ndarray, reference: Reference, end: str) -> Rows:
+    """The plain distance, as papers give it, and the one without the bias of the numbers of pictures on both sides."""
+    estimate, fewest = frechet_estimate(seen, reference), min(len(seen), reference.count)
+    yield _row(f"{name}{end}", estimate, len(seen))
+    if fewest > seen.shape[1] and fewest >= ENOUGH * reference.dimension:
+        yield _row(f"{name}_unbiased{end}", estimate, len(seen), estimate.unbiased)
 
 
 def _row(name: str, estimate: Estimate, n: int, value: float | None = None) -> dict[str, Any]:

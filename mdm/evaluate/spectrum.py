@@ -58,4 +58,4 @@ def relative_detail(drawn: np.ndarray, real: np.ndarray) -> Estimate:
 
 def _share(found: np.ndarray) -> float:
     high, every = found.sum(axis=0)
-    return float(high / every)
+    return float(high / every) if every else 0.0  # pictures of one colour have no energy beside the mean's

@@ -39,15 +39,12 @@ class Comparison:
     behind: tuple[Reference, ...] = ()
     #: whether a number other than zero, which nothing here measured, stands against a measurement
     with_number: bool = False
+    #: whether one logarithm is compared with another, so that the margin is that of a ratio
+    of_logarithms: bool = False
 
     @property
     def text(self) -> str:
         return f"{self.left_text} {self.sign} {self.right_text}"
-
-    @property
-    def of_logarithms(self) -> bool:
-        """Whether two logarithms are compared, so that the margin is that of a ratio."""
-        return self.left_text.startswith("log(") and self.right_text.startswith("log(")
 
     @property
     def relation(self) -> str:
@@ -119,7 +116,9 @@ def _compare(left: ast.AST, op: ast.cmpop, right: ast.AST, parts: Mapping[Refere
         holds = False
     behind = tuple(reference for reference, slope in form.slopes.items() if slope)
     texts, sides = (_source(left), COMPARISONS[type(op)], _source(right)), (_quantity(f, parts) for f in (a, b))
-    return Comparison(*texts, *sides, margin, holds, behind, _adds_number(left) or _adds_number(right))
+    number = _adds_number(left) or _adds_number(right)
+    logarithms = isinstance(left, ast.Call) and isinstance(right, ast.Call)
+    return Comparison(*texts, *sides, margin, holds, behind, number, logarithms)
 
 
 def _adds_number(node: ast.AST) -> bool:

@@ -103,12 +103,6 @@ def _moment(rows: list[Row]) -> Moment:
     return Moment(rows[0].images, statistics.fmean(gigaflops), seconds, statistics.fmean(values), half, count)
 
 
-def reaches(moments: Iterable[Moment], value: float, better: str) -> Moment | None:
-    """Return the first point of a line that is at least as good as a value (`better`: lower or higher), if any is."""
-    sign = {"lower": -1, "higher": 1}[better]
-    return next((moment for moment in moments if sign * (moment.value - value) >= 0), None)
-
-
 def write(study: Study, results: Path, path: Path) -> None:
     """Write curves.csv."""
     from mdm.files.atomic import write_atomic

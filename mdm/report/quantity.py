@@ -88,7 +88,7 @@ class Quantity(Interval):
         """Two-sided p-value of zero: the level at which the interval just reaches it; 0 of what is counted."""
         if self.exact:
             return 0.0
-        if not self.value or half_width(self.errors, 0.0) >= abs(self.value):
+        if not self.value:
             return 1.0
         low, high = 0.0, 1.0  # levels of confidence whose interval excludes zero, or does not
         for _ in range(60):
@@ -196,8 +196,8 @@ def _errors(terms: list[Term]) -> Iterable[tuple[float, float]]:
     for captions in dict.fromkeys(_drawn(term) for term in drawn):
         together = [term for term in drawn if _drawn(term) == captions]
         yield _over_captions(together)
-        if all(part.without_real for term in together for part in term.parts.values()):
-            yield _left_out(together, attrgetter("without_real"))
+        if compared := [term for term in together if all(part.without_real for part in term.parts.values())]:
+            yield _left_out(compared, attrgetter("without_real"))
     for term in terms:
         if term not in drawn:
             yield _own_error(term), NORMAL

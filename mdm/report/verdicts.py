@@ -118,7 +118,11 @@ def _fewest_trainings(numbers: Mapping[Reference, Quantity]) -> int:
 def _sentence(verdict: str, claim: Claim, comparisons: list[Comparison], numbers: Mapping[Reference, Quantity]) -> str:
     parts = [_comparison_sentence(c) for c in comparisons]
     if verdict == INCONCLUSIVE:
-        parts.append("An interval that includes zero decides nothing either way.")
+        several = len(comparisons) > 1 and any(c.holds is not None for c in comparisons)
+        parts.append(
+            "One of several comparisons would have sufficed, and each was a chance: together they decide nothing."
+            if several else "An interval that includes zero decides nothing either way."
+        )  # fmt: skip
     if verdict == ONE_TRAINING:
         fewest = _fewest_trainings(numbers)
         trainings = "one training" if fewest == 1 else f"{fewest} trainings"

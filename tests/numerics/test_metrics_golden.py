@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mdm.evaluate import intervals
+from mdm.evaluate import frechet, intervals
 from mdm.evaluate.frechet import GaussianStatistics, Reference, frechet_estimate
 from mdm.evaluate.kid import kernel_estimate
 
@@ -57,7 +57,7 @@ def test_the_jackknife_over_the_same_groups(golden: dict[str, Any], monkeypatch:
     found = frechet_estimate(interleaved, reference)
     assert found.unbiased == pytest.approx(wanted["value"], rel=1e-8)
     assert intervals.standard_error(found.without) == pytest.approx(wanted["standard_error"], rel=1e-8)
-    monkeypatch.setattr(intervals, "groups_of", lambda count: np.array_split(np.arange(count), 20))
+    monkeypatch.setattr(frechet, "groups_of", lambda count: np.array_split(np.arange(count), 20))
     assert frechet_estimate(fake, reference).unbiased == pytest.approx(wanted["value"], rel=1e-8)
 
 

@@ -9,7 +9,6 @@ from mdm.config import StudyError
 from mdm.files.atomic import write_json
 from mdm.report import collect, curves
 from mdm.report.collect import Artifacts
-from mdm.report.curves import Moment
 from mdm.report.evidence import read_evidence
 from mdm.report.figures import draw
 from mdm.report.metrics import describe
@@ -187,13 +186,6 @@ def test_a_line_is_the_mean_over_trainings_with_students_interval(scored):
     assert first.half == pytest.approx(12.706 * 0.5, rel=1e-4)
     assert alone.half is None and alone.value == 7.0
     assert curves.metrics(scored[1]) == ["fd_judge"]
-
-
-def test_who_reaches_a_value_first_is_found():
-    falling = [Moment(images, 0.0, 0.0, value, None, 1) for images, value in ((10, 5.0), (20, 3.0), (30, 4.0))]
-    assert curves.reaches(falling, 3.5, "lower").images == 20
-    assert curves.reaches(falling, 4.0, "higher").images == 10
-    assert curves.reaches(falling, 2.0, "lower") is None
 
 
 def test_what_is_not_scored_yet_is_missing(loaded, scored):

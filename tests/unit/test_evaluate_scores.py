@@ -140,7 +140,7 @@ def test_scores_stand_in_order_with_their_values_without_each_group(world: dict[
 
 def estimate(world: dict[str, Path], side: str) -> Estimate:
     features, real = (load_file(world[name].with_name("features.safetensors")) for name in (side, "reference"))
-    return frechet_estimate(features["judge"], Reference.of(GaussianStatistics.of(real["judge"])))
+    return frechet_estimate(features["judge"], Reference.of_pictures(real["judge"]))
 
 
 def test_the_floor_is_measured_on_real_pictures_that_are_no_part_of_the_reference(world: dict[str, Path]) -> None:

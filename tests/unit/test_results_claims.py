@@ -407,3 +407,36 @@ def test_one_of_several_comparisons_that_barely_holds_decides_nothing() -> None:
     assert verdict(single.format("a"), *given).verdict == "reproduced"
     found = verdict(" or ".join(map(single.format, "abcd")), *given)
     assert found.verdict == "inconclusive" and found.chance == pytest.approx(4 * 0.0385, rel=0.01)
+
+
+def test_a_term_without_real_pictures_takes_no_error_from_the_others() -> None:
+    given = [*rows("base", 1, 1.1, 0.9), *rows("base", 0.5, 0.5, 0.5, metric="alignment")]
+    groups = [
+        Left(r.run, r.seed, r.metric, r.protocol, "p", f"{r.value - 0.1!r} {r.value + 0.1!r}",
+             f"{r.value - 0.5!r} {r.value + 0.5!r}" if r.metric == "fd_judge" else "")
+        for r in given
+    ]  # fmt: skip
+    alone, beside = (
+        verdict(f'fd_judge["base"]{more} < 2', *given, groups=groups).comparisons[0].margin
+        for more in ("", ' + 0.000001 * alignment["base"]')
+    )
+    assert beside.above == pytest.approx(alone.above, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "expect",
+    ['log(fd_judge["base"]) + 0.1 < log(fd_judge["other"])', 'log(fd_judge["base"]) < log(fd_judge["other"]) * 2'],
+)
+def test_only_two_plain_logarithms_are_shown_as_a_ratio(expect: str) -> None:
+    sentence = verdict(expect, *CLEAR).sentence
+    assert "factor" not in sentence and 'log(fd_judge["base"])' in sentence
+
+
+def test_an_answer_that_had_several_chances_says_so() -> None:
+    several = " or ".join(f'fd_judge["base"] < fd_judge["other"] - {k}' for k in (0, 9, 9.5))
+    found = [
+        verdict(several, *rows("base", 1, 1, 1, half=0.01), *rows("other", 1.5 - spread, 1.5, 1.5 + spread, half=0.01))
+        for spread in np.linspace(0.05, 0.3, 26)
+    ]
+    alone = [v for v in found if v.verdict == "inconclusive" and any(c.holds for c in v.comparisons)]
+    assert alone and all("each was a chance" in v.sentence for v in alone)

@@ -84,7 +84,7 @@ def interval_note(evidence: Evidence) -> str:
     if counts == [1]:
         return "Brackets: 95 % interval over the pictures of one training; other trainings would differ by more."
     numbers = " or ".join(map(str, counts)) if len(counts) < 3 else f"{counts[0]} to {counts[-1]}"
-    return f"Brackets: 95 % interval over trainings and captions, of the mean of {numbers} trainings" + (
+    return f"Brackets: 95 % interval over trainings and pictures, of the mean of {numbers} trainings" + (
         " (of one training: over its pictures alone)." if counts[0] == 1 else "."
     )
 
