@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from operator import attrgetter
 
 MAX_CHARACTERS = 1000
-INCEPTION_WIDTH = 2048  # of its features
 ALLOWED = 'numbers, + - * /, < <= > >=, and, or, not, METRIC["run"], METRIC["run", "protocol"], log(METRIC["run"])'
 COMPARISONS = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
 # What is above zero whatever was drawn; the distances without their bias may fall below it.
@@ -130,15 +129,6 @@ def check_expression(text: str, metrics: Names, runs: Names, protocols: Names = 
                 f"it as it is (log is for {', '.join(POSITIVE)})"
             )
     return needed
-
-
-def check_enough(reference: Reference, drawn: int) -> None:
-    """Refuse a distance without bias of no more pictures than features: it would stay "not measured yet"."""
-    if reference.metric.startswith("fid_unbiased") and drawn <= INCEPTION_WIDTH:
-        raise ExpressionError(
-            f"{reference} needs more than {INCEPTION_WIDTH} pictures, the width of Inception's features, and its "
-            f"protocol draws {drawn}; use kid_inception, or more pictures"
-        )
 
 
 def _known(what: str, name: str, valid: Names, text: str) -> None:

@@ -19,8 +19,8 @@ from mdm.config.sizes import listed
 from mdm.evaluate.metric_names import measurable
 from mdm.files.artifact import digest
 from mdm.files.atomic import read_json, write_json
-from mdm.study.claims import ExpressionError, check_enough, check_expression
-from mdm.study.evaluations import Evaluations
+from mdm.study.claims import ExpressionError, check_expression
+from mdm.study.evaluations import Evaluations, check_measured
 from mdm.study.recipes import Artifact, Artifacts
 from mdm.study.runs import Ablation, Call, Claim, Run, Stage, Variant
 from mdm.study.standard_protocols import STANDARDS, expand
@@ -142,7 +142,7 @@ class Study:
             raise StudyError("\n".join(problems))
 
     def _claims(self) -> dict[str, Claim]:
-        runs = [run.name for run in self.runs]
+        runs = {run.name: run for run in self.runs}
         metrics = measurable({r for run in self.runs for stage in run.stages for r in stage.resolutions})
         found = {}
         for name, entry in self.config.claims.items():
@@ -150,7 +150,8 @@ class Study:
             self._known(protocol, self.protocols, f"claims.{name}.protocol")
             try:
                 for needed in check_expression(entry.expect, metrics, runs, self.protocols):
-                    check_enough(needed, self.protocols[needed.protocol or protocol].num_images)
+                    place = needed.protocol or protocol
+                    check_measured(needed, place, self.protocols[place], runs[needed.run])
             except ExpressionError as error:
                 raise StudyError(f"{self.path.name}: claims.{name}.expect: {error}") from None
             if entry.number_from not in (None, "own"):

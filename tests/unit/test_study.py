@@ -416,8 +416,22 @@ def test_a_sweep_over_two_settings_is_a_grid(write):
 def test_a_claim_that_could_never_be_measured_is_refused():
     """Inception has 2,048 features; under 700 pictures the claim would say "Not measured yet" for ever."""
     claim = 'fid_unbiased["base", "new-concepts"] < fid_unbiased["no-progressive", "new-concepts"]'
-    with pytest.raises(StudyError, match=r"needs more than 2048 pictures.*draws 700; use kid_inception"):
+    with pytest.raises(StudyError, match=r"needs more than 2048 pictures.*has 700; use kid_inception"):
         study.load("workstation", {"claims.progressive-training.expect": claim})
+
+
+@pytest.mark.parametrize(
+    ("claim", "words"),
+    [
+        ('fid["base"] < 5', "protocol 'zero-shot' has no inception, which measures fid"),
+        ('detail_64["base", "familiar"] < 2', "protocol 'familiar' has no spectrum, which measures detail_64"),
+        ('fd_judge["two-levels", "familiar"] < 2', "'two-levels' is not measured under 'familiar'"),
+        ('detail_32["single-scale"] < 2', "'single-scale' draws no such level; write detail_64"),
+    ],
+)
+def test_a_claim_about_what_its_protocol_does_not_measure_is_refused(claim, words):
+    with pytest.raises(StudyError, match=words):
+        study.load("laptop", {"claims.more-levels.expect": claim})
 
 
 def test_a_sweep_over_negative_values_names_them():
