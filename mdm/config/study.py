@@ -115,7 +115,7 @@ class ProtocolConfig(Strict):
     description: str = Field(default="", description="default: that of the standard")
     standard: Name | None = Field(
         default=None,
-        description="coco-30k-one, coco-30k-drawn-all, ... (mdm/evaluate/standard_protocols.py), instead of prompts, "
+        description="coco-30k-one, coco-30k-drawn-all, ... (mdm/study/standard_protocols.py), instead of prompts, "
         "reference, numbers and resolution",
     )
     files: dict[str, str] = Field(default={}, description="of a standard: where its files lie (images, annotations)")

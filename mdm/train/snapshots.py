@@ -1,7 +1,7 @@
 """The averaged weights of a training at given image counts: left as it passes them, and taken as artifacts.
 
-Whoever asks for one too late has the training repeated up to there, in the folder of the snapshot; the weights are the
-same.
+Whoever asks for one too late has the training repeated up to there, in the folder of the snapshot; on the same kind of
+processor the weights are the same.
 """
 
 import os

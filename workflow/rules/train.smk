@@ -75,7 +75,7 @@ rule take_snapshot:
 
 
 # A snapshot that was asked for when its training had gone past it: the training is repeated up to there, in a folder
-# of its own, and leaves the same weights.
+# of its own, and leaves the same weights on the same kind of processor.
 use rule train_slice as train_again with:
     input:
         recipe=ancient(partial(training, "recipe.json")),
