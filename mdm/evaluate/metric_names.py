@@ -24,7 +24,13 @@ def detail(side: int | str) -> str:
     return f"detail_{side}"
 
 
-def measurable(resolutions: Iterable[int]) -> set[str]:
-    """Every metric name a claim may use, for a study that trains these resolutions."""
+def excess_loss(side: int | str) -> str:
+    """Loss of the level of this side beyond the optimum."""
+    return f"excess_loss_{side}"
+
+
+def measurable(resolutions: Iterable[int], excess: bool = False) -> set[str]:
+    """Every metric name a claim may use, for a study that trains these resolutions; `excess`: and asks for that."""
     sides = tuple(resolutions)
-    return {*MEASURABLE, *(f"validation_loss_{side}" for side in sides), *map(detail, sides)}
+    found = {*MEASURABLE, *(f"validation_loss_{side}" for side in sides), *map(detail, sides)}
+    return found | set(map(excess_loss, sides) if excess else ())

@@ -43,6 +43,7 @@ FAMILIES = (
     Metric("clip_score", "CLIP score", "higher", main=True),
     Metric("clip", "CLIP", "higher"),
     Metric("detail", "Fine detail over that of real pictures"),
+    Metric("excess_loss", "Loss beyond the optimum", "lower"),
     Metric("precision", "Precision", "higher", percent=True),
     Metric("recall", "Recall", "higher", percent=True),
     Metric("density", "Density", "higher"),

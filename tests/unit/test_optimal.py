@@ -91,7 +91,7 @@ def test_its_loss_is_what_it_says_is_unknown() -> None:
 
 
 def test_gaussian_pictures_shrink_as_a_gaussian_does() -> None:
-    """Of numbers with variance 1 that are normal, the mean is sqrt(gamma) times what is seen, the variance 1 - gamma."""
+    """Of normal numbers with variance 1 the mean is sqrt(gamma) times what is seen, and the variance 1 - gamma."""
     generator = torch.Generator().manual_seed(3)
     clean, gamma = torch.randn(20000, 1, 1, 1, generator=generator), 0.6
     noisy = noised([clean[:500]], torch.tensor([gamma]))

@@ -106,7 +106,7 @@ def main_table(evidence: Evidence) -> Table:
 
 def metrics_table(evidence: Evidence) -> Table:
     """Run x every metric."""
-    caption = "Every metric that was measured on sampled pictures, for every run."
+    caption = "Every metric that was measured of trained networks and their pictures, for every run."
     return _by_protocol(evidence, "metrics", "All metrics", caption, main=None)
 
 
