@@ -7,6 +7,7 @@ Values carry their derivatives by each measurement, so that intervals follow. Th
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -51,12 +52,18 @@ class Comparison:
 
     @property
     def of_logarithms(self) -> bool:
-        """Whether two logarithms are compared, so that the margin is that of a ratio."""
-        return self.left_text.startswith("log(") and self.right_text.startswith("log(")
+        """Whether logarithms or their differences are compared, so that the margin is that of a ratio."""
+        return bool(ratio(self.left_text) and ratio(self.right_text))
 
     @property
     def relation(self) -> str:
         return RELATIONS[self.sign]
+
+
+def ratio(text: str) -> str | None:
+    """What a side is the logarithm of: `a` of log(a), `a / b` of log(a) - log(b); None of anything else."""
+    found = re.fullmatch(r"log\(([^()]*)\)(?: - log\(([^()]*)\))?", text)
+    return found and " / ".join(filter(None, found.groups()))
 
 
 # What is behind a measurement: each training's number, by seed.
