@@ -1,4 +1,4 @@
-"""The study of today's training compares what may be compared: arms and recipes differ in nothing else."""
+"""The studies of today's training compare what may be compared: arms and recipes differ in nothing else."""
 
 import pytest
 
@@ -8,12 +8,19 @@ from mdm.study.claims import parse, references
 from mdm.study.study import load
 
 TOKENS = 14  # of the longest caption of its scenes
-ARMS = {"progressive": [[16], [16, 32, 64]], "nested": [[16, 32, 64]] * 2, "single": [[64]] * 2}
+LEVELS = {"today": [16, 32, 64], "today-gpu": [64, 256]}  # sizes of the two studies
 
 
-@pytest.fixture(scope="module")
-def study():
-    return load("today")
+@pytest.fixture(scope="module", params=LEVELS)
+def study(request):
+    return load(request.param)
+
+
+@pytest.fixture
+def arms(study):
+    """The levels of the two stages of each arm."""
+    levels = LEVELS[study.name]
+    return {"progressive": [levels[:1], levels], "nested": [levels] * 2, "single": [levels[-1:]] * 2}
 
 
 @pytest.fixture(scope="module")
@@ -34,12 +41,12 @@ def work(found):
     return [r.num_images * step_gigaflops(r.model, r.diffusion, TOKENS) for r in found]
 
 
-def test_three_arms_meet_every_recipe_that_they_can(stages):
-    found = {a: {recipe(run) for run in stages if arm(run) == a} for a in ARMS}
+def test_three_arms_meet_every_recipe_that_they_can(stages, arms):
+    found = {a: {recipe(run) for run in stages if arm(run) == a} for a in arms}
     nested = {"paper", "x0", "residual", "weights"}
     assert found == {"progressive": nested, "nested": nested, "single": nested - {"residual"}}
     for run, parts in stages.items():
-        assert [sorted(part.sizes) for part in parts] == ARMS[arm(run)]
+        assert [sorted(part.sizes) for part in parts] == arms[arm(run)]
 
 
 def test_every_training_computes_as_much_in_the_same_shares(stages):
@@ -49,7 +56,7 @@ def test_every_training_computes_as_much_in_the_same_shares(stages):
     assert shares == pytest.approx(dict.fromkeys(shares, shares["base"]), rel=0.01)
 
 
-def test_a_recipe_is_the_same_in_every_arm(stages):
+def test_a_recipe_is_the_same_in_every_arm(stages, arms):
     """But for what a single level has no use for, and the schedule of 64 px, which all arms share."""
     own = {"residual_levels", "base_resolution"}
     for name in ("paper", "x0", "residual", "weights"):
@@ -57,7 +64,7 @@ def test_a_recipe_is_the_same_in_every_arm(stages):
             [r.diffusion.model_dump(exclude=own) for r in parts] for run, parts in stages.items() if recipe(run) == name
         ]
         assert all(one == found[0] for one in found)
-    assert stages["single-weights"][1].diffusion.base_resolution == 16
+    assert stages["single-weights"][1].diffusion.base_resolution == arms["nested"][0][0]
     assert stages["nested-weights"][1].diffusion.residual_levels
     for parts in stages.values():
         assert [
@@ -70,11 +77,11 @@ def test_every_run_that_a_claim_names_is_trained_often_enough(study):
     for run in study.runs:
         seeds.setdefault(run.name, set()).add(run.seed)
     named = {r.run for claim in study.claims.values() for r in references(parse(claim.expect))}
-    assert len(named) > 8 and all(len(seeds[run]) >= TRAININGS for run in named)
+    assert len(named) > 6 and all(len(seeds[run]) >= TRAININGS for run in named)
 
 
-def test_what_it_does_not_train_anew_it_shares_with_the_laptop_study(study):
-    shared = load("laptop").artifacts
+def test_what_it_does_not_train_anew_it_shares_with_the_study_that_it_varies(study):
+    shared = load({"today": "laptop", "today-gpu": "workstation"}[study.name]).artifacts
     assert all(ref in shared for ref in study.of_kind("data", "text", "judge", "clip"))
 
 
