@@ -33,15 +33,12 @@ from mdm.diffusion.process import per_row
 from mdm.diffusion.residual import completed
 from mdm.evaluate.intervals import metric
 from mdm.evaluate.jackknife import jackknife
-from mdm.evaluate.metric_names import excess_loss
+from mdm.evaluate.metric_names import LOG_SNRS, excess_loss
 from mdm.evaluate.painter import averaged_network, stage_of
 from mdm.evaluate.progress import progress
 from mdm.files.artifact import Making
 from mdm.files.atomic import write_json
 
-# ln(SNR) of the unshifted schedule at which networks are asked. Where there is less noise, any picture of a set of some
-# thousands is known for certain; where there is more, none can be told from another.
-LOG_SNRS = (-7.0, -5.0, -3.0, -1.0, 1.0, 3.0, 5.0, 7.0)
 BATCH_IMAGES = 64
 
 
@@ -182,18 +179,24 @@ def beyond(said: Tensor, best: Tensor) -> np.ndarray:
 
 
 def rows(found: dict[str, np.ndarray]) -> list[dict[str, Any]]:
-    """The metric of each level, the geometric mean over bins, with its interval over pictures.
+    """The metrics of each level, over all bins and in each, with their intervals over pictures.
 
-    Errors with much noise are a hundred times those with little; by their logarithms every bin counts alike, and the
+    Errors with much noise are a hundred times those with little; in a geometric mean every bin counts alike, and the
     ratio of two runs is the same whatever weights a loss gives to noise levels.
     """
     made = []
     for side, values in found.items():
-        count = values.shape[1]
-        estimate = jackknife(lambda kept, values=values: geometric_mean(values[:, kept].mean(axis=1)), count)
-        low, high = (estimate.value + sign * estimate.half_width for sign in (-1, 1))
-        made.append(metric(excess_loss(side), estimate.value, low, high, count, estimate.without))
+        for place, kept in (None, values), *enumerate(values):
+            made.append(_row(excess_loss(side, place), np.atleast_2d(kept)))
     return made
+
+
+def _row(name: str, values: np.ndarray) -> dict[str, Any]:
+    """The geometric mean over bins of values [B,Q]."""
+    count = values.shape[1]
+    estimate = jackknife(lambda kept: geometric_mean(values[:, kept].mean(axis=1)), count)
+    low, high = (estimate.value + sign * estimate.half_width for sign in (-1, 1))
+    return metric(name, estimate.value, low, high, count, estimate.without)
 
 
 def geometric_mean(values: np.ndarray) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 EVALUATION, TRAINING, COST, FRAME = "evaluation", "training", "cost", "frame"
 # What a score is framed by, measured beside it: guessing, and the best that real pictures reach.
 FRAME_ENDS = ("_chance", "_floor", "_real")
+BIN = re.compile(r"excess_loss_(\d+)_b(\d+)")
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,9 @@ def describe(name: str) -> Metric:
     if name.endswith(FRAME_ENDS):
         base, _, end = name.rpartition("_")
         return replace(describe(base), name=name, title=f"{describe(base).title}, {end}", main=False, kind=FRAME)
+    if found := BIN.fullmatch(name):  # for claims and excess.csv: a table of all would have a column for each
+        title = f"Loss beyond the optimum ({found[1]} px, bin {found[2]})"
+        return Metric(name, title, "lower", kind=TRAINING)
     if name in MEMBERS:
         return replace(MEMBERS[name], name=name)
     family = max((f for f in FAMILIES if name == f.name or name.startswith(f.name + "_")),

@@ -24,6 +24,7 @@ from mdm.report import excess as report
 from mdm.report.collect import Artifacts
 from mdm.report.evidence import read_evidence
 from mdm.report.figures import draw
+from mdm.report.metrics import EVALUATION, TRAINING, describe
 from mdm.report.verdicts import judge_all
 from mdm.study import products, study
 
@@ -56,9 +57,10 @@ def test_an_untrained_network_loses_much_beyond_the_optimum(world):
     path = recipe(world)
     excess.measure_excess(path, batch_images=32)
     found = read_json(path.with_name("excess.json"))
-    assert [row["metric"] for row in found["metrics"]] == ["excess_loss_16", "excess_loss_8"]
+    names = [f"excess_loss_{level}{end}" for level in (16, 8) for end in ("", *(f"_b{k}" for k in range(BINS)))]
+    assert [row["metric"] for row in found["metrics"]] == names
     for row in found["metrics"]:
-        assert 0.05 < row["low"] < row["value"] < row["high"] and row["n"] == 24 and len(row["without"]) == 12
+        assert 1e-4 < row["low"] < row["value"] < row["high"] and row["n"] == 24 and len(row["without"]) == 12
     assert [(bin_["level"], bin_["log_snr"]) for bin_ in found["bins"][:2]] == [(16, -7.0), (16, -5.0)]
     for level in (16, 8):
         own = [bin_ for bin_ in found["bins"] if bin_["level"] == level]
@@ -66,6 +68,8 @@ def test_an_untrained_network_loses_much_beyond_the_optimum(world):
         assert all(a > b - 1e-6 for a, b in pairwise(optima)) and optima[0] > 0.05 and optima[-1] < 1e-6
         mean = np.exp(np.mean([np.log(bin_["excess"]) for bin_ in own]))
         assert mean == pytest.approx(next(r["value"] for r in found["metrics"] if r["metric"].endswith(f"_{level}")))
+        single = [r["value"] for r in found["metrics"] if r["metric"].startswith(f"excess_loss_{level}_b")]
+        assert single == pytest.approx([bin_["excess"] for bin_ in own])
         assert all(bin_["loss"] == bin_["optimum"] + bin_["excess"] for bin_ in own)
     manifest = read_json(path.with_name("manifest.json"))
     assert ExcessRecipe.of(manifest["recipe"], path).num_images == manifest["num_images"] == 24
@@ -160,7 +164,9 @@ def test_a_study_asks_for_it_by_one_key():
 
 
 def test_claims_name_it_where_a_study_measures_it():
-    assert "excess_loss_64" in measurable([64], excess=True) and "excess_loss_64" not in measurable([64])
+    assert {"excess_loss_64", "excess_loss_64_b7"} < measurable([64], excess=True)
+    assert describe("excess_loss_64").kind == EVALUATION and describe("excess_loss_64_b7").kind == TRAINING
+    assert "excess_loss_64" not in measurable([64])
     claim = {"claims.progressive.expect": 'log(excess_loss_32["base"]) < log(excess_loss_32["no-progressive"])'}
     assert study.load("quick", {**ASKED, **claim}).claims
     with pytest.raises(StudyError, match="unknown metric 'excess_loss_32'"):

@@ -1,9 +1,13 @@
 """Loss beyond the optimum by noise level: a panel for each level of the nest."""
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
+from mdm.evaluate.metric_names import LOG_SNRS
 from mdm.report import excess
 from mdm.report.collect import Artifacts
 from mdm.report.evidence import Evidence
@@ -36,11 +40,13 @@ def _panel(axis: Axes, level: int, rows: list[Row], names: list[str]) -> None:
         kept = [(x, y) for x, y in found if y > floor]
         axis.plot(*zip(*kept, strict=True), color=style.INK, linestyle=":", linewidth=1.2) if kept else None
     axis.set_yscale("log")
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_xticks(LOG_SNRS)
     axis.set_title(f"{level} px")
     axis.set_xlabel("ln(SNR), unshifted")
 
 
-def _line(axis: Axes, points: list[Point], floor: float, look: dict) -> None:
+def _line(axis: Axes, points: list[Point], floor: float, look: dict[str, Any]) -> None:
     x, y = [point.log_snr for point in points], [max(point.value, floor) for point in points]
     axis.plot(x, y, **look)
     halves = [point.half or 0.0 for point in points]
