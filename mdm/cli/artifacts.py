@@ -25,6 +25,7 @@ MAKERS = {
     "clip": ("Train the small CLIP.", "mdm.evaluate.clip_model:train_clip"),
     "sample": ("Draw the pictures of a protocol.", "mdm.evaluate.generate:generate"),
     "features": ("Extract features of pictures.", "mdm.evaluate.features:extract_features"),
+    "excess": ("Measure the loss beyond the optimum.", "mdm.evaluate.excess:measure_excess"),
     "score": ("Turn features into metrics.", "mdm.evaluate.scores:score"),
 }
 

@@ -26,6 +26,7 @@ from mdm.config.study import (
     ClaimConfig,
     DataConfig,
     EncoderConfig,
+    ExcessConfig,
     InstrumentConfig,
     ProtocolConfig,
     RunConfig,
@@ -36,8 +37,8 @@ from mdm.config.training import ResourceConfig, StageConfig, TrainConfig, Traini
 
 __all__ = [
     "NAME", "SHA256", "AblationConfig", "AlongConfig", "ClaimConfig", "Count", "DataConfig", "Decay", "DiffusionConfig",
-    "EncoderConfig", "InstrumentConfig", "Layers", "LevelConfig", "ModelConfig", "Name", "NetworkConfig", "Positive",
-    "Probability", "ProtocolConfig", "ResourceConfig", "RunConfig", "SampleConfig", "Seed", "StageConfig", "Strict",
-    "StudyConfig", "StudyError", "TrainConfig", "TrainingResources", "VideoConfig", "WeightsConfig", "Width",
-    "nearest",
+    "EncoderConfig", "ExcessConfig", "InstrumentConfig", "Layers", "LevelConfig", "ModelConfig", "Name",
+    "NetworkConfig", "Positive", "Probability", "ProtocolConfig", "ResourceConfig", "RunConfig", "SampleConfig", "Seed",
+    "StageConfig", "Strict", "StudyConfig", "StudyError", "TrainConfig", "TrainingResources", "VideoConfig",
+    "WeightsConfig", "Width", "nearest",
 ]  # fmt: skip

@@ -189,11 +189,22 @@ class ScoresRecipe(Recipe):
     settings: ScoreSettings
 
 
+class ExcessRecipe(Recipe):
+    """How far the answers of a stage's network are from the best that its training pictures allow."""
+
+    kind: Literal["excess"] = "excess"
+    train: Ref
+    data: Ref
+    text: Ref | None  # holds the empty caption
+    num_images: Positive
+    seed: Seed
+
+
 KINDS: dict[str, type[Recipe]] = {
     model.model_fields["kind"].default: model
     for model in (
         DataRecipe, TextRecipe, StageRecipe, SnapshotRecipe, JudgeRecipe, ClipRecipe, SamplesRecipe, FeaturesRecipe,
-        ScoresRecipe,
+        ScoresRecipe, ExcessRecipe,
     )
 }  # fmt: skip
 

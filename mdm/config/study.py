@@ -165,6 +165,16 @@ class AlongConfig(Strict):
     )
 
 
+class ExcessConfig(Strict):
+    """Measuring how far the answers of trained networks are from the best that their training pictures allow."""
+
+    num_images: Annotated[int, Field(ge=4)] = Field(
+        default=256, description="training pictures that are noised and asked about, spread over the whole set"
+    )
+    seed: Seed = 0
+    resources: ResourceConfig = ResourceConfig()
+
+
 class ClaimConfig(Strict):
     """A sentence of the paper as an expression over metrics."""
 
@@ -193,6 +203,7 @@ class StudyConfig(Strict):
     seeds: list[Seed] = Field(default=[0], min_length=1)
     protocols: dict[Name, ProtocolConfig] = Field(default={})
     along: AlongConfig | None = Field(default=None, description="curves over training")
+    excess: ExcessConfig | None = Field(default=None, description="loss of every run beyond its known optimum")
     groups: dict[Name, str] = Field(default={})
     ablations: dict[Name, AblationConfig] = Field(default={})
     claims: dict[Name, ClaimConfig] = Field(default={})

@@ -24,7 +24,19 @@ def detail(side: int | str) -> str:
     return f"detail_{side}"
 
 
-def measurable(resolutions: Iterable[int]) -> set[str]:
-    """Every metric name a claim may use, for a study that trains these resolutions."""
+# ln(SNR) of the unshifted schedule at which networks are asked for their loss beyond the optimum: bins 0, 1, ... Where
+# there is less noise, any picture of a set of some thousands is known for certain; where there is more, hardly any is.
+LOG_SNRS = (-7.0, -5.0, -3.0, -1.0, 1.0, 3.0, 5.0, 7.0)
+
+
+def excess_loss(side: int | str, place: int | None = None) -> str:
+    """Loss of the level of this side beyond the optimum: over all noise bins, or in one of them."""
+    return f"excess_loss_{side}" if place is None else f"excess_loss_{side}_b{place}"
+
+
+def measurable(resolutions: Iterable[int], excess: bool = False) -> set[str]:
+    """Every metric name a claim may use, for a study that trains these resolutions; `excess`: and asks for that."""
     sides = tuple(resolutions)
-    return {*MEASURABLE, *(f"validation_loss_{side}" for side in sides), *map(detail, sides)}
+    found = {*MEASURABLE, *(f"validation_loss_{side}" for side in sides), *map(detail, sides)}
+    places = (None, *range(len(LOG_SNRS))) if excess else ()
+    return found | {excess_loss(side, place) for side in sides for place in places}

@@ -39,6 +39,15 @@ def stage_of(folder: Path) -> StageRecipe:
     return StageRecipe.of(content, path)
 
 
+def averaged_network(train: Path, device: torch.device) -> tuple[nn.Module, str]:
+    """The averaged network of a stage or of a snapshot, ready to answer, and the hash of its weights."""
+    stage, weights = stage_of(train), load_weights(train / WEIGHTS)
+    model = build(stage.model)
+    load_into(model, weights, str(train / WEIGHTS))
+    model.eval().to(device, memory_format=torch.channels_last)
+    return model, state_hash(weights)
+
+
 class Painter:
     """Draws picture k from (weights, prompt k, seed, k) alone, whatever batch it is in."""
 
@@ -61,13 +70,10 @@ class Painter:
             self.weights_hash = hashlib.sha256(f"{self.weights_hash}+{guide_hash}".encode()).hexdigest()
 
     def _network(self, train: Path) -> tuple[nn.Module, str]:
-        """The averaged network of a stage or of a snapshot, and its hash."""
-        stage, weights = stage_of(train), load_weights(train / WEIGHTS)
-        model = build(stage.model)
-        load_into(model, weights, str(train / WEIGHTS))
-        model.eval().to(self._device, memory_format=torch.channels_last)
+        """The averaged network of a stage or of a snapshot, which counts its work, and its hash."""
+        model, weights_hash = averaged_network(train, self._device)
         model.register_forward_pre_hook(self._count)
-        return model, state_hash(weights)
+        return model, weights_hash
 
     def _count(self, _model: nn.Module, arguments: tuple[Any, ...]) -> None:
         # Guidance and Heun steps call the network more often than there are steps: count, do not compute.

@@ -25,6 +25,7 @@ from mdm.study.study import Study
 Kind = TypeVar("Kind", bound=Recipe)
 Line = TypeVar("Line")  # of a CSV: Row or Left
 GROUPS = "groups.csv"  # stands beside metrics.csv
+EXCESS = "excess"  # what is drawn for the loss beyond the optimum: noises of training pictures
 LOSS_TAIL = 0.1  # the training loss of a stage is the mean over this last share of its history
 
 
@@ -119,12 +120,14 @@ def collect_groups(study: Study, results: Path) -> Iterator[Left]:
     """What every score would be without each group of pictures."""
     artifacts = Artifacts(results)
     for run in study.runs:
-        for evaluation in run.evaluations:
-            scores = artifacts.json(evaluation.scores, "scores.json")
+        sources = [(e.scores, "scores.json", e.protocol, e.protocol) for e in run.evaluations]
+        # No protocol, and not the pictures of one: noised pictures of the training set.
+        for ref, name, protocol, drawn in [*sources, (run.excess, "excess.json", "", EXCESS)]:
+            scores = artifacts.json(ref, name)
             for row in scores["metrics"] if scores else ():
                 if row.get("without"):
                     left = (" ".join(map(repr, row.get(key, ()))) for key in ("without", "without_real"))
-                    yield Left(run.name, run.seed, row["metric"], evaluation.protocol, evaluation.protocol, *left)
+                    yield Left(run.name, run.seed, row["metric"], protocol, drawn, *left)
 
 
 def collect(study: Study, results: Path) -> tuple[list[Row], list[dict[str, Any]]]:
@@ -145,8 +148,21 @@ def collect(study: Study, results: Path) -> tuple[list[Row], list[dict[str, Any]
             rows += _stage_rows(run, stage, facts, artifacts.history(stage.artifact), cost)
         for evaluation in run.evaluations:
             _collect_evaluation(artifacts, run, evaluation, images, round(seconds, 3), rows, missing)
+        rows += _excess_rows(artifacts, run, images, round(seconds, 3))
+        if run.excess and artifacts.json(run.excess, "excess.json") is None:
+            missing.append(_absent(run, run.excess, "loss beyond the optimum", ""))
         missing += _absent_points(artifacts, run)
     return rows, missing
+
+
+def _excess_rows(artifacts: Artifacts, run: Run, images: int, seconds: float) -> Iterator[Row]:
+    """The loss beyond the optimum, which belongs to no protocol."""
+    found = artifacts.json(run.excess, "excess.json")
+    for row in found["metrics"] if found else ():
+        yield Row(
+            run.name, run.stages[-1].name, run.seed, row["metric"], row["value"], row["low"], row["high"], "", images,
+            seconds, digest_of(run.excess),
+        )  # fmt: skip
 
 
 def _absent_points(artifacts: Artifacts, run: Run) -> Iterator[dict[str, Any]]:

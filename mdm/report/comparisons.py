@@ -1,6 +1,7 @@
 """The truth of a claim's expression (mdm/study/claims.py); values carry derivatives, from which intervals follow."""
 
 import ast
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Self
@@ -39,16 +40,25 @@ class Comparison:
     behind: tuple[Reference, ...] = ()
     #: whether a number other than zero, which nothing here measured, stands against a measurement
     with_number: bool = False
-    #: whether one logarithm is compared with another, so that the margin is that of a ratio
-    of_logarithms: bool = False
 
     @property
     def text(self) -> str:
         return f"{self.left_text} {self.sign} {self.right_text}"
 
     @property
+    def of_logarithms(self) -> bool:
+        """Whether logarithms or their differences are compared, so that the margin is that of a ratio."""
+        return bool(ratio(self.left_text) and ratio(self.right_text))
+
+    @property
     def relation(self) -> str:
         return RELATIONS[self.sign]
+
+
+def ratio(text: str) -> str | None:
+    """What a side is the logarithm of: `a` of log(a), `a / b` of log(a) - log(b); None of anything else."""
+    found = re.fullmatch(r"log\(([^()]*)\)(?: - log\(([^()]*)\))?", text)
+    return found and " / ".join(filter(None, found.groups()))
 
 
 # What is behind a measurement: each training's number, by seed.
@@ -116,9 +126,7 @@ def _compare(left: ast.AST, op: ast.cmpop, right: ast.AST, parts: Mapping[Refere
         holds = False
     behind = tuple(reference for reference, slope in form.slopes.items() if slope)
     texts, sides = (_source(left), COMPARISONS[type(op)], _source(right)), (_quantity(f, parts) for f in (a, b))
-    number = _adds_number(left) or _adds_number(right)
-    logarithms = isinstance(left, ast.Call) and isinstance(right, ast.Call)
-    return Comparison(*texts, *sides, margin, holds, behind, number, logarithms)
+    return Comparison(*texts, *sides, margin, holds, behind, _adds_number(left) or _adds_number(right))
 
 
 def _adds_number(node: ast.AST) -> bool:

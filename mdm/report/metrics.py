@@ -1,5 +1,6 @@
 """What each measured number is called, which direction is better, and how it is written down."""
 
+import re
 from dataclasses import dataclass, replace
 
 from mdm.evaluate.metric_names import ALIGNMENTS
@@ -8,6 +9,7 @@ from mdm.report.quantity import Quantity
 EVALUATION, TRAINING, COST, FRAME = "evaluation", "training", "cost", "frame"
 # What a score is framed by, measured beside it: guessing, and the best that real pictures reach.
 FRAME_ENDS = ("_chance", "_floor", "_real")
+BIN = re.compile(r"excess_loss_(\d+)_b(\d+)")
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ FAMILIES = (
     Metric("alignment", "Alignment", "higher", percent=True),
     Metric("clip_score", "CLIP score", "higher", main=True),
     Metric("detail", "Fine detail over that of real pictures"),
+    Metric("excess_loss", "Loss beyond the optimum", "lower"),
     Metric("validation_loss", "Validation loss", "lower", kind=TRAINING),
     Metric("train_loss", "Training loss", "lower", kind=TRAINING),
     Metric("train_images", "Training pictures", kind=COST),
@@ -65,6 +68,9 @@ def describe(name: str) -> Metric:
     if name.endswith(FRAME_ENDS):
         base, _, end = name.rpartition("_")
         return replace(describe(base), name=name, title=f"{describe(base).title}, {end}", main=False, kind=FRAME)
+    if found := BIN.fullmatch(name):  # for claims and excess.csv: a table of all would have a column for each
+        title = f"Loss beyond the optimum ({found[1]} px, bin {found[2]})"
+        return Metric(name, title, "lower", kind=TRAINING)
     place = _family(name)
     if place == len(FAMILIES):
         return Metric(name, name.replace("_", " "))

@@ -16,7 +16,7 @@ from typing import Any
 from mdm.config import ProtocolConfig
 from mdm.evaluate.metric_names import CERTAIN
 from mdm.files.atomic import write_json
-from mdm.report.comparisons import Comparison, decide
+from mdm.report.comparisons import Comparison, decide, ratio
 from mdm.report.evidence import Evidence, read_evidence
 from mdm.report.quantity import Quantity, over_seeds
 from mdm.study.claims import Reference, parse, references
@@ -142,7 +142,7 @@ def _comparison_sentence(comparison: Comparison) -> str:
     given = [(comparison.left_text, comparison.left), (comparison.right_text, comparison.right)]
     margin = f"by {comparison.margin.text(signed=True)}"
     if comparison.of_logarithms:
-        given = [(side.removeprefix("log(").removesuffix(")"), quantity.raised()) for side, quantity in given]
+        given = [(ratio(side), quantity.raised()) for side, quantity in given]
         margin = f"by a factor of {comparison.margin.raised().text()}"
     sides = [side if quantity.exact else f"{side} = {quantity.text()}" for side, quantity in given]
     trainings = len(comparison.margin.seeds)

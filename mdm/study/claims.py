@@ -17,7 +17,7 @@ MAX_CHARACTERS = 1000
 ALLOWED = 'numbers, + - * /, < <= > >=, and, or, not, METRIC["run"], METRIC["run", "protocol"], log(METRIC["run"])'
 COMPARISONS = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
 # What is above zero whatever was drawn; the distances without their bias may fall below it.
-POSITIVE = ("fd_judge", "fid", "detail", "validation_loss", "train_seconds", "sample_seconds")
+POSITIVE = ("fd_judge", "fid", "detail", "validation_loss", "excess_loss", "train_seconds", "sample_seconds")
 NUMBER, TRUTH = "a number", "true or false"
 Names = Iterable[str] | None  # None: not checked
 

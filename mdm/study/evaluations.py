@@ -22,7 +22,7 @@ class Evaluations:
 
     def __init__(self, made: Artifacts, config: StudyConfig, resources: dict[str, ResourceConfig], where: str) -> None:
         self._made, self._protocols, self._resources, self._where = made, config.protocols, resources, where
-        self._along, self._snapshots = config.along, False
+        self._along, self._snapshots, self._excess = config.along, False, config.excess
         if self._along and self._along.protocol not in self._protocols:
             unknown, valid = self._along.protocol, nearest(self._along.protocol, self._protocols)
             raise StudyError(f"{where}: along.protocol: there is no '{unknown}'; {valid}")
@@ -36,6 +36,14 @@ class Evaluations:
     def at_end(self, run: RunConfig, last: Stage, name: str, guide: str | None) -> Evaluation:
         """Measure what the last stage trained."""
         return self._evaluation(run, last.artifact, name, self._side(last, name), guide)
+
+    def excess(self, last: Stage) -> str | None:
+        """Measure how far the last stage is from the optimum, if the study asks for it."""
+        if not self._excess:
+            return None
+        ref = self._made.excess(last.artifact, self._excess)
+        self._resources.setdefault(ref, self._excess.resources)
+        return ref
 
     def along(self, variant: Variant, run: RunConfig, stages: list[Stage], guide: str | None) -> list[Point]:
         """Measure the snapshots of a run and its end; nothing where `along` leaves it out or it has none."""

@@ -8,7 +8,7 @@ from mdm.study.study_file import ROOT
 CODE = ROOT / "mdm" / "report"
 # What makes each part of the results, as patterns in that folder.
 MADE_BY = {
-    "numbers": ("collect.py", "curves.py", "evidence.py", "metrics.py", "quantity.py"),
+    "numbers": ("collect.py", "curves.py", "evidence.py", "excess.py", "metrics.py", "quantity.py"),
     "tables": ("tables/*.py",),
     "figures": ("figures/style.py",),
     "pictures": ("figures/gallery.py",),
@@ -48,9 +48,15 @@ def has_curves(study: Study) -> bool:
     return any(run.points for run in study.runs)
 
 
+def has_excess(study: Study) -> bool:
+    """Return whether the loss beyond the optimum is measured."""
+    return any(run.excess for run in study.runs)
+
+
 def number_names(study: Study) -> list[str]:
     """Return the files that numbers are collected in, before tables and figures are made of them."""
-    return ["metrics.csv", "groups.csv", "missing.json", *(["curves.csv"] if has_curves(study) else [])]
+    more = [name for name, asked in (("curves.csv", has_curves), ("excess.csv", has_excess)) if asked(study)]
+    return ["metrics.csv", "groups.csv", "missing.json", *more]
 
 
 def table_names(study: Study) -> list[str]:
@@ -64,8 +70,8 @@ def figure_names(study: Study) -> list[str]:
     """Return every figure that the measurements can fill: .svg and .png, but `samples-RUN` is a .png only."""
     guidance = ["guidance"] if instruments(study) else []
     alignment = ["alignment"] if "judge" in instruments(study) else []
-    along = ["along-training"] if has_curves(study) else []
-    drawn = ["training-curves", *along, *guidance, *alignment, *(f"ablation-{g}" for g in group_members(study))]
+    more = [name for name, asked in (("along-training", has_curves), ("excess-loss", has_excess)) if asked(study)]
+    drawn = ["training-curves", *more, *guidance, *alignment, *(f"ablation-{g}" for g in group_members(study))]
     return drawn + [f"samples-{run}" for run in sampled_runs(study)]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from mdm.config import ProtocolConfig, RunConfig, StudyConfig, StudyError, WeightsConfig, nearest
+from mdm.config import ExcessConfig, ProtocolConfig, RunConfig, StudyConfig, StudyError, WeightsConfig, nearest
 from mdm.config import recipe as made
 from mdm.config.base import parse
 from mdm.config.instruments import ScoreSettings
@@ -18,6 +18,7 @@ from mdm.study.stage_settings import (
     check_autoguidance,
     check_carried,
     check_guide,
+    check_optimum,
     check_sample,
     check_stills,
     stage_model,
@@ -182,6 +183,15 @@ class Artifacts:
         """Return the training whose weights an artifact holds: the stage itself, or that of a snapshot."""
         recipe = self.artifacts[ref].recipe
         return recipe.train if isinstance(recipe, made.SnapshotRecipe) else ref
+
+    def excess(self, train: str, asked: ExcessConfig) -> str:
+        """Add the loss of a stage's network beyond the optimum of its training pictures."""
+        stage = self.artifacts[train].recipe
+        check_optimum(stage, self.artifacts[stage.data].recipe, asked.num_images, f"{self._where}: excess")
+        recipe = made.ExcessRecipe(
+            train=train, data=stage.data, text=stage.text, num_images=asked.num_images, seed=asked.seed
+        )
+        return self._put(self.artifacts[train].name, recipe)
 
     def samples(self, run: RunConfig, train: str, protocol: str, guide: str | None = None) -> str:
         """Add the pictures that the network of a stage or snapshot draws, guided by that of another run."""

@@ -49,6 +49,12 @@ class Run:
     stages: list[Stage]
     evaluations: list[Evaluation]
     points: list[Point] = field(default_factory=list)
+    excess: str | None = None  # the artifact that says how far its last stage is from the optimum
+
+    @property
+    def numbers(self) -> list[str]:
+        """The artifacts that hold what is measured of it, beside its stages."""
+        return [*(evaluation.scores for evaluation in self.measurements), *filter(None, [self.excess])]
 
     @property
     def measurements(self) -> list[Evaluation]:

@@ -2,7 +2,7 @@
 
 from mdm.config import DiffusionConfig, ModelConfig, NetworkConfig, RunConfig, SampleConfig, StageConfig, TrainConfig
 from mdm.config.base import StudyError, nearest, parse
-from mdm.config.recipe import StageRecipe
+from mdm.config.recipe import DataRecipe, StageRecipe
 from mdm.config.sizes import Clip, as_clip, listed, parse_size
 
 Settings = tuple[TrainConfig, DiffusionConfig]
@@ -132,6 +132,20 @@ def check_stills(stage: StageConfig, train: TrainConfig, diffusion: DiffusionCon
             f"{where}: {rows} of the {batch} rows of a batch are clips, which {processes} processes "
             "cannot share evenly; use another number of gpus, or change diffusion.mixed_ratio"
         )
+
+
+def check_optimum(stage: StageRecipe, data: DataRecipe, wanted: int, where: str) -> None:
+    """Refuse excess loss where the best denoiser of the training pictures is not known in closed form."""
+    if any(isinstance(size, Clip) for size in stage.sizes):
+        raise StudyError(f"{where}: it is measured on pictures, and a run ends with clips; leave it out")
+    if stage.diffusion.shared_noise:
+        raise StudyError(
+            f"{where}: its optimum takes each level's noise for independent; leave out shared_noise, or it"
+        )
+    if data.settings.get("crop") == "none":
+        raise StudyError(f"{where}: squares cut anew each time are no finite set of pictures; write crop: centre")
+    if wanted > data.num_images:
+        raise StudyError(f"{where}.num_images {wanted}: the training set has {data.num_images}; write that or less")
 
 
 def check_carried(train: TrainConfig, parent: StageRecipe | None, where: str) -> None:

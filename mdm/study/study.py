@@ -50,7 +50,7 @@ class Study:
         self.claims = self._claims()
         self._check_targets()
         # Identity of the numbers: titles and texts are left out, so editing them reruns no measurement.
-        numbers = [[run.name, run.seed, [e.scores for e in run.measurements]] for run in self.runs]
+        numbers = [[run.name, run.seed, run.numbers] for run in self.runs]
         self.digest = digest([numbers, [[a.name, a.against, a.group] for a in self.ablations.values()]])
         self.claims_digest = digest([self.digest, [asdict(claim) for claim in self.claims.values()]])
 
@@ -101,7 +101,8 @@ class Study:
             evaluations = [self._measured.at_end(config, stages[-1], name, guide) for name in variant.protocols]
             points = self._measured.along(variant, config, stages, guide)
             yield Run(
-                variant.name, seed, variant.label, variant.ablation, variant.value, diff, stages, evaluations, points
+                variant.name, seed, variant.label, variant.ablation, variant.value, diff, stages, evaluations, points,
+                self._measured.excess(stages[-1]),
             )  # fmt: skip
 
     def _guide(self, name: str | None, seed: int, place: str) -> str | None:
@@ -143,7 +144,8 @@ class Study:
 
     def _claims(self) -> dict[str, Claim]:
         runs = {run.name: run for run in self.runs}
-        metrics = measurable({r for run in self.runs for stage in run.stages for r in stage.resolutions})
+        sides = {r for run in self.runs for stage in run.stages for r in stage.resolutions}
+        metrics = measurable(sides, bool(self.config.excess))
         found = {}
         for name, entry in self.config.claims.items():
             protocol = entry.protocol or next(iter(self.protocols), "none")
@@ -254,7 +256,7 @@ class Study:
         runs = [run for run in self.runs if run.name in names]
         trained = [stage.artifact for run in runs for stage in run.stages]
         trained += [point.weights for run in runs for point in run.points]
-        return list(dict.fromkeys(trained + [e.scores for run in runs for e in run.measurements]))
+        return list(dict.fromkeys(trained + [ref for run in runs for ref in run.numbers]))
 
     def of_kind(self, *kinds: str) -> list[str]:
         return [ref for ref, artifact in self.artifacts.items() if artifact.kind in kinds]
@@ -271,7 +273,7 @@ def runs_of(study: Study) -> dict[str, list[str]]:
     found: dict[str, dict[str, None]] = {}
     for run in study.runs:
         refs = [stage.artifact for stage in run.stages] + [point.weights for point in run.points]
-        refs += [ref for e in run.measurements for ref in (e.samples, e.features, e.scores)]
+        refs += [ref for e in run.measurements for ref in (e.samples, e.features)] + run.numbers
         for ref in refs:
             found.setdefault(ref, {})[run.name] = None  # seeds share a name
     return {ref: list(names) for ref, names in found.items()}

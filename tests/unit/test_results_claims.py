@@ -137,6 +137,27 @@ def test_logarithms_compare_what_spreads_in_proportion_to_its_size() -> None:
     assert verdict('log(fd_judge["base"]) > log(fd_judge["other"])', *given).verdict == "not reproduced"
 
 
+def test_differences_of_logarithms_are_told_as_ratios() -> None:
+    """How far one is ahead of another, here a factor of 4, and elsewhere, a factor of 2."""
+    given = [*rows("a", 1.0, 1.1, 0.9, half=0.01), *rows("b", 4.0, 4.4, 3.6, half=0.01)]
+    given += [*rows("c", 1.0, 1.1, 0.9, half=0.01), *rows("d", 2.0, 2.2, 1.8, half=0.01)]
+    ahead, then = (f'log(fd_judge["{x}"]) - log(fd_judge["{y}"])' for x, y in ("ba", "dc"))
+    found = verdict(f"{ahead} > {then}", *given)
+    assert found.verdict == "reproduced"
+    assert found.sentence.startswith('fd_judge["b"] / fd_judge["a"] = 4.0'), found.sentence
+    assert 'should be above fd_judge["d"] / fd_judge["c"] = 2.0' in found.sentence
+    assert "by a factor of 2.0" in found.sentence
+
+
+def test_two_orders_agree_where_the_product_of_their_differences_is_above_zero() -> None:
+    given = [*rows("a", 1.0, 1.1, 0.9, half=0.01), *rows("b", 4.0, 4.4, 3.6, half=0.01)]
+    alike = [*rows("a", 2.0, 2.1, 1.9, half=0.01, metric="kid_judge")]
+    alike += [*rows("b", 3.0, 3.2, 2.8, half=0.01, metric="kid_judge")]
+    expect = '(fd_judge["a"] - fd_judge["b"]) * (kid_judge["a"] - kid_judge["b"]) > 0'
+    found = verdict(expect, *given, *alike, number_from=None)
+    assert found.verdict == "reproduced" and found.comparisons[0].margin.value == pytest.approx(3.0)
+
+
 def test_a_number_that_has_no_logarithm_decides_nothing() -> None:
     found = verdict(LOGS, *rows("base", -0.1, 0.5, 0.5), *rows("other", 2, 2, 2))
     assert found.verdict == "inconclusive" and "logarithm" in found.sentence

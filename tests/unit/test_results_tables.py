@@ -152,7 +152,7 @@ def test_a_difference_is_taken_picture_by_picture_where_it_can_be(tree) -> None:
 def test_tables_say_what_their_brackets_are_over(tree) -> None:
     study, _, evidence = tree
     assert tables.interval_note(evidence) == (
-        "Brackets: 95 % interval over trainings and captions, of the mean of 1 or 3 trainings (of one training: over "
+        "Brackets: 95 % interval over trainings and pictures, of the mean of 1 or 3 trainings (of one training: over "
         "its pictures alone)."
     )
     assert tables.interval_note(evidence) in build(tree, "main").notes

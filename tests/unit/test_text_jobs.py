@@ -187,6 +187,6 @@ def test_jobs_of_a_study_are_known_before_anything_is_read():
     assert (len(cc12m), cc12m[0], cc12m[-1]) == (23, "00000-00007", "00176-00183")
     one = study.load("paper", {"text.flan-t5-xl.shards_per_job": 1000})
     assert {ref: ["00000-" + jobs[ref][-1][6:]] for ref in jobs} == {ref: one.shard_jobs(ref) for ref in jobs}
-    for name in ("quick", "laptop", "own", "workstation"):
+    for name in ("quick", "laptop", "today", "own", "workstation"):
         loaded = study.load(name)
         assert {len(loaded.shard_jobs(ref)) for ref in loaded.of_kind("text")} == {1}

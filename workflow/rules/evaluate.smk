@@ -87,3 +87,24 @@ rule score:
         "results/scores/{name}-{digest}/logs/score.log",
     shell:
         "python -m mdm --threads 1 score {input.recipe} > {log} 2>&1"
+
+
+rule measure_excess:
+    input:
+        recipe=ancient("results/excess/{name}-{digest}/recipe.json"),
+        parents=ancient(partial(parents, "excess")),
+    output:
+        "results/excess/{name}-{digest}/excess.json",
+        "results/excess/{name}-{digest}/manifest.json",
+    log:
+        "results/excess/{name}-{digest}/logs/excess.log",
+    benchmark:
+        "results/excess/{name}-{digest}/logs/excess.benchmark.tsv"
+    resources:
+        runtime=partial(resource, "excess", "minutes"),
+        gpu=partial(resource, "excess", "gpus"),
+        device=partial(device, "excess"),
+        cpus_per_task=partial(resource, "excess", "cpus"),
+        mem_mb=partial(resource, "excess", "memory_mb"),
+    shell:
+        "exec python -m mdm --threads {resources.cpus_per_task} excess {input.recipe} > {log} 2>&1"

@@ -37,6 +37,12 @@ CAPTIONS = {
         "there, those of earlier stages among them; the last point is the end. A line is the mean over trainings, its "
         "band Student's 95 % interval over them; a run that was trained once has none.",
     ),
+    "excess-loss": (
+        "Loss beyond the optimum",
+        "Mean squared distance of the networks' clean pictures from those of the best denoiser that the training set "
+        "allows, by ln(SNR) of the unshifted schedule: much noise is left. Captions are empty. A line is the mean over "
+        "trainings, its band Student's 95 % interval over them; dotted: what even the best denoiser loses.",
+    ),
     "guidance": ("Guidance", ""),
     "alignment": (
         "Alignment by factor",

@@ -18,7 +18,7 @@ from mdm.study.study import Study
 
 SPEEDS = ("images_per_second", "sample_images_per_second", "network_evaluations_per_image")
 MAIN = "Every run under protocol {protocols}; arrows show the better direction."
-METRICS = "Every metric that was measured on sampled pictures, for every run."
+METRICS = "Every metric that was measured of trained networks and their pictures, for every run."
 
 
 def build(study: Study, name: str, evidence: Evidence, results: Path, literature_csv: Path) -> Table:
