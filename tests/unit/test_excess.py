@@ -219,9 +219,11 @@ def told(tmp_path_factory):
 
 def test_its_rows_stand_among_the_metrics_and_decide_claims(told):
     loaded, results = told
-    rows = [row for row in collect.read_rows(results / "metrics.csv", collect.Row) if row.metric.startswith("excess_loss")]
+    rows = collect.read_rows(results / "metrics.csv", collect.Row)
+    rows = [row for row in rows if row.metric.startswith("excess_loss")]
     assert len(rows) == 3 * len(loaded.runs) and {row.protocol for row in rows} == {""}
-    groups = [left for left in collect.read_groups(results / "groups.csv") if left.metric == "excess_loss_32"]
+    groups = collect.read_rows(results / "groups.csv", collect.Left)
+    groups = [left for left in groups if left.metric == "excess_loss_32"]
     assert len(groups) == len(loaded.runs) and {left.drawn for left in groups} == {"excess"}
     evidence = read_evidence(loaded, results / "metrics.csv")
     assert "excess_loss_32" in evidence.metrics("zero-shot")
