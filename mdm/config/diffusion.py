@@ -30,11 +30,13 @@ class DiffusionConfig(Strict):
         default="gamma",
         description="gamma: discrete steps of a schedule; edm: continuous sigma, preconditioned (Karras et al. 2022)",
     )
-    schedule: Literal["squared-cosine", "cosine", "linear", "sigmoid"] = "squared-cosine"
+    schedule: Literal["squared-cosine", "cosine", "linear", "sigmoid"] = Field(
+        default="squared-cosine", description="gamma by step; squared-cosine: the released code's"
+    )
     # The linear schedule leaves float32 behind 8,000 steps (its last gamma becomes zero); nobody trains with so many.
     steps: Annotated[int, Field(gt=0, le=5000)] = Field(default=1000, description="discrete noise levels")
-    prediction: Literal["v", "epsilon", "x0"] = "v"
-    loss_on: Literal["epsilon", "v", "x0"] = "epsilon"
+    prediction: Literal["v", "epsilon", "x0"] = Field(default="v", description="what the network answers")
+    loss_on: Literal["epsilon", "v", "x0"] = Field(default="epsilon", description="whose squared error is the loss")
     shift_power: Annotated[float, Field(ge=0)] = Field(
         default=1.0, description="SNR is divided by (resolution ratio) ** shift_power; 0 = no shift"
     )
@@ -158,8 +160,8 @@ class SampleConfig(Strict):
 
     later: ClassVar = ("guide", "autoguidance")
 
-    sampler: Literal["ddpm", "ddim", "dpm++", "heun"] = "ddim"
-    steps: Positive = 250
+    sampler: Literal["ddpm", "ddim", "dpm++", "heun"] = Field(default="ddim", description="how noise becomes a picture")
+    steps: Positive = Field(default=250, description="steps of the sampler")
     eta: Probability = Field(default=0.0, description="noise added by ddim: 0 none, 1 as much as ddpm")
     guidance: Annotated[float, Field(ge=0)] = Field(
         default=1.0, description="1 = no guidance; the settings of guidance then change nothing, nor the digest"
@@ -168,7 +170,9 @@ class SampleConfig(Strict):
     guidance_interval: tuple[Probability, Probability] | None = Field(
         default=None, description="guide only between these shares of the way (0 clean, 1 noise)"
     )
-    threshold: Literal["none", "clip", "dynamic", "dynamic-deepfloyd"] = "clip"
+    threshold: Literal["none", "clip", "dynamic", "dynamic-deepfloyd"] = Field(
+        default="clip", description="what keeps clean pictures within their range while sampling"
+    )
     negative_prompt: str = Field(default="", description="guidance leads away from this caption")
     guide: str | None = Field(
         default=None, description="autoguidance: another run, with a smaller or shorter-trained network of these levels"

@@ -250,10 +250,10 @@ class NetworkConfig(Strict):
     levels: dict[int | ClipName, dict[str, Any]] = Field(
         min_length=1, description="resolution, or frames x resolution of clips (16x64): settings of that level"
     )
-    time_channels: Positive | None = None
-    text_projection: Count = 0
-    text_layers: Count = 0
-    mask_text: bool = True
+    time_channels: Positive | None = Field(default=None, description="width of the time embedding, all levels")
+    text_projection: Count = Field(default=0, description="project the text features to this width (0: as they are)")
+    text_layers: Count = Field(default=0, description="learnable self-attention layers over the text features")
+    mask_text: bool = Field(default=True, description="attention ignores padding (released model: false)")
     classes: Positive | None = Field(default=None, description="number of classes (ImageNet: 1000)")
     time_conditioning: bool = Field(default=True, description="false: the network is not told the noise level")
     learned_balance: bool = Field(default=False, description="each level learns the weight of its loss by noise level")

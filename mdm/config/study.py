@@ -36,7 +36,7 @@ class EncoderConfig(Strict):
 class RunConfig(Strict):
     """One complete recipe: `base` of a study, or `base` with an ablation's `set` applied."""
 
-    data: Name
+    data: Name = Field(description="data set to train on")
     validation: Name | None = Field(default=None, description="data set of the held-out loss")
     text: Name | None = Field(default=None, description="encoder name; none = unconditional or classes only")
     class_label: Name = Field(default="class", description="label of a picture that holds its class (model.classes)")
@@ -70,9 +70,9 @@ class RunConfig(Strict):
 class AblationConfig(Strict):
     """One question. Its jobs, table row, figure, report section and target follow from this entry."""
 
-    title: str
-    question: str
-    group: Name
+    title: str = Field(description="heading of its section and page")
+    question: str = Field(description="what it asks, in a sentence")
+    group: Name = Field(description="section of the report: one of `groups`")
     against: str = Field(default="base", description="the run it is compared with")
     set: dict[str, Any] = Field(default={}, description="dotted.path: value, applied to the base recipe")
     sweep: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
@@ -93,7 +93,7 @@ class WeightsConfig(Strict):
 
     later: ClassVar = ("activation",)
 
-    path: str
+    path: str = Field(description="file, or for CLIP also a folder of open_clip")
     sha256: Annotated[str, Field(pattern=SHA256)] | None = Field(description="null plans a study, but nothing runs")
     model: str | None = Field(default=None, description="open_clip architecture, e.g. ViT-B-16-quickgelu")
     activation: Literal["gelu"] | None = Field(
@@ -104,9 +104,11 @@ class WeightsConfig(Strict):
 class InstrumentConfig(Strict):
     """A measuring network that is trained by a rule on real pictures."""
 
-    data: Name
-    test: Name
-    settings: dict[str, Any] = Field(default={})
+    data: Name = Field(description="real pictures to train it on")
+    test: Name = Field(description="real pictures to test it on, which the report shows beside every number of it")
+    settings: dict[str, Any] = Field(
+        default={}, description="of the network and its training (mdm/config/instruments.py)"
+    )
 
 
 class ProtocolConfig(Strict):
@@ -124,15 +126,17 @@ class ProtocolConfig(Strict):
     num_images: Positive | None = Field(default=None, description="pictures drawn")
     num_reference: Positive | None = Field(default=None, description="real pictures")
     resolution: Positive | None = Field(default=None, description="measure at this side (default: the run's highest)")
-    seed: Seed = 0
-    judge: Name | None = None
-    clip: Name | WeightsConfig | None = None
-    inception: WeightsConfig | None = None
+    seed: Seed = Field(default=0, description="of the noises that are drawn from")
+    judge: Name | None = Field(default=None, description="one of `judges`: alignment and distances of its features")
+    clip: Name | WeightsConfig | None = Field(default=None, description="one of `clips`, or weights: CLIP score")
+    inception: WeightsConfig | None = Field(default=None, description="weights of Inception: FID and KID")
     resize: Literal["clean", "tf1"] = Field(
         default="clean", description="how Inception sees pictures: clean-fid's bicubic, or TensorFlow 1's bilinear"
     )
     spectrum: bool = Field(default=False, description="measure the fine detail of every level against real pictures")
-    settings: dict[str, Any] = Field(default={})
+    settings: dict[str, Any] = Field(
+        default={}, description="chance_shifts: how many wrong captions guessing is measured with"
+    )
     resources: ResourceConfig = ResourceConfig()
 
     @model_validator(mode="after")
@@ -171,14 +175,14 @@ class ExcessConfig(Strict):
     num_images: Annotated[int, Field(ge=4)] = Field(
         default=256, description="training pictures that are noised and asked about, spread over the whole set"
     )
-    seed: Seed = 0
+    seed: Seed = Field(default=0, description="of the noises")
     resources: ResourceConfig = ResourceConfig()
 
 
 class ClaimConfig(Strict):
     """A sentence of the paper as an expression over metrics."""
 
-    statement: str
+    statement: str = Field(description="the sentence, as the report shows it")
     source: str = Field(description="where the paper says it")
     expect: str = Field(description='e.g. fd_judge["base"] < fd_judge["no-progressive"]')
     protocol: Name | None = Field(default=None, description="default: the first")
@@ -192,21 +196,23 @@ class ClaimConfig(Strict):
 class StudyConfig(Strict):
     """A whole study."""
 
-    title: str
-    question: str
-    abstract: str = ""
-    data: dict[Name, DataConfig] = Field(min_length=1)
-    text: dict[Name, EncoderConfig] = Field(default={})
-    judges: dict[Name, InstrumentConfig] = Field(default={})
-    clips: dict[Name, InstrumentConfig] = Field(default={})
-    base: RunConfig
-    seeds: list[Seed] = Field(default=[0], min_length=1)
-    protocols: dict[Name, ProtocolConfig] = Field(default={})
+    title: str = Field(description="heading of the report")
+    question: str = Field(description="what the study asks, in a sentence")
+    abstract: str = Field(default="", description="paragraph below the heading")
+    data: dict[Name, DataConfig] = Field(min_length=1, description="data sets by name")
+    text: dict[Name, EncoderConfig] = Field(default={}, description="frozen text encoders by name")
+    judges: dict[Name, InstrumentConfig] = Field(default={}, description="networks that read pictures of scenes")
+    clips: dict[Name, InstrumentConfig] = Field(default={}, description="small CLIPs, trained here")
+    base: RunConfig = Field(description="the recipe that ablations change")
+    seeds: list[Seed] = Field(
+        default=[0], min_length=1, description="a training of every run for each; verdicts need 3"
+    )
+    protocols: dict[Name, ProtocolConfig] = Field(default={}, description="ways of measuring; claims mean the first")
     along: AlongConfig | None = Field(default=None, description="curves over training")
     excess: ExcessConfig | None = Field(default=None, description="loss of every run beyond its known optimum")
-    groups: dict[Name, str] = Field(default={})
-    ablations: dict[Name, AblationConfig] = Field(default={})
-    claims: dict[Name, ClaimConfig] = Field(default={})
+    groups: dict[Name, str] = Field(default={}, description="sections of the report and their titles")
+    ablations: dict[Name, AblationConfig] = Field(default={}, description="questions, each with its changes to base")
+    claims: dict[Name, ClaimConfig] = Field(default={}, description="sentences that get a verdict")
     seconds_per_gigaflop: Annotated[float, Field(gt=0)] = Field(
         default=0.012, description="assumed cost where nothing was measured yet (mdm plan)"
     )

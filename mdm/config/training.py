@@ -17,20 +17,22 @@ class TrainConfig(Strict):
 
     later: ClassVar = ("ema_width", "skip_nonfinite")
 
-    batch_images: Positive
-    learning_rate: Annotated[float, Field(gt=0)]
+    batch_images: Positive = Field(description="pictures of a step, all processes together")
+    learning_rate: Annotated[float, Field(gt=0)] = Field(description="peak rate of AdamW")
     inner_rate: Annotated[float, Field(ge=0)] = Field(
         default=1.0, description="factor on the learning rate of the levels that came from the parent; 0 freezes"
     )
     matrix_rate: Annotated[float, Field(gt=0)] | None = Field(
         default=None, description="rate of orthogonal momentum (Muon) for inner weight matrices; none = AdamW for all"
     )
-    betas: tuple[Decay, Decay] = (0.9, 0.99)
-    epsilon: Annotated[float, Field(gt=0)] = 1e-8
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    warmup_images: Count = 0
+    betas: tuple[Decay, Decay] = Field(default=(0.9, 0.99), description="AdamW's")
+    epsilon: Annotated[float, Field(gt=0)] = Field(default=1e-8, description="AdamW's")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(default=0.0, description="decoupled, of all weights")
+    warmup_images: Count = Field(default=0, description="the rate rises linearly over the first images")
     cooldown_images: Count = Field(default=0, description="the rate falls linearly to zero over the last images")
-    clip_norm: Annotated[float, Field(gt=0)] = 2.0
+    clip_norm: Annotated[float, Field(gt=0)] = Field(
+        default=2.0, description="longest gradient; longer ones are shortened"
+    )
     ema_halflife_images: Annotated[float, Field(gt=0)] | None = Field(
         default=None, description="half-life of the weight average; or write ema_width"
     )
@@ -41,7 +43,9 @@ class TrainConfig(Strict):
     condition_dropout: Probability = Field(
         default=0.1, description="share of pictures trained with the empty caption and without their class"
     )
-    precision: Literal["float32", "bf16"] = "float32"
+    precision: Literal["float32", "bf16"] = Field(
+        default="float32", description="of the products; weights stay float32"
+    )
     decode: Literal["exact", "dct"] = Field(
         default="exact",
         description="pictures stored larger than trained: exact means, or (faster, JPEG only) DCT-scaled decoding",

@@ -7,7 +7,7 @@ import sys
 import pytest
 import yaml
 
-from mdm.config import StudyError
+from mdm.config import StudyConfig, StudyError
 from mdm.config.recipe import strings
 from mdm.study import study
 from mdm.study.study_file import STUDIES, read_yaml
@@ -443,3 +443,15 @@ def test_a_sweep_over_negative_values_names_them():
     }
     names = {run.name for run in study.load("laptop", {"ablations.means": means}).runs}
     assert {"means=minus0.8", "means=0.8"} <= names
+
+
+def test_every_key_of_a_study_file_is_described():
+    """Editors show these sentences, and docs/settings.md sends readers there for every key."""
+    schema = StudyConfig.model_json_schema()
+    bare = [
+        f"{name}.{key}"
+        for name, definition in {"a study": schema, **schema["$defs"]}.items()
+        for key, entry in definition.get("properties", {}).items()
+        if "description" not in entry and "$ref" not in entry
+    ]
+    assert not bare
