@@ -10,11 +10,6 @@ from mdm.study.recipes import Artifacts
 from mdm.study.runs import Evaluation, Point, Run, Stage, Variant
 
 INCEPTION_WIDTH = 2048  # of its features
-# What a protocol must name to measure them.
-NEEDS = {
-    "fd_judge": "judge", "kid_judge": "judge", "alignment": "judge", "clip_score": "clip", "fid": "inception",
-    "kid_inception": "inception", "detail": "spectrum",
-}  # fmt: skip
 
 
 class Evaluations:
@@ -132,15 +127,11 @@ class Evaluations:
 
 def check_measured(reference: Reference, name: str, protocol: ProtocolConfig, run: Run) -> None:
     """Refuse what protocol `name` will never measure of a run: it would stay "not measured yet" for ever."""
-    key = next((key for metric, key in NEEDS.items() if reference.metric.startswith(metric)), None)
-    if key is None:  # a number of training, which no protocol measures
-        return
-    if not getattr(protocol, key):
-        raise ExpressionError(f"{reference}: protocol '{name}' has no {key}, which measures {reference.metric}")
-    if name not in [evaluation.protocol for evaluation in run.evaluations]:
-        raise ExpressionError(f"{reference}: '{run.name}' is not measured under '{name}'; add that to its protocols")
-    if key == "spectrum" and reference.metric not in (drawn := [detail(side) for side in run.stages[-1].resolutions]):
-        raise ExpressionError(f"{reference}: '{run.name}' draws no such level; write {' or '.join(drawn)}")
+    if reference.metric.startswith("detail"):
+        if not protocol.spectrum:
+            raise ExpressionError(f"{reference}: protocol '{name}' measures no detail; write spectrum: true in it")
+        if reference.metric not in (drawn := [detail(side) for side in run.stages[-1].resolutions]):
+            raise ExpressionError(f"{reference}: '{run.name}' draws no such level; write {' or '.join(drawn)}")
     fewest = min(protocol.num_images, protocol.num_reference)
     if reference.metric.startswith("fid_unbiased") and fewest <= INCEPTION_WIDTH:
         raise ExpressionError(

@@ -55,8 +55,6 @@ def take(recipe_path: Path) -> None:
     making.finish(facts, note["machines"][-1]["device"])
     for used in ("snapshots", "progress"):  # of a training that was repeated
         shutil.rmtree(folder / used, ignore_errors=True)
-    for part in folder.glob("slice-*.ckpt"):
-        part.unlink()  # of a Snakemake that was killed before it removed this file, which is only temporary to it
 
 
 def _left(recipe: SnapshotRecipe, train: Path, folder: Path) -> Path:

@@ -48,11 +48,13 @@ def test_value_and_error_are_those_of_the_whole_estimate() -> None:
     x, y = drawn(203, 0, 0.2), drawn(150, 1)
     found = kernel_estimate(x, y)
     assert found.value == pytest.approx(squared_discrepancy(x, y), rel=1e-10)
-    parts = [np.arange(start, 203, 20) for start in range(20)]
-    without = np.array([squared_discrepancy(np.delete(x, part, axis=0), y) for part in parts])
+    drawn_parts, real_parts = ([np.arange(start, count, 20) for start in range(20)] for count in (203, 150))
+    without = np.array([squared_discrepancy(np.delete(x, part, axis=0), y) for part in drawn_parts])
+    without_real = np.array([squared_discrepancy(x, np.delete(y, part, axis=0)) for part in real_parts])
     assert found.without == pytest.approx(without, rel=1e-9)
-    error = np.sqrt(19 / 20 * ((without - without.mean()) ** 2).sum())
-    assert found.half_width == pytest.approx(2.0930 * error, rel=1e-4)
+    assert found.without_real == pytest.approx(without_real, rel=1e-9)
+    errors = [np.sqrt(19 / 20 * ((side - side.mean()) ** 2).sum()) for side in (without, without_real)]
+    assert found.half_width == pytest.approx(2.0930 * np.hypot(*errors), rel=1e-4)
 
 
 def test_interval_holds_the_truth() -> None:

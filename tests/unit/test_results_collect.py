@@ -37,7 +37,7 @@ def test_groups_stand_beside_the_metrics(tree) -> None:
     study, sources = tree
     path = sources.metrics_csv.with_name("groups.csv")
     with path.open() as stream:
-        assert next(csv.reader(stream)) == ["run", "seed", "metric", "protocol", "drawn", "without"]
+        assert next(csv.reader(stream)) == ["run", "seed", "metric", "protocol", "drawn", "without", "without_real"]
     groups = collect.read_rows(path, collect.Left)
     assert groups == list(collect.collect_groups(study, sources.results))
     assert {g.run for g in groups} == fixture.INVENTED.keys() - set(fixture.ABSENT)
@@ -45,7 +45,10 @@ def test_groups_stand_beside_the_metrics(tree) -> None:
     scores = json.loads((sources.results / run.evaluations[0].scores / "scores.json").read_text())["metrics"]
     (found,) = [g for g in groups if (g.run, g.seed, g.metric) == (run.name, run.seed, "fd_judge")]
     written = next(row for row in scores if row["metric"] == "fd_judge")
-    assert list(found.values) == written["without"] and (found.protocol, found.drawn) == ("zero-shot", "zero-shot")
+    assert list(map(float, found.without.split())) == written["without"] and (found.protocol, found.drawn) == (
+        "zero-shot",
+        "zero-shot",
+    )
     assert not [g for g in groups if g.metric == "alignment_chance"], "no group of pictures is behind it"
 
 
