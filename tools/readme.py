@@ -44,7 +44,8 @@ def main() -> None:
     block = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
     for page, names in TABLES.items():
         tables = [(STUDY / "tables" / f"{name}.md").read_text().strip() for name in names]
-        tables = [short(tables[0]), STABILITY.read_text().strip()] if page == "README.md" else tables
+        if page == "README.md":
+            tables = [short(tables[0])] + ([STABILITY.read_text().strip()] if STABILITY.is_file() else [])
         text = "\n\n".join([BEGIN.strip(), made, *tables, END])
         path = ROOT / page
         path.write_text(block.sub(lambda _, text=text: text, path.read_text(), count=1))
