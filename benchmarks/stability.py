@@ -32,7 +32,8 @@ def table(runs: dict[str, dict[str, dict]]) -> str:
     lines = [f"| Claim | {' | '.join(runs)} |", f"|---|{'---|' * len(runs)}"]
     lines += [f"| {name} | {' | '.join(run[name]['verdict'] for run in runs.values())} |" for name in names]
     alike = sum(len({run[name]["verdict"] for run in runs.values()}) == 1 for name in names)
-    return "\n".join([*lines, "", f"{alike} of {len(names)} claims got the same verdict in all {len(runs)}."])
+    every = "both" if len(runs) == 2 else f"all {len(runs)}"
+    return "\n".join([*lines, "", f"{alike} of {len(names)} claims got the same verdict in {every}."])
 
 
 def main() -> None:
