@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 from mdm.config.instruments import ScoreSettings
 from mdm.config.recipe import ScoresRecipe
 from mdm.evaluate.alignment import alignment
-from mdm.evaluate.frechet import GaussianStatistics, Reference, frechet_estimate
+from mdm.evaluate.frechet import Reference, frechet_estimate
 from mdm.evaluate.intervals import Estimate, jackknife, mean_with_interval, metric
 from mdm.evaluate.kid import kernel_estimate
 from mdm.evaluate.metric_names import DISTANCES, detail
@@ -26,10 +26,6 @@ class Side:
     def __init__(self, folder: Path) -> None:
         self.manifest = read_json(folder / "manifest.json")
         self.arrays = load_file(folder / "features.safetensors")
-        self._statistics = load_file(folder / "statistics.safetensors")
-
-    def statistics(self, name: str) -> GaussianStatistics:
-        return GaussianStatistics.from_tensors(self._statistics, name)
 
     def group(self, prefix: str) -> dict[str, np.ndarray]:
         """Arrays prefix.key by key."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mdm.report.collect import Artifacts, csv_text, digest_of
 from mdm.report.metrics import EVALUATION, describe, position
+from mdm.report.quantity import over_trainings
 from mdm.study.runs import Point, Run
 from mdm.study.study import Study
 
@@ -93,14 +94,10 @@ def line(rows: Iterable[Row], run: str, metric: str) -> list[Moment]:
 
 
 def _moment(rows: list[Row]) -> Moment:
-    from mdm.evaluate.intervals import student_quantile
-
-    values, half = [row.value for row in rows], None
-    if (count := len(values)) > 1:
-        half = student_quantile(count - 1) * statistics.stdev(values) / math.sqrt(count)
+    value, half = over_trainings([row.value for row in rows])
     gigaflops = [math.nan if row.gigaflops is None else row.gigaflops for row in rows]
     seconds = statistics.fmean(row.seconds for row in rows)
-    return Moment(rows[0].images, statistics.fmean(gigaflops), seconds, statistics.fmean(values), half, count)
+    return Moment(rows[0].images, statistics.fmean(gigaflops), seconds, value, half, len(rows))
 
 
 def write(study: Study, results: Path, path: Path) -> None:

@@ -1,12 +1,11 @@
 """Loss beyond the optimum by noise level: every training's numbers (`excess.csv`), and lines over trainings."""
 
-import math
-import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from mdm.report.collect import Artifacts, csv_text, digest_of
+from mdm.report.quantity import over_trainings
 from mdm.study.study import Study
 
 
@@ -51,12 +50,7 @@ def line(rows: Iterable[Row], run: str, level: int) -> list[Point]:
 
 
 def _point(log_snr: float, values: Sequence[float]) -> Point:
-    from mdm.evaluate.intervals import student_quantile
-
-    half, count = None, len(values)
-    if count > 1:
-        half = student_quantile(count - 1) * statistics.stdev(values) / math.sqrt(count)
-    return Point(log_snr, statistics.fmean(values), half)
+    return Point(log_snr, *over_trainings(values))
 
 
 def optima(rows: Iterable[Row], level: int) -> list[list[tuple[float, float]]]:

@@ -13,7 +13,7 @@ the captions' error already. Two runs are compared seed by seed, and picture by 
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Any, Self
@@ -21,7 +21,7 @@ from typing import Any, Self
 import numpy as np
 
 from mdm.config.units import decimals, exact, number
-from mdm.evaluate.intervals import NORMAL_QUANTILE, standard_error, student_quantile
+from mdm.evaluate.intervals import NORMAL_QUANTILE, mean_with_interval, standard_error, student_quantile
 
 PICTURES, TRAININGS = "pictures of one training", "trainings"
 NORMAL = math.inf  # degrees of freedom of an error that is known
@@ -134,6 +134,14 @@ def measured(
     absent = low is None or high is None or math.isnan(low) or math.isnan(high)
     ends = (value, value) if absent else (low, high)
     return Measurement(value, *ends, tuple(without), drawn, certain, tuple(without_real))
+
+
+def over_trainings(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean of one value for each training, and half of its 95 % interval (Student) where there are several."""
+    if len(values) < 2:
+        return values[0], None
+    mean, low, _ = mean_with_interval(np.array(values))
+    return mean, mean - low
 
 
 def logarithm(part: Measurement) -> Measurement:
