@@ -126,9 +126,9 @@ def asked(
 
 
 def moments(config: DiffusionConfig) -> Tensor:
-    """Times [B] of the bins: the nearest steps of the schedule, or the base's sigmas under EDM."""
+    """Times [B] of the bins: the nearest steps of the schedule, or sigmas of the base."""
     wanted = torch.tensor(LOG_SNRS)
-    if config.parameterisation == "edm":
+    if config.sigmas:
         return (-wanted / 2).exp()
     return schedule.steps_of_log_snr(config, wanted)
 

@@ -80,6 +80,8 @@ def check_sample(sample: SampleConfig, stage: StageRecipe, where: str) -> None:
             f"{where}: sample.steps {sample.steps} is more than the {diffusion.steps} diffusion.steps of the last "
             f"stage; write at most {diffusion.steps}"
         )
+    if sample.sampler == "karras":
+        _check_karras(stage, where)
     if sample.guidance != 1 and not stage.conditional:
         raise StudyError(
             f"{where}: sample.guidance {sample.guidance} needs a condition to guide towards; "
@@ -90,6 +92,20 @@ def check_sample(sample: SampleConfig, stage: StageRecipe, where: str) -> None:
         raise StudyError(
             f"{where}: sample.guidance {sample.guidance} leads away from {unseen}, which training with "
             "condition_dropout 0 never shows; write guidance: 1, or a condition_dropout such as 0.1"
+        )
+
+
+def _check_karras(stage: StageRecipe, where: str) -> None:
+    """Refuse the released code's sampler where it has no meaning."""
+    if not stage.diffusion.sigmas:
+        raise StudyError(
+            f"{where}: sample.sampler karras needs continuous noise levels, not parameterisation: "
+            f"{stage.diffusion.parameterisation}; write edm, vp or ve there, or sampler: heun"
+        )
+    if len(stage.sizes) > 1 or isinstance(stage.sizes[0], Clip):
+        raise StudyError(
+            f"{where}: sample.sampler karras draws pictures of a single level, and the last stage has "
+            f"{listed(stage.sizes)}; write sampler: heun, which draws all levels at once"
         )
 
 

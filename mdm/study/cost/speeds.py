@@ -94,7 +94,7 @@ def calls(sample: SampleConfig) -> int:
     """Return how often a network sees each picture; an interval of guidance saves some of it."""
     steps = sample.steps
     a_step = (1 if sample.guidance == 1 else 2) + (sample.autoguidance != 1)
-    return (2 * steps - 1 if sample.sampler == "heun" else steps) * a_step
+    return (2 * steps - 1 if sample.sampler in ("heun", "karras") else steps) * a_step
 
 
 @dataclass(frozen=True)
