@@ -40,6 +40,6 @@ __all__ = [
     "NAME", "SHA256", "AblationConfig", "AlongConfig", "ClaimConfig", "Count", "DataConfig", "Decay", "DiffusionConfig",
     "EncoderConfig", "ExcessConfig", "InstrumentConfig", "Layers", "LevelConfig", "ModelConfig", "Name",
     "NetworkConfig", "Positive", "Probability", "ProtocolConfig", "ResourceConfig", "RunConfig", "SampleConfig", "Seed",
-    "SongConfig", "SongSettings", "StageConfig", "Strict", "StudyConfig", "StudyError", "TrainConfig", "TrainingResources", "VideoConfig",
-    "WeightsConfig", "Width", "nearest",
+    "SongConfig", "SongSettings", "StageConfig", "Strict", "StudyConfig", "StudyError", "TrainConfig",
+    "TrainingResources", "VideoConfig", "WeightsConfig", "Width", "nearest",
 ]  # fmt: skip

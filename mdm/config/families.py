@@ -15,9 +15,7 @@ def family(content: Any) -> str:
     return "song" if said == "song" else "nested"
 
 
-AnyModel = Annotated[
-    Annotated[ModelConfig, Tag("nested")] | Annotated[SongConfig, Tag("song")], Discriminator(family)
-]
+AnyModel = Annotated[Annotated[ModelConfig, Tag("nested")] | Annotated[SongConfig, Tag("song")], Discriminator(family)]
 
 
 def parse_model(content: Any, where: str) -> ModelConfig | SongConfig:

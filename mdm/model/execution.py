@@ -15,7 +15,6 @@ from mdm.model.nested import NestedUNet
 from mdm.model.networks import Network
 from mdm.model.song import SongNest
 from mdm.model.song_layers import Block
-from mdm.model.unet import UNet
 
 
 @dataclass(frozen=True)

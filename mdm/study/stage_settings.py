@@ -44,7 +44,7 @@ def _song(network: NetworkConfig, stage: StageConfig, text_channels: int | None,
     own = network.song.resolution
     if stage.sizes != (own,):
         raise StudyError(
-            f"{where}: resolutions [{listed(stage.sizes)}], but model.song is a network of {own} px alone; write "
+            f"{where}: resolutions {listed(stage.sizes)}, but model.song is a network of {own} px alone; write "
             f"resolutions: [{own}], or another model.song.resolution"
         )
     if text_channels:

@@ -40,8 +40,10 @@ def is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
     parts = name.split(".")
     # In DDPM++ and NCSN++ these names begin with a resolution, and the first of the residual ones reads the picture.
     ours = [part.partition("_")[2] if part[0].isdigit() else part for part in parts]
-    at_pixels = (parts[0] == "enc" and "conv" in ours) or ("aux_residual" in ours and parameter.shape[1] == PICTURE_CHANNELS)
-    return parameter.ndim >= 2 and not at_pixels and not any(part in OUTSIDE for part in ours)
+    first = parts[0] == "enc" and "conv" in ours
+    if parameter.ndim < 2 or first or ("aux_residual" in ours and parameter.shape[1] == PICTURE_CHANNELS):
+        return False
+    return not any(part in OUTSIDE for part in ours)
 
 
 def _groups(
