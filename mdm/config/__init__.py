@@ -20,6 +20,7 @@ from mdm.config.base import (
 )
 from mdm.config.diffusion import DiffusionConfig, SampleConfig
 from mdm.config.network import LevelConfig, ModelConfig, NetworkConfig, VideoConfig
+from mdm.config.song import SongConfig, SongSettings
 from mdm.config.study import (
     AblationConfig,
     AlongConfig,
@@ -39,6 +40,6 @@ __all__ = [
     "NAME", "SHA256", "AblationConfig", "AlongConfig", "ClaimConfig", "Count", "DataConfig", "Decay", "DiffusionConfig",
     "EncoderConfig", "ExcessConfig", "InstrumentConfig", "Layers", "LevelConfig", "ModelConfig", "Name",
     "NetworkConfig", "Positive", "Probability", "ProtocolConfig", "ResourceConfig", "RunConfig", "SampleConfig", "Seed",
-    "StageConfig", "Strict", "StudyConfig", "StudyError", "TrainConfig", "TrainingResources", "VideoConfig",
-    "WeightsConfig", "Width", "nearest",
+    "SongConfig", "SongSettings", "StageConfig", "Strict", "StudyConfig", "StudyError", "TrainConfig",
+    "TrainingResources", "VideoConfig", "WeightsConfig", "Width", "nearest",
 ]  # fmt: skip

@@ -15,8 +15,8 @@ from pydantic import Field, PositiveInt
 
 from mdm.config.base import Count, Name, Positive, Seed, Strict, StudyError, parse
 from mdm.config.diffusion import DiffusionConfig, SampleConfig
+from mdm.config.families import AnyModel
 from mdm.config.instruments import ClipSettings, JudgeSettings, ScoreSettings
-from mdm.config.network import ModelConfig
 from mdm.config.sizes import Size
 from mdm.config.study import WeightsConfig
 from mdm.config.text import ENCODER_VERSION, T5Settings, TinyT5Settings
@@ -93,7 +93,7 @@ class StageRecipe(Recipe):
 
     kind: Literal["train"] = "train"
     seed: Seed
-    model: ModelConfig
+    model: AnyModel
     train: TrainConfig
     diffusion: DiffusionConfig
     # Masks of dropout were once drawn by batch; recipes without dropout compute what they always did.

@@ -19,7 +19,7 @@ from mdm.diffusion.sampler import sample
 from mdm.files.atomic import read_json
 from mdm.files.weights import load_weights, state_hash
 from mdm.model.checkpoints import load_into
-from mdm.model.nested import build
+from mdm.model.networks import build
 
 WEIGHTS = "weights.safetensors"  # the averaged ones
 

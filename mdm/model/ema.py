@@ -59,6 +59,9 @@ class Ema:
         self._exponent = power_exponent(width) if width else None
         self._live = dict(model.named_parameters())
         self._average = {name: p.detach().clone() for name, p in self._live.items()}
+        # Not weights, but part of a network's state: frequencies and filters, which never change.
+        fixed = {name: tensor for name, tensor in model.state_dict().items() if name not in self._live}
+        self._fixed = {name: tensor.detach().clone() for name, tensor in fixed.items()}
 
     @torch.no_grad()
     def update(self, batch_images: int, images_seen: int) -> None:
@@ -71,16 +74,17 @@ class Ema:
 
     def state_dict(self) -> dict[str, Tensor]:
         """The averaged weights under the network's own names (not copied)."""
-        return dict(self._average)
+        return self._average | self._fixed
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        if state.keys() != self._average.keys():
-            wrong = sorted(state.keys() ^ self._average.keys())
+        whole = self.state_dict()
+        if state.keys() != whole.keys():
+            wrong = sorted(state.keys() ^ whole.keys())
             raise ValueError(
                 f"the average in this checkpoint is of another network: {len(wrong)} names differ, e.g. {wrong[:3]}"
             )
-        for name, tensor in self._average.items():
+        for name, tensor in whole.items():
             tensor.copy_(state[name])
 
     @contextmanager

@@ -114,7 +114,7 @@ class Artifacts:
         model = stage_model(run.model, stage, encoder.channels if encoder else None, where)
         data, validation = stage.data or run.data, stage.validation or run.validation
         before = self.artifacts[parent].recipe if parent else None
-        train, diffusion = stage_settings(run, stage, len(before.model.levels) if before else 0, where)
+        train, diffusion = stage_settings(run, stage, len(before.model.resolutions) if before else 0, where)
         if stage.moments == "carried":
             check_carried(train, before, where)
         for name_of_data in filter(None, (data, validation)):
@@ -127,7 +127,7 @@ class Artifacts:
             self.check_resolution(stage.stills, largest, place)
         recipe = made.StageRecipe(
             seed=seed, model=model, train=train, diffusion=diffusion,
-            dropout_masks="by picture" if any(level.dropout for level in model.levels) else None,
+            dropout_masks="by picture" if model.drops else None,
             moments="carried" if stage.moments == "carried" else None,
             num_images=stage.num_images, start_from=stage.start_from, parent=parent,
             class_label=run.class_label if model.classes else None,

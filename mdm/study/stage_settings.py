@@ -1,6 +1,15 @@
 """What a stage trains and draws with: the settings of its run, its own merged in, and what cannot work refused."""
 
-from mdm.config import DiffusionConfig, ModelConfig, NetworkConfig, RunConfig, SampleConfig, StageConfig, TrainConfig
+from mdm.config import (
+    DiffusionConfig,
+    ModelConfig,
+    NetworkConfig,
+    RunConfig,
+    SampleConfig,
+    SongConfig,
+    StageConfig,
+    TrainConfig,
+)
 from mdm.config.base import StudyError, nearest, parse
 from mdm.config.recipe import DataRecipe, StageRecipe
 from mdm.config.sizes import Clip, as_clip, listed, parse_size
@@ -8,8 +17,12 @@ from mdm.config.sizes import Clip, as_clip, listed, parse_size
 Settings = tuple[TrainConfig, DiffusionConfig]
 
 
-def stage_model(network: NetworkConfig, stage: StageConfig, text_channels: int | None, where: str) -> ModelConfig:
+def stage_model(
+    network: NetworkConfig, stage: StageConfig, text_channels: int | None, where: str
+) -> ModelConfig | SongConfig:
     """Return the part of the network that a stage trains: its levels only."""
+    if network.levels is None:
+        return _song(network, stage, text_channels, where)
     levels, known = [], {parse_size(name): settings for name, settings in network.levels.items()}
     for position, size in enumerate(stage.sizes):
         if size not in known:
@@ -20,8 +33,25 @@ def stage_model(network: NetworkConfig, stage: StageConfig, text_channels: int |
         elif "video" in settings:
             raise StudyError(f"{where}: model.levels.{size}.video: name the level FRAMESx{size}, for example 16x{size}")
         levels.append({"resolution": as_clip(size).resolution, "middle": position == 0, **settings})
-    shared = network.model_dump(exclude={"levels"})
+    shared = network.model_dump(exclude={"levels", "song"})
     return parse(ModelConfig, {**shared, "levels": levels, "text_channels": text_channels}, f"{where}: model")
+
+
+def _song(network: NetworkConfig, stage: StageConfig, text_channels: int | None, where: str) -> SongConfig:
+    """Return DDPM++ or NCSN++, which are of one resolution and read no text."""
+    if network.song is None:
+        raise StudyError(f"{where}: model has neither levels nor song; write one of them")
+    own = network.song.resolution
+    if stage.sizes != (own,):
+        raise StudyError(
+            f"{where}: resolutions {listed(stage.sizes)}, but model.song is a network of {own} px alone; write "
+            f"resolutions: [{own}], or another model.song.resolution"
+        )
+    if text_channels:
+        raise StudyError(f"{where}: model.song reads no text; leave base.text out, or train a nested network (levels)")
+    if stage.resources.recompute not in ((), (own,)):
+        raise StudyError(f"{where}: resources.recompute {list(stage.resources.recompute)}: write [{own}] or nothing")
+    return parse(SongConfig, network.song.written_out(network.classes), f"{where}: model.song")
 
 
 def train_settings(run: RunConfig, stage: StageConfig, inherited: int, where: str) -> TrainConfig:
@@ -40,6 +70,11 @@ def train_settings(run: RunConfig, stage: StageConfig, inherited: int, where: st
             "leave it out, or name one in validation"
         )
     conditional = run.text or run.model.classes  # else there is nothing that could be dropped
+    if run.model.song and conditional and train.condition_dropout:
+        raise StudyError(
+            f"{where}: train.condition_dropout {train.condition_dropout}: model.song learns no answer without a class; "
+            "write condition_dropout: 0"
+        )
     changes = {} if conditional else {"condition_dropout": 0.0}
     changes |= {} if inherited else {"inner_rate": TrainConfig.model_fields["inner_rate"].default}
     return train.model_copy(update=changes)
@@ -86,6 +121,11 @@ def check_sample(sample: SampleConfig, stage: StageRecipe, where: str) -> None:
         raise StudyError(
             f"{where}: sample.guidance {sample.guidance} needs a condition to guide towards; "
             "write guidance: 1, or train with text or model.classes"
+        )
+    if sample.guidance != 1 and isinstance(stage.model, SongConfig):
+        raise StudyError(
+            f"{where}: sample.guidance {sample.guidance}: model.song knows no 'no class' that could be led away from; "
+            "write guidance: 1"
         )
     unseen = "'no class'" if stage.model.classes else "" if sample.negative_prompt else "the empty caption"
     if sample.guidance != 1 and unseen and not stage.train.condition_dropout:

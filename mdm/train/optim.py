@@ -10,7 +10,8 @@ from mdm.config import TrainConfig
 from mdm.model.muon import Muon
 
 # What meets pixels, pictures or classes is no map between hidden features, and is left to AdamW.
-OUTSIDE = ("conv_in", "conv_out", "class_emb", "balance")
+OUTSIDE = ("conv_in", "conv_out", "class_emb", "balance", "aux_conv", "map_label", "map_augment")
+PICTURE_CHANNELS = 3
 
 
 def make_optimizers(model: nn.Module, config: TrainConfig, inherited: set[str]) -> list[torch.optim.Optimizer]:
@@ -36,7 +37,13 @@ def make_optimizers(model: nn.Module, config: TrainConfig, inherited: set[str]) 
 
 def is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
     """Whether a weight maps hidden features to hidden features."""
-    return parameter.ndim >= 2 and not any(part in OUTSIDE for part in name.split("."))
+    parts = name.split(".")
+    # In DDPM++ and NCSN++ these names begin with a resolution, and the first of the residual ones reads the picture.
+    ours = [part.partition("_")[2] if part[0].isdigit() else part for part in parts]
+    first = parts[0] == "enc" and "conv" in ours
+    if parameter.ndim < 2 or first or ("aux_residual" in ours and parameter.shape[1] == PICTURE_CHANNELS):
+        return False
+    return not any(part in OUTSIDE for part in ours)
 
 
 def _groups(

@@ -71,9 +71,9 @@ CASES = [(file, case) for file in FILES for case in opened(file)[1]["cases"]]
 every_case = pytest.mark.parametrize(("file", "case"), CASES)
 
 
-def assert_close(ours: Tensor, golden: Tensor) -> None:
+def assert_close(ours: Tensor, golden: Tensor, share: float = 1e-5) -> None:
     assert ours.shape == golden.shape
-    assert (ours - golden).abs().max() <= 1e-5 * golden.abs().max()
+    assert (ours - golden).abs().max() <= share * golden.abs().max()
 
 
 def test_all_cases_are_here() -> None:
@@ -89,18 +89,23 @@ def test_names_and_shapes_in_their_order(file: str, case: str) -> None:
 
 
 @every_case
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_outputs_and_gradients(file: str, case: str, layout: torch.memory_format) -> None:
+@pytest.mark.parametrize(
+    ("layout", "share"),
+    # Training's layout adds up in another order. With all skip connections but one removed that is 1.2e-5, three times
+    # what it is with the released order; the golden numbers themselves are 2e-6 from those in float64 there.
+    [(torch.contiguous_format, 1e-5), (torch.channels_last, 2e-5)],
+)
+def test_outputs_and_gradients(file: str, case: str, layout: torch.memory_format, share: float) -> None:
     golden = Golden(file, case)
     network = golden.network.to(memory_format=layout)
     x, *rest = golden.inputs()
     x = x.clone(memory_format=layout).requires_grad_()
     out = network(x, *rest)
-    assert_close(out.detach(), golden.arrays["out"])
+    assert_close(out.detach(), golden.arrays["out"], share)
     (out * golden.arrays["cotangent"]).sum().backward()
-    assert_close(x.grad, golden.arrays["grad_x"])
+    assert_close(x.grad, golden.arrays["grad_x"], share)
     norms = [network.get_parameter(name).grad.norm() for name in golden.meta["grad_keys"]]
-    assert_close(torch.stack(norms), golden.arrays["grad_norms"])
+    assert_close(torch.stack(norms), golden.arrays["grad_norms"], share)
 
 
 @every_case
@@ -140,7 +145,7 @@ def test_trace_of_every_block(file: str, case: str) -> None:
 @pytest.mark.parametrize("file", FILES)
 def test_class_numbers_are_the_one_hot_rows(file: str) -> None:
     golden = Golden(file, "labels")
-    x, levels, labels, _ = golden.inputs()
+    x, levels, _, _ = golden.inputs()
     nest = build(golden.config).eval()
     nest.load_state_dict(golden.network.state_dict())
     numbers = torch.tensor([3, 7])
@@ -188,7 +193,7 @@ def test_every_setting_of_the_study_answers(arch: str, resolution: int) -> None:
 
 
 def first_weights(config: SongConfig, seed: int) -> dict[str, Tensor]:
-    """The rule of the released code, written out anew: every weight and then its bias is drawn, in the order of names."""
+    """The rule of the released code, written anew: every weight and then its bias is drawn, in the order of names."""
     generator = torch.Generator().manual_seed(seed)
     with torch.device("meta"):
         shapes = {name: tensor.shape for name, tensor in SongUNet(config).state_dict().items()}
