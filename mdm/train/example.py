@@ -142,6 +142,7 @@ def training_examples(recipe_path: Path, recipe: StageRecipe, ranks: Ranks) -> E
         return Loader(
             root / data, embeddings, batch_images, recipe.seed, side, class_label=class_label(recipe),
             rank=ranks.rank, world=ranks.world, workers=decoding_threads(), policy=recipe.train.decode,
+            order=recipe.train.order,
             skipped_log=SkippedLog(recipe_path.parent / "progress", role, ranks.rank),
         )  # fmt: skip
 

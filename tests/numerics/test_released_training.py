@@ -29,7 +29,7 @@ CONSTANT_BATCH, PICTURES, RAMP = 512, 50_000, 0.05  # of the released code's ave
 def settings(entry: dict) -> TrainConfig:
     """Our settings for the released loop's: durations in images, and the average's from its three factors."""
     loop, adam, batch = entry["loop"], entry["optimizer"], entry["batch"]
-    # The released average keeps 0.5^(512 / half / data_ratio), whatever the batch: it spans so many times its half-life.
+    # The released average keeps 0.5^(512 / half / data_ratio), whatever the batch: so many times its half-life.
     longer = loop["data_ratio"] * batch / CONSTANT_BATCH
     return TrainConfig(
         batch_images=batch, learning_rate=adam["lr"], betas=tuple(adam["betas"]), epsilon=adam["eps"],
