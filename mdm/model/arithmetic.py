@@ -25,10 +25,14 @@ class Layer:
     on_the_way: bool = True
     #: computed a second time if its level keeps no activations
     in_block: bool = False
+    #: a filter that never learns, whose own gradient nobody asks for
+    fixed: bool = False
 
     def training_factor(self, frozen: bool, recomputed: bool) -> int:
         """How often its products are computed in a step of training, forth and back."""
         forth = 1 + (recomputed and self.in_block)
+        if self.fixed:
+            return forth + (self.on_the_way and self.after_weights)
         if not self.parameters:
             return forth + (2 if self.on_the_way or not frozen else 1)
         if frozen:
@@ -241,7 +245,7 @@ def _song_part(model: SongConfig, part: Part) -> Iterator[Layer]:
         halved = part.kind == "aux_residual"
         seen = (2 * part.side + len(model.filter) - 2) ** 2 if halved else pixels
         yield Layer(size, weights + c_out, weights * seen, after_weights=c_in != 3)
-        yield from [Layer(size, 0, taps * c_out * pixels)] * (halved and taps > 4)
+        yield from [Layer(size, 0, taps * c_out * pixels, fixed=True)] * (halved and taps > 4)
     else:
         yield Layer(size, _linear(model.embedding_width, c_out), model.embedding_width * c_out, on_the_way=False,
                     in_block=True)  # fmt: skip
@@ -252,7 +256,7 @@ def _song_part(model: SongConfig, part: Part) -> Iterator[Layer]:
             yield Layer(size, _linear(c_in, c_out), c_in * c_out * pixels, in_block=True)
         if part.resample and taps > 4:  # once for the convolution and once for the skip; [1, 1] needs no products
             few = pixels if part.resample == "down" else pixels // 4
-            yield Layer(size, 0, 2 * taps * c_in * few, in_block=True)
+            yield Layer(size, 0, 2 * taps * c_in * few, in_block=True, fixed=True)
         if part.attention:
             yield Layer(size, _linear(c_out, 3 * c_out) + _linear(c_out, c_out) + 2 * c_out, 4 * c_out**2 * pixels,
                         in_block=True)  # fmt: skip

@@ -14,8 +14,11 @@ import torch
 from pydantic import ValidationError
 from released_networks import GOLDEN, weight_of
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
+from mdm.config import DiffusionConfig
 from mdm.config.song import ARCHITECTURES, SongConfig
+from mdm.model.arithmetic import gigaflops, parameters, step_gigaflops
 from mdm.model.networks import build
 from mdm.model.song import SongUNet
 
@@ -259,3 +262,40 @@ def test_a_removed_skip_connection_leaves_names_shapes_and_first_weights() -> No
 def test_settings_that_cannot_work(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         SongConfig(**{"family": "song", "resolution": 32, "attention": (16,), **settings})
+
+
+COUNTED = {
+    **PAPER,
+    "ncsn++ at 8 px": paper(8, "ncsn++"),
+    "classes": paper(32, "ncsn++", channels=32, classes=7),
+    "the short filter, residual": paper(32, "ncsn++", channels=32, filter=(1, 1)),
+    "the long filter, plain": paper(32, channels=32, filter=(1, 3, 3, 1)),
+    "attention everywhere, other widths": paper(16, channels=32, multipliers=(1, 2, 3, 4), attention=(16, 8, 4, 2)),
+    "one level": paper(8, channels=32, multipliers=(2,), attention=(8,), blocks=1),
+}
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_arithmetic_is_what_pytorch_counts(name: str) -> None:
+    config = COUNTED[name]
+    with torch.device("meta"):
+        network, x = build(config), torch.zeros(1, 3, config.resolution, config.resolution)
+        labels = torch.zeros(1, dtype=torch.long) if config.classes else None
+        with FlopCounterMode(display=False) as forth, torch.no_grad():
+            network([x], torch.zeros(1), labels=labels)
+        with FlopCounterMode(display=False) as step:
+            network([x], torch.zeros(1), labels=labels)[0].sum().backward()
+    assert parameters(config) == sum(p.numel() for p in network.parameters())
+    # The numbers that tell of augmentation are counted, but nothing here gives them.
+    assert gigaflops(config) * 1e9 == pytest.approx(forth.get_total_flops(), rel=1e-6)
+    assert step_gigaflops(config, DiffusionConfig()) * 1e9 == pytest.approx(step.get_total_flops(), rel=2e-6)
+
+
+def test_products_of_the_paper() -> None:
+    """Billions of multiply-adds of one picture, as the facts sheet has them."""
+    for settings, wanted in (
+        ({}, 12.7), ({"channels": 192}, 28.5), ({"channels": 256}, 50.6), ({"channels": 320}, 79.0),
+        ({"blocks": 4}, 21.2), ({"blocks": 6}, 29.7), ({"blocks": 8}, 38.2), ({"blocks": 10}, 46.6),
+        ({"blocks": 12}, 55.1), ({"resolution": 16}, 3.16), ({"resolution": 8}, 0.79),
+    ):  # fmt: skip
+        assert gigaflops(paper(**settings)) / 2 == pytest.approx(wanted, rel=0.005)

@@ -270,7 +270,7 @@ def test_batches_hold_the_classes(tmp_path: Path) -> None:
 def test_configurations_of_either_family_are_told_apart() -> None:
     config = loaded({}).model
     assert parse_model(config.model_dump(mode="json"), "model.json") == config
-    with pytest.raises(StudyError, match="model.json: unknown key 'family'"):
+    with pytest.raises(StudyError, match=r"model\.json: unknown key 'family'"):
         parse_model({"family": "unet"}, "model.json")
     with pytest.raises(StudyError, match="must hold the configuration of a network, not list"):
         parse_model([], "model.json")
