@@ -2,7 +2,7 @@
 
     D(x; sigma) = c_skip x + c_out F(c_in x, c_noise),   x = y + sigma epsilon
 
-(Song et al. 2021 in the notation of Karras et al. 2022, table 1; docs/reference.md, section 18). In all three the
+(Song et al. 2021 in the notation of Karras et al. 2022, table 1; docs/reference.md, section 19). In all three the
 weight of the loss is 1 / c_out^2, so the weighted loss is a plain squared error of the network's own answer.
 """
 
