@@ -7,6 +7,7 @@ import zlib
 
 import pytest
 import torch
+import torch.nn.functional as F
 from released_networks import weight_of
 from test_songunet import config_of, opened
 from torch import Tensor
@@ -14,7 +15,9 @@ from torch import Tensor
 from mdm.config import DiffusionConfig, TrainConfig
 from mdm.diffusion import schedule
 from mdm.diffusion.parameterisation import preconditioning
+from mdm.diffusion.preconditioning import released_loss
 from mdm.model.networks import build
+from mdm.model.song import SongUNet
 from mdm.train.example import Example
 from mdm.train.optim import make_optimizers, rate_share, set_rates
 from mdm.train.state import TrainingState, average_of
@@ -42,10 +45,10 @@ def settings(entry: dict) -> TrainConfig:
 class Training:
     """A case: the network with the golden weights, and what each step is given."""
 
-    def __init__(self, case: str) -> None:
+    def __init__(self, case: str, **changes: float) -> None:
         self.case, self.meta = case, META["cases"][case]
         self.diffusion = DiffusionConfig(parameterisation=self.meta["precond"].lower())
-        self.config = settings(self.meta)
+        self.config = TrainConfig(**settings(self.meta).model_dump() | changes)
         network = build(config_of(self.meta["network"]), seed=0)
         with torch.no_grad():
             for name, tensor in network.state_dict().items():
@@ -105,3 +108,45 @@ def test_every_step_is_the_released_one(case: str) -> None:
     for name in ("map_layer0.weight", "dec.8x8_aux_conv.weight"):
         assert_same(net[name], training[f"net_final/{name}"])
         assert_same(ema[name], training[f"ema_final/{name}"])
+
+
+def plain_loop(training: Training, decay: float, final: float) -> tuple[list[float], dict[str, Tensor]]:
+    """The rules of the specification, section D, in a loop of their own: the losses, and the average at the end."""
+    loop, adam, batch = (training.meta[key] for key in ("loop", "optimizer", "batch"))
+    way, network = preconditioning(training.diffusion), SongUNet(training.network.config)
+    network.load_state_dict(training.network.state_dict())
+    optimizer = torch.optim.Adam(network.parameters(), adam["lr"], adam["betas"], adam["eps"], weight_decay=decay)
+    average, losses = {name: p.detach().clone() for name, p in network.named_parameters()}, []
+    count = training.meta["network"]["label_dim"]
+    for number in range(training.meta["steps"]):
+        before, images = number * batch, training["images"][number].float() / 127.5 - 1
+        labels = F.one_hot(training["labels"][number], count).float() if count else None
+        loss = released_loss(
+            way.loss_values(network, images, training["level"][number], training["noise"][number], labels)
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.param_groups[0]["lr"] = adam["lr"] * min(before / (loop["lr_rampup_kimg"] * 1000), 1)
+        optimizer.step()
+        half = min(loop["ema_halflife_kimg"] * 1000, 0.05 * before)
+        kept = final / 0.5 ** (batch / 500_000) * 0.5 ** (batch / max(half, 1e-8) / loop["data_ratio"])
+        with torch.no_grad():
+            average = {name: p.lerp(average[name], kept) for name, p in network.named_parameters()}
+        losses.append(loss.item())
+    return losses, average
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("decay", "final"), [(0.1, 0.9), (30.0, 0.0)])
+def test_coupled_decay_and_constant_averages(case: str, decay: float, final: float) -> None:
+    """What the golden file has not: decay that is added to the gradient of the summed loss, and mode4's average."""
+    loop = META["cases"][case]["loop"]
+    training = Training(
+        case, weight_decay=decay, ema_beta=final, ema_halflife_images=500_000, ema_ramp=RAMP * loop["data_ratio"]
+    )
+    losses, average = plain_loop(training, decay, final)
+    ours = [training.step(number)[0] for number in range(training.meta["steps"])]
+    assert ours == pytest.approx(losses, rel=TOLERANCE)
+    for name, tensor in training.state.ema.state_dict().items():
+        if name in average and not name.endswith("qkv.bias"):
+            assert_same(tensor, average[name])
