@@ -1,4 +1,4 @@
-"""The networks DDPM++ and NCSN++ (Song et al. 2021) with the names of weights of the code released with EDM."""
+"""DDPM++ and NCSN++ (Song et al. 2021) with the released names of weights (docs/reference.md, section 18)."""
 
 from __future__ import annotations
 

@@ -194,6 +194,8 @@ def check_optimum(stage: StageRecipe, data: DataRecipe, wanted: int, where: str)
     """Refuse excess loss where the best denoiser of the training pictures is not known in closed form."""
     if any(isinstance(size, Clip) for size in stage.sizes):
         raise StudyError(f"{where}: it is measured on pictures, and a run ends with clips; leave it out")
+    if isinstance(stage.model, SongConfig) and stage.model.classes:
+        raise StudyError(f"{where}: it asks networks without a class, which model.song with classes never learns")
     if stage.diffusion.shared_noise:
         raise StudyError(
             f"{where}: its optimum takes each level's noise for independent; leave out shared_noise, or it"

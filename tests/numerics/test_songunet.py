@@ -182,6 +182,7 @@ def test_parameters_of_the_paper() -> None:
     for name, config in PAPER.items():
         with torch.device("meta"):
             assert sum(p.numel() for p in build(config).parameters()) == wanted[name], name
+        assert parameters(config) == wanted[name], name
 
 
 @pytest.mark.parametrize("resolution", [32, 16, 8])
@@ -265,7 +266,11 @@ def test_settings_that_cannot_work(settings: dict[str, Any], words: str) -> None
 
 
 COUNTED = {
-    **PAPER,
+    **{f"ddpm++ of width 128, {px} px": paper(px) for px in (32, 16, 8)},
+    "a wide one": paper(channels=320),
+    "four blocks and augmentation": paper(blocks=4, augment=9),
+    "50,000 classes": paper(classes=50000),
+    "ncsn++": paper(arch="ncsn++"),
     "ncsn++ at 8 px": paper(8, "ncsn++"),
     "classes": paper(32, "ncsn++", channels=32, classes=7),
     "the short filter, residual": paper(32, "ncsn++", channels=32, filter=(1, 1)),

@@ -30,6 +30,7 @@ from mdm.study.cost.plan import Estimate
 from mdm.study.cost.step_memory import memories
 from mdm.train.example import training_examples
 from mdm.train.export import export
+from mdm.train.journal import snapshot_file
 from mdm.train.loop import train
 from mdm.train.optim import is_hidden_matrix
 from mdm.train.ranks import Ranks
@@ -129,7 +130,7 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     made.untrained = tmp_path_factory.mktemp("untrained")
     copied({"r8": made.path(made.train)}, made.untrained)
     out = made.path(made.train).parent / "final.ckpt"
-    train(made.path(made.train), out, None, NEVER, snapshots=(32,))
+    train(made.path(made.train), out, None, NEVER, preview_images=32, snapshots=(32,))
     export(made.path(made.train))
     return made
 
@@ -153,6 +154,8 @@ def test_what_is_exported_is_the_whole_network(world: World) -> None:
     fixed = [name for name in fresh if name.endswith(("freqs", "resample_filter"))]
     assert all(torch.equal(averaged[name], fresh[name]) for name in fixed)
     assert any(not torch.equal(averaged[name], fresh[name]) for name in fresh)
+    assert load_weights(snapshot_file(folder, 32)).keys() == fresh.keys()
+    assert list(folder.rglob("*.png")), "previews are drawn on the way"
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["gigaflops"] > 0
     history = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
@@ -252,6 +255,19 @@ def test_inner_matrices_and_those_at_pixels_and_labels() -> None:
         "map_label.weight", "map_augment.weight", "enc.8x8_conv.weight", "enc.4x4_aux_residual.weight",
         "dec.8x8_aux_conv.weight",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("arch", ["ddpm++", "ncsn++"])
+def test_products_in_bfloat16(arch: str) -> None:
+    network, x = build(loaded(song(arch=arch)).model).eval(), torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape))
+    exact = network([x], torch.tensor([0.5, -0.3]))[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = network([x], torch.tensor([0.5, -0.3]))[0]
+    (rounded.float().square().sum()).backward()
+    assert (rounded.float() - exact).abs().max() < 0.05 * exact.abs().max()
 
 
 def test_muon_trains_it() -> None:
