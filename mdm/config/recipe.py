@@ -7,7 +7,7 @@ their digests are what they were.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -56,8 +56,14 @@ class DataRecipe(Recipe):
 
     @property
     def num_images(self) -> int:
-        """Pictures of the data set."""
-        return self.settings["num_images"]
+        """Pictures of the data set, planted copies among them."""
+        return pictures_of(self.settings)
+
+
+def pictures_of(settings: Mapping[str, Any]) -> int:
+    """Return how many pictures a data set with these settings of its source has, planted copies among them."""
+    copies = settings.get("copies") or {"count": 1, "of": 0}
+    return settings.get("num_images", 0) + copies["of"] * (copies["count"] - 1)
 
 
 class EncoderRecipe(Strict):

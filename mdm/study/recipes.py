@@ -120,6 +120,7 @@ class Artifacts:
         for name_of_data in filter(None, (data, validation)):
             self.check_resolution(name_of_data, as_clip(stage.sizes[-1]).resolution, place)
             self._check_frames(name_of_data, stage.sizes[-1], place)
+            self._check_classes(run, name_of_data, place)
         if stage.stills:
             check_stills(stage, train, diffusion, where)
             self.check_pictures(stage.stills, f"{place}.stills")
@@ -141,6 +142,25 @@ class Artifacts:
         """Add one of a stage's data sets and its embedded captions; return both as fields of the recipe."""
         text = self.text(encoder, data, place) if encoder and data else None
         return {data_key: self.data(data, place) if data else None, text_key: text}
+
+    def _check_classes(self, run: RunConfig, data: str, place: str) -> None:
+        """Refuse labels that the network does not know, before hours of training do."""
+        if not run.model.classes or run.class_label != RunConfig.model_fields["class_label"].default:
+            return
+        from mdm.data.sources import registry as sources
+
+        artifact = self.artifacts[self.data(data, place)]
+        needed = sources.label_count(artifact.recipe, artifact.handling, f"{self._where}: data.{data}")
+        if needed == 0:
+            raise StudyError(
+                f"{self._where}: {place}: model.classes {run.model.classes}, but data.{data} has no label `class`; "
+                "write label: class, random or unique in its settings, or another class_label"
+            )
+        if needed is not None and needed > run.model.classes:
+            raise StudyError(
+                f"{self._where}: {place}: model.classes {run.model.classes}, but the labels of data.{data} go from 0 "
+                f"to {needed - 1}; write model.classes: {needed}"
+            )
 
     def _check_frames(self, data: str, size: Size, place: str) -> None:
         """Refuse pictures, or clips of other lengths, for a level of clips."""
@@ -170,8 +190,8 @@ class Artifacts:
 
     def too_many(self, data: str, wanted: int, place: str) -> list[str]:
         """Return the problem, if a protocol wants more pictures than a data set has."""
-        there = self._pick("data", data, place).settings.get("num_images")
-        if there is None or wanted <= there:
+        there = made.pictures_of(self._pick("data", data, place).settings)
+        if not there or wanted <= there:
             return []
         return [f"{self._where}: {place}: {wanted} pictures of data.{data}, which has {there}; write {there} or less"]
 
@@ -196,6 +216,7 @@ class Artifacts:
     def samples(self, run: RunConfig, train: str, protocol: str, guide: str | None = None) -> str:
         """Add the pictures that the network of a stage or snapshot draws, guided by that of another run."""
         entry: ProtocolConfig = self._config.protocols[protocol]
+        self._check_classes(run, entry.prompts, f"protocols.{protocol}.prompts")
         place, stage = f"protocols.{protocol}", self.artifacts[self.trained(train)].recipe
         name = f"{protocol}-{self.artifacts[train].name}"
         # The guide stands in the recipe as an artifact; what its run is called changes no picture.
@@ -228,7 +249,7 @@ class Artifacts:
     def floor(self, name: str, images: str, resolution: int, protocol: ProtocolConfig) -> str | None:
         """Add features of as many real pictures as are drawn, none of them of the reference, if there are so many."""
         first, count = protocol.num_reference, protocol.num_images
-        there = self._pick("data", protocol.reference, "protocols").settings.get("num_images", 0)
+        there = made.pictures_of(self._pick("data", protocol.reference, "protocols").settings)
         return self.features(name, images, count, resolution, protocol, first) if first + count <= there else None
 
     def _extractors(self, protocol: ProtocolConfig) -> dict[str, str | WeightsConfig]:

@@ -283,7 +283,11 @@ WRONG = {
         "guidance 2.0 needs a condition",
     ),
     "guidance away from what was never shown": (
-        lambda raw: (raw["base"]["model"].update(classes=9), raw["base"]["train"].update(condition_dropout=0.0)),
+        lambda raw: (
+            raw["base"]["model"].update(classes=9),
+            raw["base"].update(class_label="shapes"),
+            raw["base"]["train"].update(condition_dropout=0.0),
+        ),
         "condition_dropout 0 never shows", "0.1",
     ),
     "no number": (lambda raw: raw["base"]["train"].update(learning_rate=float("inf")), "learning_rate", "finite"),
