@@ -95,7 +95,7 @@ class TextRecipe(Recipe):
 class StageRecipe(Recipe):
     """One stage of training: its network, its optimisation, its data, and the weights it starts from."""
 
-    later: ClassVar = ("dropout_masks", "moments", "stills", "stills_text")
+    later: ClassVar = ("dropout_masks", "moments", "stills", "stills_text", "take")
 
     kind: Literal["train"] = "train"
     seed: Seed
@@ -115,6 +115,7 @@ class StageRecipe(Recipe):
     validation_text: Ref | None
     stills: Ref | None = None
     stills_text: Ref | None = None
+    take: Positive | None = None  # trains on the first so many pictures of `data`
 
     @property
     def sizes(self) -> tuple[Size, ...]:

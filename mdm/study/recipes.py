@@ -23,6 +23,7 @@ from mdm.study.stage_settings import (
     check_stills,
     stage_model,
     stage_settings,
+    taken,
 )
 
 
@@ -117,10 +118,11 @@ class Artifacts:
         train, diffusion = stage_settings(run, stage, len(before.model.levels) if before else 0, where)
         if stage.moments == "carried":
             check_carried(train, before, where)
+        take = taken(run.take, self.artifacts[self.data(data, place)].recipe, data, where)
         for name_of_data in filter(None, (data, validation)):
             self.check_resolution(name_of_data, as_clip(stage.sizes[-1]).resolution, place)
             self._check_frames(name_of_data, stage.sizes[-1], place)
-            self._check_classes(run, name_of_data, place)
+            self._check_classes(run, name_of_data, place, take if name_of_data == data else None)
         if stage.stills:
             check_stills(stage, train, diffusion, where)
             self.check_pictures(stage.stills, f"{place}.stills")
@@ -131,7 +133,7 @@ class Artifacts:
             dropout_masks="by picture" if any(level.dropout for level in model.levels) else None,
             moments="carried" if stage.moments == "carried" else None,
             num_images=stage.num_images, start_from=stage.start_from, parent=parent,
-            class_label=run.class_label if model.classes else None,
+            class_label=run.class_label if model.classes else None, take=take,
             **self._set("data", "text", run.text, data, place),
             **self._set("validation", "validation_text", run.text, validation, place),
             **self._set("stills", "stills_text", run.text, stage.stills, place),
@@ -143,14 +145,14 @@ class Artifacts:
         text = self.text(encoder, data, place) if encoder and data else None
         return {data_key: self.data(data, place) if data else None, text_key: text}
 
-    def _check_classes(self, run: RunConfig, data: str, place: str) -> None:
+    def _check_classes(self, run: RunConfig, data: str, place: str, take: int | None = None) -> None:
         """Refuse labels that the network does not know, before hours of training do."""
         if not run.model.classes or run.class_label != RunConfig.model_fields["class_label"].default:
             return
         from mdm.data.sources import registry as sources
 
         artifact = self.artifacts[self.data(data, place)]
-        needed = sources.label_count(artifact.recipe, artifact.handling, f"{self._where}: data.{data}")
+        needed = sources.label_count(artifact.recipe, artifact.handling, f"{self._where}: data.{data}", take)
         if needed == 0:
             raise StudyError(
                 f"{self._where}: {place}: model.classes {run.model.classes}, but data.{data} has no label `class`; "

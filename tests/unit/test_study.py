@@ -9,7 +9,7 @@ import yaml
 
 from mdm.config import StudyConfig, StudyError
 from mdm.config.recipe import strings
-from mdm.study import study
+from mdm.study import study, variants
 from mdm.study.study_file import STUDIES, read_yaml
 
 QUICK = read_yaml(STUDIES / "quick.yaml")
@@ -190,7 +190,7 @@ def test_a_swept_value_names_its_run(write, value, name):
             "s": {"title": "t", "question": "q", "group": "sampling", "sweep": {"diffusion.min_snr": [5]}}
         }
 
-    assert study._slug(value) == name.removeprefix("s=")
+    assert variants._slug(value) == name.removeprefix("s=")
     raw_study = write(lambda raw: (sweep(raw), raw.update(claims={})))
     assert [run.name for run in study.load(raw_study).runs] == ["base", "s=5"]
 

@@ -59,6 +59,7 @@ class Loader:
         seed: int,
         resolution: int,
         *,
+        take: int | None = None,
         class_label: ClassLabel | None = None,
         rank: int = 0,
         world: int = 1,
@@ -67,7 +68,7 @@ class Loader:
         cache_bytes: int = CACHE_BYTES,
         skipped_log: SkippedLog | None = None,
     ) -> None:
-        self.pictures = Pictures(data_dir)
+        self.pictures = Pictures(data_dir, take)
         _refuse_shares(batch_images, rank, world)
         if resolution > self.pictures.resolution:
             raise ValueError(

@@ -113,9 +113,13 @@ def rule(recipe_path: str | Path) -> str | None:
     return found.source.describe(found.settings) if hasattr(found.source, "describe") else None
 
 
-def label_count(recipe: DataRecipe, how: dict[str, Any], where: str) -> int | None:
-    """Return how many classes a network must know for a data set; 0: it has no label `class`; None: nobody knows."""
+def label_count(recipe: DataRecipe, how: dict[str, Any], where: str, take: int | None = None) -> int | None:
+    """Return how many classes a network must know for a data set, or its first `take` pictures.
+
+    0: it has no label `class`; None: nobody knows yet.
+    """
     source, settings = reopen(recipe, where, how)
+    settings = settings.model_copy(update={"num_images": take or settings.num_images})
     return source.label_count(settings) if hasattr(source, "label_count") else None
 
 
