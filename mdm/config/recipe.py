@@ -207,11 +207,22 @@ class ExcessRecipe(Recipe):
     seed: Seed
 
 
+class TheoryRecipe(Recipe):
+    """Pictures of why the best denoiser of a few training pictures copies them."""
+
+    kind: Literal["theory"] = "theory"
+    data: Ref
+    num_images: Positive  # that the denoiser knows: the first
+    sets: tuple[Positive, ...]  # sizes of the sets whose best loss is drawn
+    seed: Seed
+    resolution: Positive
+
+
 KINDS: dict[str, type[Recipe]] = {
     model.model_fields["kind"].default: model
     for model in (
         DataRecipe, TextRecipe, StageRecipe, SnapshotRecipe, JudgeRecipe, ClipRecipe, SamplesRecipe, FeaturesRecipe,
-        ScoresRecipe, ExcessRecipe,
+        ScoresRecipe, ExcessRecipe, TheoryRecipe,
     )
 }  # fmt: skip
 

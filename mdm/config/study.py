@@ -227,6 +227,9 @@ class StudyConfig(Strict):
     protocols: dict[Name, ProtocolConfig] = Field(default={}, description="ways of measuring; claims mean the first")
     along: AlongConfig | None = Field(default=None, description="curves over training")
     excess: ExcessConfig | None = Field(default=None, description="loss of every run beyond its known optimum")
+    theory: bool = Field(
+        default=False, description="explain in the report, with pictures of the training set, why the optimum copies"
+    )
     groups: dict[Name, str] = Field(default={}, description="sections of the report and their titles")
     ablations: dict[Name, AblationConfig] = Field(default={}, description="questions, each with its changes to base")
     claims: dict[Name, ClaimConfig] = Field(default={}, description="sentences that get a verdict")

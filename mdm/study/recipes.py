@@ -17,6 +17,7 @@ from mdm.files.artifact import digest
 from mdm.study.stage_settings import (
     check_autoguidance,
     check_carried,
+    check_explained,
     check_guide,
     check_optimum,
     check_sample,
@@ -25,6 +26,9 @@ from mdm.study.stage_settings import (
     stage_settings,
     taken,
 )
+
+THEORY_PIXELS = 32  # larger pictures explain no more
+THEORY_SETS = (12, 96, 768)
 
 
 @dataclass(frozen=True)
@@ -214,6 +218,16 @@ class Artifacts:
             train=train, data=stage.data, text=stage.text, num_images=asked.num_images, seed=asked.seed
         )
         return self._put(self.artifacts[train].name, recipe)
+
+    def theory(self, train: str) -> str:
+        """Add pictures of why the best denoiser of a stage's training pictures copies them."""
+        stage: made.StageRecipe = self.artifacts[train].recipe
+        there = stage.take or self.artifacts[stage.data].recipe.num_images
+        check_explained(stage, there, f"{self._where}: theory")
+        sides = [side for side in stage.sizes if side <= THEORY_PIXELS] or [min(stage.sizes)]
+        sets = sorted({min(count, there) for count in THEORY_SETS})
+        recipe = made.TheoryRecipe(data=stage.data, num_images=sets[0], sets=sets, seed=0, resolution=max(sides))
+        return self._put(self.artifacts[stage.data].name, recipe)
 
     def samples(self, run: RunConfig, train: str, protocol: str, guide: str | None = None) -> str:
         """Add the pictures that the network of a stage or snapshot draws, guided by that of another run."""

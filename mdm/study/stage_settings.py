@@ -148,6 +148,14 @@ def check_optimum(stage: StageRecipe, data: DataRecipe, wanted: int, where: str)
         raise StudyError(f"{where}.num_images {wanted}: the training set has {there}; write that or less")
 
 
+def check_explained(stage: StageRecipe, there: int, where: str) -> None:
+    """Refuse an explanation without pictures to draw it from."""
+    if any(isinstance(size, Clip) for size in stage.sizes):
+        raise StudyError(f"{where}: it is drawn from pictures, and base trains on clips; leave it out")
+    if there < 2:
+        raise StudyError(f"{where}: it compares training pictures, and base trains on {there}; leave it out")
+
+
 def taken(take: int | None, data: DataRecipe, name: str, where: str) -> int | None:
     """Return how many pictures a stage takes, None for all; refuse sets whose first pictures stand for no smaller one.
 

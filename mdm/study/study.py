@@ -43,6 +43,7 @@ class Study:
         self._variant_of = {variant.name: variant for variant in variants}
         self.ablations = self._ablations(variants)
         self.runs = [run for variant in variants for run in self._runs(variant)]
+        self.theory = self._made.theory(self.runs[0].stages[-1].artifact) if config.theory else None
         self._measured.check_along([*self._variant_of, *self.ablations], self.runs)
         self._check_counts()
         self.artifacts: dict[str, Artifact] = self._made.artifacts
@@ -238,7 +239,8 @@ class Study:
         runs = [run for run in self.runs if run.name in names]
         trained = [stage.artifact for run in runs for stage in run.stages]
         trained += [point.weights for run in runs for point in run.points]
-        return list(dict.fromkeys(trained + [ref for run in runs for ref in run.numbers]))
+        shared = [self.theory] if self.theory and not ablation else []
+        return list(dict.fromkeys(trained + [ref for run in runs for ref in run.numbers] + shared))
 
     def of_kind(self, *kinds: str) -> list[str]:
         return [ref for ref, artifact in self.artifacts.items() if artifact.kind in kinds]
