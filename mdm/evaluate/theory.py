@@ -28,7 +28,7 @@ from mdm.files.artifact import Making
 from mdm.files.atomic import ArtifactError, write_json
 
 # Noise levels at 8 px; distances between pictures grow with their side, and with them what noise hides.
-SIGMAS, CURVE, SIDE = (20.0, 10.0, 5.0, 2.5, 1.25, 0.5, 0.05), np.geomspace(0.1, 40, 30), 8
+SIGMAS, CURVE, SIDE = (20.0, 10.0, 5.0, 2.5, 1.25, 0.5, 0.1), np.geomspace(0.1, 40, 30), 8
 ASKED = 96  # questions at each point of the curve
 DRAWN = 6
 DIFFUSION = DiffusionConfig(prediction="x0", loss_on="x0")

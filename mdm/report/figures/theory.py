@@ -52,5 +52,6 @@ def _losses(axis: Axes, found: Theory) -> None:
     label = f"best linear denoiser of {fewest} pictures"
     axis.plot(found.curve["sigmas"], found.curve["linear"], color=style.INK, linestyle=":", linewidth=1.4, label=label)
     axis.set_yscale("log")
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.5f}".rstrip("0").rstrip(".")))
     axis.set_ylim(bottom=SMALLEST)
     axis.set_ylabel("mean squared error\u00a0↓")
