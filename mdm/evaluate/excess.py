@@ -57,7 +57,8 @@ def measure_excess(recipe_path: str | Path, batch_images: int = BATCH_IMAGES) ->
     """Write excess.json and manifest.json of an excess recipe."""
     making = Making(recipe_path, ExcessRecipe)
     recipe, root = making.recipe, making.root
-    stage, pictures = stage_of(root / recipe.train), Pictures(root / recipe.data)
+    stage = stage_of(root / recipe.train)
+    pictures = Pictures(root / recipe.data, stage.take)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     # A measurement must not depend on the model of the card: newer ones would round products to 10 bits.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False

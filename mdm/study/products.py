@@ -10,10 +10,10 @@ CODE = ROOT / "mdm" / "report"
 MADE_BY = {
     "numbers": ("collect.py", "curves.py", "evidence.py", "excess.py", "metrics.py", "quantity.py"),
     "tables": ("tables/*.py",),
-    "figures": ("figures/style.py",),
+    "figures": ("figures/style.py", "theory.py"),
     "pictures": ("figures/gallery.py",),
     "claims": ("verdicts.py", "comparisons.py", "../study/claims.py"),
-    "page": ("page/*.py", "page/templates/*"),
+    "page": ("page/*.py", "page/templates/*", "theory.py"),
 }
 
 
@@ -53,6 +53,11 @@ def has_excess(study: Study) -> bool:
     return any(run.excess for run in study.runs)
 
 
+def has_theory(study: Study) -> bool:
+    """Return whether the report explains why the optimum copies."""
+    return study.theory is not None
+
+
 def number_names(study: Study) -> list[str]:
     """Return the files that numbers are collected in, before tables and figures are made of them."""
     more = [name for name, asked in (("curves.csv", has_curves), ("excess.csv", has_excess)) if asked(study)]
@@ -70,7 +75,8 @@ def figure_names(study: Study) -> list[str]:
     """Return every figure that the measurements can fill: .svg and .png, but `samples-RUN` is a .png only."""
     guidance = ["guidance"] if instruments(study) else []
     alignment = ["alignment"] if "judge" in instruments(study) else []
-    more = [name for name, asked in (("along-training", has_curves), ("excess-loss", has_excess)) if asked(study)]
+    optional = (("along-training", has_curves), ("excess-loss", has_excess), ("theory", has_theory))
+    more = [name for name, asked in optional if asked(study)]
     drawn = ["training-curves", *more, *guidance, *alignment, *(f"ablation-{g}" for g in group_members(study))]
     return drawn + [f"samples-{run}" for run in sampled_runs(study)]
 

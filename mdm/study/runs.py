@@ -44,7 +44,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Run:
-    """One recipe with one seed: the base, an ablation, or one value of a sweep."""
+    """One recipe with one seed: the base, an ablation, or one case or value of it."""
 
     name: str
     seed: int

@@ -202,8 +202,35 @@ def check_optimum(stage: StageRecipe, data: DataRecipe, wanted: int, where: str)
         )
     if data.settings.get("crop") == "none":
         raise StudyError(f"{where}: squares cut anew each time are no finite set of pictures; write crop: centre")
-    if wanted > data.num_images:
-        raise StudyError(f"{where}.num_images {wanted}: the training set has {data.num_images}; write that or less")
+    if wanted > (there := stage.take or data.num_images):
+        raise StudyError(f"{where}.num_images {wanted}: the training set has {there}; write that or less")
+
+
+def check_explained(stage: StageRecipe, there: int, where: str) -> None:
+    """Refuse an explanation without pictures to draw it from."""
+    if any(isinstance(size, Clip) for size in stage.sizes):
+        raise StudyError(f"{where}: it is drawn from pictures, and base trains on clips; leave it out")
+    if there < 2:
+        raise StudyError(f"{where}: it compares training pictures, and base trains on {there}; leave it out")
+
+
+def taken(take: int | None, data: DataRecipe, name: str, where: str) -> int | None:
+    """Return how many pictures a stage takes, None for all; refuse sets whose first pictures stand for no smaller one.
+
+    All are None, so that the run that takes as many as there are is the run that says nothing.
+    """
+    if take is None or take == data.num_images:
+        return None
+    if take > data.num_images:
+        raise StudyError(f"{where}: take {take}: data.{name} has {data.num_images} pictures; write that or less")
+    for wrong, why, remedy in (
+        (data.settings.get("copies"), "plants copies behind all others", "a data set for each size"),
+        (data.settings.get("order") == "class", "begins with the first classes alone", "order: turns there"),
+        (data.source == "mixture", "begins with its first part alone", "a data set for each size"),
+    ):
+        if wrong:
+            raise StudyError(f"{where}: take {take}: data.{name} {why}; write {remedy}")
+    return take
 
 
 def check_carried(train: TrainConfig, parent: StageRecipe | None, where: str) -> None:

@@ -71,6 +71,7 @@ class Study:
     protocols: dict[str, Protocol]
     claims: dict[str, Claim]
     call: Call = field(default_factory=lambda: Call("fixture", {}))
+    theory: str | None = None
 
 
 ABLATIONS = (

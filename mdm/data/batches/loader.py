@@ -61,6 +61,7 @@ class Loader:
         seed: int,
         resolution: int,
         *,
+        take: int | None = None,
         class_label: ClassLabel | None = None,
         rank: int = 0,
         world: int = 1,
@@ -70,7 +71,7 @@ class Loader:
         skipped_log: SkippedLog | None = None,
         order: str = NEW_EVERY_EPOCH,
     ) -> None:
-        self.pictures = Pictures(data_dir)
+        self.pictures = Pictures(data_dir, take)
         _refuse_shares(batch_images, rank, world)
         if resolution > self.pictures.resolution:
             raise ValueError(
