@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from mdm.config.audit import AuditConfig, EmmConfig
 from mdm.config.base import SHA256, Name, Positive, Seed, Strict, Width
 from mdm.config.diffusion import DiffusionConfig, SampleConfig
 from mdm.config.network import NetworkConfig
@@ -210,6 +211,10 @@ class StudyConfig(Strict):
     protocols: dict[Name, ProtocolConfig] = Field(default={}, description="ways of measuring; claims mean the first")
     along: AlongConfig | None = Field(default=None, description="curves over training")
     excess: ExcessConfig | None = Field(default=None, description="loss of every run beyond its known optimum")
+    audit: AuditConfig | None = Field(default=None, description="copies of training pictures among drawn ones")
+    emm: dict[Name, EmmConfig] = Field(
+        default={}, description="numbers of training pictures up to which networks copy them, by interpolation"
+    )
     groups: dict[Name, str] = Field(default={}, description="sections of the report and their titles")
     ablations: dict[Name, AblationConfig] = Field(default={}, description="questions, each with its changes to base")
     claims: dict[Name, ClaimConfig] = Field(default={}, description="sentences that get a verdict")

@@ -37,8 +37,8 @@ def ratios(squared: np.ndarray) -> np.ndarray:
     return np.divide(first, second, out=np.ones(len(first)), where=second > 0)
 
 
-def released_distances(drawn: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """The two smallest distances [Q,2] as the released code of Gu et al. (2023) has them, in float32.
+def released_distances(drawn: np.ndarray, known: np.ndarray, count: int = 2) -> np.ndarray:
+    """The smallest distances [Q,2] as the released code of Gu et al. (2023) has them, in float32.
 
     More than 25 pictures on a side are compared by a matrix product of uncentred bytes, whose rounding makes
     squared distances of 32 px wrong by some units; exact copies then have a distance near zero that is not zero.
@@ -46,7 +46,7 @@ def released_distances(drawn: np.ndarray, known: np.ndarray) -> np.ndarray:
     import torch
 
     a, b = (torch.from_numpy(side.reshape(len(side), -1)).float() for side in (drawn, known))
-    return (torch.cdist(a, b) / math.sqrt(a.shape[1])).topk(2, largest=False).values.numpy()
+    return (torch.cdist(a, b) / math.sqrt(a.shape[1])).topk(count, largest=False).values.numpy()
 
 
 def released_rule(distances: np.ndarray) -> np.ndarray:
@@ -120,7 +120,7 @@ class Similarity:
 
 
 def similarity(drawn: np.ndarray, known: np.ndarray) -> Similarity:
-    """Highest cosine of each drawn picture to training pictures, and of as many of these to another (Somepalli 2023)."""
+    """Highest cosine of drawn pictures to training ones, and of as many of these to another (Somepalli et al. 2023)."""
     drawn, known = (_unit(side) for side in (drawn, known))
     some = np.arange(min(len(drawn), len(known))) * len(known) // min(len(drawn), len(known))
     return Similarity(_highest(drawn, known), _highest(known[some], known, some))

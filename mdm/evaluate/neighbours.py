@@ -38,7 +38,7 @@ class Neighbours:
         ends = times.cumsum(axis=1)
         places = (ends[:, :, None] <= np.arange(count)).sum(axis=1)
         if (ends[:, -1] < count).any():
-            raise ValueError(f"{count} neighbours of {self.squared.shape[1]} pictures, which stand fewer times together")
+            raise ValueError(f"{count} neighbours, but {self.squared.shape[1]} pictures stand fewer times together")
         return np.take_along_axis(self.squared, places, axis=1)
 
 
