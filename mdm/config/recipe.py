@@ -149,9 +149,12 @@ class ClipRecipe(Recipe):
 
 
 class SamplesRecipe(Recipe):
-    """The pictures that a stage's network draws for the first captions of a data set; `train` may be a snapshot."""
+    """The pictures that a stage's network draws for the first captions of a data set; `train` may be a snapshot.
 
-    later: ClassVar = ("guide",)
+    Without prompts there are no captions, and a network that knows classes is asked for classes drawn at random.
+    """
+
+    later: ClassVar = ("guide", "labels")
 
     kind: Literal["samples"] = "samples"
     train: Ref
@@ -159,8 +162,9 @@ class SamplesRecipe(Recipe):
     sample: SampleConfig
     seed: Seed
     num_images: Positive
-    prompts: Ref
+    prompts: Ref | None
     text: Ref | None
+    labels: Literal["all", "used"] = "all"
 
 
 class FeaturesRecipe(Recipe):

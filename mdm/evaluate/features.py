@@ -69,15 +69,16 @@ def read_pictures(
 def describe(recipe: FeaturesRecipe, root: Path) -> dict[str, Any]:
     """Where the pictures came from and who read them: all that a score needs to know beside the features."""
     source, judge = read_json(root / recipe.images / "recipe.json"), recipe.extractors.get("judge")
-    prompts = SamplesRecipe.of(source, recipe.images).prompts if source["kind"] == "samples" else None
-    data = root / (prompts or recipe.images)
+    drawn = source["kind"] == "samples"
+    prompts = SamplesRecipe.of(source, recipe.images).prompts if drawn else None
+    data = prompts or (None if drawn else recipe.images)  # pictures drawn without captions follow no data set's rule
     return {
         "images": recipe.images,
         "prompts": prompts,
         "num_images": recipe.num_images,
         "resize": recipe.resize,
-        "rule": rule(data / "recipe.json"),
-        "index_sha256": read_json(data / "manifest.json").get("index_sha256"),
+        "rule": rule(root / data / "recipe.json") if data else None,
+        "index_sha256": read_json(root / data / "manifest.json").get("index_sha256") if data else None,
         "extractors": recipe.plain()["extractors"],
         "judge_on_real": read_json(root / judge / "judge.json")["metrics"] if judge else [],
     }

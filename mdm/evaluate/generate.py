@@ -14,9 +14,10 @@ from mdm.config.recipe import SamplesRecipe
 from mdm.data.rows import Row, png
 from mdm.data.shards.shard import read_index
 from mdm.evaluate.archive import ArrayStream, read_array, read_batches, write_archive
-from mdm.evaluate.painter import Painter
+from mdm.evaluate.painter import Painter, stage_of
 from mdm.evaluate.pictures import LEVEL
 from mdm.evaluate.progress import progress
+from mdm.evaluate.unprompted import unprompted_rows
 from mdm.files.artifact import Making
 from mdm.files.atomic import ArtifactError, write_atomic
 from mdm.files.hashes import sha256_file
@@ -29,7 +30,7 @@ def generate(recipe_path: str | Path, batch_images: int = BATCH_IMAGES) -> None:
     """Draw every picture of a samples recipe; a killed run continues with its first unfinished batch."""
     making = Making(recipe_path, SamplesRecipe)
     recipe, folder, root = making.recipe, making.folder, making.root
-    rows = read_prompts(root / recipe.prompts, recipe.num_images)
+    rows = rows_of(recipe, root)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     painter = Painter(recipe, root, device)
     # Weights made anew on another machine may differ in the last bit: never mix their pictures.
@@ -40,6 +41,13 @@ def generate(recipe_path: str | Path, batch_images: int = BATCH_IMAGES) -> None:
     name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
     making.finish(_facts(folder, recipe.num_images, painter, batches), name)
     shutil.rmtree(folder / "partial")
+
+
+def rows_of(recipe: SamplesRecipe, root: Path) -> list[Row]:
+    """What each picture is drawn for: the captions of a data set, or nothing but a class drawn at random."""
+    if recipe.prompts is None:
+        return unprompted_rows(recipe, stage_of(root / recipe.train), root)
+    return read_prompts(root / recipe.prompts, recipe.num_images)
 
 
 def read_prompts(data: Path, num_images: int) -> list[Row]:

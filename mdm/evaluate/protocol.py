@@ -45,7 +45,7 @@ class Protocol:
                     f"{generated['artifact']} and {reference['artifact']} cannot be compared: {key} is "
                     f"{own} on one side and {other} on the other; {advice}"
                 )
-        if reference["prompts"] is not None:
+        if reference["prompts"] is not None or reference["images"].startswith("samples/"):
             raise StudyError(
                 f"the reference {reference['artifact']} holds generated pictures ({reference['images']}); "
                 "name a data set of real ones"

@@ -120,7 +120,7 @@ def collect_groups(study: Study, results: Path) -> Iterator[Left]:
     """What every score would be without each group of pictures."""
     artifacts = Artifacts(results)
     for run in study.runs:
-        sources = [(e.scores, "scores.json", e.protocol, e.protocol) for e in run.evaluations]
+        sources = [(e.scores, "scores.json", e.protocol, e.protocol) for e in run.evaluations if e.scores]
         # No protocol, and not the pictures of one: noised pictures of the training set.
         for ref, name, protocol, drawn in [*sources, (run.excess, "excess.json", "", EXCESS)]:
             scores = artifacts.json(ref, name)
@@ -168,9 +168,10 @@ def _excess_rows(artifacts: Artifacts, run: Run, images: int, seconds: float) ->
 def _absent_points(artifacts: Artifacts, run: Run) -> Iterator[dict[str, Any]]:
     """What curves over training lack (mdm/report/curves.py)."""
     for point in (point for point in run.points if point.evaluation not in run.evaluations):
-        if artifacts.json(point.evaluation.scores, "scores.json") is None:
+        scores = point.evaluation.scores
+        if scores and artifacts.json(scores, "scores.json") is None:
             what = f"scores of stage {point.stage} at {point.images} images"
-            yield _absent(run, point.evaluation.scores, what, point.evaluation.protocol)
+            yield _absent(run, scores, what, point.evaluation.protocol)
 
 
 def _absent(run: Run, artifact: str, what: str, protocol: str) -> dict[str, Any]:
@@ -217,6 +218,8 @@ def _collect_evaluation(
         for metric, value in costs.items():
             if value is not None:
                 rows.append(Row(run.name, stage, run.seed, metric, value, None, None, digest=digest, **where))
+    if evaluation.scores is None:  # its pictures are compared with nothing
+        return
     scores = artifacts.json(evaluation.scores, "scores.json")
     if scores is None:
         missing.append(_absent(run, evaluation.scores, "scores", evaluation.protocol))

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable
 
 from mdm.config import ProtocolConfig, ResourceConfig, RunConfig, StudyConfig, StudyError, nearest
 from mdm.config.sizes import Clip
-from mdm.evaluate.metric_names import detail
+from mdm.evaluate.metric_names import FRECHET_DISTANCES, KERNEL_DISTANCES, detail
 from mdm.study.claims import ExpressionError, Reference
 from mdm.study.recipes import Artifacts
 from mdm.study.runs import Evaluation, Point, Run, Stage, Variant
@@ -112,6 +112,9 @@ class Evaluations:
         """Measure what these weights draw under a protocol."""
         protocol, label = self._protocols[name], f"{name}-{self._made.artifacts[weights].name}"
         samples = self._made.samples(run, weights, name, guide)
+        if protocol.drawn_only:
+            self._resources.setdefault(samples, protocol.resources)
+            return Evaluation(name, samples)
         features = self._made.features(label, samples, protocol.num_images, side, protocol)
         place = f"protocols.{name}"
         self._made.check_pictures(protocol.reference, f"{place}.reference")
@@ -127,6 +130,14 @@ class Evaluations:
 
 def check_measured(reference: Reference, name: str, protocol: ProtocolConfig, run: Run) -> None:
     """Refuse what protocol `name` will never measure of a run: it would stay "not measured yet" for ever."""
+    if protocol.drawn_only:
+        compared = reference.metric.startswith((*FRECHET_DISTANCES, *KERNEL_DISTANCES, "clip_score", "alignment"))
+        if compared or reference.metric.startswith("detail"):
+            raise ExpressionError(
+                f"{reference}: protocol '{name}' draws pictures and compares them with nothing; give it a "
+                "reference and what to measure with, or name another protocol"
+            )
+        return
     if reference.metric.startswith("detail"):
         if not protocol.spectrum:
             raise ExpressionError(f"{reference}: protocol '{name}' measures no detail; write spectrum: true in it")

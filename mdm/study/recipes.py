@@ -201,6 +201,11 @@ class Artifacts:
         # The guide stands in the recipe as an artifact; what its run is called changes no picture.
         sample = run.sample.effective().model_copy(update={"guide": None})
         check_sample(sample, stage, f"{self._where}: {place}")
+        if run.text and not entry.prompts:
+            raise StudyError(
+                f"{self._where}: {place}: no prompts, and runs read text ('{run.text}'); name a data set whose "
+                "captions are drawn"
+            )
         check_autoguidance(run.sample, f"{self._where}: sample")
         if guide == train:
             raise StudyError(
@@ -210,8 +215,9 @@ class Artifacts:
             check_guide(stage, self.artifacts[guide].recipe, f"{self._where}: sample.guide")
         recipe = made.SamplesRecipe(
             train=train, guide=guide, sample=sample, seed=entry.seed, num_images=entry.num_images,
-            prompts=self.data(entry.prompts, place),
+            prompts=self.data(entry.prompts, place) if entry.prompts else None,
             text=self.text(run.text, entry.prompts, place, sample.negative_prompt) if run.text else None,
+            labels=entry.labels if stage.model.classes else "all",
         )  # fmt: skip
         return self._put(name, recipe)
 

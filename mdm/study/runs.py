@@ -18,12 +18,18 @@ class Stage:
 
 @dataclass(frozen=True)
 class Evaluation:
-    # The artifacts of one run under one protocol.
+    """The artifacts of one run under one protocol; only samples where it compares its pictures with nothing."""
+
     protocol: str
     samples: str
-    features: str
-    reference: str
-    scores: str
+    features: str | None = None
+    reference: str | None = None
+    scores: str | None = None
+
+    @property
+    def last(self) -> str:
+        """The artifact with which everything of this evaluation is there."""
+        return self.scores or self.samples
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,7 @@ class Run:
     @property
     def numbers(self) -> list[str]:
         """The artifacts that hold what is measured of it, beside its stages."""
-        return [*(evaluation.scores for evaluation in self.measurements), *filter(None, [self.excess])]
+        return [*(evaluation.last for evaluation in self.measurements), *filter(None, [self.excess])]
 
     @property
     def measurements(self) -> list[Evaluation]:

@@ -138,6 +138,8 @@ class Study:
         problems = []
         for name, protocol in self.protocols.items():
             for data, key in (protocol.prompts, "num_images"), (protocol.reference, "num_reference"):
+                if data is None:
+                    continue
                 problems += self._made.too_many(data, getattr(protocol, key), f"protocols.{name}.{key}")
         if problems:
             raise StudyError("\n".join(problems))
@@ -273,7 +275,7 @@ def runs_of(study: Study) -> dict[str, list[str]]:
     found: dict[str, dict[str, None]] = {}
     for run in study.runs:
         refs = [stage.artifact for stage in run.stages] + [point.weights for point in run.points]
-        refs += [ref for e in run.measurements for ref in (e.samples, e.features)] + run.numbers
+        refs += [ref for e in run.measurements for ref in (e.samples, e.features) if ref] + run.numbers
         for ref in refs:
             found.setdefault(ref, {})[run.name] = None  # seeds share a name
     return {ref: list(names) for ref, names in found.items()}

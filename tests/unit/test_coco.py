@@ -261,7 +261,7 @@ def test_where_the_files_lie_changes_no_result():
     [
         ({"standard": "coco-30k-on"}, "there is no 'coco-30k-on'; did you mean 'coco-30k-one'"),
         ({"standard": "coco-30k-one", "num_images": 10000}, "num_images: standard coco-30k-one says so already"),
-        ({"prompts": "cc12m-held-out"}, "description, reference, num_images, num_reference: missing"),
+        ({"prompts": "cc12m-held-out", "spectrum": True}, "description, reference, num_images, num_reference: missing"),
     ],
 )
 def test_what_a_protocol_cannot_be(entry, message):

@@ -1,0 +1,48 @@
+"""What is drawn where no data set says it: pictures without captions, of classes drawn at random."""
+
+from pathlib import Path
+
+import torch
+
+from mdm.config.recipe import DataRecipe, SamplesRecipe, StageRecipe
+from mdm.data.batches.classes import ClassLabel, class_label
+from mdm.data.rows import Row
+from mdm.data.shards.index import read_index
+from mdm.diffusion.karras import picture_seeds, released_latents
+from mdm.diffusion.noise import generator
+from mdm.files.atomic import read_json
+
+
+def unprompted_rows(recipe: SamplesRecipe, stage: StageRecipe, root: Path) -> list[Row]:
+    """One row for each picture, named by its number; its label is the class that the network is asked for."""
+    label, numbers = class_label(stage), range(recipe.num_images)
+    if label is None:
+        return [Row(str(number), "") for number in numbers]
+    known = list(range(label.count)) if recipe.labels == "all" else used_classes(stage, label, root)
+    return [
+        Row(str(number), "", {label.name: known[place]})
+        for number, place in zip(numbers, _places(recipe, stage, len(known)), strict=True)
+    ]
+
+
+def used_classes(stage: StageRecipe, label: ClassLabel, root: Path) -> list[int]:
+    """The classes that training pictures have, in order.
+
+    Labels drawn at random leave some out: asked for one of those, a network answers what nobody ever taught it.
+    """
+    folder = root / stage.data
+    count = DataRecipe.of(read_json(folder / "recipe.json"), folder / "recipe.json").num_images
+    return sorted({label.of(row.labels, f"picture {row.key} of {folder}") for row in read_index(folder, 0, count)})
+
+
+def _places(recipe: SamplesRecipe, stage: StageRecipe, count: int) -> list[int]:
+    """A number below `count` for each picture, all equally likely.
+
+    The sampler karras draws it as the released code does, from the generator of the picture's latents, after them.
+    """
+    numbers = range(recipe.num_images)
+    if recipe.sample.sampler == "karras":
+        side, seeds = stage.sizes[0], picture_seeds(recipe.seed, numbers)
+        return [int(released_latents([seed], side, count)[1]) for seed in seeds]
+    draws = [torch.randint(count, (), generator=generator("label", recipe.seed, number)) for number in numbers]
+    return [int(draw) for draw in draws]

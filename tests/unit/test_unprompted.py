@@ -1,0 +1,113 @@
+"""Protocols without captions: pictures of classes drawn at random, and pictures that are compared with nothing."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+from test_classes import CLASSES, UNCONDITIONAL, World
+
+from mdm.config import StudyError
+from mdm.evaluate.features import describe
+from mdm.evaluate.generate import generate
+from mdm.evaluate.unprompted import unprompted_rows
+from mdm.report import collect
+from mdm.study import study
+
+SHAPES = 9
+DRAWN_ONLY = {"description": "the first twelve", "num_images": 12}
+
+
+def changed(base: dict, **protocol) -> dict:
+    """A study whose only protocol has no reference."""
+    settings = {key: value for key, value in base.items() if not key.startswith("protocols.")}
+    return settings | {"protocols": {"drawn": DRAWN_ONLY | protocol}, "along": None, "excess": None}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    world = World(tmp_path_factory.mktemp("results"), changed(CLASSES | {"base.model.classes": SHAPES}))
+    world.run()
+    return world
+
+
+def test_a_protocol_without_reference_asks_for_pictures_and_nothing_else() -> None:
+    loaded = study.load("quick", changed(UNCONDITIONAL))
+    evaluation = loaded.runs[0].evaluations[0]
+    assert (evaluation.features, evaluation.reference, evaluation.scores) == (None, None, None)
+    assert evaluation.samples in loaded.measured(), "they are a target all the same"
+    assert not loaded.of_kind("features", "scores", "judge", "clip")
+    recipe = loaded.recipe(evaluation.samples)
+    assert recipe.prompts is recipe.text is None and "labels" not in recipe.plain()
+
+
+def test_pictures_are_drawn_for_classes_that_only_seed_and_number_determine(world: World) -> None:
+    generate(world.path(world.samples), batch_images=5)
+    archive = np.load(world.path(world.samples).parent / "images.npz", allow_pickle=False)
+    assert archive["images_8"].shape == (12, 8, 8, 3)
+    assert archive["keys"].tolist() == [str(number) for number in range(12)]
+    assert set(archive["captions"].tolist()) == {""}
+    recipe, stage = world.study.recipe(world.samples), world.study.recipe(world.train)
+    drawn = [json.loads(labels)["shapes"] for labels in archive["labels"]]
+    rows = unprompted_rows(recipe.model_copy(update={"num_images": 2000}), stage, world.results)
+    assert [row.labels["shapes"] for row in rows[:12]] == drawn, "more pictures do not change the first"
+    counts = Counter(row.labels["shapes"] for row in rows)
+    assert sorted(counts) == list(range(SHAPES)) and max(counts.values()) < 1.35 * 2000 / SHAPES
+    other = unprompted_rows(recipe.model_copy(update={"seed": 1}), stage, world.results)
+    assert [row.labels["shapes"] for row in other] != drawn
+
+
+def test_labels_used_are_those_of_training_pictures(world: World) -> None:
+    recipe, stage = world.study.recipe(world.samples), world.study.recipe(world.train)
+    wide = stage.model_copy(update={"model": stage.model.model_copy(update={"classes": 30})})
+    wanted = recipe.model_copy(update={"labels": "used", "num_images": 300})
+    there = {row.labels["shapes"] for row in unprompted_rows(wanted, wide, world.results)}
+    assert there == set(range(SHAPES - 1)), "the scenes of the study have eight shapes, whatever the network knows"
+    everything = unprompted_rows(wanted.model_copy(update={"labels": "all"}), wide, world.results)
+    assert max(row.labels["shapes"] for row in everything) > SHAPES
+
+
+def test_features_of_such_pictures_follow_the_rule_of_no_data_set(world: World) -> None:
+    from mdm.config.recipe import FeaturesRecipe
+
+    asked = FeaturesRecipe(images=world.samples, num_images=4, resolution=8, extractors={})
+    said = describe(asked, world.results)
+    assert said["prompts"] is said["rule"] is said["index_sha256"] is None
+
+
+def test_the_report_expects_no_scores(world: World) -> None:
+    rows, missing = collect.collect(world.study, world.results)
+    assert {row.metric for row in rows} >= {"train_images"}
+    assert not [entry for entry in missing if "scores" in entry["what"]]
+    assert list(collect.collect_groups(world.study, world.results)) == []
+
+
+@pytest.mark.parametrize(
+    ("protocol", "words"),
+    [
+        ({"judge": "judge"}, "reference, num_reference: missing"),
+        ({"spectrum": True}, "reference, num_reference: missing"),
+        ({"reference": "scenes-new"}, "num_reference: missing"),
+        ({"num_images": None}, "num_images: missing"),
+        ({"reference": "scenes-new", "num_reference": 8, "clip": "clip"}, "clip compares pictures with captions"),
+        ({"labels": "used", "prompts": "scenes-new"}, "labels: used has no effect with prompts"),
+    ],
+)
+def test_half_a_protocol_is_refused(protocol: dict, words: str) -> None:
+    with pytest.raises(StudyError, match=words):
+        study.load("quick", changed(UNCONDITIONAL, **protocol))
+
+
+def test_networks_that_read_text_need_prompts() -> None:
+    with pytest.raises(StudyError, match=r"protocols.drawn: no prompts, and runs read text \('tiny-t5'\)"):
+        study.load("quick", {"protocols": {"drawn": DRAWN_ONLY}, "along": None, "excess": None, "claims": {}})
+
+
+def test_claims_about_comparisons_are_refused_where_nothing_is_compared() -> None:
+    claim = {"statement": "s", "source": "s", "expect": 'fd_judge["base"] < 1', "number_from": "own"}
+    with pytest.raises(StudyError, match="protocol 'drawn' draws pictures and compares them with nothing"):
+        study.load("quick", changed(UNCONDITIONAL) | {"claims": {"c": claim}})
+    plain = claim | {"expect": 'train_loss["base"] < 1'}
+    assert study.load("quick", changed(UNCONDITIONAL) | {"claims": {"c": plain}}).claims
