@@ -26,6 +26,7 @@ MAKERS = {
     "sample": ("Draw the pictures of a protocol.", "mdm.evaluate.generate:generate"),
     "features": ("Extract features of pictures.", "mdm.evaluate.features:extract_features"),
     "excess": ("Measure the loss beyond the optimum.", "mdm.evaluate.excess:measure_excess"),
+    "audit": ("Look for copies of training pictures.", "mdm.evaluate.audit:measure_audit"),
     "score": ("Turn features into metrics.", "mdm.evaluate.scores:score"),
 }
 

@@ -44,7 +44,10 @@ class SongConfig(Strict):
     resolution: Positive = Field(description="side of the picture in pixels")
     channels: Width = Field(default=128, description="base width: that of the first convolution")
     multipliers: tuple[Factor, ...] = Field(
-        default=(2, 2, 2), min_length=1, max_length=16, description="width over the base width, highest resolution first"
+        default=(2, 2, 2),
+        min_length=1,
+        max_length=16,
+        description="width over the base width, highest resolution first",
     )
     blocks: Annotated[Layers, Field(gt=0)] = Field(default=2, description="residual blocks at each inner resolution")
     attention: tuple[Positive, ...] = Field(description="inner resolutions whose blocks have attention")

@@ -18,6 +18,7 @@ from mdm.data.pictures.decode import BadPicture, Policy, shrink
 from mdm.files.atomic import ArtifactError
 
 BLOCK = 1024
+Block = tuple[np.ndarray, dict[int, np.ndarray]]
 KEPT_BYTES = 2**29  # sets up to this size are decoded once, however often they are asked for
 
 
@@ -73,33 +74,33 @@ class Known:
     """The pictures of a source at every level."""
 
     def __init__(self, source: Source, sides: Sequence[int]) -> None:
-        self.source, self.sides, self._kept = source, tuple(sides), None
-        if 3 * max(sides) ** 2 * len(source) <= KEPT_BYTES:
-            self._kept: dict[int, np.ndarray | None] | None = {}
-
-    def highest(self, number: int) -> np.ndarray | None:
-        """A picture at the highest level."""
-        if self._kept is None:
-            return self.source.picture(number)
-        if number not in self._kept:
-            self._kept[number] = self.source.picture(number)
-        return self._kept[number]
+        self.source, self.sides = source, tuple(sides)
+        self._kept: list[Block] | None = None
+        self._keeps = 3 * sum(side**2 for side in sides) * len(source) <= KEPT_BYTES
 
     def at(self, number: int, side: int) -> np.ndarray:
         """A picture that can be used, as a level shows it."""
-        found = self.highest(number)
+        found = self.source.picture(number)
         if found is None:
             raise ArtifactError(f"picture {self.source.name(number)} cannot be read any more; make the data set again")
         return shrink(found, side)
 
-    def blocks(self) -> Iterator[tuple[np.ndarray, dict[int, np.ndarray]]]:
+    def blocks(self) -> Iterator[Block]:
         """Numbers [n] of those that can be used and uint8 [n,R,R,3] of each level, some pictures at a time."""
+        if self._kept is not None:
+            yield from self._kept
+            return
+        kept = []
         for first in range(0, len(self.source), BLOCK):
-            read = {n: self.highest(n) for n in range(first, min(first + BLOCK, len(self.source)))}
+            read = {n: self.source.picture(n) for n in range(first, min(first + BLOCK, len(self.source)))}
             usable = {number: picture for number, picture in read.items() if picture is not None}
-            if usable:
-                levels = {side: np.stack([shrink(one, side) for one in usable.values()]) for side in self.sides}
-                yield np.array(list(usable)), levels
+            if not usable:
+                continue
+            levels = {side: np.stack([shrink(one, side) for one in usable.values()]) for side in self.sides}
+            yield np.array(list(usable)), levels
+            if self._keeps:
+                kept.append((np.array(list(usable)), levels))
+        self._kept = kept if self._keeps else None
 
 
 class Distinct:

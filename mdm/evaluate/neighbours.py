@@ -17,9 +17,12 @@ import numpy as np
 
 CENTRE = 128
 PART = 2**24 // CENTRE**2  # values whose products add up exactly in float32
+KEPT_BYTES = 2**29
 TILE, BLOCK = 2048, 2048  # drawn pictures, and others, that are compared at once
 FAR = np.iinfo(np.int64).max  # where there are fewer pictures than neighbours asked for
 NARROW = np.iinfo(np.int32).max // 255**2  # values of a picture up to which squared distances fit into 32 bits
+
+Candidates = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,11 @@ class Search:
         _bytes_only(drawn)
         flat = drawn.reshape(len(drawn), -1)
         self.nearest, self.seen, self._values = nearest, 0, flat.shape[1]
-        kind = _OnGpu if (gpu_there() if gpu is None else gpu) else _OnCpu
-        self._tiles = [kind(flat[first : first + TILE]) for first in range(0, len(flat), TILE)]
+        self._machine = (_OnGpu if (gpu_there() if gpu is None else gpu) else _OnCpu)(self._values)
+        self._tiles = [slice(first, min(first + TILE, len(flat))) for first in range(0, len(flat), TILE)]
+        # Drawn pictures are moved once where that takes little memory, or else anew for each block.
+        few = 4 * flat.size <= KEPT_BYTES
+        self._drawn, self._moved = flat, [self._machine.put(flat[own]) for own in self._tiles] if few else []
         self._squared = np.full((len(flat), nearest), FAR)
         self._index = np.full((len(flat), nearest), -1, np.int64)
 
@@ -62,11 +68,11 @@ class Search:
         if len(flat) and flat.shape[1] != self._values:
             raise ValueError(f"pictures of {flat.shape[1]} values beside drawn ones of {self._values}; shrink one side")
         for first in range(0, len(flat), BLOCK):
-            block = flat[first : first + BLOCK]
-            for place, tile in enumerate(self._tiles):
-                own = slice(place * TILE, place * TILE + len(tile))
-                self._merge(own, *tile.closer(block, self._squared[own, -1], self.nearest))
-            self.seen += len(block)
+            block = self._machine.put(flat[first : first + BLOCK])
+            for place, own in enumerate(self._tiles):
+                mine = self._moved[place] if self._moved else self._machine.put(self._drawn[own])
+                self._merge(own, *self._machine.closer(mine, block, self._squared[own, -1], self.nearest))
+            self.seen += len(flat[first : first + BLOCK])
 
     def _merge(self, own: slice, rows: np.ndarray, columns: np.ndarray, squared: np.ndarray) -> None:
         """Put candidates of a tile among its nearest; rows ascend, and all numbers are higher than those before."""
@@ -110,78 +116,61 @@ def gpu_there() -> bool:
     return torch.cuda.is_available()
 
 
-def tightened(squared: np.ndarray, nearest: int) -> np.ndarray:
-    """The nearest-smallest of each row [rows]: nothing above it can be among the nearest of a block."""
-    place = min(nearest, squared.shape[1]) - 1
-    return np.partition(squared, place, axis=1)[:, place]
-
-
 class _OnCpu:
-    """Some drawn pictures, and the products of them with a block, by numpy."""
+    """Products of drawn pictures with a block, by numpy."""
 
-    def __init__(self, drawn: np.ndarray) -> None:
-        self._drawn, self._wide = drawn, np.int32 if drawn.shape[1] <= NARROW else np.int64
-        self._norms = _norms(drawn, self._wide)
+    def __init__(self, values: int) -> None:
+        self._wide = np.int32 if values <= NARROW else np.int64
 
-    def __len__(self) -> int:
-        return len(self._drawn)
+    def put(self, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Pictures as they are multiplied, float32, and the squares of their lengths."""
+        centred = np.subtract(pictures, np.float32(CENTRE), dtype=np.float32)
+        norms = np.zeros(len(centred), self._wide)
+        for part in _parts(centred):
+            norms += np.einsum("ij,ij->i", part, part).astype(self._wide)
+        return centred, norms
 
-    def closer(self, block: np.ndarray, limit: np.ndarray, nearest: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def closer(self, mine: Any, theirs: Any, limit: np.ndarray, nearest: int) -> Candidates:
         """Rows, columns and squared distances of all pairs nearer than limit [rows], by rows, then columns."""
-        squared = self._squared(block)
+        (drawn, own), (block, norms) = mine, theirs
+        squared = own[:, None] + norms
+        for left, right in zip(_parts(drawn), _parts(block), strict=True):
+            squared -= (2 * left @ right.T).astype(self._wide)  # twice a whole number that float32 holds is another
         most = np.iinfo(self._wide).max
         near = squared < np.minimum(limit, most).astype(self._wide)[:, None]
         if np.count_nonzero(near) > 4 * nearest * len(squared):  # the first block, or pictures sorted towards the drawn
-            near &= squared <= tightened(squared, nearest)[:, None]
+            place = min(nearest, squared.shape[1]) - 1
+            near &= squared <= np.partition(squared, place, axis=1)[:, place, None]
         rows, columns = np.nonzero(near)
         return rows, columns, squared[rows, columns].astype(np.int64)
 
-    def _squared(self, block: np.ndarray) -> np.ndarray:
-        total = self._norms[:, None] + _norms(block, self._wide)
-        for first in range(0, block.shape[1], PART):
-            part = slice(first, first + PART)
-            products = _centred(self._drawn[:, part]) @ _centred(block[:, part]).T
-            total -= 2 * products.astype(self._wide)
-        return total
 
-
-def _centred(pictures: np.ndarray) -> np.ndarray:
-    return pictures.astype(np.float32) - CENTRE
-
-
-def _norms(pictures: np.ndarray, kind: Any) -> np.ndarray:
-    return np.square(pictures.astype(np.int32) - CENTRE).sum(axis=1, dtype=kind)
+def _parts(pictures: np.ndarray) -> list[np.ndarray]:
+    return [pictures[:, first : first + PART] for first in range(0, pictures.shape[1], PART)]
 
 
 class _OnGpu:
     """The same by torch: only what is near leaves the GPU."""
 
-    def __init__(self, drawn: np.ndarray) -> None:
+    def __init__(self, _values: int) -> None:
         import torch
 
         torch.backends.cuda.matmul.allow_tf32 = False  # it would round values, and then no sum is whole
         self._torch, self._device = torch, torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._drawn = self._centred(drawn)
-        self._norms = self._squares(self._drawn)
 
-    def __len__(self) -> int:
-        return len(self._drawn)
-
-    def _centred(self, pictures: np.ndarray) -> Any:
-        return self._torch.from_numpy(np.ascontiguousarray(pictures)).to(self._device).float() - CENTRE
-
-    def _squares(self, centred: Any) -> Any:
-        return centred.long().square().sum(dim=1)
-
-    def closer(self, block: np.ndarray, limit: np.ndarray, nearest: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def put(self, pictures: np.ndarray) -> tuple[Any, Any]:
         """As on the processor."""
-        others = self._centred(block)
-        squared = self._norms[:, None] + self._squares(others)
-        for mine, theirs in zip(self._drawn.split(PART, dim=1), others.split(PART, dim=1), strict=True):
-            squared -= 2 * (mine @ theirs.T).long()
+        centred = self._torch.from_numpy(np.array(pictures)).to(self._device).float() - CENTRE
+        return centred, centred.long().square().sum(dim=1)
+
+    def closer(self, mine: Any, theirs: Any, limit: np.ndarray, nearest: int) -> Candidates:
+        """As on the processor."""
+        (drawn, own), (block, norms) = mine, theirs
+        squared = own[:, None] + norms
+        for left, right in zip(drawn.split(PART, dim=1), block.split(PART, dim=1), strict=True):
+            squared -= 2 * (left @ right.T).long()
         near = squared < self._torch.from_numpy(limit).to(self._device)[:, None]
         if int(near.sum()) > 4 * nearest * len(squared):
-            place = min(nearest, squared.shape[1])
-            near &= squared <= squared.kthvalue(place, dim=1).values[:, None]
+            near &= squared <= squared.kthvalue(min(nearest, squared.shape[1]), dim=1).values[:, None]
         rows, columns = near.nonzero(as_tuple=True)
         return rows.cpu().numpy(), columns.cpu().numpy(), squared[rows, columns].cpu().numpy()

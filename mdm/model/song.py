@@ -121,11 +121,7 @@ class SongUNet(SongNetwork):
     """As the released network is called: pictures, noise levels and one-hot labels as tensors."""
 
     def forward(
-        self,
-        x: Tensor,
-        noise_labels: Tensor,
-        class_labels: Tensor | None = None,
-        augment_labels: Tensor | None = None,
+        self, x: Tensor, noise_labels: Tensor, class_labels: Tensor | None = None, augment_labels: Tensor | None = None
     ) -> Tensor:
         """Pictures [B,3,H,W], levels [B], labels [B,classes] (none: zeros), augmentation [B,augment] -> [B,3,H,W]."""
         return self.answer(x, noise_labels, class_labels, augment_labels)
@@ -148,7 +144,9 @@ class SongNest(SongNetwork):
             rows = [len(picture) for picture in pictures]
             raise ValueError(f"the network has one level, but batches of {rows} pictures and {len(times)} times came")
         if text is not None or micros:
-            raise ValueError("text or micro-conditioning was given to a network of the song family, which reads neither")
+            raise ValueError(
+                "text or micro-conditioning was given to a network of the song family, which reads neither"
+            )
         return [self.answer(pictures[0], times, self._one_hot(labels), None)]
 
     def _one_hot(self, labels: Tensor | None) -> Tensor | None:

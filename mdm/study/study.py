@@ -102,7 +102,7 @@ class Study:
             points = self._measured.along(variant, config, stages, guide)
             yield Run(
                 variant.name, seed, variant.label, variant.ablation, variant.value, diff, stages, evaluations, points,
-                self._measured.excess(stages[-1]),
+                self._measured.excess(stages[-1]), self._measured.audits.of(stages, evaluations, points),
             )  # fmt: skip
 
     def _guide(self, name: str | None, seed: int, place: str) -> str | None:
@@ -147,7 +147,7 @@ class Study:
     def _claims(self) -> dict[str, Claim]:
         runs = {run.name: run for run in self.runs}
         sides = {r for run in self.runs for stage in run.stages for r in stage.resolutions}
-        metrics = measurable(sides, bool(self.config.excess))
+        metrics = measurable(sides, bool(self.config.excess)) | self._measured.audits.names(sides)
         found = {}
         for name, entry in self.config.claims.items():
             protocol = entry.protocol or next(iter(self.protocols), "none")
