@@ -8,7 +8,6 @@ Nothing here loads torch unless a metric needs a network.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import numpy as np
 from mdm.config import StudyError
 from mdm.config.recipe import AuditRecipe
 from mdm.evaluate.archive import ArrayStream, array_names, read_batches, write_archive
-from mdm.evaluate.audit_rows import facts, rows
+from mdm.evaluate.audit_rows import Level, facts, rows
 from mdm.evaluate.copies import released_distances
 from mdm.evaluate.known import Distinct, Known, OfData
 from mdm.evaluate.neighbours import Neighbours, Search
@@ -28,22 +27,6 @@ from mdm.files.artifact import Making
 from mdm.files.atomic import write_atomic, write_json
 
 COARSE, SPREAD = 8, 4096  # side at which cells of the data-copying score are made, and of how many pictures
-
-
-@dataclass(frozen=True)
-class Level:
-    """What was found at one level, of Q drawn pictures."""
-
-    side: int
-    squared: np.ndarray  # to the nearest training pictures, however often these stand [Q,k]
-    distinct: Neighbours  # the nearest distinct ones, by their number in the set
-    times: np.ndarray  # how often each of those stands [Q,k]
-    numbers: np.ndarray  # of all distinct training pictures
-    copies: np.ndarray  # and how often each stands
-    own: np.ndarray | None = None  # from the nearest training picture to its own nearest other one [Q]
-    held_out: np.ndarray | None = None  # from held-out pictures to their nearest training picture [H]
-    coarse: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None  # drawn, held-out and training pictures, tiny
-    released: np.ndarray | None = None  # two distances in float32 [Q,2]
 
 
 class _Searching:

@@ -4,21 +4,36 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from mdm.evaluate import copies
 from mdm.evaluate.intervals import groups_of, jackknife, metric, proportion
 from mdm.evaluate.metric_names import at_level
-
-if TYPE_CHECKING:
-    from mdm.evaluate.audit import Level
-    from mdm.evaluate.worst_pairs import Pair
+from mdm.evaluate.neighbours import Neighbours
+from mdm.evaluate.worst_pairs import Pair
 
 Rows = Iterator[dict[str, Any]]
 # How often training pictures stand, from and up to (none: and more).
 MULTIPLICITIES: tuple[tuple[int, int | None], ...] = ((1, 1), (2, 3), (4, 9), (10, 99), (100, None))
+
+
+@dataclass(frozen=True)
+class Level:
+    """What was found at one level, of Q drawn pictures."""
+
+    side: int
+    squared: np.ndarray  # to the nearest training pictures, however often these stand [Q,k]
+    distinct: Neighbours  # the nearest distinct ones, by their number in the set
+    times: np.ndarray  # how often each of those stands [Q,k]
+    numbers: np.ndarray  # of all distinct training pictures
+    copies: np.ndarray  # and how often each stands
+    own: np.ndarray | None = None  # from the nearest training picture to its own nearest other one [Q]
+    held_out: np.ndarray | None = None  # from held-out pictures to their nearest training picture [H]
+    coarse: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None  # drawn, held-out and training pictures, tiny
+    released: np.ndarray | None = None  # two distances in float32 [Q,2]
 
 
 def share(name: str, true: np.ndarray) -> dict[str, Any]:
@@ -60,7 +75,7 @@ def _copying_score(level: Level) -> Rows:
     estimate = jackknife(
         lambda kept: copies.copying_score(first[kept], real, (cells[kept], real_cells)), len(first)
     )  # fmt: skip
-    if not math.isnan(estimate.value):
+    if not math.isnan(estimate.value + estimate.without.sum()):  # every group left cells that both sides have
         low, high = (estimate.value + sign * estimate.half_width for sign in (-1, 1))
         name = at_level("copying_score", level.side)
         yield metric(name, estimate.value, low, high, len(first), estimate.without)

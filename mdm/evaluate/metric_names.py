@@ -58,3 +58,6 @@ def at_level(name: str, side: int | str) -> str:
 def similarity(extractor: str, kind: str = "") -> str:
     """Cosine of features to the most similar training picture: mean, share above 0.5, percentiles, baseline."""
     return f"similarity_{extractor}{kind}"
+
+
+EMM = "emm"  # number of training pictures up to which a network copies them, by the names of curves instead of runs

@@ -1,14 +1,16 @@
 """What the audit of a study asks for: drawn pictures of every run beside those that it was trained on."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from mdm.config import AuditConfig, ResourceConfig, StudyConfig, StudyError, nearest
 from mdm.config import recipe as made
-from mdm.config.sizes import Clip, as_clip
-from mdm.evaluate.metric_names import COPIES, LARGEST, SIMILARITIES, at_level, similarity
+from mdm.config.sizes import Clip, Size, as_clip
+from mdm.evaluate.metric_names import COPIES, LARGEST, OF_LEVELS, SIMILARITIES, at_level, similarity
+from mdm.study.claims import ExpressionError, Reference
 from mdm.study.recipes import Artifacts
-from mdm.study.runs import Audit, Evaluation, Point, Stage
+from mdm.study.runs import Audit, Emm, Evaluation, Point, Run, Stage
 
 FEWEST = 4  # pictures of an interval
 # The metrics of each group, by level.
@@ -62,8 +64,9 @@ class Audits:
         """The groups of metrics that are asked for; none without an audit."""
         return self._asked.metrics if self._asked else ()
 
-    def names(self, sides: list[int]) -> set[str]:
+    def names(self, sides: Iterable[Size]) -> set[str]:
         """Every metric that claims may name."""
+        sides = [side for side in sides if not isinstance(side, Clip)]
         found = {at_level(name, side) for group in self.metrics for name in NAMES.get(group, ()) for side in sides}
         if "copied" in self.metrics and self._along and self._along.protocol == self._name:
             found |= {at_level(LARGEST, side) for side in sides}
@@ -143,3 +146,48 @@ class Audits:
         known = self._made.features(f"{self._name}-known", data, count, side, protocol)
         self._resources.setdefault(known, protocol.resources)
         return {"features": evaluation.features, "known_features": known}
+
+
+def check_audited(reference: Reference, run: Run) -> None:
+    """Refuse a number of the audit that a run will never have."""
+    family = next((n for n in sorted(OF_LEVELS, key=len, reverse=True) if reference.metric.startswith(f"{n}_")), None)
+    if family is None and not reference.metric.startswith("similarity_"):
+        return
+    if run.audit is None:
+        raise ExpressionError(f"{reference}: '{run.name}' draws nothing under the protocol of the audit; name another")
+    drawn = [at_level(family, side) for side in run.stages[-1].resolutions] if family else [reference.metric]
+    if reference.metric not in drawn:
+        raise ExpressionError(f"{reference}: '{run.name}' draws no such level; write {' or '.join(drawn)}")
+    if family == LARGEST and not run.points:
+        raise ExpressionError(f"{reference}: '{run.name}' has no snapshots to be the largest of; write copied instead")
+
+
+def emm_of(config: StudyConfig, runs: list[Run], made_of: Artifacts, valid: set[str], where: str) -> dict[str, Emm]:
+    """Every curve over numbers of training pictures; an ablation stands for all of its runs."""
+    found = {}
+    for name, entry in config.emm.items():
+        place = f"{where}: emm.{name}"
+        chosen = {run.name: run for word in entry.runs for run in runs if word in (run.name, run.ablation)}
+        for word in entry.runs:
+            if not any(word in (run.name, run.ablation) for run in runs):
+                raise StudyError(f"{place}.runs: there is no '{word}'; {nearest(word, {run.name for run in runs})}")
+        if entry.metric not in valid:
+            raise StudyError(f"{place}.metric: nothing measures '{entry.metric}'; {nearest(entry.metric, valid)}")
+        try:
+            for run in chosen.values():
+                check_audited(Reference(entry.metric, run.name), run)
+        except ExpressionError as error:
+            raise StudyError(f"{place}: {error}") from None
+        sizes = {name: _trained_on(made_of, run) for name, run in chosen.items()}
+        if len(set(sizes.values())) < max(2, len(sizes)):
+            listed = ", ".join(f"{run} {count}" for run, count in sizes.items())
+            raise StudyError(f"{place}.runs: they must differ in their number of training pictures, and have {listed}")
+        rising = dict(sorted(sizes.items(), key=lambda item: item[1]))
+        found[name] = Emm(name, entry.title or name, rising, entry.metric, entry.level, entry.targets, entry.source)
+    return found
+
+
+def _trained_on(made_of: Artifacts, run: Run) -> int:
+    """Pictures that the last stage of a run is trained on."""
+    stage = made_of.artifacts[run.stages[-1].artifact].recipe
+    return getattr(stage, "take", None) or made_of.artifacts[stage.data].recipe.num_images

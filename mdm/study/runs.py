@@ -87,6 +87,19 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Emm:
+    """Runs by their number of training pictures, and the share of copies whose crossing is looked for."""
+
+    name: str
+    title: str
+    sizes: dict[str, int]  # of each run, rising
+    metric: str
+    level: float
+    targets: list[tuple[int, float]]
+    source: str
+
+
+@dataclass(frozen=True)
 class Ablation:
     """One question, and the names of the runs that answer it."""
 
