@@ -45,7 +45,7 @@ def released_distances(drawn: np.ndarray, known: np.ndarray, count: int = 2) -> 
     """
     import torch
 
-    a, b = (torch.from_numpy(side.reshape(len(side), -1)).float() for side in (drawn, known))
+    a, b = (torch.from_numpy(np.array(side.reshape(len(side), -1))).float() for side in (drawn, known))
     return (torch.cdist(a, b) / math.sqrt(a.shape[1])).topk(count, largest=False).values.numpy()
 
 
