@@ -58,7 +58,9 @@ class AuditConfig(Strict):
 class EmmConfig(Strict):
     """Effective model memorization: the number of training pictures up to which a network copies them."""
 
-    runs: list[str] = Field(min_length=2, description="runs that differ in their number of training pictures")
+    runs: list[str] = Field(
+        min_length=1, description="runs, or ablations, that differ in their number of training pictures"
+    )
     metric: str = Field(description="e.g. copied_32: a share that falls with that number")
     level: Annotated[float, Field(gt=0, lt=1)] = Field(default=0.9, description="share that still counts as copying")
     title: str = Field(default="", description="of its curve (default: its name)")

@@ -128,10 +128,8 @@ def check_expression(
         raise ExpressionError(f'{text!r} measures nothing; compare at least one METRIC["run"]')
     for reference in needed:
         _known("metric", reference.metric, metrics, text)
-        _known(
-            *(("curve of `emm`", reference.run, curves) if reference.metric == EMM else ("run", reference.run, runs)),
-            text,
-        )
+        what, valid = ("curve of emm", curves) if reference.metric == EMM else ("run", runs)
+        _known(what, reference.run, valid, text)
         if reference.protocol is not None:
             _known("protocol", reference.protocol, protocols, text)
         if reference.log and (not reference.metric.startswith(POSITIVE) or "_unbiased" in reference.metric):
