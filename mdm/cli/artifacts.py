@@ -128,6 +128,26 @@ def spread(nodes: int, gpus: int, cpus: int, command: Sequence[str]) -> int:
     os.execvp(started[0], started)
 
 
+@jobs.verb("Look for copies of training pictures: by a recipe, or among what weights of one's own draw.")
+@argument("given", type=Path, required=False, metavar="[RECIPE|WEIGHTS]")
+@option("--against", type=Path, show_default="what the weights were trained on",
+        help="Folder of training pictures, or a data artifact.")  # fmt: skip
+@option("--pictures", type=Path, help="Drawn pictures instead of weights: a folder, or an .npz.")
+@option("--out", type=Path, default="audit", help="Folder to write, of weights or pictures.")
+@option("--num-images", type=Number(4), default=256, help="Pictures to draw, or to take.")
+def audit(given: Path | None, against: Path | None, pictures: Path | None, out: Path, num_images: int) -> None:
+    if given and given.name == "recipe.json":
+        from mdm.evaluate.audit import measure_audit
+
+        if against or pictures:
+            raise StudyError("a recipe names its pictures; leave out --against and --pictures, or name weights")
+        measure_audit(given)
+        return
+    from mdm.evaluate.own_audit import Asked, audit_own
+
+    audit_own(Asked(given, pictures, against, out, num_images))
+
+
 def make(maker: str, recipe: Path) -> None:
     resolve_name(maker)(recipe)
 

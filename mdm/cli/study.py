@@ -119,7 +119,7 @@ def generate(study: Study, results: Path, run: str, out: Path, guidance: float, 
 
 @results.verb("Write metrics.csv and missing.json.", STUDY, SET, RESULTS)
 def collect(study: Study, results: Path) -> None:
-    from mdm.report import collect, curves, excess
+    from mdm.report import collect, curves, emm, excess
     from mdm.study import products
 
     own = products.home(results, study)
@@ -127,7 +127,9 @@ def collect(study: Study, results: Path) -> None:
         curves.write(study, results, own / "curves.csv")
     if products.has_excess(study):
         excess.write(study, results, own / "excess.csv")
-    _, missing = collect.write(study, results, own / "metrics.csv", own / "missing.json")
+    rows, missing = collect.write(study, results, own / "metrics.csv", own / "missing.json")
+    if products.has_emm(study):
+        emm.write(study, rows, own / "emm.csv")
     print(f"{len(missing)} results are missing")
 
 

@@ -3,6 +3,7 @@
 The JSON schema in workflow/schemas is generated from these classes (`mdm schema`).
 """
 
+from mdm.config.audit import AuditConfig, EmmConfig
 from mdm.config.base import (
     NAME,
     SHA256,
@@ -37,8 +38,9 @@ from mdm.config.study import (
 from mdm.config.training import ResourceConfig, StageConfig, TrainConfig, TrainingResources
 
 __all__ = [
-    "NAME", "SHA256", "AblationConfig", "AlongConfig", "ClaimConfig", "Count", "DataConfig", "Decay", "DiffusionConfig",
-    "EncoderConfig", "ExcessConfig", "InstrumentConfig", "Layers", "LevelConfig", "ModelConfig", "Name",
+    "NAME", "SHA256", "AblationConfig", "AlongConfig", "AuditConfig", "ClaimConfig", "Count", "DataConfig", "Decay",
+    "DiffusionConfig", "EmmConfig", "EncoderConfig", "ExcessConfig", "InstrumentConfig", "Layers", "LevelConfig",
+    "ModelConfig", "Name",
     "NetworkConfig", "Positive", "Probability", "ProtocolConfig", "ResourceConfig", "RunConfig", "SampleConfig", "Seed",
     "SongConfig", "SongSettings", "StageConfig", "Strict", "StudyConfig", "StudyError", "TrainConfig",
     "TrainingResources", "VideoConfig", "WeightsConfig", "Width", "nearest",

@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveInt
 
+from mdm.config.audit import Group
 from mdm.config.base import Count, Name, Positive, Seed, Strict, StudyError, parse
 from mdm.config.diffusion import DiffusionConfig, SampleConfig
 from mdm.config.families import AnyModel
@@ -222,11 +223,30 @@ class TheoryRecipe(Recipe):
     resolution: Positive
 
 
+class AuditRecipe(Recipe):
+    """Which drawn pictures copy pictures of a data set; `decode`: how training read these."""
+
+    later: ClassVar = ("take",)
+
+    kind: Literal["audit"] = "audit"
+    samples: Ref
+    data: Ref
+    take: Positive | None = None  # its first pictures only
+    decode: Literal["exact", "dct"] = "exact"
+    num_images: Positive
+    neighbours: Annotated[int, Field(ge=2)]
+    metrics: tuple[Group, ...]
+    held_out: Ref | None = None
+    features: Ref | None = None  # of the drawn pictures
+    known_features: Ref | None = None  # of those of the data set
+    text: Ref | None = None  # holds the empty caption, for the loss gap
+
+
 KINDS: dict[str, type[Recipe]] = {
     model.model_fields["kind"].default: model
     for model in (
         DataRecipe, TextRecipe, StageRecipe, SnapshotRecipe, JudgeRecipe, ClipRecipe, SamplesRecipe, FeaturesRecipe,
-        ScoresRecipe, ExcessRecipe, TheoryRecipe,
+        ScoresRecipe, ExcessRecipe, AuditRecipe, TheoryRecipe,
     )
 }  # fmt: skip
 

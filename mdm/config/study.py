@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from mdm.config.audit import AuditConfig, EmmConfig
 from mdm.config.base import SHA256, Name, Positive, Seed, Strict, Width
 from mdm.config.diffusion import DiffusionConfig, SampleConfig
 from mdm.config.network import NetworkConfig
@@ -248,6 +249,10 @@ class StudyConfig(Strict):
     protocols: dict[Name, ProtocolConfig] = Field(default={}, description="ways of measuring; claims mean the first")
     along: AlongConfig | None = Field(default=None, description="curves over training")
     excess: ExcessConfig | None = Field(default=None, description="loss of every run beyond its known optimum")
+    audit: AuditConfig | None = Field(default=None, description="copies of training pictures among drawn ones")
+    emm: dict[Name, EmmConfig] = Field(
+        default={}, description="numbers of training pictures up to which networks copy them, by interpolation"
+    )
     theory: bool = Field(
         default=False, description="explain in the report, with pictures of the training set, why the optimum copies"
     )

@@ -107,13 +107,14 @@ def read_signal(pictures: Pictures, stage: StageRecipe, numbers: Sequence[int]) 
 
 
 def asked(
-    stage: StageRecipe, pictures: Pictures, numbers: Sequence[int], seed: int, device: torch.device
+    stage: StageRecipe, pictures: Pictures, numbers: Sequence[int], seed: int, device: torch.device,
+    log_snrs: Sequence[float] = LOG_SNRS,
 ) -> Queries:  # fmt: skip
-    """Training pictures in noises that are a function of seed, picture, bin and level."""
+    """Pictures in noises that are a function of seed, picture, bin and level."""
     config, way = stage.diffusion, parameterisation(stage.diffusion)
     usable, read = read_signal(pictures, stage, numbers)
     clean, table = pyramid(read, stage.sizes), schedule.levels(config, stage.sizes)
-    times = moments(config)
+    times = moments(config, log_snrs)
     noisy: list[list[Tensor]] = [[] for _ in clean]
     for place in range(len(times)):
         for level, (x, size) in enumerate(zip(clean, stage.sizes, strict=True)):
@@ -126,9 +127,9 @@ def asked(
     )  # fmt: skip
 
 
-def moments(config: DiffusionConfig) -> Tensor:
+def moments(config: DiffusionConfig, log_snrs: Sequence[float] = LOG_SNRS) -> Tensor:
     """Times [B] of the bins: the nearest steps of the schedule, or sigmas of the base."""
-    wanted = torch.tensor(LOG_SNRS)
+    wanted = torch.tensor(log_snrs)
     if config.sigmas:
         return (-wanted / 2).exp()
     return schedule.steps_of_log_snr(config, wanted)

@@ -40,3 +40,24 @@ def measurable(resolutions: Iterable[int], excess: bool = False) -> set[str]:
     found = {*MEASURABLE, *(f"validation_loss_{side}" for side in sides), *map(detail, sides)}
     places = (None, *range(len(LOG_SNRS))) if excess else ()
     return found | {excess_loss(side, place) for side in sides for place in places}
+
+
+# What an audit may say of the pictures of a level, the share of copies by the usual rule first.
+COPIES = ("copied", "copied_distinct", "copied_quarter", "copied_half", "copied_released", "calibrated", "authentic")
+LARGEST = "copied_max"  # of copied over the snapshots of a training, as the paper reports it
+OF_LEVELS = (*COPIES, LARGEST, "copying_score", "loss_gap")
+# Of features, for each network that reads them.
+SIMILARITIES = ("", "_share", "_p75", "_p90", "_p95", "_train")
+
+
+def at_level(name: str, side: int | str) -> str:
+    """A metric of the audit, of the pictures of this side."""
+    return f"{name}_{side}"
+
+
+def similarity(extractor: str, kind: str = "") -> str:
+    """Cosine of features to the most similar training picture: mean, share above 0.5, percentiles, baseline."""
+    return f"similarity_{extractor}{kind}"
+
+
+EMM = "emm"  # number of training pictures up to which a network copies them, by the names of curves instead of runs

@@ -17,7 +17,10 @@ import pandas as pd
 
 from mdm.config.recipe import Recipe, SamplesRecipe
 from mdm.evaluate.intervals import mean_with_interval
+from mdm.evaluate.metric_names import EMM
 from mdm.files.atomic import ArtifactError, read_json, write_atomic, write_json
+from mdm.report import audited
+from mdm.report.crossing import crossings
 from mdm.report.quantity import Quantity, alone, measured
 from mdm.study.runs import Evaluation, Run, Stage
 from mdm.study.study import Study
@@ -122,7 +125,9 @@ def collect_groups(study: Study, results: Path) -> Iterator[Left]:
     for run in study.runs:
         sources = [(e.scores, "scores.json", e.protocol, e.protocol) for e in run.evaluations if e.scores]
         # No protocol, and not the pictures of one: noised pictures of the training set.
-        for ref, name, protocol, drawn in [*sources, (run.excess, "excess.json", "", EXCESS)]:
+        sources.append((run.excess, "excess.json", "", EXCESS))
+        sources += [(run.audit.artifact, audited.FILE, "", run.audit.protocol)] if run.audit else []
+        for ref, name, protocol, drawn in sources:
             scores = artifacts.json(ref, name)
             for row in scores["metrics"] if scores else ():
                 if row.get("without"):
@@ -148,23 +153,31 @@ def collect(study: Study, results: Path) -> tuple[list[Row], list[dict[str, Any]
             rows += _stage_rows(run, stage, facts, artifacts.history(stage.artifact), cost)
         for evaluation in run.evaluations:
             _collect_evaluation(artifacts, run, evaluation, images, round(seconds, 3), rows, missing)
-        rows += _excess_rows(artifacts, run, images, round(seconds, 3))
+        rows += _own_rows(artifacts, run, images, round(seconds, 3))
+        missing += [_absent(run, ref, what, "") for ref, what in audited.absent(run, artifacts.json)]
         if run.excess and artifacts.json(run.excess, "excess.json") is None:
             missing.append(_absent(run, run.excess, "loss beyond the optimum", ""))
         missing += _absent_points(artifacts, run)
     if study.theory and artifacts.json(study.theory, "theory.json") is None:
         missing.append(_absent(study.runs[0], study.theory, "why the optimum copies", ""))
-    return rows, missing
+    return [*rows, *_crossings(study, rows)], missing
 
 
-def _excess_rows(artifacts: Artifacts, run: Run, images: int, seconds: float) -> Iterator[Row]:
-    """The loss beyond the optimum, which belongs to no protocol."""
-    found = artifacts.json(run.excess, "excess.json")
-    for row in found["metrics"] if found else ():
-        yield Row(
-            run.name, run.stages[-1].name, run.seed, row["metric"], row["value"], row["low"], row["high"], "", images,
-            seconds, digest_of(run.excess),
-        )  # fmt: skip
+def _crossings(study: Study, rows: Sequence[Row]) -> Iterator[Row]:
+    """The number of training pictures up to which each curve copies; infinite where that is outside of its grid."""
+    for curve in study.emm.values():
+        for seed, found in crossings(curve, rows).items():
+            yield Row(curve.name, "", seed, EMM, found.last, found.low, found.high, "", 0, 0.0, "")
+
+
+def _own_rows(artifacts: Artifacts, run: Run, images: int, seconds: float) -> Iterator[Row]:
+    """What belongs to no protocol: the loss beyond the optimum, and what audits found."""
+    for ref, found in (run.excess, artifacts.json(run.excess, "excess.json")), *audited.parts(run, artifacts.json):
+        for row in found["metrics"] if ref and found else ():
+            yield Row(
+                run.name, run.stages[-1].name, run.seed, row["metric"], row["value"], row["low"], row["high"], "",
+                images, seconds, digest_of(ref),
+            )  # fmt: skip
 
 
 def _absent_points(artifacts: Artifacts, run: Run) -> Iterator[dict[str, Any]]:

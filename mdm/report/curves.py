@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from mdm.report import audited
 from mdm.report.collect import Artifacts, csv_text, digest_of
-from mdm.report.metrics import EVALUATION, describe, position
+from mdm.report.metrics import AUDIT, EVALUATION, describe, position
 from mdm.report.quantity import over_trainings
 from mdm.study.runs import Point, Run
 from mdm.study.study import Study
@@ -51,15 +52,17 @@ class Moment:
 def collect(study: Study, artifacts: Artifacts) -> Iterator[Row]:
     """Yield every number along training that is there so far."""
     for run in study.runs:
+        audits = {(audit.stage, audit.images): audit.artifact for audit in run.audits}
         for point in run.points:
-            scores, spent = artifacts.json(point.evaluation.scores, "scores.json"), _spent(artifacts, run, point)
-            for score in scores["metrics"] if scores and spent else ():
-                if score["value"] is not None:
-                    yield Row(
-                        run.name, point.stage, run.seed, score["metric"], score["value"], score.get("low"),
-                        score.get("high"), point.evaluation.protocol, **spent,
-                        digest=digest_of(point.evaluation.scores),
-                    )  # fmt: skip
+            spent, audit = _spent(artifacts, run, point), audits.get((point.stage, point.images))
+            for ref, name in (point.evaluation.scores, "scores.json"), (audit, audited.FILE):
+                scores = artifacts.json(ref, name)
+                for score in scores["metrics"] if ref and scores and spent else ():
+                    if score["value"] is not None:
+                        yield Row(
+                            run.name, point.stage, run.seed, score["metric"], score["value"], score.get("low"),
+                            score.get("high"), point.evaluation.protocol, **spent, digest=digest_of(ref),
+                        )  # fmt: skip
 
 
 def _spent(artifacts: Artifacts, run: Run, point: Point) -> dict[str, float | None] | None:
@@ -80,7 +83,8 @@ def _spent(artifacts: Artifacts, run: Run, point: Point) -> dict[str, float | No
 def metrics(rows: Iterable[Row]) -> list[str]:
     """Name what a figure shows of these rows, in the order of columns; a distance without bias goes before a biased."""
     names = {row.metric for row in rows}
-    main = [n for n in names if describe(n).main and describe(n).kind == EVALUATION and f"{n}_unbiased" not in names]
+    shown = [n for n in names if describe(n).main and describe(n).kind in (EVALUATION, AUDIT)]
+    main = [n for n in shown if f"{n}_unbiased" not in names]
     return sorted(main, key=position)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mdm.evaluate.metric_names import CERTAIN
 from mdm.report.collect import GROUPS, Left, Row, read_rows
-from mdm.report.metrics import EVALUATION, describe, position
+from mdm.report.metrics import AUDIT, EVALUATION, describe, position
 from mdm.report.quantity import Measurement, Quantity, Term, combined, measured, over_seeds
 from mdm.study.study import Study
 
@@ -61,6 +61,8 @@ class Evidence:
         """Names of the metrics of a kind that were measured under a protocol, in the order of columns."""
         names = {r.metric for r in self.rows if r.protocol in ("", protocol)}
         chosen = [n for n in names if describe(n).kind == kind and main in (None, self._is_main(n, names))]
+        if kind == EVALUATION and main and not chosen:  # pictures that are compared with nothing but training pictures
+            return self.metrics(protocol, AUDIT, main)
         return sorted(chosen, key=position)
 
     def _is_main(self, name: str, names: set[str]) -> bool:

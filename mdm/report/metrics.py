@@ -7,6 +7,7 @@ from mdm.evaluate.metric_names import ALIGNMENTS
 from mdm.report.quantity import Quantity
 
 EVALUATION, TRAINING, COST, FRAME = "evaluation", "training", "cost", "frame"
+AUDIT = "audit"  # in a table of its own; elsewhere where a study measures nothing but copies
 # What a score is framed by, measured beside it: guessing, and the best that real pictures reach.
 FRAME_ENDS = ("_chance", "_floor", "_real")
 BIN = re.compile(r"excess_loss_(\d+)_b(\d+)")
@@ -40,6 +41,18 @@ FAMILIES = (
     Metric("clip_score", "CLIP score", "higher", main=True),
     Metric("detail", "Fine detail over that of real pictures"),
     Metric("excess_loss", "Loss beyond the optimum", "lower"),
+    Metric("copied", "Copies", "lower", percent=True, main=True, kind=AUDIT),
+    Metric("copied_max", "Copies, most of all snapshots", "lower", percent=True, kind=AUDIT),
+    Metric("copied_distinct", "Copies among distinct pictures", "lower", percent=True, kind=AUDIT),
+    Metric("copied_quarter", "Copies, threshold 1/4", "lower", percent=True, kind=AUDIT),
+    Metric("copied_half", "Copies, threshold 1/2", "lower", percent=True, kind=AUDIT),
+    Metric("copied_released", "Copies, released arithmetic", "lower", percent=True, kind=AUDIT),
+    Metric("calibrated", "Copies by calibrated distance", "lower", percent=True, kind=AUDIT),
+    Metric("authentic", "Authentic", "higher", percent=True, kind=AUDIT),
+    Metric("copying_score", "Data-copying score", kind=AUDIT),
+    Metric("loss_gap", "Loss gap", "lower", percent=True, kind=AUDIT),
+    Metric("similarity", "Similarity to training pictures", kind=AUDIT),
+    Metric("emm", "Pictures up to which it copies (EMM)", kind=TRAINING),
     Metric("validation_loss", "Validation loss", "lower", kind=TRAINING),
     Metric("train_loss", "Training loss", "lower", kind=TRAINING),
     Metric("train_images", "Training pictures", kind=COST),
@@ -76,6 +89,7 @@ def describe(name: str) -> Metric:
         return Metric(name, name.replace("_", " "))
     family = FAMILIES[place]
     rest = name[len(family.name) + 1 :].replace("_", " ")
+    rest += " px" if family.kind == AUDIT and rest.isdecimal() else ""
     title = TITLES.get(name) or (f"{family.title} ({rest})" if rest else family.title)
     return replace(family, name=name, title=title, main=family.main or name == "alignment")
 

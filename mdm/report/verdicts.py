@@ -8,6 +8,7 @@ the same protocol. Several claims are several chances to be wrong: the tally als
 Holm's correction.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from mdm.evaluate.metric_names import CERTAIN
 from mdm.files.atomic import write_json
 from mdm.report.comparisons import Comparison, decide, ratio
 from mdm.report.evidence import Evidence, read_evidence
-from mdm.report.quantity import Quantity, over_seeds
+from mdm.report.quantity import Measurement, Quantity, over_seeds
 from mdm.study.claims import Reference, parse, references
 from mdm.study.runs import Claim
 from mdm.study.study import Study
@@ -72,10 +73,14 @@ def judge(name: str, claim: Claim, evidence: Evidence) -> Verdict:
              "expect": claim.expect, "protocol": protocol}  # fmt: skip
     found = {r: evidence.parts(r.metric, r.run, r.protocol or protocol) for r in references(parse(claim.expect))}
     missing = [str(r) for r, parts in found.items() if not parts]
-    numbers = {r: over_seeds(parts) for r, parts in found.items() if parts}
+    outside = {r: parts for r, parts in found.items() if any(math.isinf(part.value) for part in parts.values())}
+    numbers = {r: over_seeds(parts) for r, parts in found.items() if parts and r not in outside}
     if missing:
         sentence = f"Not measured yet: {', '.join(missing)}."
         return Verdict(**given, verdict=NOT_RUN, sentence=sentence, missing=missing, numbers=numbers)
+    if outside:
+        sentence = " ".join(_outside_sentence(r, parts) for r, parts in outside.items())
+        return Verdict(**given, verdict=INCONCLUSIVE, sentence=sentence, numbers=numbers)
     try:
         truth, chance, comparisons, numbers = decide(claim.expect, found.__getitem__)
     except ArithmeticError:
@@ -92,6 +97,16 @@ def judge(name: str, claim: Claim, evidence: Evidence) -> Verdict:
         **given, verdict=verdict, sentence=_sentence(verdict, claim, comparisons, numbers), numbers=numbers,
         comparisons=comparisons, chance=chance if verdict in (*DECIDED, INCONCLUSIVE) else 1.0,
     )  # fmt: skip
+
+
+def _outside_sentence(reference: Reference, parts: Mapping[int, Measurement]) -> str:
+    """Of a curve that some trainings never cross, which says on which side of the trained sizes the crossing lies."""
+    said = []
+    for word, sign in (("above", 1), ("below", -1)):
+        seeds = [str(seed) for seed, part in parts.items() if part.value == sign * math.inf]
+        if seeds:
+            said.append(f"{word} the numbers of pictures that were trained on for seed {', '.join(seeds)}")
+    return f"{reference.plain} lies outside of its grid, {' and '.join(said)}; train on more or fewer pictures."
 
 
 def _comparable(claim: Claim, comparisons: list[Comparison], protocols: Mapping[str, ProtocolConfig]) -> bool:

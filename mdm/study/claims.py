@@ -13,11 +13,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from operator import attrgetter
 
+from mdm.evaluate.metric_names import EMM
+
 MAX_CHARACTERS = 1000
 ALLOWED = 'numbers, + - * /, < <= > >=, and, or, not, METRIC["run"], METRIC["run", "protocol"], log(METRIC["run"])'
 COMPARISONS = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
 # What is above zero whatever was drawn; the distances without their bias may fall below it.
-POSITIVE = ("fd_judge", "fid", "detail", "validation_loss", "excess_loss", "train_seconds", "sample_seconds")
+POSITIVE = ("fd_judge", "fid", "detail", "validation_loss", "excess_loss", "emm", "train_seconds",
+            "sample_seconds")  # fmt: skip
 NUMBER, TRUTH = "a number", "true or false"
 Names = Iterable[str] | None  # None: not checked
 
@@ -113,14 +116,20 @@ def references(tree: ast.expr) -> list[Reference]:
     return list(dict.fromkeys(filter(None, map(reference_of, sorted(found, key=attrgetter("lineno", "col_offset"))))))
 
 
-def check_expression(text: str, metrics: Names, runs: Names, protocols: Names = None) -> list[Reference]:
-    """Refuse what is malformed or names an unknown metric, run or protocol (None: not checked)."""
+def check_expression(
+    text: str, metrics: Names, runs: Names, protocols: Names = None, curves: Names = None
+) -> list[Reference]:
+    """Refuse what is malformed or names an unknown metric, run or protocol (None: not checked).
+
+    `curves`: what emm["NAME"] may name, a curve over several runs.
+    """
     needed = references(parse(text))
     if not needed:
         raise ExpressionError(f'{text!r} measures nothing; compare at least one METRIC["run"]')
     for reference in needed:
         _known("metric", reference.metric, metrics, text)
-        _known("run", reference.run, runs, text)
+        what, valid = ("curve of emm", curves) if reference.metric == EMM else ("run", runs)
+        _known(what, reference.run, valid, text)
         if reference.protocol is not None:
             _known("protocol", reference.protocol, protocols, text)
         if reference.log and (not reference.metric.startswith(POSITIVE) or "_unbiased" in reference.metric):

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable
 from mdm.config import ProtocolConfig, ResourceConfig, RunConfig, StudyConfig, StudyError, nearest
 from mdm.config.sizes import Clip
 from mdm.evaluate.metric_names import FRECHET_DISTANCES, KERNEL_DISTANCES, detail
+from mdm.study.audits import Audits, check_audited
 from mdm.study.claims import ExpressionError, Reference
 from mdm.study.recipes import Artifacts
 from mdm.study.runs import Evaluation, Point, Run, Stage, Variant
@@ -21,6 +22,7 @@ class Evaluations:
         if self._along and self._along.protocol not in self._protocols:
             unknown, valid = self._along.protocol, nearest(self._along.protocol, self._protocols)
             raise StudyError(f"{where}: along.protocol: there is no '{unknown}'; {valid}")
+        self.audits = Audits(made, config, resources, where)
 
     @property
     def usual(self) -> list[str]:
@@ -130,6 +132,7 @@ class Evaluations:
 
 def check_measured(reference: Reference, name: str, protocol: ProtocolConfig, run: Run) -> None:
     """Refuse what protocol `name` will never measure of a run: it would stay "not measured yet" for ever."""
+    check_audited(reference, run)
     if protocol.drawn_only:
         compared = reference.metric.startswith((*FRECHET_DISTANCES, *KERNEL_DISTANCES, "clip_score", "alignment"))
         if compared or reference.metric.startswith("detail"):

@@ -8,7 +8,17 @@ from mdm.study.study_file import ROOT
 CODE = ROOT / "mdm" / "report"
 # What makes each part of the results, as patterns in that folder.
 MADE_BY = {
-    "numbers": ("collect.py", "curves.py", "evidence.py", "excess.py", "metrics.py", "quantity.py"),
+    "numbers": (
+        "audited.py",
+        "collect.py",
+        "crossing.py",
+        "curves.py",
+        "emm.py",
+        "evidence.py",
+        "excess.py",
+        "metrics.py",
+        "quantity.py",
+    ),
     "tables": ("tables/*.py",),
     "figures": ("figures/style.py", "theory.py"),
     "pictures": ("figures/gallery.py",),
@@ -58,9 +68,20 @@ def has_theory(study: Study) -> bool:
     return study.theory is not None
 
 
+def has_audit(study: Study) -> bool:
+    """Return whether copies of training pictures are looked for."""
+    return any(run.audits for run in study.runs)
+
+
+def has_emm(study: Study) -> bool:
+    """Return whether it is asked up to how many training pictures runs copy them."""
+    return bool(study.emm)
+
+
 def number_names(study: Study) -> list[str]:
     """Return the files that numbers are collected in, before tables and figures are made of them."""
-    more = [name for name, asked in (("curves.csv", has_curves), ("excess.csv", has_excess)) if asked(study)]
+    files = (("curves.csv", has_curves), ("excess.csv", has_excess), ("emm.csv", has_emm))
+    more = [name for name, asked in files if asked(study)]
     return ["metrics.csv", "groups.csv", "missing.json", *more]
 
 
@@ -68,14 +89,25 @@ def table_names(study: Study) -> list[str]:
     """Return every table that the study's measurements can fill; each is written as .csv, .md and .tex."""
     alignment = ["alignment"] if "judge" in instruments(study) else []
     literature = ["literature"] if has_distance(study) else []
-    return ["main", *alignment, "metrics", "cost", *literature, *(f"ablation-{g}" for g in group_members(study))]
+    audit = ["audit"] if has_audit(study) else []
+    return [
+        "main",
+        *alignment,
+        "metrics",
+        *audit,
+        "cost",
+        *literature,
+        *(f"ablation-{g}" for g in group_members(study)),
+    ]
 
 
 def figure_names(study: Study) -> list[str]:
     """Return every figure that the measurements can fill: .svg and .png, but `samples-RUN` is a .png only."""
     guidance = ["guidance"] if instruments(study) else []
     alignment = ["alignment"] if "judge" in instruments(study) else []
-    optional = (("along-training", has_curves), ("excess-loss", has_excess), ("theory", has_theory))
+    optional = (
+        ("along-training", has_curves), ("excess-loss", has_excess), ("emm", has_emm), ("theory", has_theory),
+    )  # fmt: skip
     more = [name for name, asked in optional if asked(study)]
     drawn = ["training-curves", *more, *guidance, *alignment, *(f"ablation-{g}" for g in group_members(study))]
     return drawn + [f"samples-{run}" for run in sampled_runs(study)]

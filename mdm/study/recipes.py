@@ -60,7 +60,8 @@ class Artifacts:
         #: which encoder makes each text artifact
         self.encoders: dict[str, str] = {}
 
-    def _put(self, name: str, recipe: made.Recipe, handling: dict[str, Any] | None = None) -> str:
+    def put(self, name: str, recipe: made.Recipe, handling: dict[str, Any] | None = None) -> str:
+        """Add an artifact and return its name."""
         artifact = Artifact(name, recipe, handling or {})
         self.artifacts[artifact.ref] = artifact
         return artifact.ref
@@ -82,14 +83,14 @@ class Artifacts:
         settings = sources.resolve(entry.source, entry.settings, place)
         handling = sources.handling(entry.source, entry.settings, place)
         recipe = made.DataRecipe(source=entry.source, settings=settings, shard_images=entry.shard_images)
-        self._data[name] = self._put(name, recipe, handling)
+        self._data[name] = self.put(name, recipe, handling)
         return self._data[name]
 
     def text(self, encoder: str, data: str, asked_by: str, also: str = "") -> str:
         """Add the embedded captions of one data set, the empty caption, and one more if asked."""
         described = self._encoder(encoder, asked_by)
         recipe = made.TextRecipe(encoder=described, data=(self.data(data, asked_by),), captions=(also,) if also else ())
-        ref = self._put(f"{encoder}-{data}", recipe)
+        ref = self.put(f"{encoder}-{data}", recipe)
         self.encoders[ref] = encoder
         return ref
 
@@ -109,7 +110,7 @@ class Artifacts:
         place = f"{section}.{name}"
         settings = parse(model.model_fields["settings"].annotation, entry.settings, f"{self._where}: {place}.settings")
         data, test = self.data(entry.data, place), self.data(entry.test, place)
-        return self._put(name, model(data=data, test=test, settings=settings))
+        return self.put(name, model(data=data, test=test, settings=settings))
 
     def train(self, run: RunConfig, name: str, seed: int, parent: str | None, asked_by: str) -> str:
         """Add a training stage: its levels, its settings, its data and the weights it starts from."""
@@ -142,7 +143,7 @@ class Artifacts:
             **self._set("validation", "validation_text", run.text, validation, place),
             **self._set("stills", "stills_text", run.text, stage.stills, place),
         )  # fmt: skip
-        return self._put(name, recipe)
+        return self.put(name, recipe)
 
     def _set(self, data_key: str, text_key: str, encoder: str | None, data: str | None, place: str) -> dict[str, Any]:
         """Add one of a stage's data sets and its embedded captions; return both as fields of the recipe."""
@@ -203,7 +204,7 @@ class Artifacts:
 
     def snapshot(self, name: str, train: str, images: int) -> str:
         """Add the averaged weights of a stage at an image count on its way."""
-        return self._put(name, made.SnapshotRecipe(train=train, images=images))
+        return self.put(name, made.SnapshotRecipe(train=train, images=images))
 
     def trained(self, ref: str) -> str:
         """Return the training whose weights an artifact holds: the stage itself, or that of a snapshot."""
@@ -217,7 +218,7 @@ class Artifacts:
         recipe = made.ExcessRecipe(
             train=train, data=stage.data, text=stage.text, num_images=asked.num_images, seed=asked.seed
         )
-        return self._put(self.artifacts[train].name, recipe)
+        return self.put(self.artifacts[train].name, recipe)
 
     def theory(self, train: str) -> str:
         """Add pictures of why the best denoiser of a stage's training pictures copies them."""
@@ -256,7 +257,7 @@ class Artifacts:
             text=self.text(run.text, entry.prompts, place, sample.negative_prompt) if run.text else None,
             labels=entry.labels if stage.model.classes else "all",
         )  # fmt: skip
-        return self._put(name, recipe)
+        return self.put(name, recipe)
 
     def features(
         self, name: str, images: str, num_images: int, resolution: int, protocol: ProtocolConfig, first: int = 0
@@ -266,7 +267,7 @@ class Artifacts:
             images=images, first=first, num_images=num_images, resolution=resolution, resize=protocol.resize,
             extractors=self._extractors(protocol), spectrum=protocol.spectrum,
         )  # fmt: skip
-        return self._put(name, recipe)
+        return self.put(name, recipe)
 
     def floor(self, name: str, images: str, resolution: int, protocol: ProtocolConfig) -> str | None:
         """Add features of as many real pictures as are drawn, none of them of the reference, if there are so many."""
@@ -288,6 +289,4 @@ class Artifacts:
     def scores(self, name: str, features: str, reference: str, floor: str | None, protocol: ProtocolConfig) -> str:
         """Add the metrics from the features of both sides."""
         settings = parse(ScoreSettings, protocol.settings, f"{self._where}: protocols: settings")
-        return self._put(
-            name, made.ScoresRecipe(features=features, reference=reference, floor=floor, settings=settings)
-        )
+        return self.put(name, made.ScoresRecipe(features=features, reference=reference, floor=floor, settings=settings))

@@ -43,6 +43,16 @@ class Point:
 
 
 @dataclass(frozen=True)
+class Audit:
+    """The artifact that says which pictures, drawn at a moment of a run's training, are copies."""
+
+    artifact: str
+    stage: str
+    images: int  # of this stage
+    protocol: str
+
+
+@dataclass(frozen=True)
 class Run:
     """One recipe with one seed: the base, an ablation, or one case or value of it."""
 
@@ -56,16 +66,37 @@ class Run:
     evaluations: list[Evaluation]
     points: list[Point] = field(default_factory=list)
     excess: str | None = None  # the artifact that says how far its last stage is from the optimum
+    audits: list[Audit] = field(default_factory=list)
+
+    @property
+    def audit(self) -> Audit | None:
+        """That of its end; none where the protocol of the audit draws nothing of it."""
+        end = (self.stages[-1].name, self.stages[-1].num_images)
+        return next((audit for audit in self.audits if (audit.stage, audit.images) == end), None)
 
     @property
     def numbers(self) -> list[str]:
         """The artifacts that hold what is measured of it, beside its stages."""
-        return [*(evaluation.last for evaluation in self.measurements), *filter(None, [self.excess])]
+        measured = [evaluation.last for evaluation in self.measurements]
+        return [*measured, *filter(None, [self.excess]), *(audit.artifact for audit in self.audits)]
 
     @property
     def measurements(self) -> list[Evaluation]:
         """What is measured of it, in the end and along its training; each once."""
         return list(dict.fromkeys([*self.evaluations, *(point.evaluation for point in self.points)]))
+
+
+@dataclass(frozen=True)
+class Emm:
+    """Runs by their number of training pictures, and the share of copies whose crossing is looked for."""
+
+    name: str
+    title: str
+    sizes: dict[str, int]  # of each run, rising
+    metric: str
+    level: float
+    targets: list[tuple[int, float]]
+    source: str
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,13 @@ from mdm.config import ResourceConfig, RunConfig, StudyConfig, StudyError, neare
 from mdm.config.base import parse
 from mdm.config.recipe import strings
 from mdm.config.sizes import listed
-from mdm.evaluate.metric_names import measurable
 from mdm.files.artifact import digest
 from mdm.files.atomic import read_json, write_json
-from mdm.study.claims import ExpressionError, check_expression
-from mdm.study.evaluations import Evaluations, check_measured
+from mdm.study.claimed import claimed
+from mdm.study.evaluations import Evaluations
 from mdm.study.recipes import Artifact, Artifacts
-from mdm.study.runs import Ablation, Call, Claim, Run, Stage, Variant
-from mdm.study.standard_protocols import STANDARDS, expand
+from mdm.study.runs import Ablation, Call, Run, Stage, Variant
+from mdm.study.standard_protocols import expand
 from mdm.study.study_file import assign, read_study
 from mdm.study.variants import all_variants
 
@@ -47,11 +46,12 @@ class Study:
         self._measured.check_along([*self._variant_of, *self.ablations], self.runs)
         self._check_counts()
         self.artifacts: dict[str, Artifact] = self._made.artifacts
-        self.claims = self._claims()
+        self.emm, self.claims = claimed(config, self.runs, self._made, self._measured.audits, path.name)
         self._check_targets()
         # Identity of the numbers: titles and texts are left out, so editing them reruns no measurement.
         numbers = [[run.name, run.seed, run.numbers] for run in self.runs]
-        self.digest = digest([numbers, [[a.name, a.against, a.group] for a in self.ablations.values()]])
+        curves = [[asdict(curve) for curve in self.emm.values()]] if self.emm else []
+        self.digest = digest([numbers, [[a.name, a.against, a.group] for a in self.ablations.values()], *curves])
         self.claims_digest = digest([self.digest, [asdict(claim) for claim in self.claims.values()]])
 
     def _ablations(self, variants: list[Variant]) -> dict[str, Ablation]:
@@ -85,7 +85,7 @@ class Study:
             points = self._measured.along(variant, config, stages, guide)
             yield Run(
                 variant.name, seed, variant.label, variant.ablation, variant.value, diff, stages, evaluations, points,
-                self._measured.excess(stages[-1]),
+                self._measured.excess(stages[-1]), self._measured.audits.of(stages, evaluations, points),
             )  # fmt: skip
 
     def _guide(self, name: str | None, seed: int, place: str) -> str | None:
@@ -126,25 +126,6 @@ class Study:
                 problems += self._made.too_many(data, getattr(protocol, key), f"protocols.{name}.{key}")
         if problems:
             raise StudyError("\n".join(problems))
-
-    def _claims(self) -> dict[str, Claim]:
-        runs = {run.name: run for run in self.runs}
-        sides = {r for run in self.runs for stage in run.stages for r in stage.resolutions}
-        metrics = measurable(sides, bool(self.config.excess))
-        found = {}
-        for name, entry in self.config.claims.items():
-            protocol = entry.protocol or next(iter(self.protocols), "none")
-            self._known(protocol, self.protocols, f"claims.{name}.protocol")
-            try:
-                for needed in check_expression(entry.expect, metrics, runs, self.protocols):
-                    place = needed.protocol or protocol
-                    check_measured(needed, place, self.protocols[place], runs[needed.run])
-            except ExpressionError as error:
-                raise StudyError(f"{self.path.name}: claims.{name}.expect: {error}") from None
-            if entry.number_from not in (None, "own"):
-                self._known(entry.number_from.partition("/")[0], STANDARDS, f"claims.{name}.number_from")
-            found[name] = Claim(name, entry.statement, entry.source, entry.expect, protocol, entry.number_from)
-        return found
 
     def _check_targets(self) -> None:
         names = [*self.ablations, *self.groups]

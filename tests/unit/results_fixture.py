@@ -18,7 +18,7 @@ from mdm.files.artifact import digest
 from mdm.files.atomic import write_json
 from mdm.report import collect
 from mdm.report.page.page import Sources
-from mdm.study.runs import Ablation, Call, Claim, Evaluation, Run, Stage
+from mdm.study.runs import Ablation, Call, Claim, Emm, Evaluation, Run, Stage
 
 LITERATURE = Path(__file__).resolve().parents[2] / "config" / "literature.csv"
 HOSTILE = '<script>window.hacked = 1</script> & "two" red circles <img src=x onerror="window.hacked=2">'
@@ -72,6 +72,7 @@ class Study:
     claims: dict[str, Claim]
     call: Call = field(default_factory=lambda: Call("fixture", {}))
     theory: str | None = None
+    emm: dict[str, Emm] = field(default_factory=dict)
 
 
 ABLATIONS = (

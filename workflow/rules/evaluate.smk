@@ -110,6 +110,29 @@ rule measure_excess:
         "exec python -m mdm --threads {resources.cpus_per_task} excess {input.recipe} > {log} 2>&1"
 
 
+rule audit_copies:
+    input:
+        recipe=ancient("results/audit/{name}-{digest}/recipe.json"),
+        parents=ancient(partial(parents, "audit")),
+    output:
+        "results/audit/{name}-{digest}/audit.json",
+        "results/audit/{name}-{digest}/neighbours.npz",
+        "results/audit/{name}-{digest}/worst.png",
+        "results/audit/{name}-{digest}/manifest.json",
+    log:
+        "results/audit/{name}-{digest}/logs/audit.log",
+    benchmark:
+        "results/audit/{name}-{digest}/logs/audit.benchmark.tsv"
+    resources:
+        runtime=partial(resource, "audit", "minutes"),
+        gpu=partial(resource, "audit", "gpus"),
+        device=partial(device, "audit"),
+        cpus_per_task=partial(resource, "audit", "cpus"),
+        mem_mb=partial(resource, "audit", "memory_mb"),
+    shell:
+        "exec python -m mdm --threads {resources.cpus_per_task} audit {input.recipe} > {log} 2>&1"
+
+
 rule draw_theory:
     input:
         recipe=ancient("results/theory/{name}-{digest}/recipe.json"),

@@ -11,6 +11,7 @@ from mdm.report.evidence import Evidence, read_evidence
 from mdm.report.figures import ablation as figure_ablation
 from mdm.report.figures import alignment as figure_alignment
 from mdm.report.figures import along_training as figure_along_training
+from mdm.report.figures import emm as figure_emm
 from mdm.report.figures import excess_loss as figure_excess_loss
 from mdm.report.figures import gallery, style
 from mdm.report.figures import guidance as figure_guidance
@@ -23,6 +24,7 @@ FIGURES: dict[str, Callable[[Evidence, Artifacts], Figure]] = {
     "training-curves": figure_training_curves.draw,
     "along-training": figure_along_training.draw,
     "excess-loss": figure_excess_loss.draw,
+    "emm": figure_emm.draw,
     "guidance": figure_guidance.draw,
     "alignment": figure_alignment.draw,
     "theory": figure_theory.draw,

@@ -17,7 +17,7 @@ from mdm.report.figures import ablation as figure_ablation  # fmt: skip
 from mdm.report.figures import draw as figures
 from mdm.report.figures import gallery, legend, style
 from mdm.report.figures import guidance as figure_guidance
-from mdm.report.page import previews, provenance, theory
+from mdm.report.page import audits, previews, provenance, theory
 from mdm.report.tables import instruments, tables
 from mdm.report.verdicts import VERDICTS, judge_all, tally
 from mdm.study.products import figure_names, sampled_runs, table_names
@@ -42,6 +42,12 @@ CAPTIONS = {
         "Mean squared distance of the networks' clean pictures from those of the best denoiser that the training set "
         "allows, by ln(SNR) of the unshifted schedule: much noise is left. Captions are empty. A line is the mean over "
         "trainings, its band Student's 95 % interval over them; dotted: what even the best denoiser loses.",
+    ),
+    "emm": (
+        "Copies by number of training pictures",
+        "Share of drawn pictures that copy a training picture. A line is the mean over trainings, its band Student's "
+        "95 % interval over them; dotted, the level up to which a set counts as copied. Hollow points were published "
+        "for networks and pictures of another size: their shape may be compared, not their place.",
     ),
     "guidance": ("Guidance", ""),
     "alignment": (
@@ -189,7 +195,7 @@ class Page:
         verdicts = judge_all(self.study, self.evidence)
         groups = {g: [self.ablation(n) for n in names] for g, names in group_members(self.study).items()}
         shown = set(table_names(self.study))
-        tables_of_all = ("main", "metrics", "alignment", "literature", "cost")
+        tables_of_all = ("main", "metrics", "alignment", "literature", "cost", "audit")
         named = {name: self.table(name) if name in shown else None for name in tables_of_all}
         commits = provenance.full_commits(self.study, self.artifacts)
         return self.common() | named | {
@@ -200,6 +206,7 @@ class Page:
             "instruments": instruments.survey(self.evidence, self.artifacts),
             "measured": instruments.protocols(self.evidence, self.artifacts),
             "previews": previews.grids(self.study, self.artifacts), "theory": self.theory(),
+            "worst_pairs": audits.views(self.evidence, self.artifacts),
         }  # fmt: skip
 
     def theory(self) -> dict[str, Any] | None:

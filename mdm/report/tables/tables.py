@@ -9,6 +9,7 @@ from mdm.report.collect import Artifacts
 from mdm.report.evidence import Evidence, read_evidence
 from mdm.report.metrics import describe, shown
 from mdm.report.quantity import Quantity
+from mdm.report.tables.audit import audit_table
 from mdm.report.tables.instruments import frame_rows
 from mdm.report.tables.literature import literature_table
 from mdm.report.tables.render import FORMATS, Cell, Column, Table
@@ -28,6 +29,7 @@ def build(study: Study, name: str, evidence: Evidence, results: Path, literature
         "main": lambda: _by_protocol(evidence, name, "Main results", MAIN, main=True),
         "alignment": lambda: alignment_table(evidence),
         "metrics": lambda: _by_protocol(evidence, name, "All metrics", METRICS, main=None),
+        "audit": lambda: audit_table(evidence),
         "cost": lambda: cost_table(evidence, results),
         "literature": lambda: literature_table(evidence, Artifacts(results), literature_csv),
     }

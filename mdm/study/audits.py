@@ -1,0 +1,193 @@
+"""What the audit of a study asks for: drawn pictures of every run beside those that it was trained on."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from mdm.config import AuditConfig, ResourceConfig, StudyConfig, StudyError, nearest
+from mdm.config import recipe as made
+from mdm.config.sizes import Clip, Size, as_clip
+from mdm.evaluate.metric_names import COPIES, LARGEST, OF_LEVELS, SIMILARITIES, at_level, similarity
+from mdm.study.claims import ExpressionError, Reference
+from mdm.study.recipes import Artifacts
+from mdm.study.runs import Audit, Emm, Evaluation, Point, Run, Stage
+
+FEWEST = 4  # pictures of an interval
+# The metrics of each group, by level.
+NAMES = {
+    "copied": tuple(name for name in COPIES if name.startswith("copied") and name != "copied_released"),
+    "released": ("copied_released",), "calibrated": ("calibrated",), "authentic": ("authentic",),
+    "copying_score": ("copying_score",), "loss_gap": ("loss_gap",),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The pictures of some weights, and where they were drawn in training (no stage: at its end)."""
+
+    evaluation: Evaluation
+    weights: str
+    stage: str
+    images: int
+
+
+class Audits:
+    """Adds the audits of runs to the artifacts of a study, and what their jobs ask for."""
+
+    def __init__(self, made: Artifacts, config: StudyConfig, resources: dict[str, ResourceConfig], where: str) -> None:
+        self._made, self._protocols, self._resources, self._where = made, config.protocols, resources, where
+        self._asked, self._along = config.audit, config.along
+        if self._asked is None:
+            return
+        if not self._protocols:
+            raise StudyError(f"{where}: audit: the study has no protocol, so nothing is drawn; write one")
+        self._name = self._asked.protocol or next(iter(self._protocols))
+        if self._name not in self._protocols:
+            valid = nearest(self._name, self._protocols)
+            raise StudyError(f"{where}: audit.protocol: there is no '{self._name}'; {valid}")
+        self._check_counts(self._asked)
+
+    def _check_counts(self, asked: AuditConfig) -> None:
+        drawn = self._protocols[self._name].num_images or 0
+        if (wanted := asked.num_images or drawn) > drawn:
+            raise StudyError(
+                f"{self._where}: audit.num_images {wanted}: protocol '{self._name}' draws {drawn}; write that or less"
+            )
+        if wanted < FEWEST:
+            raise StudyError(
+                f"{self._where}: audit: {wanted} pictures have no interval; draw {FEWEST} or more in protocol "
+                f"'{self._name}'"
+            )
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The groups of metrics that are asked for; none without an audit."""
+        return self._asked.metrics if self._asked else ()
+
+    def names(self, sides: Iterable[Size]) -> set[str]:
+        """Every metric that claims may name."""
+        sides = [side for side in sides if not isinstance(side, Clip)]
+        found = {at_level(name, side) for group in self.metrics for name in NAMES.get(group, ()) for side in sides}
+        if "copied" in self.metrics and self._along and self._along.protocol == self._name:
+            found |= {at_level(LARGEST, side) for side in sides}
+        if "similarity" in self.metrics:
+            found |= {similarity(name, kind) for name in self._extractors() for kind in SIMILARITIES}
+        return found
+
+    def _extractors(self) -> list[str]:
+        protocol = self._protocols[self._name]
+        return [name for name in ("judge", "clip", "inception") if getattr(protocol, name)]
+
+    def of(self, stages: list[Stage], evaluations: list[Evaluation], points: list[Point]) -> list[Audit]:
+        """The audits of a run: of its end, and of each snapshot where the protocol is that of `along`."""
+        if self._asked is None:
+            return []
+        last = stages[-1]
+        moments = [_Asked(p.evaluation, p.weights, p.stage, p.images) for p in points]
+        ends = [_Asked(evaluation, last.artifact, last.name, last.num_images) for evaluation in evaluations]
+        chosen = [one for one in (*moments, *ends) if one.evaluation.protocol == self._name]
+        unique = {(one.stage, one.images): one for one in chosen}
+        return [Audit(self._artifact(self._asked, one), one.stage, one.images, self._name) for one in unique.values()]
+
+    def _artifact(self, asked: AuditConfig, one: _Asked) -> str:
+        stage = self._made.artifacts[self._made.trained(one.weights)].recipe
+        if any(isinstance(size, Clip) for size in stage.sizes):
+            raise StudyError(f"{self._where}: audit: stage '{one.stage}' draws clips, and copies are those of pictures")
+        side = max(as_clip(size).resolution for size in stage.sizes)
+        data, take = self._known(asked, stage, side)
+        recipe = made.AuditRecipe(
+            samples=one.evaluation.samples, data=data, take=take, decode=stage.train.decode,
+            num_images=asked.num_images or self._protocols[self._name].num_images, neighbours=asked.neighbours,
+            metrics=asked.metrics, **self._held_out(asked, side), **self._features(asked, one.evaluation, data, take),
+            text=stage.text if "loss_gap" in asked.metrics else None,
+        )  # fmt: skip
+        ref = self._made.put(self._made.artifacts[one.evaluation.samples].name, recipe)
+        self._resources.setdefault(ref, asked.resources)
+        return ref
+
+    def _known(self, asked: AuditConfig, stage: made.StageRecipe, side: int) -> tuple[str, int | None]:
+        """The data set to look among, and how many of its first pictures (none: all)."""
+        if asked.data:
+            self._made.check_pictures(asked.data, "audit.data")
+            self._made.check_resolution(asked.data, side, "audit.data")
+            return self._made.data(asked.data, "audit.data"), None
+        recipe, take = self._made.artifacts[stage.data].recipe, getattr(stage, "take", None)
+        if recipe.settings.get("crop") == "none":
+            raise StudyError(
+                f"{self._where}: audit: squares cut anew each time are no finite set of pictures; write crop: centre "
+                "in the training data, or name another data set in audit.data"
+            )
+        if (take or recipe.num_images) < 2:
+            raise StudyError(
+                f"{self._where}: audit: copies are told by the two nearest training pictures, and a run has one; train "
+                "on two or more"
+            )
+        return stage.data, take
+
+    def _held_out(self, asked: AuditConfig, side: int) -> dict[str, Any]:
+        if asked.held_out is None:
+            return {}
+        self._made.check_pictures(asked.held_out, "audit.held_out")
+        self._made.check_resolution(asked.held_out, side, "audit.held_out")
+        return {"held_out": self._made.data(asked.held_out, "audit.held_out")}
+
+    def _features(self, asked: AuditConfig, evaluation: Evaluation, data: str, take: int | None) -> dict[str, Any]:
+        """Features of what was drawn, which its protocol has read, and of the pictures to look among."""
+        if "similarity" not in asked.metrics:
+            return {}
+        if evaluation.features is None or not self._extractors():
+            raise StudyError(
+                f"{self._where}: audit: similarity compares features, and protocol '{self._name}' reads none; give it "
+                "a judge, a clip or inception weights, or leave similarity out"
+            )
+        protocol = self._protocols[self._name].model_copy(update={"spectrum": False})
+        side = self._made.artifacts[evaluation.features].recipe.resolution
+        count = take or self._made.artifacts[data].recipe.num_images
+        known = self._made.features(f"{self._name}-known", data, count, side, protocol)
+        self._resources.setdefault(known, protocol.resources)
+        return {"features": evaluation.features, "known_features": known}
+
+
+def check_audited(reference: Reference, run: Run) -> None:
+    """Refuse a number of the audit that a run will never have."""
+    family = next((n for n in sorted(OF_LEVELS, key=len, reverse=True) if reference.metric.startswith(f"{n}_")), None)
+    if family is None and not reference.metric.startswith("similarity_"):
+        return
+    if run.audit is None:
+        raise ExpressionError(f"{reference}: '{run.name}' draws nothing under the protocol of the audit; name another")
+    drawn = [at_level(family, side) for side in run.stages[-1].resolutions] if family else [reference.metric]
+    if reference.metric not in drawn:
+        raise ExpressionError(f"{reference}: '{run.name}' draws no such level; write {' or '.join(drawn)}")
+    if family == LARGEST and not run.points:
+        raise ExpressionError(f"{reference}: '{run.name}' has no snapshots to be the largest of; write copied instead")
+
+
+def emm_of(config: StudyConfig, runs: list[Run], made_of: Artifacts, valid: set[str], where: str) -> dict[str, Emm]:
+    """Every curve over numbers of training pictures; an ablation stands for all of its runs."""
+    found = {}
+    for name, entry in config.emm.items():
+        place = f"{where}: emm.{name}"
+        chosen = {run.name: run for word in entry.runs for run in runs if word in (run.name, run.ablation)}
+        for word in entry.runs:
+            if not any(word in (run.name, run.ablation) for run in runs):
+                raise StudyError(f"{place}.runs: there is no '{word}'; {nearest(word, {run.name for run in runs})}")
+        if entry.metric not in valid:
+            raise StudyError(f"{place}.metric: nothing measures '{entry.metric}'; {nearest(entry.metric, valid)}")
+        try:
+            for run in chosen.values():
+                check_audited(Reference(entry.metric, run.name), run)
+        except ExpressionError as error:
+            raise StudyError(f"{place}: {error}") from None
+        sizes = {name: _trained_on(made_of, run) for name, run in chosen.items()}
+        if len(set(sizes.values())) < max(2, len(sizes)):
+            listed = ", ".join(f"{run} {count}" for run, count in sizes.items())
+            raise StudyError(f"{place}.runs: they must differ in their number of training pictures, and have {listed}")
+        rising = dict(sorted(sizes.items(), key=lambda item: item[1]))
+        found[name] = Emm(name, entry.title or name, rising, entry.metric, entry.level, entry.targets, entry.source)
+    return found
+
+
+def _trained_on(made_of: Artifacts, run: Run) -> int:
+    """Pictures that the last stage of a run is trained on."""
+    stage = made_of.artifacts[run.stages[-1].artifact].recipe
+    return getattr(stage, "take", None) or made_of.artifacts[stage.data].recipe.num_images

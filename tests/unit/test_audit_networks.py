@@ -1,0 +1,101 @@
+"""What an audit asks of features and of networks: similarity, loss gap, and how much an answer depends on a caption."""
+
+import numpy as np
+import pytest
+import torch
+from evaluate_artifacts import network, put, ref, samples, scenes, text
+from safetensors.numpy import save_file
+
+from mdm.config import DiffusionConfig, StudyError
+from mdm.diffusion.guidance import Prompt
+from mdm.evaluate import feature_copies
+from mdm.evaluate.audit import measure_audit
+from mdm.evaluate.copies import area_under_curve
+from mdm.evaluate.generate import generate
+from mdm.evaluate.loss_gap import gap_row
+from mdm.evaluate.text_signal import text_signal
+from mdm.files.atomic import read_json
+from mdm.study import study
+
+
+def test_similarity_beside_its_baseline(tmp_path):
+    random = np.random.default_rng(0)
+    known = random.normal(size=(200, 12)).astype(np.float32)
+    drawn = random.normal(size=(40, 12)).astype(np.float32)
+    drawn[:10] = 2 * known[50:60]
+    for name, features in (("drawn", drawn), ("known", known)):
+        (tmp_path / name).mkdir()
+        save_file({"judge": features, "judge.count": features}, tmp_path / name / "features.safetensors")
+    rows = {r["metric"]: r for r in feature_copies.similarities(tmp_path / "drawn", tmp_path / "known", 40)}
+    assert list(rows) == [f"similarity_judge{kind}" for kind in ("", "_share", "_p75", "_p90", "_p95", "_train")]
+    assert rows["similarity_judge_p90"]["value"] == pytest.approx(1) and rows["similarity_judge_train"]["n"] == 40
+    assert rows["similarity_judge_train"]["value"] < rows["similarity_judge"]["value"] < 1
+    assert rows["similarity_judge_share"]["low"] <= rows["similarity_judge_share"]["value"] <= 1
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    torch.set_num_threads(1)
+    results = tmp_path_factory.mktemp("results")
+    data = scenes(results, 40)
+    captions, train = text(results, data), network(results)
+    drawn = samples(results, train, data, captions, 8)
+    generate(drawn)
+    return results, data, captions, drawn
+
+
+def test_a_fresh_network_has_no_loss_gap(world):
+    results, data, captions, drawn = world
+    held = scenes(results, 30, seed=3)
+    path = put(
+        results, "audit", "x", samples=ref(drawn), data=ref(data), num_images=8, neighbours=5,
+        metrics=("copied", "loss_gap"), held_out=ref(held), text=ref(captions),
+    )  # fmt: skip
+    measure_audit(path)
+    rows = {row["metric"]: row for row in read_json(path.with_name("audit.json"))["metrics"]}
+    for name in ("loss_gap_16", "loss_gap_8"):
+        assert rows[name]["low"] < 0 < rows[name]["high"] and abs(rows[name]["value"]) < 0.5
+    assert rows["copied_16"]["value"] == 0
+
+
+def test_the_gap_is_that_of_mean_losses():
+    known, held = np.full(30, 2.0), np.random.default_rng(0).uniform(2, 4, 50)
+    row = gap_row("loss_gap_8", known, held)
+    assert row["value"] == pytest.approx(held.mean() / 2 - 1)
+    assert row["low"] < row["value"] < row["high"] and row["n"] == 30
+
+
+class Heard:
+    """A network that answers with the picture of its caption where it knows one: the first number of the caption."""
+
+    def __call__(self, seen, times, text=None, mask=None, labels=None):
+        return [torch.zeros_like(x) + text[:, 0, 0].view(-1, 1, 1, 1) for x in seen]
+
+
+def test_captions_that_change_the_answer_most_are_told_from_others():
+    config = DiffusionConfig(steps=100, prediction="x0")
+    captions = torch.tensor([0.0, 3.0, 0.1, 2.0, 0.2]).view(5, 1, 1)
+    prompts, empty = Prompt(captions, torch.ones(5, 1)), Prompt(torch.zeros(1, 1, 1), torch.ones(1, 1))
+    signal = text_signal(Heard(), config, (16, 8), prompts, empty)
+    assert signal[0] == 0 and signal[1] / signal[3] == pytest.approx(1.5)
+    assert area_under_curve(signal, np.array([0, 1, 0, 1, 0])) == 1.0
+    assert text_signal(Heard(), config, (16, 8), prompts, empty) == pytest.approx(signal), "the same noises"
+
+
+def test_a_study_asks_for_features_of_training_pictures_once():
+    loaded = study.load("quick", {"audit": {"metrics": ["copied", "similarity"]}})
+    known = [ref for ref in loaded.of_kind("features") if "known" in ref]
+    assert len(known) == 1 and loaded.recipe(known[0]).num_images == 512
+    audits = [loaded.recipe(audit.artifact) for run in loaded.runs for audit in run.audits]
+    assert {recipe.known_features for recipe in audits} == set(known)
+    claim = {"audit": {"metrics": ["similarity"]}, "claims.progressive.expect": 'similarity_judge["base"] < 0.9'}
+    assert study.load("quick", claim).claims
+    with pytest.raises(StudyError, match="unknown metric 'similarity_inception'"):
+        study.load("quick", claim | {"claims.progressive.expect": 'similarity_inception["base"] < 0.9'})
+
+
+def test_a_loss_gap_needs_the_empty_caption_and_held_out_pictures():
+    asked = {"metrics": ["copied", "loss_gap"], "held_out": "scenes-new"}
+    loaded = study.load("quick", {"audit": asked})
+    recipe = loaded.recipe(loaded.runs[0].audit.artifact)
+    assert recipe.text == loaded.recipe(loaded.runs[0].stages[-1].artifact).text and recipe.held_out
