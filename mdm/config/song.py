@@ -245,7 +245,10 @@ class SongSettings(Strict):
     )
 
     def written_out(self, classes: int | None) -> dict[str, Any]:
-        """Every setting of the network, for `SongConfig`."""
+        """Every setting of the network, for `SongConfig`; equal networks are written alike."""
         written = {key: value for key, value in self.model_dump(exclude={"arch"}).items() if value is not None}
+        if self.skips and all(self.skips) and len(self.skips) == len(self.multipliers) * (self.blocks + 1):
+            del written["skips"]
         attention = () if len(self.multipliers) == 1 else (self.resolution // 2,)
-        return {"attention": attention, **ARCHITECTURES[self.arch], **written, "family": "song", "classes": classes}
+        found = {"attention": attention, **ARCHITECTURES[self.arch], **written, "family": "song", "classes": classes}
+        return found | {"attention": tuple(sorted(found["attention"], reverse=True))}
