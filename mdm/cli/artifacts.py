@@ -26,6 +26,7 @@ MAKERS = {
     "sample": ("Draw the pictures of a protocol.", "mdm.evaluate.generate:generate"),
     "features": ("Extract features of pictures.", "mdm.evaluate.features:extract_features"),
     "excess": ("Measure the loss beyond the optimum.", "mdm.evaluate.excess:measure_excess"),
+    "theory": ("Draw why the optimum copies.", "mdm.evaluate.theory:draw_theory"),
     "score": ("Turn features into metrics.", "mdm.evaluate.scores:score"),
 }
 

@@ -21,6 +21,7 @@ from mdm.config.base import (
 )
 from mdm.config.diffusion import DiffusionConfig, SampleConfig
 from mdm.config.network import LevelConfig, ModelConfig, NetworkConfig, VideoConfig
+from mdm.config.song import SongConfig, SongSettings
 from mdm.config.study import (
     AblationConfig,
     AlongConfig,
@@ -41,6 +42,6 @@ __all__ = [
     "DiffusionConfig", "EmmConfig", "EncoderConfig", "ExcessConfig", "InstrumentConfig", "Layers", "LevelConfig",
     "ModelConfig", "Name",
     "NetworkConfig", "Positive", "Probability", "ProtocolConfig", "ResourceConfig", "RunConfig", "SampleConfig", "Seed",
-    "StageConfig", "Strict", "StudyConfig", "StudyError", "TrainConfig", "TrainingResources", "VideoConfig",
-    "WeightsConfig", "Width", "nearest",
+    "SongConfig", "SongSettings", "StageConfig", "Strict", "StudyConfig", "StudyError", "TrainConfig",
+    "TrainingResources", "VideoConfig", "WeightsConfig", "Width", "nearest",
 ]  # fmt: skip

@@ -26,9 +26,10 @@ class DiffusionConfig(Strict):
         "soft_min_snr", "sigmoid_weight", "loss_floor", "residual_levels", "noise_levels", *DENSITY_SETTINGS, "lead",
     )  # fmt: skip
 
-    parameterisation: Literal["gamma", "edm"] = Field(
+    parameterisation: Literal["gamma", "edm", "vp", "ve"] = Field(
         default="gamma",
-        description="gamma: discrete steps of a schedule; edm: continuous sigma, preconditioned (Karras et al. 2022)",
+        description="gamma: discrete steps of a schedule; edm: continuous sigma, preconditioned (Karras et al. 2022); "
+        "vp, ve: continuous sigma, preserving or exploding the variance (Song et al. 2021)",
     )
     schedule: Literal["squared-cosine", "cosine", "linear", "sigmoid"] = Field(
         default="squared-cosine", description="gamma by step; squared-cosine: the released code's"
@@ -87,7 +88,8 @@ class DiffusionConfig(Strict):
 
     @model_validator(mode="after")
     def _nothing_of_the_other_parameterisation(self) -> DiffusionConfig:
-        foreign = EDM_SETTINGS if self.parameterisation == "gamma" else GAMMA_SETTINGS
+        foreign = () if self.parameterisation == "edm" else EDM_SETTINGS
+        foreign += GAMMA_SETTINGS if self.sigmas else ()
         for key in foreign:
             value, default = getattr(self, key), type(self).model_fields[key].default
             if value != default:
@@ -131,6 +133,11 @@ class DiffusionConfig(Strict):
             raise ValueError(f"level_weights {list(weights)} must be zero or more, one of them more than zero")
         return self
 
+    @property
+    def sigmas(self) -> bool:
+        """Whether noise levels are continuous sigmas of a preconditioning, and not steps of a schedule."""
+        return self.parameterisation != "gamma"
+
     def effective(self, resolutions: Sequence[Size]) -> DiffusionConfig:
         """The same process for a nest of these levels, with default values where a setting changes nothing."""
         lowest = in_order(resolutions)[0]
@@ -160,7 +167,12 @@ class SampleConfig(Strict):
 
     later: ClassVar = ("guide", "autoguidance")
 
-    sampler: Literal["ddpm", "ddim", "dpm++", "heun"] = Field(default="ddim", description="how noise becomes a picture")
+    sampler: Literal["ddpm", "ddim", "dpm++", "heun", "karras"] = Field(
+        default="ddim",
+        description="how noise becomes a picture; karras: heun on states in float64, from latents as the code of arXiv "
+        "2310.02664 draws them (picture k of seed s: generator s * 2^20 + k), for a single level of sigmas; "
+        "threshold: none",
+    )
     steps: Positive = Field(default=250, description="steps of the sampler")
     eta: Probability = Field(default=0.0, description="noise added by ddim: 0 none, 1 as much as ddpm")
     guidance: Annotated[float, Field(ge=0)] = Field(
@@ -188,6 +200,8 @@ class SampleConfig(Strict):
             raise ValueError(f"eta {self.eta} has no effect with sampler: {self.sampler}; leave it out or write ddim")
         if self.guidance_interval and self.guidance_interval[0] >= self.guidance_interval[1]:
             raise ValueError(f"guidance_interval {list(self.guidance_interval)} is empty; write [low, high]")
+        if self.sampler == "karras" and self.threshold != "none":
+            raise ValueError(f"threshold {self.threshold}: the sampler karras clips nothing; write threshold: none")
         return self
 
     def effective(self) -> SampleConfig:

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from mdm.config.base import Count, Decay, Layers, Positive, Strict, Width
 from mdm.config.sizes import Clip, Size
+from mdm.config.song import SongSettings
 
 # The names become parts of the names of weights (`cond_layers.NAME.0.weight`).
 ClipName = Annotated[str, Field(pattern=r"^[1-9][0-9]*x[1-9][0-9]*$")]
@@ -198,6 +199,11 @@ class ModelConfig(Strict):
         """Sides of the pictures (or sizes of the clips), highest first: the order of every list of tensors."""
         return tuple(level.size for level in reversed(self.levels))
 
+    @property
+    def drops(self) -> bool:
+        """Whether training drops features."""
+        return any(level.dropout for level in self.levels)
+
 
 def _check_picture_inside(inner: LevelConfig, outer: LevelConfig) -> None:
     """The coarsest feature map of a level is as large as the first one of the level inside."""
@@ -245,11 +251,12 @@ def _depth(inside: int, outside: int) -> str:
 
 
 class NetworkConfig(Strict):
-    """The `model` section of a study: levels by resolution; each stage takes those it names."""
+    """The `model` section of a study: levels by resolution, of which each stage takes those it names, or `song`."""
 
-    levels: dict[int | ClipName, dict[str, Any]] = Field(
-        min_length=1, description="resolution, or frames x resolution of clips (16x64): settings of that level"
+    levels: Annotated[dict[int | ClipName, dict[str, Any]], Field(min_length=1)] | None = Field(
+        default=None, description="resolution, or frames x resolution of clips (16x64): settings of that level"
     )
+    song: SongSettings | None = Field(default=None, description="instead of levels: DDPM++ or NCSN++, one resolution")
     time_channels: Positive | None = Field(default=None, description="width of the time embedding, all levels")
     text_projection: Count = Field(default=0, description="project the text features to this width (0: as they are)")
     text_layers: Count = Field(default=0, description="learnable self-attention layers over the text features")
@@ -257,3 +264,19 @@ class NetworkConfig(Strict):
     classes: Positive | None = Field(default=None, description="number of classes (ImageNet: 1000)")
     time_conditioning: bool = Field(default=True, description="false: the network is not told the noise level")
     learned_balance: bool = Field(default=False, description="each level learns the weight of its loss by noise level")
+
+    @model_validator(mode="after")
+    def _one_family(self) -> NetworkConfig:
+        if (self.levels is None) == (self.song is None):
+            seen = "neither is there" if self.song is None else "both are there"
+            raise ValueError(
+                f"write levels (a nested network) or song (DDPM++ or NCSN++); {seen}"
+                + (", and null for the one that is inherited" if self.song else "")
+            )
+        nested_only = set(type(self).model_fields) - {"levels", "song", "classes"}
+        if self.song and (own := sorted(nested_only & {key for key, value in self if value != self._default(key)})):
+            raise ValueError(f"{', '.join(own)}: only nested networks have this; leave it out beside song")
+        return self
+
+    def _default(self, key: str) -> Any:
+        return type(self).model_fields[key].default

@@ -7,7 +7,7 @@ their digests are what they were.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -16,8 +16,8 @@ from pydantic import Field, PositiveInt
 from mdm.config.audit import Group
 from mdm.config.base import Count, Name, Positive, Seed, Strict, StudyError, parse
 from mdm.config.diffusion import DiffusionConfig, SampleConfig
+from mdm.config.families import AnyModel
 from mdm.config.instruments import ClipSettings, JudgeSettings, ScoreSettings
-from mdm.config.network import ModelConfig
 from mdm.config.sizes import Size
 from mdm.config.study import WeightsConfig
 from mdm.config.text import ENCODER_VERSION, T5Settings, TinyT5Settings
@@ -57,8 +57,14 @@ class DataRecipe(Recipe):
 
     @property
     def num_images(self) -> int:
-        """Pictures of the data set."""
-        return self.settings["num_images"]
+        """Pictures of the data set, planted copies among them."""
+        return pictures_of(self.settings)
+
+
+def pictures_of(settings: Mapping[str, Any]) -> int:
+    """Return how many pictures a data set with these settings of its source has, planted copies among them."""
+    copies = settings.get("copies") or {"count": 1, "of": 0}
+    return settings.get("num_images", 0) + copies["of"] * (copies["count"] - 1)
 
 
 class EncoderRecipe(Strict):
@@ -90,11 +96,11 @@ class TextRecipe(Recipe):
 class StageRecipe(Recipe):
     """One stage of training: its network, its optimisation, its data, and the weights it starts from."""
 
-    later: ClassVar = ("dropout_masks", "moments", "stills", "stills_text")
+    later: ClassVar = ("dropout_masks", "moments", "stills", "stills_text", "take")
 
     kind: Literal["train"] = "train"
     seed: Seed
-    model: ModelConfig
+    model: AnyModel
     train: TrainConfig
     diffusion: DiffusionConfig
     # Masks of dropout were once drawn by batch; recipes without dropout compute what they always did.
@@ -110,6 +116,7 @@ class StageRecipe(Recipe):
     validation_text: Ref | None
     stills: Ref | None = None
     stills_text: Ref | None = None
+    take: Positive | None = None  # trains on the first so many pictures of `data`
 
     @property
     def sizes(self) -> tuple[Size, ...]:
@@ -224,11 +231,22 @@ class AuditRecipe(Recipe):
     text: Ref | None = None  # holds the empty caption, for the loss gap
 
 
+class TheoryRecipe(Recipe):
+    """Pictures of why the best denoiser of a few training pictures copies them."""
+
+    kind: Literal["theory"] = "theory"
+    data: Ref
+    num_images: Positive  # that the denoiser knows: the first
+    sets: tuple[Positive, ...]  # sizes of the sets whose best loss is drawn
+    seed: Seed
+    resolution: Positive
+
+
 KINDS: dict[str, type[Recipe]] = {
     model.model_fields["kind"].default: model
     for model in (
         DataRecipe, TextRecipe, StageRecipe, SnapshotRecipe, JudgeRecipe, ClipRecipe, SamplesRecipe, FeaturesRecipe,
-        ScoresRecipe, ExcessRecipe, AuditRecipe,
+        ScoresRecipe, ExcessRecipe, AuditRecipe, TheoryRecipe,
     )
 }  # fmt: skip
 

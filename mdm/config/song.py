@@ -208,3 +208,44 @@ class SongConfig(Strict):
 def norm_groups(width: int) -> int:
     """Groups in which so many channels are normalised."""
     return max(1, min(32, width // 4))
+
+
+class SongSettings(Strict):
+    """The `model.song` section of a study: an architecture by name, and what differs from it."""
+
+    arch: Literal["ddpm++", "ncsn++"] = Field(
+        default="ddpm++", description="ddpm++ or ncsn++: embedding, noise_width, encoder and filter unless written here"
+    )
+    resolution: Positive = Field(default=32, description="side of the picture in pixels")
+    channels: Width = Field(default=128, description="base width: that of the first convolution")
+    multipliers: tuple[Factor, ...] = Field(
+        default=(2, 2, 2),
+        min_length=1,
+        max_length=16,
+        description="width over the base width, highest resolution first",
+    )
+    blocks: Annotated[Layers, Field(gt=0)] = Field(default=2, description="residual blocks at each inner resolution")
+    attention: tuple[Positive, ...] | None = Field(
+        default=None, description="inner resolutions whose blocks have attention (default: half the picture's side)"
+    )
+    dropout: Decay = Field(default=0.0, description="share of features set to zero inside each residual block")
+    embedding: Literal["positional", "fourier"] | None = Field(
+        default=None, description="of the noise level: fixed sinusoids, or random Fourier features"
+    )
+    noise_width: Factor | None = Field(default=None, description="features of the noise level over the base width")
+    fourier_scale: Annotated[float, Field(gt=0)] = Field(
+        default=16.0, description="deviation of the frequencies of Fourier features"
+    )
+    encoder: Literal["standard", "residual"] | None = Field(
+        default=None, description="residual: the shrunken picture is added at each lower inner resolution"
+    )
+    filter: Filter | None = Field(default=None, description="of halving and doubling: [1, 1] or [1, 3, 3, 1]")
+    skips: tuple[Flag, ...] | None = Field(
+        default=None, description="1 or 0 for each skip connection in the order of the encoder (default: all are kept)"
+    )
+
+    def written_out(self, classes: int | None) -> dict[str, Any]:
+        """Every setting of the network, for `SongConfig`."""
+        written = {key: value for key, value in self.model_dump(exclude={"arch"}).items() if value is not None}
+        attention = () if len(self.multipliers) == 1 else (self.resolution // 2,)
+        return {"attention": attention, **ARCHITECTURES[self.arch], **written, "family": "song", "classes": classes}

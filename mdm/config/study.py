@@ -37,7 +37,10 @@ class EncoderConfig(Strict):
 class RunConfig(Strict):
     """One complete recipe: `base` of a study, or `base` with an ablation's `set` applied."""
 
+    later: ClassVar = ("take",)
+
     data: Name = Field(description="data set to train on")
+    take: Positive | None = Field(default=None, description="train on the first so many pictures of `data` (all)")
     validation: Name | None = Field(default=None, description="data set of the held-out loss")
     text: Name | None = Field(default=None, description="encoder name; none = unconditional or classes only")
     class_label: Name = Field(default="class", description="label of a picture that holds its class (model.classes)")
@@ -76,6 +79,11 @@ class AblationConfig(Strict):
     group: Name = Field(description="section of the report: one of `groups`")
     against: str = Field(default="base", description="the run it is compared with")
     set: dict[str, Any] = Field(default={}, description="dotted.path: value, applied to the base recipe")
+    cases: dict[Name, dict[str, Any]] = Field(
+        default={},
+        description="name: {dotted.path: value}; each is a run that changes several settings at once, and "
+        "with `sweep` each case is tried with every value",
+    )
     sweep: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
         default={}, description="dotted.path: list of values; several paths make a grid, every value with every other"
     )
@@ -84,8 +92,17 @@ class AblationConfig(Strict):
 
     @model_validator(mode="after")
     def _changes_something(self) -> AblationConfig:
-        if not self.set and not self.sweep:
-            raise ValueError("an ablation needs `set` or `sweep` (dotted.path: value); this one changes nothing")
+        if not self.set and not self.sweep and not self.cases:
+            raise ValueError(
+                "an ablation needs `set`, `cases` or `sweep` (dotted.path: value); this one changes nothing"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _names_each_setting_once(self) -> AblationConfig:
+        for case, changes in self.cases.items():
+            if twice := sorted(self.sweep.keys() & changes.keys()):
+                raise ValueError(f"case {case} and sweep both change {', '.join(twice)}; leave it out in one of them")
         return self
 
 
@@ -235,6 +252,9 @@ class StudyConfig(Strict):
     audit: AuditConfig | None = Field(default=None, description="copies of training pictures among drawn ones")
     emm: dict[Name, EmmConfig] = Field(
         default={}, description="numbers of training pictures up to which networks copy them, by interpolation"
+    )
+    theory: bool = Field(
+        default=False, description="explain in the report, with pictures of the training set, why the optimum copies"
     )
     groups: dict[Name, str] = Field(default={}, description="sections of the report and their titles")
     ablations: dict[Name, AblationConfig] = Field(default={}, description="questions, each with its changes to base")

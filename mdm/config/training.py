@@ -15,7 +15,9 @@ from mdm.config.sizes import Size, in_order, parse_size
 class TrainConfig(Strict):
     """Everything of the optimisation that determines the weights. Durations are in images."""
 
-    later: ClassVar = ("ema_width", "skip_nonfinite")
+    later: ClassVar = (
+        "ema_width", "skip_nonfinite", "decay", "images_counted", "ema_ramp", "ema_beta", "sanitize_gradients", "order",
+    )  # fmt: skip
 
     batch_images: Positive = Field(description="pictures of a step, all processes together")
     learning_rate: Annotated[float, Field(gt=0)] = Field(description="peak rate of AdamW")
@@ -27,14 +29,42 @@ class TrainConfig(Strict):
     )
     betas: tuple[Decay, Decay] = Field(default=(0.9, 0.99), description="AdamW's")
     epsilon: Annotated[float, Field(gt=0)] = Field(default=1e-8, description="AdamW's")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(default=0.0, description="decoupled, of all weights")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(default=0.0, description="of all weights")
+    decay: Literal["decoupled", "coupled"] = Field(
+        default="decoupled",
+        description="decoupled: w -= rate * weight_decay * w (AdamW); coupled: Adam with weight_decay * w added to the "
+        "gradient. As our loss is a mean over the C*H*W values of the highest level's picture, coupled divides "
+        "weight_decay and epsilon by C*H*W: both then mean what they mean on the released code's summed loss",
+    )
     warmup_images: Count = Field(default=0, description="the rate rises linearly over the first images")
+    images_counted: Literal["with-step", "before-step"] = Field(
+        default="with-step",
+        description="images that warm-up and the average's ramp count. before-step (released code): rate * min(images "
+        "before the step / warmup_images, 1), so the first step has rate 0, and the average begins as the network",
+    )
     cooldown_images: Count = Field(default=0, description="the rate falls linearly to zero over the last images")
-    clip_norm: Annotated[float, Field(gt=0)] = Field(
-        default=2.0, description="longest gradient; longer ones are shortened"
+    clip_norm: Annotated[float, Field(gt=0)] | None = Field(
+        default=2.0, description="longest gradient; longer ones are shortened (null: none is)"
+    )
+    sanitize_gradients: bool = Field(
+        default=False,
+        description="before each step nan becomes 0 and +-infinity +-1e5 (of the summed loss; / C*H*W of ours), and a "
+        "loss that is not finite ends no training",
     )
     ema_halflife_images: Annotated[float, Field(gt=0)] | None = Field(
-        default=None, description="half-life of the weight average; or write ema_width"
+        default=None,
+        description="half-life of the weight average, which keeps 0.5^(batch / half), half = min(this, ema_ramp * "
+        "images); or write ema_width. The released code's: 500000 (batch / 512)",
+    )
+    ema_ramp: Annotated[float, Field(gt=0)] | None = Field(
+        default=0.05,
+        description="the half-life is at most this share of the images counted (null: no ramp); the released "
+        "code's with N pictures: 0.05 (50000 / N) (batch / 512), and images_counted: before-step",
+    )
+    ema_beta: Decay | None = Field(
+        default=None,
+        description="share of the average kept at each step, whatever the batch; 0: no averaging. With "
+        "ema_halflife_images: after the ramp, ema_beta 0.5^(batch / half - batch / ema_halflife_images)",
     )
     ema_width: Annotated[float, Field(gt=0, lt=0.28)] | None = Field(
         default=None,
@@ -50,6 +80,11 @@ class TrainConfig(Strict):
         default="exact",
         description="pictures stored larger than trained: exact means, or (faster, JPEG only) DCT-scaled decoding",
     )
+    order: Literal["new-every-epoch", "same-every-epoch", "sliding-window"] = Field(
+        default="new-every-epoch",
+        description="of the pictures; same-every-epoch: one permutation, RandomState(seed).shuffle, again and again; "
+        "sliding-window: the same, and after each picture it changes places with one of the half epoch before (EDM)",
+    )
     validate_images: Count = Field(default=0, description="held-out loss after every so many images (0: never)")
     skip_nonfinite: Count = Field(
         default=0, description="steps whose gradient is infinite or not a number that may be left out (0: none may)"
@@ -57,12 +92,31 @@ class TrainConfig(Strict):
 
     @model_validator(mode="after")
     def _one_average(self) -> TrainConfig:
-        if (self.ema_halflife_images is None) == (self.ema_width is None):
+        constant = self.ema_beta is not None
+        if (self.ema_width is not None) == (self.ema_halflife_images is not None or constant):
+            also = f" and ema_beta {self.ema_beta}" if constant else ""
             raise ValueError(
-                f"ema_halflife_images {self.ema_halflife_images} and ema_width {self.ema_width}: write one of them "
-                "(and null for the other, if it is inherited)"
+                f"ema_halflife_images {self.ema_halflife_images} and ema_width {self.ema_width}{also}: write one of "
+                "them (and null for the other, if it is inherited)"
+            )
+        if self.ema_halflife_images is None and self.ema_ramp != type(self).model_fields["ema_ramp"].default:
+            raise ValueError(f"ema_ramp {self.ema_ramp} has no effect without ema_halflife_images; leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _optimiser_is_possible(self) -> TrainConfig:
+        if self.decay == "coupled" and self.matrix_rate:
+            raise ValueError(f"decay: coupled is Adam's; matrix_rate {self.matrix_rate} needs decay: decoupled")
+        if self.sanitize_gradients and self.skip_nonfinite:
+            raise ValueError(
+                f"skip_nonfinite {self.skip_nonfinite} has no effect with sanitize_gradients: no gradient stays "
+                "infinite; leave out one of them"
             )
         return self
+
+    def counted(self, images_before: int) -> int:
+        """Images that warm-up and the average's ramp count in the step after so many."""
+        return images_before + (self.batch_images if self.images_counted == "with-step" else 0)
 
     def require_parts(self, parts: int, diffusion: DiffusionConfig) -> None:
         """A batch must fall into so many equal parts, each with a picture for the highest level."""

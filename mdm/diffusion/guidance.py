@@ -12,6 +12,7 @@ from torch import Tensor
 from mdm.config import DiffusionConfig, SampleConfig
 from mdm.diffusion.parameterisation import Level, parameterisation
 from mdm.diffusion.path import Moment
+from mdm.diffusion.preconditioning import Preconditioning
 from mdm.diffusion.process import per_row
 from mdm.diffusion.residual import completed
 
@@ -116,6 +117,14 @@ class Denoiser:
         rows = zip(self._led(seen, moment), pictures, levels, strict=True)
         clean = [self.way.clean(said, x, level) for said, x, level in rows]
         return [threshold(x0, self.config.threshold) for x0 in clean]
+
+    def at_sigma(self, way: Preconditioning, y: Tensor, sigma: Tensor, share: float) -> Tensor:
+        """The clean pictures [B,3,R,R] of y = x0 + sigma epsilon of a single level, not kept within any range."""
+
+        def network(seen: Tensor, told: Tensor) -> Tensor:
+            return self._led([seen], Moment(float(told[0]), share, torch.empty(0)))[0]
+
+        return way.denoise(network, y, sigma)
 
     def _led(self, seen: list[Tensor], moment: Moment) -> list[Tensor]:
         """Lead away from the answer of a worse network, the guide (autoguidance, Karras et al. 2024)."""

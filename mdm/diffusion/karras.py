@@ -1,6 +1,7 @@
 """The sampler of the memorization study: Heun's method on states in float64, from latents that a picture's seed fixes.
 
-Facts: Karras et al. 2022, algorithm 1 without churn, as the released code of Gu et al. 2023 (arXiv 2310.02664) runs it.
+Karras et al. 2022, algorithm 1 without churn, as the released code of Gu et al. 2023 runs it (docs/reference.md,
+section 19).
 """
 
 from collections.abc import Callable, Sequence

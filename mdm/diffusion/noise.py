@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mdm.config import DiffusionConfig
 from mdm.config.sizes import Size, shape
-from mdm.diffusion.parameterisation import training_sigmas
+from mdm.diffusion.parameterisation import preconditioning
 from mdm.diffusion.reduce import reduced
 from mdm.diffusion.schedule import steps_of_log_snr
 
@@ -35,8 +35,11 @@ def normal(
 
 
 def training_times(config: DiffusionConfig, seed: int, pictures: Sequence[int]) -> Tensor:
-    """Times [B], one per image counter: steps in 0..N-1 by their density, or the base's log-normal sigmas under EDM."""
-    if config.parameterisation == "edm" or config.noise_levels != "uniform":
+    """Times [B], one per image counter: steps in 0..N-1 by their density, or sigmas of the base resolution."""
+    if config.sigmas and preconditioning(config).draws == "uniform":
+        draws = [torch.rand(1, generator=generator("time", seed, int(p))) for p in pictures]
+        return preconditioning(config).sigma(torch.cat(draws))
+    if config.sigmas or config.noise_levels != "uniform":
         return times_of_normal(config, normal("time", seed, pictures, (1,))[:, 0])
     draws = [torch.randint(config.steps, (1,), generator=generator("time", seed, int(p))) for p in pictures]
     return torch.cat(draws)
@@ -44,8 +47,8 @@ def training_times(config: DiffusionConfig, seed: int, pictures: Sequence[int]) 
 
 def times_of_normal(config: DiffusionConfig, numbers: Tensor) -> Tensor:
     """Times [B] of standard normal numbers [B], where the density of noise levels is made from such."""
-    if config.parameterisation == "edm":
-        return training_sigmas(config, numbers)
+    if config.sigmas:
+        return preconditioning(config).sigma(numbers)
     drawn = config.noise_mean + config.noise_deviation * numbers
     # t x0 + (1 - t) epsilon has SNR (t / (1 - t))^2, so ln(SNR) is twice the logit of t; and -2 ln(sigma).
     return steps_of_log_snr(config, 2 * drawn if config.noise_levels == "logit-normal" else -2 * drawn)
@@ -53,8 +56,10 @@ def times_of_normal(config: DiffusionConfig, numbers: Tensor) -> Tensor:
 
 def spread_times(config: DiffusionConfig, count: int) -> Tensor:
     """Times [count] spread evenly over what training draws, where luck should play no part."""
-    if config.parameterisation == "edm" or config.noise_levels != "uniform":
-        shares = (torch.arange(count) + 0.5) / count
+    shares = (torch.arange(count) + 0.5) / count
+    if config.sigmas and preconditioning(config).draws == "uniform":
+        return preconditioning(config).sigma(shares)
+    if config.sigmas or config.noise_levels != "uniform":
         return times_of_normal(config, torch.special.ndtri(shares))
     return torch.linspace(0, config.steps - 1, count).long()
 

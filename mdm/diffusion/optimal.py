@@ -112,3 +112,23 @@ class OptimalNetwork:
     ) -> list[Tensor]:
         blocks = ([x[first:end] for x in self._pictures] for first, end in self._places)
         return posterior(noisy, self._gammas[:, times.long() + 1], blocks).clean
+
+
+class OptimalDenoiser:
+    """The same of a single level by sigma: D(x; s) = sum_n w_n y_n, w = softmax(-|x - y_n|^2 / 2 s^2).
+
+    Sampled by `karras_heun` it returns pictures of the set to the last grey level, so it tests sampler, rounding and
+    whatever looks for copies, without a network. Distances and products are those of the released code, in float32:
+    in much noise two exact ways of taking them differ by 1e-5 already, and among more than 25 pictures those that are
+    nearly alike are mixed at random where there is hardly any. `Posterior` is the way for sets that fit no memory.
+    """
+
+    def __init__(self, pictures: Tensor) -> None:
+        """`pictures` [N,C,H,W] in [-1, 1]."""
+        self._flat = pictures.float().flatten(1)
+
+    def __call__(self, x: Tensor, sigma: Tensor | float) -> Tensor:
+        """Clean pictures [B,C,H,W] in float32 of x = y + s epsilon at one level, or at one for each picture [B]."""
+        level = torch.as_tensor(sigma, dtype=torch.float32, device=x.device).reshape(-1, 1)
+        distances = torch.cdist(x.float().flatten(1), self._flat)
+        return (torch.softmax(-(distances**2) / (2 * level**2), dim=1) @ self._flat).view(x.shape)

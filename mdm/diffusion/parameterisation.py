@@ -1,14 +1,14 @@
-"""Input, target and time embedding of the network at a noise level: discrete gammas, or EDM's continuous sigma.
+"""Input, target and time embedding of the network at a noise level: discrete gammas, or a continuous sigma.
 
 Both describe a picture x_t = sqrt(gamma) x0 + sqrt(1 - gamma) epsilon with gamma = 1 / (1 + sigma^2), so samplers
 need not know which of the two a network was trained with. Levels broadcast against pictures: a number, or one per
 picture as [B,1,1,1] (`process.per_row`).
 """
 
-import torch
 from torch import Tensor
 
 from mdm.config import DiffusionConfig
+from mdm.diffusion.preconditioning import EDM, VE, VP, Preconditioning
 from mdm.diffusion.process import add_noise, convert, target, to_x0
 from mdm.diffusion.weights import floored_gain, loss_weight
 
@@ -67,16 +67,16 @@ class Gammas:
 
 
 class Sigmas:
-    """EDM (Karras et al. 2022, table 1): D(y; sigma) = c_skip y + c_out F(c_in y; c_noise), y = x0 + sigma epsilon.
+    """A preconditioning: D(y; sigma) = c_skip y + c_out F(c_in y; c_noise), y = x0 + sigma epsilon.
 
     A nest has one sigma per picture, that of the base resolution, as it has one time: the level at s times the
     base resolution has sigma s^(p/2), which divides its SNR by s^p as the shift of the gammas does. Its c_skip,
     c_out and c_in are those of its own sigma; the network is told c_noise of the base's, once for all levels.
-    Each level's loss has EDM's weight of its own sigma, so every level begins at a loss of about one.
+    Each level's loss has the weight 1 / c_out^2 of its own sigma; under EDM every level begins at a loss of about one.
     """
 
     def __init__(self, config: DiffusionConfig) -> None:
-        self._data = config.sigma_data
+        self._way = preconditioning(config)
 
     def level(self, row: Tensor, times: Tensor) -> Tensor:
         """Sigma [B] of the base's sigmas [B] at a resolution whose factor is row [1]."""
@@ -84,7 +84,7 @@ class Sigmas:
 
     def told(self, times: Tensor) -> Tensor:
         """c_noise of the base's sigmas [B]."""
-        return times.log() / 4
+        return self._way.told(times)
 
     def of_gamma(self, gamma: Level) -> Level:
         """The level of a gamma."""
@@ -98,10 +98,6 @@ class Sigmas:
         # Pictures are kept as y / sqrt(1 + sigma^2), the coordinates of the gammas, in which every solver works.
         return (1 + sigma**2) ** 0.5
 
-    def _input_scale(self, sigma: Level) -> Level:
-        """c_in: gives what the network sees a deviation of one."""
-        return (sigma**2 + self._data**2) ** -0.5
-
     def start(self, noise: Tensor, sigma: Level) -> Tensor:
         """Where sampling begins: y = sigma epsilon."""
         return sigma / self._unit(sigma) * noise
@@ -112,31 +108,32 @@ class Sigmas:
 
     def seen(self, x: Tensor, sigma: Level) -> Tensor:
         """What the network sees of a noisy picture: c_in y."""
-        return self._input_scale(sigma) * self._unit(sigma) * x
+        return self._way.scale(sigma) * self._unit(sigma) * x
 
     def clean(self, said: Tensor, x: Tensor, sigma: Level) -> Tensor:
         """The clean picture that the network's answer implies: D."""
-        scale = self._input_scale(sigma)
-        return (self._data * scale) ** 2 * self._unit(sigma) * x + sigma * self._data * scale * said
+        return self._way.skip(sigma) * self._unit(sigma) * x + self._way.out(sigma) * said
 
     def error(self, said: Tensor, x0: Tensor, epsilon: Tensor, x: Tensor, sigma: Level) -> Tensor:
-        """(D - x0) / c_out, [B,3,H,W]: EDM's weight 1 / c_out^2 is inside, so no small number divides."""
-        return said - self._input_scale(sigma) * (sigma / self._data * x0 - self._data * epsilon)
+        """(D - x0) / c_out, [B,3,H,W]: the weight 1 / c_out^2 is inside, so no small number divides."""
+        return said - self._way.target(x0, epsilon, sigma)
 
     def weigh(self, losses: Tensor, sigma: Tensor) -> Tensor:
         """Losses [B] with the weight of their level."""
         return losses
 
 
+def preconditioning(config: DiffusionConfig) -> Preconditioning:
+    """The preconditioning of a configuration whose noise levels are sigmas."""
+    if config.parameterisation == "edm":
+        return EDM(config.sigma_data, config.log_sigma_mean, config.log_sigma_deviation)
+    return {"vp": VP, "ve": VE}[config.parameterisation]()
+
+
 Parameterisation = Gammas | Sigmas
-PARAMETERISATIONS = {"gamma": Gammas, "edm": Sigmas}
+PARAMETERISATIONS = {"gamma": Gammas, "edm": Sigmas, "vp": Sigmas, "ve": Sigmas}
 
 
 def parameterisation(config: DiffusionConfig) -> Parameterisation:
     """The way in which this configuration describes noise."""
     return PARAMETERISATIONS[config.parameterisation](config)
-
-
-def training_sigmas(config: DiffusionConfig, normal: Tensor) -> Tensor:
-    """Log-normal sigmas [B] of the base resolution from standard normal numbers [B]."""
-    return torch.exp(config.log_sigma_mean + config.log_sigma_deviation * normal)

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from mdm.config import DiffusionConfig, SampleConfig, StudyError
+from mdm.diffusion.parameterisation import preconditioning
 
 SIGMA_MIN, SIGMA_MAX, RHO = 0.002, 80.0, 7.0  # Karras et al. 2022, table 1
 
@@ -32,8 +34,8 @@ class Moment:
 
 def path(config: SampleConfig, diffusion: DiffusionConfig, table: Tensor) -> list[Moment]:
     """The n + 1 moments of a sampler; `table` is what `schedule.levels` gives."""
-    if diffusion.parameterisation == "edm":
-        return _sigma_moments(config.steps, table[:, 0].cpu().double())
+    if diffusion.sigmas:
+        return _sigma_moments(config.steps, diffusion, table[:, 0].cpu().double())
     gammas, total = table.cpu(), table.shape[1] - 1
     if config.steps > total:
         raise StudyError(f"{config.steps} sampling steps, but the schedule has {total}; write at most {total}")
@@ -67,11 +69,13 @@ def karras_sigmas(steps: int, low: float = SIGMA_MIN, high: float = SIGMA_MAX) -
     return np.linspace(high ** (1 / RHO), low ** (1 / RHO), steps) ** RHO
 
 
-def _sigma_moments(steps: int, factors: Tensor) -> list[Moment]:
-    """EDM's steps; each resolution is at its factor times the base's sigma, whose c_noise the network is told."""
-    sigmas = [*karras_sigmas(steps), 0.0]
+def _sigma_moments(steps: int, diffusion: DiffusionConfig, factors: Tensor) -> list[Moment]:
+    """Karras' steps; each resolution is at its factor times the base's sigma, whose c_noise the network is told."""
+    way = preconditioning(diffusion)
+    low, high = max(SIGMA_MIN, way.sigma_min), min(SIGMA_MAX, way.sigma_max)
+    sigmas = [*karras_sigmas(steps, low, high), 0.0]
     # sigma^(1/rho) is the coordinate in which these steps are even.
-    shares = [(sigma / SIGMA_MAX) ** (1 / RHO) for sigma in sigmas]
-    told = [math.log(sigma) / 4 if sigma else -math.inf for sigma in sigmas]
+    shares = [(sigma / high) ** (1 / RHO) for sigma in sigmas]
+    told = way.told(torch.tensor(sigmas, dtype=torch.float64)).tolist()
     gammas = [1 / (1 + (factors * sigma) ** 2) for sigma in sigmas]
     return [Moment(*parts) for parts in zip(told, shares, gammas, strict=True)]

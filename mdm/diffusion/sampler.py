@@ -9,8 +9,10 @@ from torch import Tensor
 from mdm.config import DiffusionConfig, SampleConfig
 from mdm.config.sizes import Size, shape
 from mdm.diffusion.guidance import Denoiser, Prompt
+from mdm.diffusion.karras import karras_heun, karras_steps, picture_seeds, released_latents
 from mdm.diffusion.noise import normal
-from mdm.diffusion.path import path
+from mdm.diffusion.parameterisation import preconditioning
+from mdm.diffusion.path import RHO, path
 from mdm.diffusion.solvers import SOLVERS, Journey, Pictures
 
 
@@ -37,15 +39,35 @@ def sample(
 
     `model` must be in eval mode; gammas are what `schedule.levels` gives. Texts are [B,S,D] and [B,S], or one for
     the whole batch; `noise` (step) replaces the standard normal pictures of all levels; step 0 asks for the start.
-    `guide`: the worse network of autoguidance, in eval mode too.
+    `guide`: the worse network of autoguidance, in eval mode too. The sampler karras gives float64.
     """
     moments = path(config, diffusion, gammas)
     prompt, negative = Prompt(text, mask, labels), Prompt(negative_text, negative_mask, negative_labels)
     denoise = Denoiser(model, config, diffusion, prompt, negative, len(image_ids), guide)
+    if config.sampler == "karras":
+        start = noise(0)[0] if noise else released_latents(picture_seeds(seed, image_ids), resolutions[0])[0]
+        return [_karras(denoise, start.to(gammas.device), config, diffusion, on_step or _silent)]
     noise = noise or partial(_noise, seed, image_ids, resolutions, gammas.device)
     journey = Journey(denoise, moments, config, noise, on_step or _silent)
     pictures = SOLVERS[config.sampler](denoise.start(noise(0), moments[0]), journey)
     return [x.clamp(-1, 1) for x in pictures]
+
+
+def _karras(
+    denoise: Denoiser,
+    start: Tensor,
+    config: SampleConfig,
+    diffusion: DiffusionConfig,
+    report: Callable[[int, int], None],
+) -> Tensor:
+    """Pictures [B,3,R,R] of a single level in float64, by the sampler that the released code of the study uses."""
+    way = preconditioning(diffusion)
+    highest = float(karras_steps(1, way.sigma_min, way.sigma_max)[0])
+
+    def clean(y: Tensor, sigma: Tensor) -> Tensor:
+        return denoise.at_sigma(way, y, sigma, (float(sigma) / highest) ** (1 / RHO))
+
+    return karras_heun(clean, start, config.steps, way.sigma_min, way.sigma_max, report=report).clamp(-1, 1)
 
 
 def _noise(seed: int, pictures: Sequence[int], sizes: Sequence[Size], device: torch.device, step: int) -> Pictures:

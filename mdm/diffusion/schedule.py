@@ -62,12 +62,12 @@ def shift(gammas: Tensor, ratio: float, power: float) -> Tensor:
 def levels(config: DiffusionConfig, resolutions: Sequence[Size]) -> Tensor:
     """Noise levels of a nest, highest resolution first: shifted gammas [L, N+1].
 
-    EDM has no table of levels: instead, the factors [L, 1] on the base's sigma that shift its SNR as much. All frames
-    of a clip count as one picture.
+    Sigmas have no table of levels: instead, the factors [L, 1] on the base's sigma that shift its SNR as much. All
+    frames of a clip count as one picture.
     """
     sides = [side(size) for size in resolutions]
     ratios = [ours / (config.base_resolution or min(sides)) for ours in sides]
-    if config.parameterisation == "edm":
+    if config.sigmas:
         return torch.tensor([[ratio ** (config.shift_power / 2)] for ratio in ratios])
     gammas = alpha_bar(config.schedule, config.steps)
     rows = [shift(gammas, ratio, config.shift_power) for ratio in ratios]

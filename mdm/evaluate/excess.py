@@ -57,7 +57,8 @@ def measure_excess(recipe_path: str | Path, batch_images: int = BATCH_IMAGES) ->
     """Write excess.json and manifest.json of an excess recipe."""
     making = Making(recipe_path, ExcessRecipe)
     recipe, root = making.recipe, making.root
-    stage, pictures = stage_of(root / recipe.train), Pictures(root / recipe.data)
+    stage = stage_of(root / recipe.train)
+    pictures = Pictures(root / recipe.data, stage.take)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     # A measurement must not depend on the model of the card: newer ones would round products to 10 bits.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
@@ -127,9 +128,9 @@ def asked(
 
 
 def moments(config: DiffusionConfig, log_snrs: Sequence[float] = LOG_SNRS) -> Tensor:
-    """Times [B] of the bins: the nearest steps of the schedule, or the base's sigmas under EDM."""
+    """Times [B] of the bins: the nearest steps of the schedule, or sigmas of the base."""
     wanted = torch.tensor(log_snrs)
-    if config.parameterisation == "edm":
+    if config.sigmas:
         return (-wanted / 2).exp()
     return schedule.steps_of_log_snr(config, wanted)
 

@@ -14,13 +14,19 @@ from mdm.data.batches.classes import class_label
 from mdm.data.rows import Row, to_bytes
 from mdm.data.text.cache import Embeddings
 from mdm.diffusion import schedule
+from mdm.diffusion.karras import truncated_bytes
 from mdm.diffusion.sampler import sample
 from mdm.files.atomic import read_json
 from mdm.files.weights import load_weights, state_hash
 from mdm.model.checkpoints import load_into
-from mdm.model.nested import build
+from mdm.model.networks import build
 
 WEIGHTS = "weights.safetensors"  # the averaged ones
+
+
+def truncated_to_bytes(pictures: Tensor) -> np.ndarray:
+    """Pictures [B, 3, H, W] in [-1, 1] -> uint8 [B, H, W, 3] by the released rule."""
+    return truncated_bytes(pictures).permute(0, 2, 3, 1).cpu().numpy()
 
 
 class Lookup(Protocol):
@@ -94,7 +100,9 @@ class Painter:
             *self._text(captions), *self._text([self._sample.negative_prompt]), ids, self._seed,
             labels=self._labels(classes), negative_labels=self._labels(none), guide=self._guide,
         )  # fmt: skip
-        return {r: to_bytes(level) for r, level in zip(self.resolutions, pictures, strict=True)}
+        # The released code truncates where this project rounds; halves, which only matter there, fall differently.
+        as_bytes = truncated_to_bytes if self._sample.sampler == "karras" else to_bytes
+        return {r: as_bytes(level) for r, level in zip(self.resolutions, pictures, strict=True)}
 
     def _labels(self, classes: Sequence[int] | None) -> Tensor | None:
         return None if classes is None else torch.tensor(classes, device=self._device)

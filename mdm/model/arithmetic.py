@@ -3,8 +3,9 @@
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from mdm.config import DiffusionConfig, LevelConfig, ModelConfig
+from mdm.config import DiffusionConfig, LevelConfig, ModelConfig, SongConfig
 from mdm.config.sizes import Size
+from mdm.config.song import Part
 
 GIGA = 1e9
 ROTARY_RATES = 16  # half of the channels of a head
@@ -24,10 +25,14 @@ class Layer:
     on_the_way: bool = True
     #: computed a second time if its level keeps no activations
     in_block: bool = False
+    #: a filter that never learns, whose own gradient nobody asks for
+    fixed: bool = False
 
     def training_factor(self, frozen: bool, recomputed: bool) -> int:
         """How often its products are computed in a step of training, forth and back."""
         forth = 1 + (recomputed and self.in_block)
+        if self.fixed:
+            return forth + (self.on_the_way and self.after_weights)
         if not self.parameters:
             return forth + (2 if self.on_the_way or not frozen else 1)
         if frozen:
@@ -35,8 +40,11 @@ class Layer:
         return forth + 1 + self.after_weights
 
 
-def layers(model: ModelConfig, tokens: int = 0) -> Iterator[Layer]:
+def layers(model: ModelConfig | SongConfig, tokens: int = 0) -> Iterator[Layer]:
     """Every layer of a network that reads captions of so many positions."""
+    if isinstance(model, SongConfig):
+        yield from _song(model)
+        return
     yield from _text(model, tokens)
     for place, level in enumerate(model.levels):
         yield from _Level(model, level, tokens).layers()
@@ -44,17 +52,17 @@ def layers(model: ModelConfig, tokens: int = 0) -> Iterator[Layer]:
             yield from _adapters(level, model.levels[place - 1])
 
 
-def parameters(model: ModelConfig) -> int:
+def parameters(model: ModelConfig | SongConfig) -> int:
     return sum(layer.parameters for layer in layers(model))
 
 
-def gigaflops(model: ModelConfig, tokens: int = 0) -> float:
+def gigaflops(model: ModelConfig | SongConfig, tokens: int = 0) -> float:
     """One forward pass for one picture or clip; a multiplication and its addition count as two."""
     return sum(2 * layer.products for layer in layers(model, tokens)) / GIGA
 
 
 def step_gigaflops(
-    model: ModelConfig,
+    model: ModelConfig | SongConfig,
     diffusion: DiffusionConfig,
     tokens: int = 0,
     frozen_levels: int = 0,
@@ -62,14 +70,14 @@ def step_gigaflops(
 ) -> float:
     """One step of training per picture: forth and back, the shares of a mixed batch, frozen levels at the bottom."""
     shares = _shares(model, diffusion)
-    frozen = {level.size for level in model.levels[:frozen_levels]}
+    frozen = set(model.resolutions[len(model.resolutions) - frozen_levels :])
     return sum(
         2 * layer.products * shares[layer.size] * layer.training_factor(layer.size in frozen, layer.size in recompute)
         for layer in layers(model, tokens)
     ) / GIGA  # fmt: skip
 
 
-def _shares(model: ModelConfig, diffusion: DiffusionConfig) -> dict[Size, float]:
+def _shares(model: ModelConfig | SongConfig, diffusion: DiffusionConfig) -> dict[Size, float]:
     """The part of a batch that goes through each level."""
     if diffusion.mixed_ratio is None:
         return dict.fromkeys(model.resolutions, 1.0)
@@ -212,3 +220,44 @@ class _Level:
         yield Layer(size, _transformer(width) + rates, 12 * width**2 * few * frames, in_block=True)
         yield Layer(size, 0, 2 * frames**2 * width * few, in_block=True)
         yield self._conv(width, width, side**2 * frames, in_block=True)
+
+
+def _song(model: SongConfig) -> Iterator[Layer]:
+    """Every layer of DDPM++ or NCSN++."""
+    features, width = model.noise_features, model.embedding_width
+    for count in filter(None, (model.classes, model.augment)):
+        weights = features * count + (features if count == model.classes else 0)
+        yield Layer(model.resolution, weights, features * count, after_weights=False, on_the_way=False)
+    learnt = bool(model.classes or model.augment)
+    yield Layer(model.resolution, _linear(features, width), features * width, learnt, on_the_way=False)
+    yield Layer(model.resolution, _linear(width, width), width * width, on_the_way=False)
+    for part in (*model.encoder_parts(), *model.decoder_parts()):
+        yield from _song_part(model, part)
+
+
+def _song_part(model: SongConfig, part: Part) -> Iterator[Layer]:
+    size, pixels, (c_in, c_out) = model.resolution, part.side**2, (part.c_in, part.c_out)
+    weights, taps = 9 * c_in * c_out, len(model.filter) ** 2
+    if part.kind == "aux_norm":
+        yield Layer(size, 2 * c_out)
+    elif part.kind != "block":
+        # Halved behind the convolution: that one sees all pixels of the picture, and a border where the filter has one.
+        halved = part.kind == "aux_residual"
+        seen = (2 * part.side + len(model.filter) - 2) ** 2 if halved else pixels
+        yield Layer(size, weights + c_out, weights * seen, after_weights=c_in != 3)
+        yield from [Layer(size, 0, taps * c_out * pixels, fixed=True)] * (halved and taps > 4)
+    else:
+        yield Layer(size, _linear(model.embedding_width, c_out), model.embedding_width * c_out, on_the_way=False,
+                    in_block=True)  # fmt: skip
+        yield Layer(size, weights + c_out, weights * pixels, in_block=True)
+        yield Layer(size, 9 * c_out**2 + c_out, 9 * c_out**2 * pixels, in_block=True)
+        yield Layer(size, 2 * (c_in + c_out))
+        if c_in != c_out or part.resample:
+            yield Layer(size, _linear(c_in, c_out), c_in * c_out * pixels, in_block=True)
+        if part.resample and taps > 4:  # once for the convolution and once for the skip; [1, 1] needs no products
+            few = pixels if part.resample == "down" else pixels // 4
+            yield Layer(size, 0, 2 * taps * c_in * few, in_block=True, fixed=True)
+        if part.attention:
+            yield Layer(size, _linear(c_out, 3 * c_out) + _linear(c_out, c_out) + 2 * c_out, 4 * c_out**2 * pixels,
+                        in_block=True)  # fmt: skip
+            yield Layer(size, 0, 2 * pixels**2 * c_out, in_block=True)

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from mdm.config import ModelConfig, StudyError
+from mdm.config import ModelConfig, SongConfig, StudyError
 from mdm.files.atomic import ArtifactError, printable
 from mdm.files.weights import state_hash
 from mdm.model.arithmetic import time_channels
-from mdm.model.nested import build
+from mdm.model.networks import build
 
 INNER = "inner_unet."
 
@@ -27,9 +27,16 @@ def inner_state(state: Mapping[str, Tensor], levels: int) -> dict[str, Tensor]:
 
 
 def grow(
-    parent: Mapping[str, Tensor], parent_config: ModelConfig, config: ModelConfig, seed: int = 0
+    parent: Mapping[str, Tensor],
+    parent_config: ModelConfig | SongConfig,
+    config: ModelConfig | SongConfig,
+    seed: int = 0,
 ) -> dict[str, Tensor]:
     """Weights of a deeper nest around a trained one; fresh levels leave the inner predictions as they are."""
+    if isinstance(parent_config, SongConfig) or isinstance(config, SongConfig):
+        _require_same_song(parent_config, config)
+        require_same(build(config).state_dict(), parent, "the parent's weights")
+        return dict(parent)
     added = len(config.levels) - len(parent_config.levels)
     _require_same_inside(parent_config, config, added)
     model = build(config, seed)
@@ -38,6 +45,15 @@ def grow(
     if state_hash(inner_state(state, added)) != state_hash(parent):
         raise ArtifactError("the inner weights of the grown network are not the parent's")
     return state
+
+
+def _require_same_song(parent: ModelConfig | SongConfig, config: ModelConfig | SongConfig) -> None:
+    """DDPM++ and NCSN++ do not grow: only dropout and skip connections, which hold no weights, may change."""
+    if not (isinstance(parent, SongConfig) and isinstance(config, SongConfig)):
+        raise StudyError("a nested network and one of the family song cannot continue one another")
+    before, after = (c.model_dump(exclude={"dropout", "skips"}) for c in (parent, config))
+    if wrong := [f"{key}: {before[key]} became {after[key]}" for key in before if before[key] != after[key]]:
+        raise StudyError(f"the network is not that of the parent, and this family does not grow: {'; '.join(wrong)}")
 
 
 def _require_same_inside(parent: ModelConfig, config: ModelConfig, added: int) -> None:

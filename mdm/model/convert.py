@@ -9,17 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mdm.config import ModelConfig, StudyError
-from mdm.config.base import parse
+from mdm.config import ModelConfig, SongConfig, StudyError
+from mdm.config.families import parse_model
 from mdm.files.atomic import ArtifactError, refuse_overwriting, replacing
 from mdm.files.hashes import sha256_file
 from mdm.files.weights import load_weights, read_meta, save_weights, state_hash
 from mdm.model.checkpoints import require_same
-from mdm.model.nested import build
+from mdm.model.networks import build
 from mdm.model.presets import PRESETS, named
 from mdm.model.released_file import Source, read_released
+from mdm.model.song_layers import filter_of
 
 OURS, THEIRS = ".safetensors", ".pth"
+PRECONDITIONED = "model."  # EDM's preconditioned networks put this before every name of their U-Net
 WIDENED = (torch.float16, torch.bfloat16)  # float32 holds each of their values exactly
 
 
@@ -30,16 +32,20 @@ def convert(path: Path, model: str | None, out: Path, force: bool = False) -> No
     refuse_overwriting(out, force)
     source = read_source(path)
     config = configuration(path, source.meta, model)
+    if isinstance(config, SongConfig):
+        source = _inner(source, str(path))
     state = fitting_state(source, config, str(path))
     source.verify()
     parameters = sum(tensor.numel() for tensor in state.values())
     print(f"{path} ({source.layout}): {len(state)} tensors, {parameters:,} parameters, every name and shape fits")
     if out.suffix == OURS:
         converted = {"file": path.name, "sha256": sha256_file(path), "layout": source.layout}
+        converted |= {"prefix": source.prefix} if source.prefix == PRECONDITIONED else {}
         meta = {**source.meta, "model": config.model_dump(mode="json"), "converted": converted}
         digest = save_weights(out, state, meta)
     else:
-        digest = _save_reference(out, state)
+        prefix = source.prefix if isinstance(config, SongConfig) else ""
+        digest = _save_reference(out, {f"{prefix}{name}": tensor for name, tensor in state.items()})
     print(f"{out}: weights {digest}")
 
 
@@ -58,9 +64,20 @@ def read_source(path: Path) -> Source:
     return replace(released, layout=f"torch.save, {released.layout}")
 
 
-def configuration(path: Path, meta: Mapping[str, Any], model: str | None = None) -> ModelConfig:
+def _inner(source: Source, origin: str) -> Source:
+    """The U-Net of a preconditioned network; a file that was one before goes back as one."""
+    if all(name.startswith(PRECONDITIONED) for name in source.state):
+        print(f"{origin}: every name began with '{PRECONDITIONED}', which is left out")
+        state = {name.removeprefix(PRECONDITIONED): tensor for name, tensor in source.state.items()}
+        return replace(source, state=state, prefix=PRECONDITIONED)
+    before = source.meta.get("converted")
+    once = isinstance(before, dict) and before.get("prefix") == PRECONDITIONED
+    return replace(source, prefix=PRECONDITIONED if once else "")
+
+
+def configuration(path: Path, meta: Mapping[str, Any], model: str | None = None) -> ModelConfig | SongConfig:
     asked = named(model) if model is not None else None
-    written = parse(ModelConfig, meta["model"], f"{path}: model") if "model" in meta else None
+    written = parse_model(meta["model"], f"{path}: model") if "model" in meta else None
     if asked is None and written is None:
         raise StudyError(
             f"{path} does not say which network its weights are of; add --model with a preset "
@@ -71,7 +88,7 @@ def configuration(path: Path, meta: Mapping[str, Any], model: str | None = None)
     return asked or written
 
 
-def fitting_state(source: Source, config: ModelConfig, origin: str) -> dict[str, Tensor]:
+def fitting_state(source: Source, config: ModelConfig | SongConfig, origin: str) -> dict[str, Tensor]:
     """The weights in the network's order, as float32; an error that lists every difference if they do not fit."""
     wanted = _skeleton(config)
     widened = [name for name, tensor in source.state.items() if tensor.dtype in WIDENED]
@@ -83,18 +100,31 @@ def fitting_state(source: Source, config: ModelConfig, origin: str) -> dict[str,
         require_same(wanted, outlines, f"the weights in {origin}")
     except ArtifactError as error:
         raise ArtifactError("\n".join([str(error), *_hints(outlines, config)])) from None
+    if isinstance(config, SongConfig):
+        _require_filters(source.state, config, origin)
     if widened:
         print(f"{origin}: {len(widened)} half-precision tensors are widened to float32, which changes no value")
     return {name: source.state[name].float() for name in wanted}
 
 
-def _skeleton(config: ModelConfig) -> dict[str, Tensor]:
+def _require_filters(state: Mapping[str, Tensor], config: SongConfig, origin: str) -> None:
+    """Filters stand in the file, but the network computes with those of its configuration."""
+    own = filter_of(config.filter)
+    for name, tensor in state.items():
+        if name.endswith("resample_filter") and not torch.allclose(tensor.float(), own, rtol=1e-6, atol=0):
+            raise ArtifactError(
+                f"{origin}: {name} is {tensor.flatten().tolist()}, but the filter {list(config.filter)} of the "
+                f"configuration is {own.flatten().tolist()}; nothing was converted"
+            )
+
+
+def _skeleton(config: ModelConfig | SongConfig) -> dict[str, Tensor]:
     """Names and shapes of a network, without its gigabytes."""
     with torch.device("meta"):
         return build(config).state_dict()
 
 
-def _hints(state: Mapping[str, Tensor], config: ModelConfig) -> list[str]:
+def _hints(state: Mapping[str, Tensor], config: ModelConfig | SongConfig) -> list[str]:
     hints = []
     width = _text_width(state)
     if width and config.text_channels and width != config.text_channels:

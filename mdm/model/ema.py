@@ -9,14 +9,23 @@ from torch import Tensor, nn
 RAMP_RATIO = 0.05
 
 
-def beta(batch_images: int, halflife_images: float, images_seen: int, ramp_ratio: float | None = RAMP_RATIO) -> float:
+def beta(
+    batch_images: float,
+    halflife_images: float,
+    images_seen: float,
+    ramp_ratio: float | None = RAMP_RATIO,
+    final: float | None = None,
+) -> float:
     """Share of the average that an update keeps; the ramp caps the half-life at a share of the images seen.
 
-    `images_seen` includes this batch. Without a ramp (None) the first weights linger for several half-lives.
+    `images_seen` includes this batch, or not where the released code is followed. Without a ramp (None) the first
+    weights linger for several half-lives. `final`: the share once the ramp has ended, in place of the half-life's.
     """
+    longest = halflife_images
     if ramp_ratio is not None:
         halflife_images = min(halflife_images, images_seen * ramp_ratio)
-    return 0.5 ** (batch_images / halflife_images) if halflife_images > 0 else 0.0
+    kept = 0.5 ** (batch_images / halflife_images) if halflife_images > 0 else 0.0
+    return kept if final is None else final * kept / 0.5 ** (batch_images / longest)
 
 
 def power_exponent(width: float) -> float:
@@ -43,7 +52,8 @@ class Ema:
     """A second set of weights that follows a network's; its state is a plain state dict.
 
     With `width`, earlier weights count as a power of the time when they were: the average forgets the beginning, but
-    never stops growing longer (Karras et al. 2024).
+    never stops growing longer (Karras et al. 2024). With `final`, an update keeps this share, at once or (with a
+    half-life as well) after the ramp; 0 makes the average the network itself.
     """
 
     def __init__(
@@ -52,35 +62,45 @@ class Ema:
         halflife_images: float | None = None,
         ramp_ratio: float | None = RAMP_RATIO,
         width: float | None = None,
+        final: float | None = None,
     ) -> None:
-        if (halflife_images is None) == (width is None):
+        if (halflife_images is None and final is None) == (width is None):
             raise ValueError(f"halflife_images {halflife_images} and width {width}: give one of them")
+        self._final = final
         self.halflife_images, self.ramp_ratio = halflife_images, ramp_ratio
         self._exponent = power_exponent(width) if width else None
         self._live = dict(model.named_parameters())
         self._average = {name: p.detach().clone() for name, p in self._live.items()}
+        # Not weights, but part of a network's state: frequencies and filters, which never change.
+        fixed = {name: tensor for name, tensor in model.state_dict().items() if name not in self._live}
+        self._fixed = {name: tensor.detach().clone() for name, tensor in fixed.items()}
 
     @torch.no_grad()
     def update(self, batch_images: int, images_seen: int) -> None:
-        """Move the average towards the network after an optimiser step (`images_seen` includes its batch)."""
-        if self._exponent is None:
-            kept = beta(batch_images, self.halflife_images, images_seen, self.ramp_ratio)
-        else:
-            kept = power_beta(batch_images, self._exponent, images_seen)
+        """Move the average towards the network after an optimiser step (`images_seen` as in `beta`)."""
+        kept = self._kept(batch_images, images_seen)
         torch._foreach_lerp_(list(self._average.values()), list(self._live.values()), 1 - kept)
+
+    def _kept(self, batch_images: int, images_seen: int) -> float:
+        if self._exponent is not None:
+            return power_beta(batch_images, self._exponent, images_seen)
+        if self.halflife_images is None:
+            return self._final or 0.0
+        return beta(batch_images, self.halflife_images, images_seen, self.ramp_ratio, self._final)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The averaged weights under the network's own names (not copied)."""
-        return dict(self._average)
+        return self._average | self._fixed
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        if state.keys() != self._average.keys():
-            wrong = sorted(state.keys() ^ self._average.keys())
+        whole = self.state_dict()
+        if state.keys() != whole.keys():
+            wrong = sorted(state.keys() ^ whole.keys())
             raise ValueError(
                 f"the average in this checkpoint is of another network: {len(wrong)} names differ, e.g. {wrong[:3]}"
             )
-        for name, tensor in self._average.items():
+        for name, tensor in whole.items():
             tensor.copy_(state[name])
 
     @contextmanager

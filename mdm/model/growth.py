@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from mdm.config import ModelConfig, StudyError, nearest
+from mdm.config import ModelConfig, SongConfig, StudyError, nearest
 from mdm.files.atomic import ArtifactError, refuse_overwriting
 from mdm.files.hashes import sha256_file
 from mdm.files.weights import load_weights, read_meta, save_weights, state_hash
@@ -26,6 +26,8 @@ def grow_file(path: Path, model: str, out: Path, seed: int = 0, force: bool = Fa
         raise StudyError(f"there is no file {path}; " + (nearest(path.name, beside) if beside else "check the path"))
     refuse_overwriting(out, force)
     parent, parent_config, config = load_weights(path), configuration(path, read_meta(path)), named(model)
+    if isinstance(parent_config, SongConfig) or isinstance(config, SongConfig):
+        raise StudyError("networks of the family song (DDPM++, NCSN++) have one level and do not grow")
     added = len(config.levels) - len(parent_config.levels)
     if added == 0:
         raise StudyError(f"{path} already has the {len(config.levels)} levels of {model}; there is nothing to add")

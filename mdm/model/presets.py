@@ -1,8 +1,8 @@
 """Networks as configurations: the three published text-to-image ones (461, 477 and 481 million parameters), and
 one for the paper's video model, which was never published."""
 
-from mdm.config import LevelConfig, ModelConfig, StudyError, VideoConfig, nearest
-from mdm.config.base import parse
+from mdm.config import LevelConfig, ModelConfig, SongConfig, StudyError, VideoConfig, nearest
+from mdm.config.families import parse_model
 from mdm.files.atomic import read_json
 
 
@@ -64,7 +64,7 @@ PRESETS = {
 }  # fmt: skip
 
 
-def named(name: str) -> ModelConfig:
+def named(name: str) -> ModelConfig | SongConfig:
     """A configuration by the name of a preset, or from the recipe.json or model.json of a trained stage."""
     if name in PRESETS:
         return PRESETS[name]()
@@ -75,4 +75,4 @@ def named(name: str) -> ModelConfig:
         raise StudyError(f"{name} must hold a recipe or a model's configuration, not {type(content).__name__}")
     if "kind" in content and "model" not in content:
         raise StudyError(f"{name} is a recipe of kind {content['kind']}, which has no model; give one of kind train")
-    return parse(ModelConfig, content.get("model", content), name)
+    return parse_model(content.get("model", content), name)

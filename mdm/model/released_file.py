@@ -8,6 +8,7 @@ import io
 import math
 import pickle
 import pickletools
+import re
 import struct
 import zipfile
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING  # torch.load translates the names of Python 2 like this
@@ -38,6 +39,15 @@ KNOWN = {
 REFUSED = {"torch", "os", "posix", "nt", "sys", "builtins.bytearray", "collections.Counter"}
 # How files from before PyTorch 1.6 begin: the first two of five pickles, behind which the storages lie.
 OLD = {b"".join(pickle.dumps(number, protocol) for number in (0x1950A86A20F9469CFC6C, 1001)) for protocol in (2, 3)}
+
+
+# EDM's and DiffMemorize's network-snapshot-*.pkl are such files.
+BARE = (
+    "it is a bare pickle, which carries code that would have to be run, as the network-snapshot-*.pkl of EDM do; where "
+    'you trust it, in the folder of the code that made it, run: python -c "import pickle, torch; net = '
+    "pickle.load(open('IN.pkl', 'rb'))['ema']; torch.save({'state_dict': net.state_dict()}, 'OUT.pth')\" and convert "
+    "OUT.pth"
+)
 
 
 class StandIn:
@@ -124,9 +134,17 @@ def _zipped_pickle(path: Path) -> BinaryIO:
 def _old_pickles(stream: BinaryIO) -> list[BinaryIO]:
     """The other three pickles of an old file, all in one stream: its machine, its value, the keys of its storages."""
     stream.seek(0)
+    if _is_bare_pickle(stream):
+        raise _Refused(BARE)
+    stream.seek(0)
     if stream.read(len(next(iter(OLD)))) not in OLD:
         raise ValueError("it does not begin as such files do")
     return [stream] * 3
+
+
+def _is_bare_pickle(stream: BinaryIO) -> bool:
+    """Whether a file is one pickle of a dict, and not the several that torch.save wrote of old, a number first."""
+    return bool(re.match(rb"\x80([\2\3]|[\4\5]\x95.{8})}", stream.read(12), re.DOTALL))
 
 
 class _Item(NamedTuple):

@@ -1,4 +1,4 @@
-"""The networks DDPM++ and NCSN++ (Song et al. 2021) with the names of weights of the code released with EDM."""
+"""DDPM++ and NCSN++ (Song et al. 2021) with the released names of weights (docs/reference.md, section 18)."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ class SongNest(SongNetwork):
         micros: dict[str, Tensor] | None = None,
         labels: Tensor | None = None,
     ) -> list[Tensor]:
-        """One batch [B,3,H,W] at levels [B] with class numbers [B] -> one batch; the number `classes` means no class."""
+        """One batch [B,3,H,W] at levels [B] with class numbers [B] -> one batch; number `classes` means no class."""
         if len(pictures) != 1 or len(pictures[0]) != len(times):
             rows = [len(picture) for picture in pictures]
             raise ValueError(f"the network has one level, but batches of {rows} pictures and {len(times)} times came")

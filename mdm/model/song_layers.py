@@ -1,4 +1,4 @@
-"""Layers of DDPM++ and NCSN++: scaled starts, resampling by a filter, and residual blocks with one head of attention."""
+"""Layers of DDPM++ and NCSN++: scaled starts, resampling by a filter, residual blocks with one head of attention."""
 
 import math
 from typing import Literal
@@ -26,6 +26,12 @@ def start(layer: nn.Linear | nn.Conv2d, gain: float) -> None:
             # The released code draws biases too before it sets them to zero; only so do equal seeds give equal weights.
             torch.rand(layer.bias.shape)
             layer.bias.zero_()
+
+
+def filter_of(taps: tuple[int, ...]) -> Tensor:
+    """The filter [1,1,k,k] of both directions, whose sum is one."""
+    row = torch.tensor(taps, dtype=torch.float32)
+    return (row.outer(row) / row.sum().square())[None, None]
 
 
 class Linear(nn.Linear):
@@ -60,8 +66,7 @@ class Conv(nn.Conv2d):
         self.resample, self.fused, self.margin = resample, fused, (len(taps) - 1) // 2
         self.plain = taps == (1, 1)  # means of 2x2 pixels and repeated pixels, for which there are faster ways
         if resample:
-            row = torch.tensor(taps, dtype=torch.float32)
-            self.register_buffer("resample_filter", (row.outer(row) / row.sum().square())[None, None])
+            self.register_buffer("resample_filter", filter_of(taps))
 
     def reset_parameters(self) -> None:
         """Draw nothing here: PyTorch's own draws would shift all that follow."""

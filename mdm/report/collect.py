@@ -158,6 +158,8 @@ def collect(study: Study, results: Path) -> tuple[list[Row], list[dict[str, Any]
         if run.excess and artifacts.json(run.excess, "excess.json") is None:
             missing.append(_absent(run, run.excess, "loss beyond the optimum", ""))
         missing += _absent_points(artifacts, run)
+    if study.theory and artifacts.json(study.theory, "theory.json") is None:
+        missing.append(_absent(study.runs[0], study.theory, "why the optimum copies", ""))
     return [*rows, *_crossings(study, rows)], missing
 
 

@@ -20,10 +20,10 @@ MADE_BY = {
         "quantity.py",
     ),
     "tables": ("tables/*.py",),
-    "figures": ("figures/style.py",),
+    "figures": ("figures/style.py", "theory.py"),
     "pictures": ("figures/gallery.py",),
     "claims": ("verdicts.py", "comparisons.py", "../study/claims.py"),
-    "page": ("page/*.py", "page/templates/*"),
+    "page": ("page/*.py", "page/templates/*", "theory.py"),
 }
 
 
@@ -73,6 +73,11 @@ def has_emm(study: Study) -> bool:
     return bool(study.emm)
 
 
+def has_theory(study: Study) -> bool:
+    """Return whether the report explains why the optimum copies."""
+    return study.theory is not None
+
+
 def number_names(study: Study) -> list[str]:
     """Return the files that numbers are collected in, before tables and figures are made of them."""
     files = (("curves.csv", has_curves), ("excess.csv", has_excess), ("emm.csv", has_emm))
@@ -100,8 +105,8 @@ def figure_names(study: Study) -> list[str]:
     """Return every figure that the measurements can fill: .svg and .png, but `samples-RUN` is a .png only."""
     guidance = ["guidance"] if instruments(study) else []
     alignment = ["alignment"] if "judge" in instruments(study) else []
-    figures = (("along-training", has_curves), ("excess-loss", has_excess), ("emm", has_emm))
-    more = [name for name, asked in figures if asked(study)]
+    optional = (("along-training", has_curves), ("excess-loss", has_excess), ("theory", has_theory), ("emm", has_emm))
+    more = [name for name, asked in optional if asked(study)]
     drawn = ["training-curves", *more, *guidance, *alignment, *(f"ablation-{g}" for g in group_members(study))]
     return drawn + [f"samples-{run}" for run in sampled_runs(study)]
 

@@ -17,13 +17,18 @@ from mdm.files.artifact import digest
 from mdm.study.stage_settings import (
     check_autoguidance,
     check_carried,
+    check_explained,
     check_guide,
     check_optimum,
     check_sample,
     check_stills,
     stage_model,
     stage_settings,
+    taken,
 )
+
+THEORY_PIXELS = 32  # larger pictures explain no more
+THEORY_SETS = (12, 96, 768)
 
 
 @dataclass(frozen=True)
@@ -115,12 +120,14 @@ class Artifacts:
         model = stage_model(run.model, stage, encoder.channels if encoder else None, where)
         data, validation = stage.data or run.data, stage.validation or run.validation
         before = self.artifacts[parent].recipe if parent else None
-        train, diffusion = stage_settings(run, stage, len(before.model.levels) if before else 0, where)
+        train, diffusion = stage_settings(run, stage, len(before.model.resolutions) if before else 0, where)
         if stage.moments == "carried":
             check_carried(train, before, where)
+        take = taken(run.take, self.artifacts[self.data(data, place)].recipe, data, where)
         for name_of_data in filter(None, (data, validation)):
             self.check_resolution(name_of_data, as_clip(stage.sizes[-1]).resolution, place)
             self._check_frames(name_of_data, stage.sizes[-1], place)
+            self._check_classes(run, name_of_data, place, take if name_of_data == data else None)
         if stage.stills:
             check_stills(stage, train, diffusion, where)
             self.check_pictures(stage.stills, f"{place}.stills")
@@ -128,10 +135,10 @@ class Artifacts:
             self.check_resolution(stage.stills, largest, place)
         recipe = made.StageRecipe(
             seed=seed, model=model, train=train, diffusion=diffusion,
-            dropout_masks="by picture" if any(level.dropout for level in model.levels) else None,
+            dropout_masks="by picture" if model.drops else None,
             moments="carried" if stage.moments == "carried" else None,
             num_images=stage.num_images, start_from=stage.start_from, parent=parent,
-            class_label=run.class_label if model.classes else None,
+            class_label=run.class_label if model.classes else None, take=take,
             **self._set("data", "text", run.text, data, place),
             **self._set("validation", "validation_text", run.text, validation, place),
             **self._set("stills", "stills_text", run.text, stage.stills, place),
@@ -142,6 +149,25 @@ class Artifacts:
         """Add one of a stage's data sets and its embedded captions; return both as fields of the recipe."""
         text = self.text(encoder, data, place) if encoder and data else None
         return {data_key: self.data(data, place) if data else None, text_key: text}
+
+    def _check_classes(self, run: RunConfig, data: str, place: str, take: int | None = None) -> None:
+        """Refuse labels that the network does not know, before hours of training do."""
+        if not run.model.classes or run.class_label != RunConfig.model_fields["class_label"].default:
+            return
+        from mdm.data.sources import registry as sources
+
+        artifact = self.artifacts[self.data(data, place)]
+        needed = sources.label_count(artifact.recipe, artifact.handling, f"{self._where}: data.{data}", take)
+        if needed == 0:
+            raise StudyError(
+                f"{self._where}: {place}: model.classes {run.model.classes}, but data.{data} has no label `class`; "
+                "write label: class, random or unique in its settings, or another class_label"
+            )
+        if needed is not None and needed > run.model.classes:
+            raise StudyError(
+                f"{self._where}: {place}: model.classes {run.model.classes}, but the labels of data.{data} go from 0 "
+                f"to {needed - 1}; write model.classes: {needed}"
+            )
 
     def _check_frames(self, data: str, size: Size, place: str) -> None:
         """Refuse pictures, or clips of other lengths, for a level of clips."""
@@ -171,8 +197,8 @@ class Artifacts:
 
     def too_many(self, data: str, wanted: int, place: str) -> list[str]:
         """Return the problem, if a protocol wants more pictures than a data set has."""
-        there = self._pick("data", data, place).settings.get("num_images")
-        if there is None or wanted <= there:
+        there = made.pictures_of(self._pick("data", data, place).settings)
+        if not there or wanted <= there:
             return []
         return [f"{self._where}: {place}: {wanted} pictures of data.{data}, which has {there}; write {there} or less"]
 
@@ -194,9 +220,20 @@ class Artifacts:
         )
         return self.put(self.artifacts[train].name, recipe)
 
+    def theory(self, train: str) -> str:
+        """Add pictures of why the best denoiser of a stage's training pictures copies them."""
+        stage: made.StageRecipe = self.artifacts[train].recipe
+        there = stage.take or self.artifacts[stage.data].recipe.num_images
+        check_explained(stage, there, f"{self._where}: theory")
+        sides = [side for side in stage.sizes if side <= THEORY_PIXELS] or [min(stage.sizes)]
+        sets = sorted({min(count, there) for count in THEORY_SETS})
+        recipe = made.TheoryRecipe(data=stage.data, num_images=sets[0], sets=sets, seed=0, resolution=max(sides))
+        return self.put(self.artifacts[stage.data].name, recipe)
+
     def samples(self, run: RunConfig, train: str, protocol: str, guide: str | None = None) -> str:
         """Add the pictures that the network of a stage or snapshot draws, guided by that of another run."""
         entry: ProtocolConfig = self._config.protocols[protocol]
+        self._check_classes(run, entry.prompts, f"protocols.{protocol}.prompts")
         place, stage = f"protocols.{protocol}", self.artifacts[self.trained(train)].recipe
         name = f"{protocol}-{self.artifacts[train].name}"
         # The guide stands in the recipe as an artifact; what its run is called changes no picture.
@@ -235,7 +272,7 @@ class Artifacts:
     def floor(self, name: str, images: str, resolution: int, protocol: ProtocolConfig) -> str | None:
         """Add features of as many real pictures as are drawn, none of them of the reference, if there are so many."""
         first, count = protocol.num_reference, protocol.num_images
-        there = self._pick("data", protocol.reference, "protocols").settings.get("num_images", 0)
+        there = made.pictures_of(self._pick("data", protocol.reference, "protocols").settings)
         return self.features(name, images, count, resolution, protocol, first) if first + count <= there else None
 
     def _extractors(self, protocol: ProtocolConfig) -> dict[str, str | WeightsConfig]:

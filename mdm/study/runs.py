@@ -54,7 +54,7 @@ class Audit:
 
 @dataclass(frozen=True)
 class Run:
-    """One recipe with one seed: the base, an ablation, or one value of a sweep."""
+    """One recipe with one seed: the base, an ablation, or one case or value of it."""
 
     name: str
     seed: int

@@ -1,6 +1,15 @@
 """What a stage trains and draws with: the settings of its run, its own merged in, and what cannot work refused."""
 
-from mdm.config import DiffusionConfig, ModelConfig, NetworkConfig, RunConfig, SampleConfig, StageConfig, TrainConfig
+from mdm.config import (
+    DiffusionConfig,
+    ModelConfig,
+    NetworkConfig,
+    RunConfig,
+    SampleConfig,
+    SongConfig,
+    StageConfig,
+    TrainConfig,
+)
 from mdm.config.base import StudyError, nearest, parse
 from mdm.config.recipe import DataRecipe, StageRecipe
 from mdm.config.sizes import Clip, as_clip, listed, parse_size
@@ -8,8 +17,12 @@ from mdm.config.sizes import Clip, as_clip, listed, parse_size
 Settings = tuple[TrainConfig, DiffusionConfig]
 
 
-def stage_model(network: NetworkConfig, stage: StageConfig, text_channels: int | None, where: str) -> ModelConfig:
+def stage_model(
+    network: NetworkConfig, stage: StageConfig, text_channels: int | None, where: str
+) -> ModelConfig | SongConfig:
     """Return the part of the network that a stage trains: its levels only."""
+    if network.levels is None:
+        return _song(network, stage, text_channels, where)
     levels, known = [], {parse_size(name): settings for name, settings in network.levels.items()}
     for position, size in enumerate(stage.sizes):
         if size not in known:
@@ -20,8 +33,25 @@ def stage_model(network: NetworkConfig, stage: StageConfig, text_channels: int |
         elif "video" in settings:
             raise StudyError(f"{where}: model.levels.{size}.video: name the level FRAMESx{size}, for example 16x{size}")
         levels.append({"resolution": as_clip(size).resolution, "middle": position == 0, **settings})
-    shared = network.model_dump(exclude={"levels"})
+    shared = network.model_dump(exclude={"levels", "song"})
     return parse(ModelConfig, {**shared, "levels": levels, "text_channels": text_channels}, f"{where}: model")
+
+
+def _song(network: NetworkConfig, stage: StageConfig, text_channels: int | None, where: str) -> SongConfig:
+    """Return DDPM++ or NCSN++, which are of one resolution and read no text."""
+    if network.song is None:
+        raise StudyError(f"{where}: model has neither levels nor song; write one of them")
+    own = network.song.resolution
+    if stage.sizes != (own,):
+        raise StudyError(
+            f"{where}: resolutions {listed(stage.sizes)}, but model.song is a network of {own} px alone; write "
+            f"resolutions: [{own}], or another model.song.resolution"
+        )
+    if text_channels:
+        raise StudyError(f"{where}: model.song reads no text; leave base.text out, or train a nested network (levels)")
+    if stage.resources.recompute not in ((), (own,)):
+        raise StudyError(f"{where}: resources.recompute {list(stage.resources.recompute)}: write [{own}] or nothing")
+    return parse(SongConfig, network.song.written_out(network.classes), f"{where}: model.song")
 
 
 def train_settings(run: RunConfig, stage: StageConfig, inherited: int, where: str) -> TrainConfig:
@@ -40,6 +70,11 @@ def train_settings(run: RunConfig, stage: StageConfig, inherited: int, where: st
             "leave it out, or name one in validation"
         )
     conditional = run.text or run.model.classes  # else there is nothing that could be dropped
+    if run.model.song and conditional and train.condition_dropout:
+        raise StudyError(
+            f"{where}: train.condition_dropout {train.condition_dropout}: model.song learns no answer without a class; "
+            "write condition_dropout: 0"
+        )
     changes = {} if conditional else {"condition_dropout": 0.0}
     changes |= {} if inherited else {"inner_rate": TrainConfig.model_fields["inner_rate"].default}
     return train.model_copy(update=changes)
@@ -80,16 +115,37 @@ def check_sample(sample: SampleConfig, stage: StageRecipe, where: str) -> None:
             f"{where}: sample.steps {sample.steps} is more than the {diffusion.steps} diffusion.steps of the last "
             f"stage; write at most {diffusion.steps}"
         )
+    if sample.sampler == "karras":
+        _check_karras(stage, where)
     if sample.guidance != 1 and not stage.conditional:
         raise StudyError(
             f"{where}: sample.guidance {sample.guidance} needs a condition to guide towards; "
             "write guidance: 1, or train with text or model.classes"
+        )
+    if sample.guidance != 1 and isinstance(stage.model, SongConfig):
+        raise StudyError(
+            f"{where}: sample.guidance {sample.guidance}: model.song knows no 'no class' that could be led away from; "
+            "write guidance: 1"
         )
     unseen = "'no class'" if stage.model.classes else "" if sample.negative_prompt else "the empty caption"
     if sample.guidance != 1 and unseen and not stage.train.condition_dropout:
         raise StudyError(
             f"{where}: sample.guidance {sample.guidance} leads away from {unseen}, which training with "
             "condition_dropout 0 never shows; write guidance: 1, or a condition_dropout such as 0.1"
+        )
+
+
+def _check_karras(stage: StageRecipe, where: str) -> None:
+    """Refuse the released code's sampler where it has no meaning."""
+    if not stage.diffusion.sigmas:
+        raise StudyError(
+            f"{where}: sample.sampler karras needs continuous noise levels, not parameterisation: "
+            f"{stage.diffusion.parameterisation}; write edm, vp or ve there, or sampler: heun"
+        )
+    if len(stage.sizes) > 1 or isinstance(stage.sizes[0], Clip):
+        raise StudyError(
+            f"{where}: sample.sampler karras draws pictures of a single level, and the last stage has "
+            f"{listed(stage.sizes)}; write sampler: heun, which draws all levels at once"
         )
 
 
@@ -138,14 +194,43 @@ def check_optimum(stage: StageRecipe, data: DataRecipe, wanted: int, where: str)
     """Refuse excess loss where the best denoiser of the training pictures is not known in closed form."""
     if any(isinstance(size, Clip) for size in stage.sizes):
         raise StudyError(f"{where}: it is measured on pictures, and a run ends with clips; leave it out")
+    if isinstance(stage.model, SongConfig) and stage.model.classes:
+        raise StudyError(f"{where}: it asks networks without a class, which model.song with classes never learns")
     if stage.diffusion.shared_noise:
         raise StudyError(
             f"{where}: its optimum takes each level's noise for independent; leave out shared_noise, or it"
         )
     if data.settings.get("crop") == "none":
         raise StudyError(f"{where}: squares cut anew each time are no finite set of pictures; write crop: centre")
-    if wanted > data.num_images:
-        raise StudyError(f"{where}.num_images {wanted}: the training set has {data.num_images}; write that or less")
+    if wanted > (there := stage.take or data.num_images):
+        raise StudyError(f"{where}.num_images {wanted}: the training set has {there}; write that or less")
+
+
+def check_explained(stage: StageRecipe, there: int, where: str) -> None:
+    """Refuse an explanation without pictures to draw it from."""
+    if any(isinstance(size, Clip) for size in stage.sizes):
+        raise StudyError(f"{where}: it is drawn from pictures, and base trains on clips; leave it out")
+    if there < 2:
+        raise StudyError(f"{where}: it compares training pictures, and base trains on {there}; leave it out")
+
+
+def taken(take: int | None, data: DataRecipe, name: str, where: str) -> int | None:
+    """Return how many pictures a stage takes, None for all; refuse sets whose first pictures stand for no smaller one.
+
+    All are None, so that the run that takes as many as there are is the run that says nothing.
+    """
+    if take is None or take == data.num_images:
+        return None
+    if take > data.num_images:
+        raise StudyError(f"{where}: take {take}: data.{name} has {data.num_images} pictures; write that or less")
+    for wrong, why, remedy in (
+        (data.settings.get("copies"), "plants copies behind all others", "a data set for each size"),
+        (data.settings.get("order") == "class", "begins with the first classes alone", "order: turns there"),
+        (data.source == "mixture", "begins with its first part alone", "a data set for each size"),
+    ):
+        if wrong:
+            raise StudyError(f"{where}: take {take}: data.{name} {why}; write {remedy}")
+    return take
 
 
 def check_carried(train: TrainConfig, parent: StageRecipe | None, where: str) -> None:

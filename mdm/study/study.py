@@ -5,10 +5,8 @@ Runs share the artifacts of equal stages, an edited value makes new folders, and
 
 import copy
 import json
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ from mdm.study.recipes import Artifact, Artifacts
 from mdm.study.runs import Ablation, Call, Run, Stage, Variant
 from mdm.study.standard_protocols import expand
 from mdm.study.study_file import assign, read_study
+from mdm.study.variants import all_variants
 
 RESERVED_TARGETS = ("all", "data", "report", "base", "score")
 
@@ -39,10 +38,11 @@ class Study:
         self._slices: dict[str, int | None] = {}
         self._resources: dict[str, ResourceConfig] = {}
         self._measured = Evaluations(self._made, config, self._resources, path.name)
-        variants = self._variants()
+        variants = all_variants(config, self._measured.usual, path.name)
         self._variant_of = {variant.name: variant for variant in variants}
         self.ablations = self._ablations(variants)
         self.runs = [run for variant in variants for run in self._runs(variant)]
+        self.theory = self._made.theory(self.runs[0].stages[-1].artifact) if config.theory else None
         self._measured.check_along([*self._variant_of, *self.ablations], self.runs)
         self._check_counts()
         self.artifacts: dict[str, Artifact] = self._made.artifacts
@@ -53,23 +53,6 @@ class Study:
         curves = [[asdict(curve) for curve in self.emm.values()]] if self.emm else []
         self.digest = digest([numbers, [[a.name, a.against, a.group] for a in self.ablations.values()], *curves])
         self.claims_digest = digest([self.digest, [asdict(claim) for claim in self.claims.values()]])
-
-    def _variants(self) -> list[Variant]:
-        seeds, protocols = self.config.seeds, self._measured.usual
-        variants = [Variant("base", "base", None, None, {}, seeds, protocols)]
-        for name, entry in self.config.ablations.items():
-            shared = (entry.seeds or seeds, protocols if entry.protocols is None else entry.protocols)
-            if not entry.sweep:
-                variants.append(Variant(name, entry.title, name, None, entry.set, *shared))
-            for point in product(*entry.sweep.values()) if entry.sweep else ():
-                changes = {**entry.set, **dict(zip(entry.sweep, point, strict=True))}
-                label, value = f"{entry.title} = {', '.join(map(str, point))}", point[0] if len(point) == 1 else point
-                variants.append(Variant(f"{name}={','.join(map(_slug, point))}", label, name, value, changes, *shared))
-        names = [variant.name for variant in variants]
-        for variant in variants:
-            if names.count(variant.name) > 1 or len(set(variant.seeds)) < len(variant.seeds):
-                raise StudyError(f"{self.path.name}: run '{variant.name}' stands twice (same value or same seed)")
-        return variants
 
     def _ablations(self, variants: list[Variant]) -> dict[str, Ablation]:
         names = [variant.name for variant in variants]
@@ -239,7 +222,8 @@ class Study:
         runs = [run for run in self.runs if run.name in names]
         trained = [stage.artifact for run in runs for stage in run.stages]
         trained += [point.weights for run in runs for point in run.points]
-        return list(dict.fromkeys(trained + [ref for run in runs for ref in run.numbers]))
+        shared = [self.theory] if self.theory and not ablation else []
+        return list(dict.fromkeys(trained + [ref for run in runs for ref in run.numbers] + shared))
 
     def of_kind(self, *kinds: str) -> list[str]:
         return [ref for ref, artifact in self.artifacts.items() if artifact.kind in kinds]
@@ -260,12 +244,6 @@ def runs_of(study: Study) -> dict[str, list[str]]:
         for ref in refs:
             found.setdefault(ref, {})[run.name] = None  # seeds share a name
     return {ref: list(names) for ref, names in found.items()}
-
-
-def _slug(value: Any) -> str:
-    """Write a swept value as part of a file name: 1.5 -> 1.5, -0.8 -> minus0.8, [2, 1] -> 2-1, True -> true."""
-    signed = re.sub(r"(?<![a-z0-9])-(?=[0-9.])", "minus", str(value).lower())
-    return re.sub(r"[^a-z0-9.]+", "-", signed).strip("-")
 
 
 def load(name: str, overrides: dict[str, Any] | None = None) -> Study:

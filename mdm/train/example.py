@@ -138,15 +138,18 @@ def training_examples(recipe_path: Path, recipe: StageRecipe, ranks: Ranks) -> E
     root, batch_images = results_root(recipe_path), recipe.train.batch_images
     embeddings, side = open_embeddings(root, recipe.text), as_clip(recipe.sizes[0]).resolution
 
-    def open_loader(role: str, data: str, embeddings: Embeddings | None, batch_images: int, side: int) -> Loader:
+    def open_loader(
+        role: str, data: str, embeddings: Embeddings | None, batch_images: int, side: int, take: int | None = None
+    ) -> Loader:
         return Loader(
-            root / data, embeddings, batch_images, recipe.seed, side, class_label=class_label(recipe),
+            root / data, embeddings, batch_images, recipe.seed, side, take=take, class_label=class_label(recipe),
             rank=ranks.rank, world=ranks.world, workers=decoding_threads(), policy=recipe.train.decode,
+            order=recipe.train.order,
             skipped_log=SkippedLog(recipe_path.parent / "progress", role, ranks.rank),
         )  # fmt: skip
 
     if not recipe.stills:
-        loader = open_loader("training", recipe.data, embeddings, batch_images, side)
+        loader = open_loader("training", recipe.data, embeddings, batch_images, side, recipe.take)
         return Examples(loader, embeddings, recipe, ranks.device)
     still_embeddings = open_embeddings(root, recipe.stills_text)
     if embeddings and still_embeddings:
@@ -158,7 +161,7 @@ def training_examples(recipe_path: Path, recipe: StageRecipe, ranks: Ranks) -> E
             f"{clips} of the {batch_images} rows of a batch are clips, which {ranks.world} processes cannot share "
             "evenly; use another number of processes, or change diffusion.mixed_ratio"
         )
-    moving = open_loader("training", recipe.data, embeddings, clips, side)
+    moving = open_loader("training", recipe.data, embeddings, clips, side, recipe.take)
     still = open_loader("stills", recipe.stills, still_embeddings, batch_images - clips, largest)
     loader = JointLoader(moving, still, batch_images, clips)
     return Examples(loader, embeddings, recipe, ranks.device)

@@ -32,10 +32,12 @@ class Finite:
         seen, self._seen = self._seen, []
         finite = torch.stack([numbers for _, numbers in seen]).isfinite().tolist() if seen else []
         bad = [(images, row) for (images, _), row in zip(seen, finite, strict=True) if not all(row)]
-        if bad and (not self._config.skip_nonfinite or state.skipped > self._config.skip_nonfinite):
+        going_on = self._config.skip_nonfinite or self._config.sanitize_gradients
+        if bad and (not going_on or state.skipped > self._config.skip_nonfinite):
             raise ArtifactError(self._message(*bad[0], state.skipped))
+        done = "its gradient was made finite" if self._config.sanitize_gradients else "is left out"
         for images, _ in bad:
-            print(f"warning: the step before image {images:,} was not finite and is left out", flush=True)
+            print(f"warning: the step before image {images:,} was not finite and {done}", flush=True)
 
     def _message(self, images: int, finite: Sequence[bool], skipped: int) -> str:
         batch, allowed = self._config.batch_images, self._config.skip_nonfinite

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mdm.config import ModelConfig, StudyError
+from mdm.config import ModelConfig, SongConfig, StudyError
 from mdm.config.recipe import StageRecipe
 from mdm.files.artifact import results_root
 from mdm.files.atomic import ArtifactError, read_json
 from mdm.files.weights import load_weights, state_hash
 from mdm.model.checkpoints import INNER, grow, load_into
 from mdm.model.execution import PLAIN, Execution
-from mdm.model.nested import build
+from mdm.model.networks import build
 from mdm.train.checkpoint import Autosaves, Checkpoint, read_checkpoint
 from mdm.train.optim import make_optimizers
 from mdm.train.progress import Progress, SilentProgress
@@ -134,12 +134,12 @@ def first_weights(recipe_path: Path, recipe: StageRecipe) -> tuple[nn.Module, se
     return model, {f"{prefix}{name}" for name in parent}
 
 
-def inner_prefix(config: ModelConfig, parent: ModelConfig) -> str:
+def inner_prefix(config: ModelConfig | SongConfig, parent: ModelConfig | SongConfig) -> str:
     """What stands before the names of the parent's weights in the network around them."""
-    return INNER * (len(config.levels) - len(parent.levels))
+    return INNER * (len(config.resolutions) - len(parent.resolutions))
 
 
-def parent_moments(recipe_path: Path, recipe: StageRecipe) -> tuple[dict[str, Tensor], ModelConfig]:
+def parent_moments(recipe_path: Path, recipe: StageRecipe) -> tuple[dict[str, Tensor], ModelConfig | SongConfig]:
     """What the parent stage's optimiser knew in the end, proved to belong to the weights its manifest recorded."""
     folder = results_root(recipe_path) / recipe.parent
     tensors, _ = read_checkpoint(folder / "final.ckpt")
@@ -148,7 +148,7 @@ def parent_moments(recipe_path: Path, recipe: StageRecipe) -> tuple[dict[str, Te
     return under("optimizer.", tensors), _model_of(folder)
 
 
-def parent_weights(recipe_path: Path, recipe: StageRecipe) -> tuple[dict[str, Tensor], ModelConfig]:
+def parent_weights(recipe_path: Path, recipe: StageRecipe) -> tuple[dict[str, Tensor], ModelConfig | SongConfig]:
     folder = results_root(recipe_path) / recipe.parent
     name = WEIGHTS[recipe.start_from]
     weights = load_weights(folder / name)
@@ -157,5 +157,5 @@ def parent_weights(recipe_path: Path, recipe: StageRecipe) -> tuple[dict[str, Te
     return weights, _model_of(folder)
 
 
-def _model_of(folder: Path) -> ModelConfig:
+def _model_of(folder: Path) -> ModelConfig | SongConfig:
     return StageRecipe.of(read_json(folder / "recipe.json"), folder / "recipe.json").model

@@ -23,6 +23,7 @@ from mdm.train.sharding import Shards
 # What an optimiser remembers of a weight once it has moved it.
 MOMENTS: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
     torch.optim.AdamW: ("step", "exp_avg", "exp_avg_sq"),
+    torch.optim.Adam: ("step", "exp_avg", "exp_avg_sq"),
     Muon: ("momentum",),
 }
 
@@ -144,7 +145,7 @@ def _as(parameter: Tensor, value: Tensor) -> Tensor:
 
 
 def average_of(model: nn.Module, config: TrainConfig) -> Ema:
-    return Ema(model, config.ema_halflife_images, width=config.ema_width)
+    return Ema(model, config.ema_halflife_images, config.ema_ramp, config.ema_width, config.ema_beta)
 
 
 def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

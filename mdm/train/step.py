@@ -3,13 +3,14 @@
 from contextlib import nullcontext
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mdm.config import DiffusionConfig, TrainConfig
 from mdm.diffusion.loss import Part, training_loss
 from mdm.model.balance import balances
 from mdm.train.bottlenecks import Stopwatch
 from mdm.train.example import Example
+from mdm.train.optim import picture_values, sanitize, shorten
 from mdm.train.ranks import SINGLE, Ranks
 from mdm.train.state import TrainingState
 
@@ -43,12 +44,14 @@ def training_step(
             loss.backward()
         parts.append(torch.cat([loss.detach().reshape(1), per_level]))
     losses = ranks.all_sum(parts[0] if accumulate == 1 else torch.stack(parts).sum(dim=0))
-    norm = nn.utils.clip_grad_norm_(state.trained, config.clip_norm, foreach=True)
+    if config.sanitize_gradients:
+        sanitize(state.trained, picture_values(state.model))
+    norm, counted = shorten(state.trained, config.clip_norm), config.counted(state.images)
     state.images += config.batch_images
     if config.skip_nonfinite and not norm.isfinite():  # this waits for the device: the price of going on
         state.forget_gradients()
         state.skipped += 1
     else:
         state.step()
-        state.ema.update(config.batch_images, state.images)
+        state.ema.update(config.batch_images, state.images if config.ema_width else counted)
     return losses[0], losses[1:], norm

@@ -14,8 +14,11 @@ import torch
 from pydantic import ValidationError
 from released_networks import GOLDEN, weight_of
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
+from mdm.config import DiffusionConfig
 from mdm.config.song import ARCHITECTURES, SongConfig
+from mdm.model.arithmetic import gigaflops, parameters, step_gigaflops
 from mdm.model.networks import build
 from mdm.model.song import SongUNet
 
@@ -71,9 +74,9 @@ CASES = [(file, case) for file in FILES for case in opened(file)[1]["cases"]]
 every_case = pytest.mark.parametrize(("file", "case"), CASES)
 
 
-def assert_close(ours: Tensor, golden: Tensor) -> None:
+def assert_close(ours: Tensor, golden: Tensor, share: float = 1e-5) -> None:
     assert ours.shape == golden.shape
-    assert (ours - golden).abs().max() <= 1e-5 * golden.abs().max()
+    assert (ours - golden).abs().max() <= share * golden.abs().max()
 
 
 def test_all_cases_are_here() -> None:
@@ -89,18 +92,23 @@ def test_names_and_shapes_in_their_order(file: str, case: str) -> None:
 
 
 @every_case
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_outputs_and_gradients(file: str, case: str, layout: torch.memory_format) -> None:
+@pytest.mark.parametrize(
+    ("layout", "share"),
+    # Training's layout adds up in another order. With all skip connections but one removed that is 1.2e-5, three times
+    # what it is with the released order; the golden numbers themselves are 2e-6 from those in float64 there.
+    [(torch.contiguous_format, 1e-5), (torch.channels_last, 2e-5)],
+)
+def test_outputs_and_gradients(file: str, case: str, layout: torch.memory_format, share: float) -> None:
     golden = Golden(file, case)
     network = golden.network.to(memory_format=layout)
     x, *rest = golden.inputs()
     x = x.clone(memory_format=layout).requires_grad_()
     out = network(x, *rest)
-    assert_close(out.detach(), golden.arrays["out"])
+    assert_close(out.detach(), golden.arrays["out"], share)
     (out * golden.arrays["cotangent"]).sum().backward()
-    assert_close(x.grad, golden.arrays["grad_x"])
+    assert_close(x.grad, golden.arrays["grad_x"], share)
     norms = [network.get_parameter(name).grad.norm() for name in golden.meta["grad_keys"]]
-    assert_close(torch.stack(norms), golden.arrays["grad_norms"])
+    assert_close(torch.stack(norms), golden.arrays["grad_norms"], share)
 
 
 @every_case
@@ -140,7 +148,7 @@ def test_trace_of_every_block(file: str, case: str) -> None:
 @pytest.mark.parametrize("file", FILES)
 def test_class_numbers_are_the_one_hot_rows(file: str) -> None:
     golden = Golden(file, "labels")
-    x, levels, labels, _ = golden.inputs()
+    x, levels, _, _ = golden.inputs()
     nest = build(golden.config).eval()
     nest.load_state_dict(golden.network.state_dict())
     numbers = torch.tensor([3, 7])
@@ -174,6 +182,7 @@ def test_parameters_of_the_paper() -> None:
     for name, config in PAPER.items():
         with torch.device("meta"):
             assert sum(p.numel() for p in build(config).parameters()) == wanted[name], name
+        assert parameters(config) == wanted[name], name
 
 
 @pytest.mark.parametrize("resolution", [32, 16, 8])
@@ -188,7 +197,7 @@ def test_every_setting_of_the_study_answers(arch: str, resolution: int) -> None:
 
 
 def first_weights(config: SongConfig, seed: int) -> dict[str, Tensor]:
-    """The rule of the released code, written out anew: every weight and then its bias is drawn, in the order of names."""
+    """The rule of the released code, written anew: every weight and then its bias is drawn, in the order of names."""
     generator = torch.Generator().manual_seed(seed)
     with torch.device("meta"):
         shapes = {name: tensor.shape for name, tensor in SongUNet(config).state_dict().items()}
@@ -254,3 +263,44 @@ def test_a_removed_skip_connection_leaves_names_shapes_and_first_weights() -> No
 def test_settings_that_cannot_work(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         SongConfig(**{"family": "song", "resolution": 32, "attention": (16,), **settings})
+
+
+COUNTED = {
+    **{f"ddpm++ of width 128, {px} px": paper(px) for px in (32, 16, 8)},
+    "a wide one": paper(channels=320),
+    "four blocks and augmentation": paper(blocks=4, augment=9),
+    "50,000 classes": paper(classes=50000),
+    "ncsn++": paper(arch="ncsn++"),
+    "ncsn++ at 8 px": paper(8, "ncsn++"),
+    "classes": paper(32, "ncsn++", channels=32, classes=7),
+    "the short filter, residual": paper(32, "ncsn++", channels=32, filter=(1, 1)),
+    "the long filter, plain": paper(32, channels=32, filter=(1, 3, 3, 1)),
+    "attention everywhere, other widths": paper(16, channels=32, multipliers=(1, 2, 3, 4), attention=(16, 8, 4, 2)),
+    "one level": paper(8, channels=32, multipliers=(2,), attention=(8,), blocks=1),
+}
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_arithmetic_is_what_pytorch_counts(name: str) -> None:
+    config = COUNTED[name]
+    with torch.device("meta"):
+        network, x = build(config), torch.zeros(1, 3, config.resolution, config.resolution)
+        labels = torch.zeros(1, dtype=torch.long) if config.classes else None
+        with FlopCounterMode(display=False) as forth, torch.no_grad():
+            network([x], torch.zeros(1), labels=labels)
+        with FlopCounterMode(display=False) as step:
+            network([x], torch.zeros(1), labels=labels)[0].sum().backward()
+    assert parameters(config) == sum(p.numel() for p in network.parameters())
+    # The numbers that tell of augmentation are counted, but nothing here gives them.
+    assert gigaflops(config) * 1e9 == pytest.approx(forth.get_total_flops(), rel=1e-6)
+    assert step_gigaflops(config, DiffusionConfig()) * 1e9 == pytest.approx(step.get_total_flops(), rel=2e-6)
+
+
+def test_products_of_the_paper() -> None:
+    """Billions of multiply-adds of one picture, as the facts sheet has them."""
+    for settings, wanted in (
+        ({}, 12.7), ({"channels": 192}, 28.5), ({"channels": 256}, 50.6), ({"channels": 320}, 79.0),
+        ({"blocks": 4}, 21.2), ({"blocks": 6}, 29.7), ({"blocks": 8}, 38.2), ({"blocks": 10}, 46.6),
+        ({"blocks": 12}, 55.1), ({"resolution": 16}, 3.16), ({"resolution": 8}, 0.79),
+    ):  # fmt: skip
+        assert gigaflops(paper(**settings)) / 2 == pytest.approx(wanted, rel=0.005)

@@ -72,6 +72,7 @@ class Study:
     claims: dict[str, Claim]
     call: Call = field(default_factory=lambda: Call("fixture", {}))
     emm: dict[str, Emm] = field(default_factory=dict)
+    theory: str | None = None
 
 
 ABLATIONS = (

@@ -10,6 +10,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from repository import ROOT
 from test_packages import tgz
 
 from mdm.config import StudyError
@@ -19,6 +20,9 @@ from mdm.data.sources import registry as sources
 from mdm.files.atomic import ArtifactError
 from mdm.files.hashes import sha256_file
 
+GOLDEN = ROOT / "tests" / "numerics" / "golden"
+# Of the first twelve pictures at 8 px as the tools of sail-sg/DiffMemorize 39efb7c make them, [12, 8, 8, 3].
+FIRST_AT_8 = "6c444835ee043bd018b0b8097ebce55f8dda898f205a6ad0a46d46ae24fb29a9"
 COUNT = 10  # pictures in a batch of the made-up archives
 
 
@@ -134,5 +138,9 @@ def test_the_real_package_where_it_can_be_fetched(tmp_path):
     rows = list(cifar.index(chosen))
     assert [row.labels["class"] for row in rows[:10]] == [3, 8, 8, 0, 6, 6, 1, 6, 3, 1]
     assert collections.Counter(row.labels["class"] for row in rows) == dict.fromkeys(range(10), 1000)
+    _, small = read(settings(tmp_path, num_images=12, resolution=8))
+    assert hashlib.sha256(np.array(small).tobytes()).hexdigest() == FIRST_AT_8
+    known = np.load(GOLDEN / "cifar10_labels.npz")["labels"]
+    assert cifar._labels(settings(tmp_path))[: len(known)] == known.tolist()
     _, pixels = read(settings(tmp_path, split="train", num_images=10_000))
     np.testing.assert_allclose(np.mean(pixels, axis=(0, 1, 2)) / 255, (0.4914, 0.4822, 0.4465), atol=0.004)

@@ -286,7 +286,7 @@ def test_the_other_byte_order_is_read(tmp_path) -> None:
 
 
 def test_other_files(tmp_path) -> None:
-    for content in (b"", b"PK", b"hello", b"\x80\x02K\x01.", pickle.dumps({"state_dict": 1}, 2)):
+    for content in (b"", b"PK", b"hello", b"\x80\x02K\x01."):
         (tmp_path / "a.pth").write_bytes(content)
         with pytest.raises(ArtifactError, match="not a complete file"):
             read_released(tmp_path / "a.pth")
@@ -294,6 +294,27 @@ def test_other_files(tmp_path) -> None:
         read_released(tmp_path / "none.pth")
     with pytest.raises(ArtifactError, match="not a complete file"):
         read_released(tmp_path)
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_a_bare_pickle_is_not_run_and_says_how_it_can_be_exported(tmp_path, protocol: int) -> None:
+    """As EDM's snapshots are: a dict whose network brings its own source code."""
+    path, witness = tmp_path / "network-snapshot-002509.pkl", tmp_path / "witness"
+    path.write_bytes(pickle.dumps({"ema": Witness(witness), "loss_fn": None}, protocol))
+    with pytest.raises(ArtifactError, match=r"bare pickle, which carries code.*\['ema'\].*state_dict") as refused:
+        read_released(path)
+    assert "nothing in it was run" in str(refused.value)
+    assert not witness.exists()
+
+
+class Witness:
+    """Leaves a file behind where it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.path,)
 
 
 @pytest.fixture(params=["zip", "legacy"])

@@ -9,7 +9,7 @@ import yaml
 
 from mdm.config import StudyConfig, StudyError
 from mdm.config.recipe import strings
-from mdm.study import study
+from mdm.study import study, variants
 from mdm.study.study_file import STUDIES, read_yaml
 
 QUICK = read_yaml(STUDIES / "quick.yaml")
@@ -190,7 +190,7 @@ def test_a_swept_value_names_its_run(write, value, name):
             "s": {"title": "t", "question": "q", "group": "sampling", "sweep": {"diffusion.min_snr": [5]}}
         }
 
-    assert study._slug(value) == name.removeprefix("s=")
+    assert variants._slug(value) == name.removeprefix("s=")
     raw_study = write(lambda raw: (sweep(raw), raw.update(claims={})))
     assert [run.name for run in study.load(raw_study).runs] == ["base", "s=5"]
 
@@ -283,7 +283,11 @@ WRONG = {
         "guidance 2.0 needs a condition",
     ),
     "guidance away from what was never shown": (
-        lambda raw: (raw["base"]["model"].update(classes=9), raw["base"]["train"].update(condition_dropout=0.0)),
+        lambda raw: (
+            raw["base"]["model"].update(classes=9),
+            raw["base"].update(class_label="shapes"),
+            raw["base"]["train"].update(condition_dropout=0.0),
+        ),
         "condition_dropout 0 never shows", "0.1",
     ),
     "no number": (lambda raw: raw["base"]["train"].update(learning_rate=float("inf")), "learning_rate", "finite"),

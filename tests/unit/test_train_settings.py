@@ -29,6 +29,10 @@ CHANGES = {
     "ema_halflife_images": 0.01,  # longer ones are cut to a twentieth of the few images seen
     "ema_width": 0.2,
     "precision": "bf16",
+    "decay": "coupled",
+    "images_counted": "before-step",
+    "ema_ramp": 0.5,
+    "ema_beta": 0.3,
 }
 # What acts elsewhere than in a step, and the test that shows it.
 ELSEWHERE = {
@@ -36,6 +40,8 @@ ELSEWHERE = {
     "condition_dropout": "test_the_share_of_dropped_captions",
     "decode": "test_loader: test_dct_decoding_is_a_policy_of_the_loader",
     "validate_images": "test_train: test_the_end_of_a_stage_is_measured_with_other_noises_too",
+    "sanitize_gradients": "test_released_rules: test_gradients_are_made_finite_within_the_released_bounds",
+    "order": "test_released_rules: test_training_follows_the_order_it_asks_for",
     "skip_nonfinite": "test_train_guards: test_a_step_that_is_not_finite_may_be_left_out",
 }
 

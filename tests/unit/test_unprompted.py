@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from test_classes import CLASSES, UNCONDITIONAL, World
 
 from mdm.config import StudyError
+from mdm.diffusion.karras import released_latents
 from mdm.evaluate.features import describe
 from mdm.evaluate.generate import generate
+from mdm.evaluate.painter import Painter
 from mdm.evaluate.unprompted import unprompted_rows
 from mdm.report import collect
 from mdm.study import study
@@ -111,3 +115,42 @@ def test_claims_about_comparisons_are_refused_where_nothing_is_compared() -> Non
         study.load("quick", changed(UNCONDITIONAL) | {"claims": {"c": claim}})
     plain = claim | {"expect": 'train_loss["base"] < 1'}
     assert study.load("quick", changed(UNCONDITIONAL) | {"claims": {"c": plain}}).claims
+
+
+KARRAS = CLASSES | {
+    "base.diffusion": {"parameterisation": "vp"},
+    "base.sample": {"sampler": "karras", "steps": 3, "threshold": "none"},
+    "base.sample.guidance": 1.0,
+}
+
+
+def test_the_released_rule_gives_each_picture_its_latents_and_then_its_class(tmp_path: Path) -> None:
+    made = World(tmp_path, changed(KARRAS, seed=2))
+    made.run()
+    starts = []
+    recipe = made.study.recipe(made.samples)
+    painter = Painter(recipe, made.results, torch.device("cpu"))
+    painter._model.register_forward_pre_hook(lambda _, arguments: starts.append(arguments[0][0].clone()))
+    rows = unprompted_rows(recipe, made.study.recipe(made.train), made.results)
+    latents, labels = released_latents([2 * 2**20 + number for number in range(12)], 8, 8)
+    assert [row.labels["shapes"] for row in rows] == labels.tolist()
+    drawn = painter.paint(range(12), [""] * 12, painter.classes(rows))
+    # What a VP network sees first is c_in sigma z, with sigma 80.
+    torch.testing.assert_close(starts[0], latents * 80 / 6401**0.5)
+    assert drawn[8].shape == (12, 8, 8, 3) and painter.rows_evaluated == 12 * 5
+    assert np.array_equal(painter.paint([7], [""], painter.classes(rows[7:8]))[8][0], drawn[8][7])
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"base.diffusion": {}}, "karras needs continuous noise levels, not parameterisation: gamma"),
+        (
+            {"base.stages": {"r16": {"resolutions": [8, 16], "num_images": 64}}},
+            "karras draws pictures of a single level, and the last stage has",
+        ),
+    ],
+)
+def test_the_released_sampler_is_refused_where_it_has_no_meaning(settings: dict, words: str) -> None:
+    with pytest.raises(StudyError, match=words):
+        study.load("quick", changed(KARRAS | settings))

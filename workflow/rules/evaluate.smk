@@ -131,3 +131,19 @@ rule audit_copies:
         mem_mb=partial(resource, "audit", "memory_mb"),
     shell:
         "exec python -m mdm --threads {resources.cpus_per_task} audit {input.recipe} > {log} 2>&1"
+
+
+rule draw_theory:
+    input:
+        recipe=ancient("results/theory/{name}-{digest}/recipe.json"),
+        parents=ancient(partial(parents, "theory")),
+    output:
+        "results/theory/{name}-{digest}/theory.json",
+        "results/theory/{name}-{digest}/theory.npz",
+        "results/theory/{name}-{digest}/manifest.json",
+    log:
+        "results/theory/{name}-{digest}/logs/theory.log",
+    benchmark:
+        "results/theory/{name}-{digest}/logs/theory.benchmark.tsv"
+    shell:
+        "exec python -m mdm --threads {threads} theory {input.recipe} > {log} 2>&1"

@@ -17,11 +17,13 @@ import torch
 from mdm.data.batches.classes import ClassLabel
 from mdm.data.batches.order import Order, draws
 from mdm.data.batches.reader import Pictures
+from mdm.data.batches.released_order import released_order
 from mdm.data.batches.skipped import SkippedLog
 from mdm.data.pictures.decode import BadPicture, Policy, cached_room
 from mdm.data.text.cache import Embeddings
 from mdm.files.atomic import ArtifactError
 
+NEW_EVERY_EPOCH = "new-every-epoch"
 CACHE_BYTES = 4 * 2**30
 EXPECTED_EVERY = 1024  # images; a small part of a window, and the search for shards not a part of every small batch
 
@@ -49,7 +51,7 @@ def signal(images: torch.Tensor) -> torch.Tensor:
 
 
 class Loader:
-    """Endless epochs over a data folder, each a new permutation."""
+    """Endless epochs over a data folder, each a new permutation unless `order` says otherwise (train.order)."""
 
     def __init__(
         self,
@@ -59,6 +61,7 @@ class Loader:
         seed: int,
         resolution: int,
         *,
+        take: int | None = None,
         class_label: ClassLabel | None = None,
         rank: int = 0,
         world: int = 1,
@@ -66,8 +69,9 @@ class Loader:
         policy: Policy = "exact",
         cache_bytes: int = CACHE_BYTES,
         skipped_log: SkippedLog | None = None,
+        order: str = NEW_EVERY_EPOCH,
     ) -> None:
-        self.pictures = Pictures(data_dir)
+        self.pictures = Pictures(data_dir, take)
         _refuse_shares(batch_images, rank, world)
         if resolution > self.pictures.resolution:
             raise ValueError(
@@ -77,7 +81,8 @@ class Loader:
         self._embeddings, self._seed, self._resolution, self._policy = embeddings, seed, resolution, policy
         self._class_label, self._skipped_log = class_label, skipped_log
         self._global, self._rank, self._world = batch_images, rank, world
-        self._order = Order(self.pictures.shard_samples, seed)
+        samples, new = self.pictures.shard_samples, order == NEW_EVERY_EPOCH
+        self._order = Order(samples, seed) if new else released_order(order, samples, seed)
         #: why a picture was not used, by its number
         self.skipped: dict[int, str] = {}
         self._expected: set[int] = set()

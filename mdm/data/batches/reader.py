@@ -74,7 +74,8 @@ class _Shard:
 class Pictures:
     """The samples of a data folder by number 0..len-1, in the order of the manifest; safe to share among threads."""
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, take: int | None = None) -> None:
+        """Open a finished data set, or its first `take` samples as if there were no more."""
         self.folder = Path(folder)
         self.manifest = read_json(self.folder / "manifest.json")
         missing = [key for key in NEEDED if key not in self.manifest]
@@ -86,13 +87,21 @@ class Pictures:
         #: whether pictures are stored whole (`crop: none`), so that a square can be cut where one likes
         self.whole = self.manifest.get("recipe", {}).get("settings", {}).get("crop") == "none"
         #: samples of each shard, in the order of their numbers
-        self.shard_samples: list[int] = [shard["samples"] for shard in self.manifest["shards"]]
+        self.shard_samples = self._taken([shard["samples"] for shard in self.manifest["shards"]], take)
         self._ends = list(accumulate(self.shard_samples))
         self._open: dict[int, _Shard] = {}
         self._lock = threading.Lock()
 
+    def _taken(self, samples: list[int], take: int | None) -> list[int]:
+        if take is None:
+            return samples
+        if (there := sum(samples)) < take:
+            raise ArtifactError(f"{self.folder} has {there} pictures that can be used; write take: {there} or less")
+        ends = accumulate(samples, initial=0)
+        return [min(count, take - first) for count, first in zip(samples, ends, strict=False) if first < take]
+
     def __len__(self) -> int:
-        return self.manifest["samples"]
+        return sum(self.shard_samples)
 
     def key(self, number: int) -> str:
         shard, row = self._place(number)

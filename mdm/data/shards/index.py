@@ -34,10 +34,11 @@ def index_data(recipe_path: str | Path) -> Path:
         if not count:
             remedy = "correct the data set's settings"
             raise ArtifactError(f"{recipe_path}: no picture is wanted of all there are; {remedy}")
-        if count != job.settings.num_images:
+        if count != job.recipe.num_images:
+            copies = job.recipe.num_images - job.settings.num_images
             raise ArtifactError(
                 f"{recipe_path}: num_images is {job.settings.num_images}, but the source '{job.recipe.source}' has "
-                f"{count} pictures; write that number in the study"
+                f"{count - copies} pictures; write that number in the study"
             )
         size = stream.tell()
     write_atomic(marks_path, json.dumps({"rows": count, "bytes": size, "every": MARK_EVERY, "offsets": marks}))

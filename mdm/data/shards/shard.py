@@ -192,7 +192,7 @@ def write_manifest(recipe_path: str | Path) -> dict[str, Any]:
 
 def _facts(job: sources.Job, licence: str, samples: int, counts: dict[str, Any]) -> dict[str, Any]:
     """Return what a manifest says of all shards together."""
-    asked = job.settings.num_images
+    asked = job.recipe.num_images
     return {
         "source": job.recipe.source,
         "licence": licence,

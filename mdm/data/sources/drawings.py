@@ -7,14 +7,15 @@ import hashlib
 import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 from PIL import Image
 from pydantic import Field, field_validator
 
-from mdm.config import Positive, Probability, Strict, nearest
+from mdm.config import Positive, Probability, nearest
 from mdm.data.rows import Outcomes, Row, png
+from mdm.data.sources import factors
 from mdm.data.sources.drawing_concepts import is_wanted
 from mdm.data.sources.drawing_sets import SETS, dictionary, drawings
 from mdm.data.sources.filters import Part
@@ -23,10 +24,13 @@ from mdm.data.sources.filters import Part
 DOTS_PER_INCH = 96.0
 BROKEN, BLANK = "broken drawing", "blank drawing"
 VERSION = 1
+DUPLICATES_IN_MANIFEST = True
 LICENCE = "each drawing keeps the licence of its package"
 
 
-class Settings(Strict):
+class Settings(factors.Labelled, factors.Planted):
+    later: ClassVar = (*factors.Labelled.later, *factors.Planted.later)
+
     sets: tuple[str, ...] = Field(
         default=tuple(SETS),
         min_length=1,
@@ -53,7 +57,17 @@ class Settings(Strict):
 
 
 def index(settings: Settings) -> Iterator[Row]:
-    """Yield a row for each drawing, in an order that mixes the sets and depends on no setting."""
+    """Yield a row for each drawing, in an order that mixes the sets; the true class is its set, by place in `sets`."""
+    rows = factors.labelled(_rows(settings), settings, lambda row: settings.sets.index(row.columns["set"]))
+    return factors.planted(rows, settings)
+
+
+def label_count(settings: Settings) -> int | None:
+    """Return what `model.classes` must be at least; 0 where there is no label `class`."""
+    return factors.label_count(settings, settings.num_images, len(settings.sets))
+
+
+def _rows(settings: Settings) -> Iterator[Row]:
     folder, found = Path(settings.packages), []
     names = dictionary(folder)
     for name in settings.sets:
@@ -72,11 +86,15 @@ def pictures(rows: list[Row], settings: Settings) -> Outcomes:
     folder = Path(settings.packages)
     names = dictionary(folder)
     for name in sorted({row.columns["set"] for row in rows}):
-        keys = {row.columns["name"]: row.key for row in rows if row.columns["set"] == name}
+        keys: dict[str, list[str]] = {}
+        for row in rows:
+            if row.columns["set"] == name:
+                keys.setdefault(row.columns["name"], []).append(row.key)
         for drawing in drawings(name, names, folder):
             if drawing.name in keys:
                 pixels = draw(drawing.svg, settings.resolution)
-                yield keys[drawing.name], pixels if isinstance(pixels, str) else png(pixels)
+                drawn = pixels if isinstance(pixels, str) else png(pixels)
+                yield from ((key, drawn) for key in keys[drawing.name])
 
 
 def draw(svg: str, side: int) -> np.ndarray | str:

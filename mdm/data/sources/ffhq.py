@@ -5,24 +5,29 @@ import json
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 
 from mdm.config import Positive
 from mdm.data.pictures.preprocess import PictureSettings, prepare
 from mdm.data.rows import Outcomes, Row
+from mdm.data.sources import factors
 from mdm.data.sources.filters import Part
 from mdm.data.sources.own_files import existing
 from mdm.files.atomic import ArtifactError
 
 VERSION = 1
+DUPLICATES_IN_MANIFEST = True
 LICENCE = "the set CC-BY-NC-SA-4.0; each picture keeps its own licence"
 TRAINING = 60_000  # the authors' split: the first so many train, the others validate
 METADATA = "ffhq-dataset-v2.json"
 
 
-class Settings(PictureSettings):
+class Settings(PictureSettings, factors.Labelled, factors.Planted):
+    later: ClassVar = (*PictureSettings.later, *factors.Labelled.later, *factors.Planted.later)
+    no_true_class: ClassVar = "portraits have none"
+
     split: Part = Field(default="all", description="the authors': numbers below 60,000")
     num_images: Positive = Field(description="portraits taken, by ascending number")
     caption: str = Field(default="a photo of a face", description="the caption of every picture: FFHQ has none")
@@ -40,6 +45,15 @@ class Settings(PictureSettings):
 
 
 def index(settings: Settings) -> Iterator[Row]:
+    return factors.planted(factors.labelled(_rows(settings), settings), settings)
+
+
+def label_count(settings: Settings) -> int | None:
+    """Return what `model.classes` must be at least; 0 where there is no label `class`."""
+    return factors.label_count(settings, settings.num_images)
+
+
+def _rows(settings: Settings) -> Iterator[Row]:
     known = {}
     if settings.metadata is not None:
         known = json.loads(existing(settings.metadata, "metadata", "ffhq").read_text(encoding="utf-8"))

@@ -12,6 +12,7 @@ from mdm.data.pictures.duplicates import LOOK_DISTANCE, look, look_alikes
 from mdm.data.pictures.failures import Failure
 from mdm.data.pictures.preprocess import PictureSettings, pixels, prepare
 from mdm.data.rows import Outcomes, Row
+from mdm.data.sources import factors
 from mdm.data.sources.own_files import LICENCE, Labels, OwnFolder, as_indexed, rows
 from mdm.data.sources.own_files import captioned as listed
 from mdm.files.atomic import ArtifactError
@@ -21,15 +22,18 @@ __all__ = ["LICENCE", "VERSION", "Settings", "index", "listed", "pictures"]
 VERSION = 2
 
 
-class Settings(OwnFolder, PictureSettings):
+class Settings(OwnFolder, PictureSettings, factors.Labelled):
     # Its table may have a column class.
-    later: ClassVar = (*OwnFolder.later, "file_column", "caption_column")
+    later: ClassVar = (*OwnFolder.later, *factors.Labelled.later, "file_column", "caption_column")
 
     path: str = Field(description="folder of the pictures")
     num_images: Positive
     file_column: str = Field(default="file", description="column of the table with the files' names")
     duplicates: Literal["none", "files", "looks"] = Field(
         default="none", description="which to leave out: equal files, or also pictures that look alike"
+    )
+    label: Literal["class", "random", "unique"] = Field(
+        default="class", description="what `class` holds: that of the table, if it has one, a random one, or the place"
     )
 
     source: ClassVar = "folder"
@@ -52,7 +56,13 @@ class Settings(OwnFolder, PictureSettings):
 
 def index(settings: Settings) -> Iterator[Row]:
     """Yield a row for each captioned picture that is no duplicate."""
-    return rows(settings, lambda files: _look_alikes(files, settings))
+    found = rows(settings, lambda files: _look_alikes(files, settings))
+    return found if settings.label == "class" else factors.labelled(found, settings)
+
+
+def label_count(settings: Settings) -> int | None:
+    """Return what `model.classes` must be at least; None where nobody knows before the table is read."""
+    return factors.label_count(settings, settings.num_images)
 
 
 def _look_alikes(files: list[str], settings: Settings) -> set[str]:

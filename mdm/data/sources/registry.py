@@ -8,6 +8,7 @@ A source module has
     pictures(rows, settings) -> Iterator[(key, Picture | str)]    of one shard: the pictures, or why not
 and may have
     describe(settings) -> str             the rule in words, for the protocols that use the data set
+    label_count(settings) -> int | None   the largest label `class` and one; 0: there are none; None: nobody knows yet
     listed(settings) -> {file: (caption, labels)} the wanted files of a user's own folder, which are counted, and
                                                   compared with what was made from them, before every run
     outside(settings) -> Iterator[(Path, sha256 | None)]          files of the user that must be there
@@ -46,6 +47,7 @@ SOURCES = {
     "captioned-clips": "mdm.data.sources.clip_list",
     "emoji-clips": "mdm.data.sources.emoji_clips",
     "webdataset": "mdm.data.sources.webdataset",
+    "mixture": "mdm.data.sources.mixture",
 }
 
 Source = ModuleType  # that offers what is said above
@@ -109,6 +111,16 @@ def rule(recipe_path: str | Path) -> str | None:
     """Return what the source of a data set says about the choice of its pictures and captions, if it does."""
     found = job(recipe_path)
     return found.source.describe(found.settings) if hasattr(found.source, "describe") else None
+
+
+def label_count(recipe: DataRecipe, how: dict[str, Any], where: str, take: int | None = None) -> int | None:
+    """Return how many classes a network must know for a data set, or its first `take` pictures.
+
+    0: it has no label `class`; None: nobody knows yet.
+    """
+    source, settings = reopen(recipe, where, how)
+    settings = settings.model_copy(update={"num_images": take or settings.num_images})
+    return source.label_count(settings) if hasattr(source, "label_count") else None
 
 
 def shard_names(recipe: DataRecipe) -> list[str]:

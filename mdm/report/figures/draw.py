@@ -15,6 +15,7 @@ from mdm.report.figures import emm as figure_emm
 from mdm.report.figures import excess_loss as figure_excess_loss
 from mdm.report.figures import gallery, style
 from mdm.report.figures import guidance as figure_guidance
+from mdm.report.figures import theory as figure_theory
 from mdm.report.figures import training_curves as figure_training_curves
 from mdm.study.products import figure_names
 from mdm.study.study import Study
@@ -26,6 +27,7 @@ FIGURES: dict[str, Callable[[Evidence, Artifacts], Figure]] = {
     "emm": figure_emm.draw,
     "guidance": figure_guidance.draw,
     "alignment": figure_alignment.draw,
+    "theory": figure_theory.draw,
 }
 
 

@@ -17,7 +17,7 @@ from mdm.report.figures import ablation as figure_ablation  # fmt: skip
 from mdm.report.figures import draw as figures
 from mdm.report.figures import gallery, legend, style
 from mdm.report.figures import guidance as figure_guidance
-from mdm.report.page import audits, previews, provenance
+from mdm.report.page import audits, previews, provenance, theory
 from mdm.report.tables import instruments, tables
 from mdm.report.verdicts import VERDICTS, judge_all, tally
 from mdm.study.products import figure_names, sampled_runs, table_names
@@ -45,8 +45,8 @@ CAPTIONS = {
     ),
     "emm": (
         "Copies by number of training pictures",
-        "Share of drawn pictures that copy a training picture. A line is the mean over trainings, its band Student's 95 % "
-        "interval over them; dotted, the level up to which a set counts as copied. Hollow points were published for "
+        "Share of drawn pictures that copy a training picture. A line is the mean over trainings, its band Student's "
+        "95 % interval over them; dotted, the level up to which a set counts as copied. Hollow points were published for "
         "networks and pictures of another size: their shape may be compared, not their place.",
     ),
     "guidance": ("Guidance", ""),
@@ -205,9 +205,18 @@ class Page:
             "figures": self.figures(), "groups": groups, "commands": provenance.commands(self.study, commits),
             "instruments": instruments.survey(self.evidence, self.artifacts),
             "measured": instruments.protocols(self.evidence, self.artifacts),
-            "previews": previews.grids(self.study, self.artifacts),
+            "previews": previews.grids(self.study, self.artifacts), "theory": self.theory(),
             "worst_pairs": audits.views(self.evidence, self.artifacts),
         }  # fmt: skip
+
+    def theory(self) -> dict[str, Any] | None:
+        """Why the optimum copies, for studies that ask."""
+        if not self.study.theory:
+            return None
+        line = f"study {self.study.name} · {self.study.theory}"
+        draw = lambda: figures.draw("theory", self.evidence, self.artifacts)  # noqa: E731
+        drawn = self.figure("theory", (theory.TITLE, theory.CAPTION), draw, line)
+        return {"view": theory.explainer(self.study, self.artifacts), "figure": drawn, "provenance": line}
 
     def ablation_report(self, name: str, compare: int) -> dict[str, Any]:
         ablation = self.ablation(name, compare)

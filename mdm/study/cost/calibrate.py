@@ -20,7 +20,7 @@ from mdm.diffusion.sampler import sample
 from mdm.diffusion.schedule import levels
 from mdm.files.atomic import write_json
 from mdm.model.execution import Execution
-from mdm.model.nested import build
+from mdm.model.networks import build
 from mdm.study.cost.memory import fresh_state
 from mdm.study.cost.speeds import VERSION, Work, drawing, training
 from mdm.study.cost.timing import Timing, load, product_operations, product_seconds, timing

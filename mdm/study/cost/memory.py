@@ -12,16 +12,15 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mdm.config import DiffusionConfig, ModelConfig, TrainConfig
+from mdm.config import DiffusionConfig, ModelConfig, SongConfig, TrainConfig
 from mdm.config.sizes import Size, shape
 from mdm.diffusion.loss import Part, training_loss
 from mdm.diffusion.noise import spread_times
 from mdm.diffusion.schedule import levels
 from mdm.model import execution
 from mdm.model.checkpoints import INNER
-from mdm.model.nested import build
+from mdm.model.networks import Network, build
 from mdm.model.processor import as_on
-from mdm.model.unet import UNet
 from mdm.train.example import Example
 from mdm.train.optim import make_optimizers
 from mdm.train.state import TrainingState, average_of
@@ -72,7 +71,7 @@ class Ledger(TorchDispatchMode):
 
 
 def estimate(
-    model: ModelConfig,
+    model: ModelConfig | SongConfig,
     train: TrainConfig,
     diffusion: DiffusionConfig,
     *,
@@ -112,9 +111,9 @@ def estimate(
     return Memory(parameters, gradients, moments, average, activations, ledger.peak)
 
 
-def fresh_state(network: UNet, train: TrainConfig, inherited: int) -> TrainingState:
+def fresh_state(network: Network, train: TrainConfig, inherited: int) -> TrainingState:
     """Return the state of a training before its first step; the lowest `inherited` levels have a rate of their own."""
-    prefix = INNER * (len(network.config.levels) - inherited)
+    prefix = INNER * (len(network.config.resolutions) - inherited)
     names = {name for name, _ in network.named_parameters() if inherited and name.startswith(prefix)}
     return TrainingState(network, average_of(network, train), make_optimizers(network, train, names))
 
@@ -141,7 +140,7 @@ def _first_moments(state: TrainingState, ledger: Ledger) -> tuple[int, int]:
     return ledger.alive.total() - before, gradients
 
 
-def _example(model: ModelConfig, tokens: int, times: Tensor) -> Example:
+def _example(model: ModelConfig | SongConfig, tokens: int, times: Tensor) -> Example:
     batch = len(times)
     images, noises = ([torch.empty(batch, *shape(size)) for size in model.resolutions] for _ in range(2))
     text = (torch.empty(batch, tokens, model.text_channels), torch.empty(batch, tokens)) if model.text_channels else ()
@@ -149,7 +148,7 @@ def _example(model: ModelConfig, tokens: int, times: Tensor) -> Example:
     return Example(images, noises, times, *(text or (None, None)), labels if model.classes else None)
 
 
-def _activations(network: UNet, loss: Callable[[], Tensor], ledger: Ledger) -> dict[Size, int]:
+def _activations(network: Network, loss: Callable[[], Tensor], ledger: Ledger) -> dict[Size, int]:
     """Return the bytes that each level keeps between the forward and the backward pass of `loss`."""
 
     def enter(size: Size) -> Any:
@@ -159,9 +158,9 @@ def _activations(network: UNet, loss: Callable[[], Tensor], ledger: Ledger) -> d
         return hook
 
     hooks = []
-    for level in execution.nest(network):
+    for size, level in execution.nest(network):
         inside = [module for name, module in level.named_modules() if name and not name.startswith("inner_unet")]
-        hooks += [module.register_forward_pre_hook(enter(level.level.size)) for module in inside]
+        hooks += [module.register_forward_pre_hook(enter(size)) for module in inside]
     kept = loss()  # holds the activations
     ledger.label = None
     found = {size: ledger.alive[size] for size in network.config.resolutions}

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mdm.config.recipe import StageRecipe
+from mdm.config.sizes import as_clip
 from mdm.config.units import percent, rough_duration, size
 from mdm.model.arithmetic import parameters, step_gigaflops
 from mdm.study.cost import observed
@@ -120,8 +121,8 @@ class Estimate:
         recipe = self._study.recipe(ref)
         if ref.startswith("train/"):
             return parameters(recipe.model) * BYTES_KEPT
-        levels = self._study.recipe(self._study.trained(recipe.train)).model.levels
-        return recipe.num_images * sum(3 * level.resolution**2 for level in levels)
+        sizes = self._study.recipe(self._study.trained(recipe.train)).sizes
+        return recipe.num_images * sum(3 * as_clip(size).resolution ** 2 for size in sizes)
 
 
 def works(run: Run) -> list[tuple[str, str]]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mdm.config import DiffusionConfig, ModelConfig, SampleConfig, StudyError
+from mdm.config import DiffusionConfig, ModelConfig, SampleConfig, SongConfig, StudyError
 from mdm.files.artifact import digest
 from mdm.files.atomic import read_json
 from mdm.model.arithmetic import gigaflops, step_gigaflops
@@ -22,7 +22,7 @@ class Work:
 
     kind: str  # train or draw
     ref: str
-    model: ModelConfig
+    model: ModelConfig | SongConfig
     diffusion: DiffusionConfig
     tokens: int
     batch_images: int
@@ -49,7 +49,7 @@ class Work:
 def training(study: Study, ref: str) -> Work:
     """Describe a training stage as one of its processes does it: on its own part of each batch."""
     recipe, resources = study.recipe(ref), study.resources(ref)
-    inherited = len(study.recipe(recipe.parent).model.levels) if recipe.parent else 0
+    inherited = len(study.recipe(recipe.parent).model.resolutions) if recipe.parent else 0
     train = recipe.train
     settings = {
         "inherited_levels": inherited, "frozen_levels": inherited if train.inner_rate == 0 else 0,
@@ -94,7 +94,7 @@ def calls(sample: SampleConfig) -> int:
     """Return how often a network sees each picture; an interval of guidance saves some of it."""
     steps = sample.steps
     a_step = (1 if sample.guidance == 1 else 2) + (sample.autoguidance != 1)
-    return (2 * steps - 1 if sample.sampler == "heun" else steps) * a_step
+    return (2 * steps - 1 if sample.sampler in ("heun", "karras") else steps) * a_step
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ def memories(study: Study) -> dict[str, Memory]:
     found = {}
     for ref in study.of_kind("train"):
         recipe, resources = study.recipe(ref), study.resources(ref)
-        inherited = len(study.recipe(recipe.parent).model.levels) if recipe.parent else 0
+        inherited = len(study.recipe(recipe.parent).model.resolutions) if recipe.parent else 0
         in_parts = min(2, resources.accumulate)  # further parts take what the second one does
         train = recipe.train.model_copy(update={"batch_images": in_parts * at_once(study, ref)})
         settings = {"tokens": throughput.tokens(study, recipe.text), "inherited": inherited}

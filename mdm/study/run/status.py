@@ -108,7 +108,7 @@ def of_folder(results: Path, users: Mapping[str, str]) -> Iterator[StageStatus]:
     recipes = [(path.parent, StageRecipe.of(read_json(path), path)) for path in paths]
     if not recipes:
         raise ArtifactError(f"{results} holds no stage of training; name the results folder: mdm status results")
-    for folder, recipe in sorted(recipes, key=lambda r: (len(r[1].model.levels), r[0].name)):
+    for folder, recipe in sorted(recipes, key=lambda r: (len(r[1].model.resolutions), r[0].name)):
         yield stage_status(folder, recipe.num_images, [], users.get(f"train/{folder.name}", NO_STUDY))
 
 

@@ -7,11 +7,12 @@ import hashlib
 import itertools
 from dataclasses import replace
 from functools import cache
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from mdm.config import Count, Positive, Strict, nearest
+from mdm.config import Count, Positive, nearest
+from mdm.data.sources.factors import Labelled, Planted
 from mdm.data.sources.scenes import layout
 from mdm.data.sources.scenes.layout import Draw, Point
 from mdm.data.sources.scenes.picture import LARGEST, SMALLEST
@@ -28,8 +29,10 @@ SOLID_WEIGHT = 3  # as likely as three other fills
 Pair = tuple[str, str]  # colour, shape
 
 
-class SceneSettings(Strict):
+class SceneSettings(Labelled, Planted):
     """Which scenes: the knobs only ever make the world smaller."""
+
+    later: ClassVar = (*Labelled.later, *Planted.later)
 
     seed: Count = 0
     split: Literal["train", "validation", "held-out", "all"] = Field(
@@ -171,6 +174,16 @@ def scene(seed: int, id: int, settings: SceneSettings) -> Scene:
     kind, tone = draw.pick(settings.knob("backgrounds")), draw.pick(tuple(TONES))
     background = Background(kind, tone, draw.between(0, 6.283185), int.from_bytes(key[16:24], "big"))
     return Scene(id, groups, relation, background, int.from_bytes(key[24:28], "big"))
+
+
+def main_class(id: int, settings: SceneSettings) -> int:
+    """Return the class of a scene: the place of its first group's colour and shape among all that it might show."""
+    first = scene(settings.seed, id, settings).groups[0]
+    return _pairs(settings)[0].index((first.colour, first.shape))
+
+
+def main_classes(settings: SceneSettings) -> int:
+    return len(_pairs(settings)[0])
 
 
 def _group(draw: Draw, settings: SceneSettings, pair: Pair, size: str, radius: float, centres: list[Point]) -> Group:
