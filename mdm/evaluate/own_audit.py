@@ -86,9 +86,8 @@ def _archived(path: Path, count: int) -> dict[int, np.ndarray]:
 
 def _enough(pictures: np.ndarray, path: Path) -> np.ndarray:
     if len(pictures) < 4 or pictures.shape[-1] != 3:
-        raise ArtifactError(
-            f"{path} holds {len(pictures)} pictures {pictures.shape[1:]}; an audit takes 4 or more, RGB"
-        )
+        shape = " x ".join(map(str, pictures.shape))
+        raise ArtifactError(f"{path} holds {shape} values; an audit takes 4 pictures or more, of three colours")
     return pictures
 
 
