@@ -212,17 +212,6 @@ class ExcessRecipe(Recipe):
     seed: Seed
 
 
-class TheoryRecipe(Recipe):
-    """Pictures of why the best denoiser of a few training pictures copies them."""
-
-    kind: Literal["theory"] = "theory"
-    data: Ref
-    num_images: Positive  # that the denoiser knows: the first
-    sets: tuple[Positive, ...]  # sizes of the sets whose best loss is drawn
-    seed: Seed
-    resolution: Positive
-
-
 class AuditRecipe(Recipe):
     """Which drawn pictures copy pictures of a data set; `decode`: how training read these."""
 
@@ -240,6 +229,17 @@ class AuditRecipe(Recipe):
     features: Ref | None = None  # of the drawn pictures
     known_features: Ref | None = None  # of those of the data set
     text: Ref | None = None  # holds the empty caption, for the loss gap
+
+
+class TheoryRecipe(Recipe):
+    """Pictures of why the best denoiser of a few training pictures copies them."""
+
+    kind: Literal["theory"] = "theory"
+    data: Ref
+    num_images: Positive  # that the denoiser knows: the first
+    sets: tuple[Positive, ...]  # sizes of the sets whose best loss is drawn
+    seed: Seed
+    resolution: Positive
 
 
 KINDS: dict[str, type[Recipe]] = {

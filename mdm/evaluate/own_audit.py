@@ -86,9 +86,8 @@ def _archived(path: Path, count: int) -> dict[int, np.ndarray]:
 
 def _enough(pictures: np.ndarray, path: Path) -> np.ndarray:
     if len(pictures) < 4 or pictures.shape[-1] != 3:
-        raise ArtifactError(
-            f"{path} holds {len(pictures)} pictures {pictures.shape[1:]}; an audit takes 4 or more, RGB"
-        )
+        shape = " x ".join(map(str, pictures.shape))
+        raise ArtifactError(f"{path} holds {shape} values; an audit takes 4 pictures or more, of three colours")
     return pictures
 
 
@@ -125,17 +124,18 @@ def _middle(pixels: np.ndarray) -> np.ndarray:
 
 def _source(asked: Asked, side: int) -> Source:
     """Where training pictures come from: a data set made here, or a folder; without --against the model's own."""
-    folder = asked.against
+    folder, take = asked.against, None
     if folder is None and asked.weights is not None:
         from mdm.evaluate.painter import stage_of
 
-        folder = asked.weights.resolve().parents[2] / stage_of(asked.weights.parent).data
+        stage = stage_of(asked.weights.parent)
+        folder, take = asked.weights.resolve().parents[2] / stage.data, stage.take
     if folder is None or not folder.is_dir():
         raise ArtifactError(f"{folder} is no folder; name in --against the training pictures, or a data set made here")
     if (folder / "manifest.json").is_file():
         if (kind := read_json(folder / "recipe.json").get("kind")) != "data":
             raise ArtifactError(f"{folder} is an artifact of kind {kind}; name one of results/data")
-        return OfData(folder, side)
+        return OfData(folder, side, take=take)
     return OfArray(*in_folder(folder, side))
 
 

@@ -111,7 +111,7 @@ class Audits:
             self._made.check_pictures(asked.data, "audit.data")
             self._made.check_resolution(asked.data, side, "audit.data")
             return self._made.data(asked.data, "audit.data"), None
-        recipe, take = self._made.artifacts[stage.data].recipe, getattr(stage, "take", None)
+        recipe, take = self._made.artifacts[stage.data].recipe, stage.take
         if recipe.settings.get("crop") == "none":
             raise StudyError(
                 f"{self._where}: audit: squares cut anew each time are no finite set of pictures; write crop: centre "
@@ -190,4 +190,4 @@ def emm_of(config: StudyConfig, runs: list[Run], made_of: Artifacts, valid: set[
 def _trained_on(made_of: Artifacts, run: Run) -> int:
     """Pictures that the last stage of a run is trained on."""
     stage = made_of.artifacts[run.stages[-1].artifact].recipe
-    return getattr(stage, "take", None) or made_of.artifacts[stage.data].recipe.num_images
+    return stage.take or made_of.artifacts[stage.data].recipe.num_images

@@ -63,11 +63,6 @@ def has_excess(study: Study) -> bool:
     return any(run.excess for run in study.runs)
 
 
-def has_theory(study: Study) -> bool:
-    """Return whether the report explains why the optimum copies."""
-    return study.theory is not None
-
-
 def has_audit(study: Study) -> bool:
     """Return whether copies of training pictures are looked for."""
     return any(run.audits for run in study.runs)
@@ -76,6 +71,11 @@ def has_audit(study: Study) -> bool:
 def has_emm(study: Study) -> bool:
     """Return whether it is asked up to how many training pictures runs copy them."""
     return bool(study.emm)
+
+
+def has_theory(study: Study) -> bool:
+    """Return whether the report explains why the optimum copies."""
+    return study.theory is not None
 
 
 def number_names(study: Study) -> list[str]:
@@ -105,9 +105,7 @@ def figure_names(study: Study) -> list[str]:
     """Return every figure that the measurements can fill: .svg and .png, but `samples-RUN` is a .png only."""
     guidance = ["guidance"] if instruments(study) else []
     alignment = ["alignment"] if "judge" in instruments(study) else []
-    optional = (
-        ("along-training", has_curves), ("excess-loss", has_excess), ("emm", has_emm), ("theory", has_theory),
-    )  # fmt: skip
+    optional = (("along-training", has_curves), ("excess-loss", has_excess), ("theory", has_theory), ("emm", has_emm))
     more = [name for name, asked in optional if asked(study)]
     drawn = ["training-curves", *more, *guidance, *alignment, *(f"ablation-{g}" for g in group_members(study))]
     return drawn + [f"samples-{run}" for run in sampled_runs(study)]

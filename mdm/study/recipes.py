@@ -228,7 +228,7 @@ class Artifacts:
         sides = [side for side in stage.sizes if side <= THEORY_PIXELS] or [min(stage.sizes)]
         sets = sorted({min(count, there) for count in THEORY_SETS})
         recipe = made.TheoryRecipe(data=stage.data, num_images=sets[0], sets=sets, seed=0, resolution=max(sides))
-        return self._put(self.artifacts[stage.data].name, recipe)
+        return self.put(self.artifacts[stage.data].name, recipe)
 
     def samples(self, run: RunConfig, train: str, protocol: str, guide: str | None = None) -> str:
         """Add the pictures that the network of a stage or snapshot draws, guided by that of another run."""

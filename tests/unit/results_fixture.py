@@ -71,8 +71,8 @@ class Study:
     protocols: dict[str, Protocol]
     claims: dict[str, Claim]
     call: Call = field(default_factory=lambda: Call("fixture", {}))
-    theory: str | None = None
     emm: dict[str, Emm] = field(default_factory=dict)
+    theory: str | None = None
 
 
 ABLATIONS = (
