@@ -233,7 +233,7 @@ class Artifacts:
     def samples(self, run: RunConfig, train: str, protocol: str, guide: str | None = None) -> str:
         """Add the pictures that the network of a stage or snapshot draws, guided by that of another run."""
         entry: ProtocolConfig = self._config.protocols[protocol]
-        self._check_classes(run, entry.prompts, f"protocols.{protocol}.prompts")
+        self._check_classes(run, entry.prompts, f"protocols.{protocol}.prompts", entry.num_images)
         place, stage = f"protocols.{protocol}", self.artifacts[self.trained(train)].recipe
         name = f"{protocol}-{self.artifacts[train].name}"
         # The guide stands in the recipe as an artifact; what its run is called changes no picture.
