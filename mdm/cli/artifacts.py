@@ -128,7 +128,7 @@ def spread(nodes: int, gpus: int, cpus: int, command: Sequence[str]) -> int:
     os.execvp(started[0], started)
 
 
-@jobs.verb("Look for copies of training pictures: by a recipe, or among what weights of one's own draw.")
+@jobs.verb("Look for copies of training pictures among drawn ones.")
 @argument("given", type=Path, required=False, metavar="[RECIPE|WEIGHTS]")
 @option("--against", type=Path, show_default="what the weights were trained on",
         help="Folder of training pictures, or a data artifact.")  # fmt: skip

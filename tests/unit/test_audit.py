@@ -22,8 +22,12 @@ from mdm.evaluate.audit import look, measure_audit
 from mdm.evaluate.audit_rows import multiplicity, rows
 from mdm.evaluate.known import Known, OfArray, OfData
 from mdm.evaluate.worst_pairs import worst
-from mdm.files.atomic import ArtifactError, read_json
-from mdm.report import audited
+from mdm.files.atomic import ArtifactError, read_json, write_json
+from mdm.report import audited, collect, curves
+from mdm.report.evidence import read_evidence
+from mdm.report.page import html
+from mdm.report.tables import tables
+from mdm.report.verdicts import judge_all
 from mdm.study import study
 
 USUAL = ("copied", "calibrated", "authentic")
@@ -235,3 +239,48 @@ def test_the_largest_share_over_snapshots():
         ("copied_max_8", 0.4), ("copied_max_16", 0.2)
     ]  # fmt: skip
     assert audited.largest([[row("copied_half_8", 0.9)]]) == []
+
+
+def test_pictures_that_are_compared_with_nothing_else_are_audited(tmp_path):
+    """A protocol may only draw: then copies stand where other studies have distances."""
+    only = {"description": "drawn for the audit alone", "prompts": "scenes-new", "num_images": 40}
+    changes = {
+        **ASKED, "protocols": {"drawn": only}, "judges": {}, "clips": {}, "along.protocol": "drawn",
+        "claims": {"few": {"statement": "It copies less.", "source": "none",
+                           "expect": 'copied_32["no-progressive"] < copied_32["base"]'}},
+    }  # fmt: skip
+    loaded = study.load("quick", changes)
+    assert {name.partition("/")[0] for name in loaded.artifacts} == {
+        "data", "text", "train", "snapshot", "samples", "audit"
+    }  # fmt: skip
+    for run in loaded.runs:
+        for stage in run.stages:
+            write_json(tmp_path / stage.artifact / "manifest.json", {"seconds": 1.0, "gigaflops": 1.0, "images": 1})
+        for audit in run.audits:
+            row = {"metric": "copied_32", "value": 0.5, "low": 0.4, "high": 0.6, "n": 40, "without": [0.5] * 20}
+            write_json(tmp_path / audit.artifact / "audit.json", {"metrics": [row], "levels": []})
+    rows, missing = collect.write(loaded, tmp_path, tmp_path / "metrics.csv", tmp_path / "missing.json")
+    assert {"copied_32", "copied_max_32"} <= {row.metric for row in rows}
+    assert not [one for one in missing if "audit" in one["what"]]
+    evidence = read_evidence(loaded, tmp_path / "metrics.csv")
+    assert evidence.metrics("drawn", main=True) == ["copied_32"]
+    table = tables.build(loaded, "ablation-training", evidence, tmp_path, tmp_path / "literature.csv")
+    assert "copied_32" in {column.key for column in table.columns}
+    (verdict,) = judge_all(loaded, evidence)
+    assert verdict.verdict == "one training each: undecided"
+    assert tables.build(loaded, "audit", evidence, tmp_path, tmp_path).rows[0]["level"].text == "32 px"
+    html.write(loaded, tmp_path, tmp_path / "index.html")
+    assert "Copies of training pictures" in (tmp_path / "index.html").read_text()
+
+
+def test_curves_along_training_show_copies(tmp_path):
+    loaded = study.load("quick", ASKED)
+    base = next(run for run in loaded.runs if run.name == "base")
+    for place, audit in enumerate(base.audits):
+        row = {"metric": "copied_32", "value": 0.1 * place, "low": 0.0, "high": 1.0, "n": 48}
+        write_json(tmp_path / audit.artifact / "audit.json", {"metrics": [row], "levels": []})
+    for made in [stage.artifact for stage in base.stages] + [point.weights for point in base.points]:
+        write_json(tmp_path / made / "manifest.json", {"images": 128, "seconds": 1.0, "gigaflops": 1.0})
+    rows = list(curves.collect(loaded, collect.Artifacts(tmp_path)))
+    assert [(row.metric, row.value) for row in rows] == [("copied_32", 0.0), ("copied_32", 0.1)]
+    assert curves.metrics(rows) == ["copied_32"]
