@@ -261,7 +261,9 @@ class NetworkConfig(Strict):
     text_projection: Count = Field(default=0, description="project the text features to this width (0: as they are)")
     text_layers: Count = Field(default=0, description="learnable self-attention layers over the text features")
     mask_text: bool = Field(default=True, description="attention ignores padding (released model: false)")
-    classes: Positive | None = Field(default=None, description="number of classes (ImageNet: 1000)")
+    classes: Positive | Literal["data"] | None = Field(
+        default=None, description="number of classes (ImageNet: 1000); data: as many as the run's training set has"
+    )
     time_conditioning: bool = Field(default=True, description="false: the network is not told the noise level")
     learned_balance: bool = Field(default=False, description="each level learns the weight of its loss by noise level")
 

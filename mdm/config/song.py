@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
@@ -102,26 +101,27 @@ class SongConfig(Strict):
                 f"channels {self.channels} x noise_width {self.noise_width} give {features} features of the noise "
                 "level; write channels that are even and at least 4"
             )
-        for part in (*self.encoder_parts(), *self.decoder_parts()):
+        ways = {"enc": self.encoder_parts(), "dec": self.decoder_parts()}
+        for way, part in ((way, part) for way, parts in ways.items() for part in parts):
+            # Such widths would fail at the first picture only.
             widths = (part.c_in, part.c_out) if part.kind == "block" else (part.c_out,) * (part.kind == "aux_norm")
             for width in widths:
                 groups = norm_groups(width)
                 if width < 4 or width % groups:
-                    raise ValueError(self._no_groups(part, width, groups))
+                    raise ValueError(self._no_groups(f"{way}.{part.name}", width, groups))
         if self.fourier_scale != 16 and self.embedding != "fourier":
             raise ValueError(
                 f"fourier_scale {self.fourier_scale:g} has no effect on embedding {self.embedding}; leave it out"
             )
         return self
 
-    def _no_groups(self, part: Part, width: int, groups: int) -> str:
+    def _no_groups(self, name: str, width: int, groups: int) -> str:
         if width < 4:
-            return f"block {part.name} has {width} channels, too few to be normalised in groups; write 4 or more"
-        joined = f", {width - part.c_out} or so and those of a skip connection," if part.skip else ""
-        step = 32 // math.gcd(32, *self.multipliers)
+            return f"block {name} has {width} channels, too few to be normalised in groups; write 4 or more"
+        joined = " (its own and those of a skip connection)" if name.startswith("dec.") else ""
         return (
-            f"block {part.name} normalises {width} channels{joined} in {groups} groups, which do not share them "
-            f"evenly; write channels that are a multiple of {step} (seen: {self.channels})"
+            f"block {name} normalises {width} channels{joined} in {groups} groups, which do not share them evenly; "
+            f"write channels that are a multiple of 32 (seen: {self.channels})"
         )
 
     @property
@@ -245,7 +245,10 @@ class SongSettings(Strict):
     )
 
     def written_out(self, classes: int | None) -> dict[str, Any]:
-        """Every setting of the network, for `SongConfig`."""
+        """Every setting of the network, for `SongConfig`; equal networks are written alike."""
         written = {key: value for key, value in self.model_dump(exclude={"arch"}).items() if value is not None}
+        if self.skips and all(self.skips) and len(self.skips) == len(self.multipliers) * (self.blocks + 1):
+            del written["skips"]
         attention = () if len(self.multipliers) == 1 else (self.resolution // 2,)
-        return {"attention": attention, **ARCHITECTURES[self.arch], **written, "family": "song", "classes": classes}
+        found = {"attention": attention, **ARCHITECTURES[self.arch], **written, "family": "song", "classes": classes}
+        return found | {"attention": tuple(sorted(found["attention"], reverse=True))}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from mdm.config.audit import AuditConfig, EmmConfig
 from mdm.config.base import SHA256, Name, Positive, Seed, Strict, Width
@@ -37,9 +37,12 @@ class EncoderConfig(Strict):
 class RunConfig(Strict):
     """One complete recipe: `base` of a study, or `base` with an ablation's `set` applied."""
 
-    later: ClassVar = ("take",)
+    later: ClassVar = ("take", "data_settings")
 
     data: Name = Field(description="data set to train on")
+    data_settings: dict[str, Any] = Field(
+        default={}, description="settings of `data` that differ in this run, as in data_settings.num_images: 1000"
+    )
     take: Positive | None = Field(default=None, description="train on the first so many pictures of `data` (all)")
     validation: Name | None = Field(default=None, description="data set of the held-out loss")
     text: Name | None = Field(default=None, description="encoder name; none = unconditional or classes only")
@@ -89,6 +92,16 @@ class AblationConfig(Strict):
     )
     seeds: list[Seed] | None = Field(default=None, min_length=1, description="default: the study's")
     protocols: list[Name] | None = Field(default=None, description="default: all of the study (but that of `along`)")
+
+    @field_validator("cases", mode="before")
+    @classmethod
+    def _named_by_numbers_too(cls, cases: Any) -> Any:
+        """YAML reads the name 500 as a number."""
+        return (
+            {str(name) if isinstance(name, int) else name: case for name, case in cases.items()}
+            if isinstance(cases, dict)
+            else cases
+        )
 
     @model_validator(mode="after")
     def _changes_something(self) -> AblationConfig:

@@ -15,6 +15,11 @@ from mdm.model.song_layers import FINAL_GAIN, Block, Conv, Linear, norm
 LONGEST = 10_000  # period of the slowest sinusoid, over 2 pi
 
 
+def exactly(told: Tensor) -> Tensor:
+    """Noise levels [B] with the digits that their sines need."""
+    return told if told.dtype == torch.float64 else told.float()
+
+
 class Positional(nn.Module):
     """Noise levels [B] as sinusoids [B,Z]; their frequencies are divided by half the number minus one."""
 
@@ -24,7 +29,7 @@ class Positional(nn.Module):
 
     def forward(self, told: Tensor) -> Tensor:
         steps = torch.arange(self.half, dtype=torch.float32, device=told.device) / (self.half - 1)
-        angles = told.float()[:, None] * (1 / LONGEST) ** steps
+        angles = exactly(told)[:, None] * (1 / LONGEST) ** steps
         return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
@@ -36,7 +41,7 @@ class Fourier(nn.Module):
         self.register_buffer("freqs", torch.randn(features // 2) * scale)
 
     def forward(self, told: Tensor) -> Tensor:
-        angles = told.float()[:, None] * (2 * math.pi * self.freqs)
+        angles = exactly(told)[:, None] * (2 * math.pi * self.freqs)
         return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
@@ -75,7 +80,7 @@ class SongNetwork(nn.Module):
         return self._up(*self._down(x, vector), vector)
 
     def _embed(self, noise_labels: Tensor, class_labels: Tensor | None, augment_labels: Tensor | None) -> Tensor:
-        vector = self.map_noise(noise_labels)
+        vector = self.map_noise(noise_labels).to(self.map_layer0.weight.dtype)
         if self.map_label is not None:
             count = self.map_label.in_features
             told = vector.new_zeros(1, count) if class_labels is None else class_labels.to(vector.dtype)

@@ -3,17 +3,15 @@
 Titles, job sizes and paths of this machine stay out, so that changing them makes nothing new.
 """
 
-from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 from mdm.config import ExcessConfig, ProtocolConfig, RunConfig, StudyConfig, StudyError, WeightsConfig, nearest
 from mdm.config import recipe as made
 from mdm.config.base import parse
 from mdm.config.instruments import ScoreSettings
-from mdm.config.sizes import Clip, Size, as_clip
+from mdm.config.sizes import Clip, as_clip
 from mdm.config.text import ENCODERS
-from mdm.files.artifact import digest
+from mdm.study.data_sets import DataSets
 from mdm.study.stage_settings import (
     check_autoguidance,
     check_carried,
@@ -31,60 +29,13 @@ THEORY_PIXELS = 32  # larger pictures explain no more
 THEORY_SETS = (12, 96, 768)
 
 
-@dataclass(frozen=True)
-class Artifact:
-    """One folder under results/: {kind}/{name}-{digest of the recipe}."""
-
-    name: str
-    recipe: made.Recipe
-    # How a data set is made where that does not change what it is: see mdm/data/sources.
-    handling: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def kind(self) -> str:
-        return self.recipe.kind
-
-    @cached_property
-    def ref(self) -> str:
-        """Name its folder, as other recipes do."""
-        return f"{self.kind}/{self.name}-{digest(self.recipe.plain())}"
-
-
-class Artifacts:
+class Artifacts(DataSets):
     """All artifacts of a study, each made once however many runs need it."""
 
     def __init__(self, config: StudyConfig, where: str) -> None:
-        self._config, self._where = config, where
-        self.artifacts: dict[str, Artifact] = {}
-        self._data: dict[str, str] = {}  # many runs ask for the same data set
+        super().__init__(config, where)
         #: which encoder makes each text artifact
         self.encoders: dict[str, str] = {}
-
-    def put(self, name: str, recipe: made.Recipe, handling: dict[str, Any] | None = None) -> str:
-        """Add an artifact and return its name."""
-        artifact = Artifact(name, recipe, handling or {})
-        self.artifacts[artifact.ref] = artifact
-        return artifact.ref
-
-    def _pick(self, section: str, name: str, asked_by: str) -> Any:
-        entries = getattr(self._config, section)
-        if name not in entries:
-            raise StudyError(f"{self._where}: {asked_by}: no '{name}' under `{section}`; {nearest(name, entries)}")
-        return entries[name]
-
-    def data(self, name: str, asked_by: str) -> str:
-        """Add a data set; its source validates its own settings and adds its version."""
-        if name in self._data:
-            return self._data[name]
-        from mdm.data.sources import registry as sources  # loaded with the first data set; light and free of torch
-
-        entry = self._pick("data", name, asked_by)
-        place = f"{self._where}: data.{name}"
-        settings = sources.resolve(entry.source, entry.settings, place)
-        handling = sources.handling(entry.source, entry.settings, place)
-        recipe = made.DataRecipe(source=entry.source, settings=settings, shard_images=entry.shard_images)
-        self._data[name] = self.put(name, recipe, handling)
-        return self._data[name]
 
     def text(self, encoder: str, data: str, asked_by: str, also: str = "") -> str:
         """Add the embedded captions of one data set, the empty caption, and one more if asked."""
@@ -150,58 +101,6 @@ class Artifacts:
         text = self.text(encoder, data, place) if encoder and data else None
         return {data_key: self.data(data, place) if data else None, text_key: text}
 
-    def _check_classes(self, run: RunConfig, data: str, place: str, take: int | None = None) -> None:
-        """Refuse labels that the network does not know, before hours of training do."""
-        if not run.model.classes or run.class_label != RunConfig.model_fields["class_label"].default:
-            return
-        from mdm.data.sources import registry as sources
-
-        artifact = self.artifacts[self.data(data, place)]
-        needed = sources.label_count(artifact.recipe, artifact.handling, f"{self._where}: data.{data}", take)
-        if needed == 0:
-            raise StudyError(
-                f"{self._where}: {place}: model.classes {run.model.classes}, but data.{data} has no label `class`; "
-                "write label: class, random or unique in its settings, or another class_label"
-            )
-        if needed is not None and needed > run.model.classes:
-            raise StudyError(
-                f"{self._where}: {place}: model.classes {run.model.classes}, but the labels of data.{data} go from 0 "
-                f"to {needed - 1}; write model.classes: {needed}"
-            )
-
-    def _check_frames(self, data: str, size: Size, place: str) -> None:
-        """Refuse pictures, or clips of other lengths, for a level of clips."""
-        if not isinstance(size, Clip):
-            return
-        there = self._pick("data", data, place).settings.get("frames")
-        if there is None or there % size.frames:
-            has = f"has clips of {there} frames" if there else "has pictures"
-            raise StudyError(
-                f"{self._where}: {place}: the level {size} needs clips of {size.frames} frames, or of a multiple, and "
-                f"data.{data} {has}; name a data set of a source of clips, with frames: {size.frames}"
-            )
-
-    def check_resolution(self, data: str, resolution: int, place: str) -> None:
-        """Refuse a data set that is not stored at a multiple of the resolution it is used at."""
-        stored = self._pick("data", data, place).settings.get("resolution")
-        if stored is not None and (stored < resolution or stored % resolution):
-            raise StudyError(
-                f"{self._where}: {place}: works at {resolution} px, but data.{data} is stored at {stored} px; "
-                f"write a multiple of {resolution} there"
-            )
-
-    def check_pictures(self, data: str, place: str) -> None:
-        """Refuse clips where only pictures can be used."""
-        if "frames" in self._pick("data", data, place).settings:
-            raise StudyError(f"{self._where}: {place}: data.{data} has clips; name a data set of pictures")
-
-    def too_many(self, data: str, wanted: int, place: str) -> list[str]:
-        """Return the problem, if a protocol wants more pictures than a data set has."""
-        there = made.pictures_of(self._pick("data", data, place).settings)
-        if not there or wanted <= there:
-            return []
-        return [f"{self._where}: {place}: {wanted} pictures of data.{data}, which has {there}; write {there} or less"]
-
     def snapshot(self, name: str, train: str, images: int) -> str:
         """Add the averaged weights of a stage at an image count on its way."""
         return self.put(name, made.SnapshotRecipe(train=train, images=images))
@@ -233,7 +132,8 @@ class Artifacts:
     def samples(self, run: RunConfig, train: str, protocol: str, guide: str | None = None) -> str:
         """Add the pictures that the network of a stage or snapshot draws, guided by that of another run."""
         entry: ProtocolConfig = self._config.protocols[protocol]
-        self._check_classes(run, entry.prompts, f"protocols.{protocol}.prompts")
+        if entry.prompts:
+            self._check_classes(run, entry.prompts, f"protocols.{protocol}.prompts", entry.num_images)
         place, stage = f"protocols.{protocol}", self.artifacts[self.trained(train)].recipe
         name = f"{protocol}-{self.artifacts[train].name}"
         # The guide stands in the recipe as an artifact; what its run is called changes no picture.

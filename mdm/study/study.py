@@ -17,12 +17,14 @@ from mdm.config.sizes import listed
 from mdm.files.artifact import digest
 from mdm.files.atomic import read_json, write_json
 from mdm.study.claimed import claimed
+from mdm.study.data_sets import Artifact
 from mdm.study.evaluations import Evaluations
-from mdm.study.recipes import Artifact, Artifacts
+from mdm.study.recipes import Artifacts
 from mdm.study.runs import Ablation, Call, Run, Stage, Variant
 from mdm.study.standard_protocols import expand
 from mdm.study.study_file import assign, read_study
 from mdm.study.variants import all_variants
+from mdm.study.varied import resolved
 
 RESERVED_TARGETS = ("all", "data", "report", "base", "score")
 
@@ -74,7 +76,8 @@ class Study:
         raw = copy.deepcopy(self._raw["base"])
         place = "base" if variant.ablation is None else f"ablations.{variant.ablation}"
         diff = {path: (assign(raw, path, value), value) for path, value in variant.changes.items()}
-        return parse(RunConfig, raw, f"{self.name}.yaml: {place}"), place, diff
+        config = parse(RunConfig, raw, f"{self.name}.yaml: {place}")
+        return resolved(config, self._made, f"{self.name}.yaml: {place}"), place, diff
 
     def _runs(self, variant: Variant) -> Iterator[Run]:
         config, place, diff = self._config(variant)

@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import chromium
+import evaluate_artifacts
 import pytest
 import results_fixture as fixture
 
+from mdm.evaluate.theory import draw_theory
 from mdm.report.page import html
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(bool(chromium.ABSENT), reason=chromium.ABSENT)]
@@ -202,3 +204,19 @@ def test_the_page_of_an_ablation(chrome: chromium.Browser, folder: Path) -> None
     width, inner = chrome.run("return [document.documentElement.scrollWidth, innerWidth]")
     assert width <= inner and chrome.console() == [] and chrome.run(OVERFLOWING) == []
     assert chrome.run("return document.querySelectorAll('.side img').length") == 16
+
+
+@pytest.mark.parametrize("size", [PHONE, DESKTOP])
+def test_the_explanation_of_copying_fits(chrome: chromium.Browser, tmp_path: Path, size: tuple[int, int]) -> None:
+    study, results = fixture.make_study(), tmp_path / "results"
+    data = evaluate_artifacts.scenes(results, 12, 8)
+    recipe = evaluate_artifacts.put(
+        results, "theory", "some", data=evaluate_artifacts.ref(data), num_images=12, sets=(12,), seed=0, resolution=8
+    )
+    draw_theory(recipe)
+    study.theory = evaluate_artifacts.ref(recipe)
+    html.write_report(study, fixture.write_tree(study, tmp_path), tmp_path / "index.html")
+    show(chrome, (tmp_path / "index.html").as_uri(), size)
+    assert chrome.run(OVERFLOWING) == [] and chrome.run(UNREADABLE) == [] and chrome.console() == []
+    broken = "return [...document.querySelectorAll('#theory img')].filter(i => !i.naturalWidth).length"
+    assert chrome.run(broken) == 0

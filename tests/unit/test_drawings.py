@@ -184,6 +184,20 @@ def test_captions_come_from_names_titles_and_keywords(folder):
     assert not any("skin tone" in row.caption for row in rows(folder, skin_tones=False))
 
 
+def test_drawings_have_factors_of_memorisation(folder):
+    """The true class is the set; smaller sets lie in larger ones; copies are drawn like their originals."""
+    whole = rows(folder, label="class")
+    assert all(ALL.index(row.columns["set"]) == row.labels["class"] for row in whole)
+    assert rows(folder, label="class", num_images=5) == whole[:5]
+    planted = settings(folder, num_images=5, copies={"count": 3, "of": 2}, label="unique")
+    source = sources.find("drawings", "test")
+    found = list(source.index(planted))
+    assert [row.labels["class"] for row in found] == [0, 1, 2, 3, 4, 0, 1, 0, 1]
+    drawn = dict(source.pictures(found, planted))
+    assert len(drawn) == 9 and drawn[found[5].key].data == drawn[found[0].key].data != drawn[found[1].key].data
+    assert (source.label_count(planted), source.label_count(settings(folder, label="class"))) == (5, 4)
+
+
 def test_a_concept_lies_on_one_side_whatever_sets_are_taken(folder):
     for sets in (ALL, ("fluent-emoji", "openclipart"), ("noto",)):
         for every in (2, 3, 5):

@@ -178,6 +178,18 @@ def test_portraits_are_proved_where_the_metadata_are_given(portraits):
     assert len(list(ffhq.pictures(list(ffhq.index(unproved)), unproved))) == 5
 
 
+def test_portraits_have_labels_and_copies_but_no_true_class(portraits):
+    chosen = of_ffhq(portraits, label="random", random_classes=3, label_seed=1024, copies={"count": 2, "of": 1})
+    rows = list(ffhq.index(chosen))
+    assert [row.columns["number"] for row in rows] == ["0", "3", "59999", "60000", "69001", "0"]
+    assert rows[5].labels == rows[0].labels and rows[0].labels["copies"] == 2
+    assert max(row.labels["class"] for row in rows) + 1 == ffhq.label_count(chosen)
+    pictures = dict(ffhq.pictures(rows, chosen))
+    assert pictures[rows[5].key].data == pictures[rows[0].key].data
+    with pytest.raises(StudyError, match="portraits have none; write label: random, unique or none"):
+        sources.resolve("ffhq", {"num_images": 1, "resolution": 16, "path": "x", "label": "class"}, "study")
+
+
 def test_a_missing_folder_says_how_to_get_it(portraits):
     with pytest.raises(ArtifactError, match=r"NVlabs/ffhq-dataset .*name that folder in `path`"):
         list(ffhq.index(of_ffhq(portraits, path="nowhere")))

@@ -11,9 +11,11 @@ from test_shards import make_data, make_recipe
 
 from mdm.config import StudyError
 from mdm.data.batches.reader import Pictures
+from mdm.data.shards.own_changes import problem
 from mdm.data.shards.shard import index_data, read_index, write_manifest, write_shard
 from mdm.data.sources import registry as sources
 from mdm.files.atomic import ArtifactError, read_json
+from mdm.files.hashes import sha256_file
 
 ODD_NAMES = (
     "two  blanks.png",
@@ -244,3 +246,31 @@ def test_same_bytes_whatever_the_machine_says(tmp_path):
         files = [*sorted((path.parent / "shards").iterdir()), path.with_name("index.tsv")]
         made.append({file.name: file.read_bytes() for file in files})
     assert made[0] == made[1] and len(made[0]) == 5
+
+
+def test_labels_by_place_are_no_change_of_the_table(tmp_path):
+    folder = folder_with(tmp_path / "mine", "a.png", "b.png", "c.png")
+    (folder / "captions.csv").write_text("file,caption,class\na.png,one,7\nb.png,two,7\nc.png,three,8\n")
+    asked = {"path": str(folder), "num_images": 3, "captions": "captions.csv", "resolution": 16}
+    seen = {}
+    for label in ("class", "unique"):
+        path = make_data(tmp_path / label, source="folder", label=label, **asked)
+        seen[label] = [Pictures(path.parent).labels(number)["class"] for number in range(3)]
+        source, settings = sources.reopen(sources.job(path).recipe, str(path), sources.job(path).handling)
+        (folder / "captions.csv").touch()  # so that the table is read again
+        assert problem(path.parent, source, settings, sha256_file) is None
+        assert source.label_count(settings) == (3 if label == "unique" else None)
+    assert seen == {"class": [7, 7, 8], "unique": [0, 1, 2]}
+
+
+def test_a_mixture_needs_the_files_of_its_parts(tmp_path):
+    folder = folder_with(tmp_path / "mine", "a.png", "b.png")
+    (folder / "captions.csv").write_text("file,caption\na.png,one\nb.png,two\n")
+    parts = [{"source": "scenes"}, {"source": "folder", "settings": {
+        "path": str(folder), "num_images": 2, "captions": "captions.csv"}}]  # fmt: skip
+    path = make_data(tmp_path, source="mixture", num_images=4, share=0.5, resolution=16, parts=parts)
+    pictures = Pictures(path.parent)
+    assert [pictures.caption(number) for number in (2, 3)] == ["one", "two"]
+    shutil.rmtree(folder)
+    with pytest.raises(ArtifactError, match="there is no folder"):
+        index_data(path)

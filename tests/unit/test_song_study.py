@@ -116,6 +116,20 @@ def test_studies_that_cannot_work(changes: dict[str, Any], words: str) -> None:
         study.load("quick", SETTINGS | changes)
 
 
+def test_equal_networks_have_equal_recipes() -> None:
+    assert loaded(song(skips=[1, 1, 1, 1])) == loaded({})
+    assert loaded(song(attention=[4, 8])) == loaded(song(attention=[8, 4]))
+
+
+def test_an_ablation_may_change_the_family() -> None:
+    entry = {"title": "t", "question": "q", "group": "training", "set": {"model": {"song": SONG}}}
+    nested = {"levels": {8: {"channels": [32], "resnets": [1]}}}
+    changes = SETTINGS | {"base.model": nested, "ablations": {"song": entry}, "groups": {"training": "Training"}}
+    found = study.load("quick", changes)
+    models = [found.recipe(run.stages[-1].artifact).model for run in found.runs]
+    assert [type(model) for model in models] == [ModelConfig, SongConfig]
+
+
 def test_an_ablation_changes_one_setting() -> None:
     entry = {"title": "t", "question": "q", "group": "training", "sweep": {"model.song.channels": [8, 16]}}
     found = study.load("quick", SETTINGS | {"ablations": {"width": entry}, "groups": {"training": "Training"}})

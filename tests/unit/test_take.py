@@ -93,6 +93,15 @@ def test_labels_are_counted_among_the_pictures_taken():
         study.load("quick", unique | {"base.take": None})
 
 
+def test_a_protocol_needs_the_labels_of_the_pictures_it_draws_alone():
+    """The quick study's protocol draws 48: a network of 64 unique labels knows these, one of 40 does not."""
+    labels = {"data.scenes-train.settings.label": "unique", "base.validation": None, "base.train.validate_images": 0,
+              "protocols.zero-shot.prompts": "scenes-train", "ablations": {}, "claims": {}}  # fmt: skip
+    study.load("quick", labels | {"base.take": 64, "base.model.classes": 64})
+    with pytest.raises(StudyError, match=r"prompts: model\.classes 40, .* go from 0 to 47"):
+        study.load("quick", labels | {"base.take": 40, "base.model.classes": 40})
+
+
 SIZE = {
     "title": "Size", "question": "How many?", "group": "training",
     "set": {"sample.steps": 4},

@@ -8,6 +8,7 @@ a share of 0.8 of 1000 gives 199 and 801.
 import json
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, model_validator
@@ -84,6 +85,13 @@ def index(settings: Settings) -> Iterator[Row]:
 def label_count(settings: Settings) -> int | None:
     """Return what `model.classes` must be at least; 0 where there is no label `class`."""
     return count_of(settings, settings.num_images)
+
+
+def outside(settings: Settings) -> Iterator[tuple[Path, str | None]]:
+    """Yield the files of the user that either source needs."""
+    for part in (0, 1):
+        source, own = _opened(settings, part)
+        yield from source.outside(own) if hasattr(source, "outside") else ()
 
 
 def _rows(settings: Settings) -> Iterator[Row]:
