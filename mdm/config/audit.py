@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from mdm.config.base import Name, Positive, Strict
+from mdm.config.instruments import WeightsConfig
 from mdm.config.training import ResourceConfig
 
 Group = Literal["copied", "calibrated", "authentic", "released", "copying_score", "similarity", "loss_gap"]
@@ -36,6 +37,9 @@ class AuditConfig(Strict):
     neighbours: Annotated[int, Field(ge=2, le=1000)] = Field(
         default=50, description="nearest training pictures kept; calibrated distances use 50 of them"
     )
+    sscd: WeightsConfig | None = Field(
+        default=None, description="TorchScript of SSCD, a network that knows copies: features for similarity"
+    )
     resources: ResourceConfig = ResourceConfig()
 
     @field_validator("metrics")
@@ -50,6 +54,8 @@ class AuditConfig(Strict):
         for name in NEED_HELD_OUT:
             if name in self.metrics and self.held_out is None:
                 raise ValueError(f"{name} compares training with other pictures; name such a data set in held_out")
+        if self.sscd and "similarity" not in self.metrics:
+            raise ValueError("sscd has no effect without similarity in metrics; write both or leave it out")
         if self.held_out and not set(NEED_HELD_OUT) & set(self.metrics):
             raise ValueError(f"held_out {self.held_out} has no effect without {' or '.join(NEED_HELD_OUT)} in metrics")
         return self

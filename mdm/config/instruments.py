@@ -1,13 +1,26 @@
 """Settings of the measuring networks and of scores; free of torch, so a study is checked before it runs."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from mdm.config.base import Positive, Seed, Strict
+from mdm.config.base import SHA256, Positive, Seed, Strict
 
 Rate = Annotated[float, Field(gt=0)]
 JUDGE_STRIDE = 8  # pixels of a judge's cell
+
+
+class WeightsConfig(Strict):
+    """Weights on disk, named by content: the path may differ between machines, the hash may not."""
+
+    later: ClassVar = ("activation",)
+
+    path: str = Field(description="file, or for CLIP also a folder of open_clip")
+    sha256: Annotated[str, Field(pattern=SHA256)] | None = Field(description="null plans a study, but nothing runs")
+    model: str | None = Field(default=None, description="open_clip architecture, e.g. ViT-B-16-quickgelu")
+    activation: Literal["gelu"] | None = Field(
+        default=None, description="of weights whose architecture open_clip knows with two: gelu for those not by OpenAI"
+    )
 
 
 class FitSettings(Strict):

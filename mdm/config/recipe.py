@@ -215,7 +215,7 @@ class ExcessRecipe(Recipe):
 class AuditRecipe(Recipe):
     """Which drawn pictures copy pictures of a data set; `decode`: how training read these."""
 
-    later: ClassVar = ("take",)
+    later: ClassVar = ("take", "sscd", "known_sscd")
 
     kind: Literal["audit"] = "audit"
     samples: Ref
@@ -228,6 +228,8 @@ class AuditRecipe(Recipe):
     held_out: Ref | None = None
     features: Ref | None = None  # of the drawn pictures
     known_features: Ref | None = None  # of those of the data set
+    sscd: Ref | None = None  # the same by a network that knows copies
+    known_sscd: Ref | None = None
     text: Ref | None = None  # holds the empty caption, for the loss gap
 
 

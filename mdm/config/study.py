@@ -7,8 +7,9 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from mdm.config.audit import AuditConfig, EmmConfig
-from mdm.config.base import SHA256, Name, Positive, Seed, Strict, Width
+from mdm.config.base import Name, Positive, Seed, Strict, Width
 from mdm.config.diffusion import DiffusionConfig, SampleConfig
+from mdm.config.instruments import WeightsConfig
 from mdm.config.network import NetworkConfig
 from mdm.config.training import ResourceConfig, StageConfig, TrainConfig
 
@@ -117,19 +118,6 @@ class AblationConfig(Strict):
             if twice := sorted(self.sweep.keys() & changes.keys()):
                 raise ValueError(f"case {case} and sweep both change {', '.join(twice)}; leave it out in one of them")
         return self
-
-
-class WeightsConfig(Strict):
-    """Weights on disk, named by content: the path may differ between machines, the hash may not."""
-
-    later: ClassVar = ("activation",)
-
-    path: str = Field(description="file, or for CLIP also a folder of open_clip")
-    sha256: Annotated[str, Field(pattern=SHA256)] | None = Field(description="null plans a study, but nothing runs")
-    model: str | None = Field(default=None, description="open_clip architecture, e.g. ViT-B-16-quickgelu")
-    activation: Literal["gelu"] | None = Field(
-        default=None, description="of weights whose architecture open_clip knows with two: gelu for those not by OpenAI"
-    )
 
 
 class InstrumentConfig(Strict):

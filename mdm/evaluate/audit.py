@@ -134,10 +134,11 @@ def measure_audit(recipe_path: str | Path) -> None:
 
 def _of_networks(recipe: AuditRecipe, root: Path) -> Iterator[dict[str, Any]]:
     """What needs features or the network itself."""
-    if recipe.features and recipe.known_features:
-        from mdm.evaluate.feature_copies import similarities
+    for drawn, known in (recipe.features, recipe.known_features), (recipe.sscd, recipe.known_sscd):
+        if drawn and known:
+            from mdm.evaluate.feature_copies import similarities
 
-        yield from similarities(root / recipe.features, root / recipe.known_features, recipe.num_images)
+            yield from similarities(root / drawn, root / known, recipe.num_images)
     if "loss_gap" in recipe.metrics:
         from mdm.evaluate.loss_gap import loss_gap
 

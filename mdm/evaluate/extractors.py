@@ -17,7 +17,7 @@ def load_extractors(
     named: Mapping[str, str | WeightsConfig], root: Path, device: str, resize: str = "clean"
 ) -> dict[str, Extractor]:
     """The extractors of a features recipe; each is loaded once and sees every picture once."""
-    loaders = {"judge": _judge, "clip": _clip, "inception": partial(_inception, resize)}
+    loaders = {"judge": _judge, "clip": _clip, "inception": partial(_inception, resize), "sscd": _sscd}
     unknown = sorted(set(named) - set(loaders))
     if unknown:
         raise StudyError(f"no extractor is called '{unknown[0]}'; {nearest(unknown[0], loaders)}")
@@ -58,3 +58,10 @@ def _inception(resize: str, reference: WeightsConfig, _root: Path, device: str) 
 
     network = load_inception(reference, device, resize)
     return lambda pictures, _captions: {"inception": network(pictures)}
+
+
+def _sscd(reference: WeightsConfig, _root: Path, device: str) -> Extractor:
+    from mdm.evaluate.sscd import load_sscd
+
+    network = load_sscd(reference, device)
+    return lambda pictures, _captions: {"sscd": network(pictures)}

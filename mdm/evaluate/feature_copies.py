@@ -18,7 +18,7 @@ from mdm.evaluate.features import FEATURES
 from mdm.evaluate.intervals import jackknife, mean_with_interval, metric
 from mdm.evaluate.metric_names import similarity as named
 
-READERS = ("judge", "clip", "inception")
+READERS = ("judge", "clip", "inception", "sscd")
 ALIKE = 0.5  # cosine above which Somepalli et al. call a picture replicated, for their features (SSCD)
 
 

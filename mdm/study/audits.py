@@ -71,10 +71,12 @@ class Audits:
         if "copied" in self.metrics and self._along and self._along.protocol == self._name:
             found |= {at_level(LARGEST, side) for side in sides}
         if "similarity" in self.metrics:
-            found |= {similarity(name, kind) for name in self._extractors() for kind in SIMILARITIES}
+            sscd = ["sscd"] if self._asked and self._asked.sscd else []
+            found |= {similarity(name, kind) for name in (*self._reading(), *sscd) for kind in SIMILARITIES}
         return found
 
-    def _extractors(self) -> list[str]:
+    def _reading(self) -> list[str]:
+        """Networks whose features the protocol reads."""
         protocol = self._protocols[self._name]
         return [name for name in ("judge", "clip", "inception") if getattr(protocol, name)]
 
@@ -135,17 +137,36 @@ class Audits:
         """Features of what was drawn, which its protocol has read, and of the pictures to look among."""
         if "similarity" not in asked.metrics:
             return {}
-        if evaluation.features is None or not self._extractors():
+        count = take or self._made.artifacts[data].recipe.num_images
+        found: dict[str, Any] = {}
+        if asked.sscd:
+            found = self._sscd(asked, evaluation, data, count)
+        elif evaluation.features is None or not self._reading():
             raise StudyError(
                 f"{self._where}: audit: similarity compares features, and protocol '{self._name}' reads none; give it "
-                "a judge, a clip or inception weights, or leave similarity out"
+                "a judge, a clip or inception weights, name weights in audit.sscd, or leave similarity out"
             )
+        if evaluation.features is None or not self._reading():
+            return found
         protocol = self._protocols[self._name].model_copy(update={"spectrum": False})
         side = self._made.artifacts[evaluation.features].recipe.resolution
-        count = take or self._made.artifacts[data].recipe.num_images
         known = self._made.features(f"{self._name}-known", data, count, side, protocol)
         self._resources.setdefault(known, protocol.resources)
-        return {"features": evaluation.features, "known_features": known}
+        return {**found, "features": evaluation.features, "known_features": known}
+
+    def _sscd(self, asked: AuditConfig, evaluation: Evaluation, data: str, count: int) -> dict[str, Any]:
+        """Features of both sides by SSCD alone, at the highest level."""
+        samples = self._made.artifacts[evaluation.samples]
+        stage = self._made.artifacts[self._made.trained(samples.recipe.train)].recipe
+        side = max(as_clip(size).resolution for size in stage.sizes)
+        found = {}
+        for key, images, total in ("sscd", evaluation.samples, samples.recipe.num_images), ("known_sscd", data, count):
+            recipe = made.FeaturesRecipe(
+                images=images, num_images=total, resolution=side, extractors={"sscd": asked.sscd}
+            )  # fmt: skip
+            found[key] = self._made.put(f"sscd-{self._made.artifacts[images].name}"[:40].rstrip("-."), recipe)
+            self._resources.setdefault(found[key], asked.resources)
+        return found
 
 
 def check_audited(reference: Reference, run: Run) -> None:

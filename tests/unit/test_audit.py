@@ -190,6 +190,17 @@ def test_a_study_asks_for_it_by_one_key():
     assert len(guided.audits) == 1 and guided.audit.artifact != base.audit.artifact, "other pictures are drawn"
 
 
+def test_a_run_that_took_the_first_pictures_is_audited_against_these():
+    loaded = study.load("quick", {**ASKED, "base.take": 128})
+    run = loaded.runs[0]
+    assert {loaded.recipe(audit.artifact).take for audit in run.audits} == {128}
+    with pytest.raises(StudyError, match="a run has one; train on two or more"):
+        study.load("quick", {**ASKED, "base.take": 1})
+    other = study.load("quick", {"audit": {"data": "scenes-judge"}, "base.take": 128})
+    assert loaded.recipe(run.audit.artifact).data != other.recipe(other.runs[0].audit.artifact).data
+    assert other.recipe(other.runs[0].audit.artifact).take is None
+
+
 def test_claims_name_what_is_audited():
     claim = lambda text: {**ASKED, "claims.progressive.expect": text}  # noqa: E731
     assert study.load("quick", claim('copied_32["base"] < 0.01 and copied_max_8["base"] < 0.5')).claims
@@ -284,3 +295,27 @@ def test_curves_along_training_show_copies(tmp_path):
     rows = list(curves.collect(loaded, collect.Artifacts(tmp_path)))
     assert [(row.metric, row.value) for row in rows] == [("copied_32", 0.0), ("copied_32", 0.1)]
     assert curves.metrics(rows) == ["copied_32"]
+
+
+def test_the_page_shows_the_worst_pairs_and_how_often_a_copied_picture_stands(tmp_path, world):
+    path = recipe(world)
+    measure_audit(path)
+    loaded = study.load("quick", ASKED)
+    run = loaded.runs[-1]
+    folder = tmp_path / run.audit.artifact
+    folder.mkdir(parents=True)
+    (folder / "worst.png").write_bytes(path.with_name("worst.png").read_bytes())
+    content = read_json(path.with_name("audit.json"))
+    content["levels"][0] |= {
+        "known": 105,
+        "multiplicity": [
+            {"from": 1, "to": 1, "pictures": 95, "drawn": 2, "copied": 2},
+            {"from": 10, "to": 99, "pictures": 1, "drawn": 6, "copied": 1},
+        ],
+    }
+    write_json(folder / "audit.json", content)
+    html.write(loaded, tmp_path, tmp_path / "index.html")
+    page = (tmp_path / "index.html").read_text().replace("\u00a0", " ")
+    assert f'id="copies-{run.name}"' in page and "Drawn pictures of" in page
+    assert "16 px: 24 drawn pictures against 105 training pictures, 9 of them repeated" in page
+    assert "Training pictures that stand 10 to 99 times: 1 distinct, 1 of them copied, in 6 drawn pictures." in page

@@ -6,16 +6,19 @@ import torch
 from evaluate_artifacts import network, put, ref, samples, scenes, text
 from safetensors.numpy import save_file
 
-from mdm.config import DiffusionConfig, StudyError
+from mdm.config import DiffusionConfig, StudyError, WeightsConfig
 from mdm.diffusion.guidance import Prompt
 from mdm.evaluate import feature_copies
 from mdm.evaluate.audit import measure_audit
 from mdm.evaluate.copies import area_under_curve
 from mdm.evaluate.generate import generate
 from mdm.evaluate.loss_gap import gap_row
+from mdm.evaluate.sscd import DEVIATION, MEAN, load_sscd
 from mdm.evaluate.text_signal import text_signal
-from mdm.files.atomic import read_json
+from mdm.files.atomic import ArtifactError, read_json
+from mdm.files.hashes import sha256_file
 from mdm.study import study
+from mdm.study.outside_files import external_files
 
 
 def test_similarity_beside_its_baseline(tmp_path):
@@ -99,3 +102,34 @@ def test_a_loss_gap_needs_the_empty_caption_and_held_out_pictures():
     loaded = study.load("quick", {"audit": asked})
     recipe = loaded.recipe(loaded.runs[0].audit.artifact)
     assert recipe.text == loaded.recipe(loaded.runs[0].stages[-1].artifact).text and recipe.held_out
+
+
+class Colours(torch.nn.Module):
+    """In the place of SSCD: the mean colours of quarters."""
+
+    def forward(self, x):
+        return torch.nn.functional.avg_pool2d(x, 144).flatten(1)
+
+
+def test_weights_of_sscd_by_path_and_hash(tmp_path):
+    path = tmp_path / "sscd.torchscript.pt"
+    torch.jit.script(Colours()).save(str(path))
+    weights = {"path": str(path), "sha256": sha256_file(path)}
+    network = load_sscd(WeightsConfig(**weights))
+    pictures = np.full((2, 16, 16, 3), 255, np.uint8)
+    wanted = np.repeat([(1 - m) / d for m, d in zip(MEAN, DEVIATION, strict=True)], 4)
+    assert network(pictures) == pytest.approx(np.stack([wanted, wanted]), rel=1e-3)
+    with pytest.raises((StudyError, ArtifactError), match="sscd"):
+        load_sscd(WeightsConfig(path=str(path), sha256="0" * 64))
+    only = {"description": "drawn for the audit alone", "prompts": "scenes-new", "num_images": 40}
+    claim = {"few": {"statement": "x", "source": "x", "expect": 'similarity_sscd_share["base"] < 0.1'}}
+    loaded = study.load("quick", {
+        "audit": {"metrics": ["copied", "similarity"], "sscd": weights}, "claims": claim,
+        "protocols": {"drawn": only}, "judges": {}, "clips": {}, "along": {"protocol": "drawn"},
+    })  # fmt: skip
+    recipe = loaded.recipe(loaded.runs[0].audit.artifact)
+    assert recipe.features is None and recipe.sscd.startswith("features/") and recipe.known_sscd.startswith("features/")
+    assert loaded.recipe(recipe.known_sscd).num_images == 512
+    assert next(file.path for file in external_files(loaded)) == path
+    with pytest.raises(StudyError, match="sscd has no effect without similarity"):
+        study.load("quick", {"audit": {"sscd": weights}})

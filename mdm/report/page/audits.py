@@ -53,10 +53,8 @@ def facts(run: Run, content: dict) -> list[str]:
 def _often(row: dict) -> str:
     low, high = row["from"], row["to"]
     times = "once" if high == 1 else f"{low} times or more" if high is None else f"{low} to {high} times"
-    return (
-        f"Pictures that stand {times}: {row['pictures']:,} distinct ones, of which {row['copied']:,} were copied, by "
-        f"{row['drawn']:,} drawn pictures."
-    )
+    counts = f"{row['pictures']:,} distinct, {row['copied']:,} of them copied, in {row['drawn']:,} drawn pictures"
+    return f"Training pictures that stand {times}: {counts}."
 
 
 def _uri(path: Path) -> str:
