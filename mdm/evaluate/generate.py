@@ -1,6 +1,7 @@
 """The pictures of a protocol: drawn in batches, each batch kept until all are there, then one archive."""
 
 import json
+import math
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 
 from mdm.config.recipe import SamplesRecipe
+from mdm.config.sizes import Size, shape
 from mdm.data.rows import Row, png
 from mdm.data.shards.shard import read_index
 from mdm.evaluate.archive import ArrayStream, read_array, read_batches, write_archive
@@ -22,17 +24,20 @@ from mdm.files.artifact import Making
 from mdm.files.atomic import ArtifactError, write_atomic
 from mdm.files.hashes import sha256_file
 
-BATCH_IMAGES = 32
+BATCH_IMAGES = 32  # at least
+BATCH_PIXELS = 32 * 64**2  # of a level; small pictures are drawn many at a time, which costs a quarter of the time
+MOST_IMAGES = 256
 GRID_SIDE = 8
 
 
-def generate(recipe_path: str | Path, batch_images: int = BATCH_IMAGES) -> None:
+def generate(recipe_path: str | Path, batch_images: int | None = None) -> None:
     """Draw every picture of a samples recipe; a killed run continues with its first unfinished batch."""
     making = Making(recipe_path, SamplesRecipe)
     recipe, folder, root = making.recipe, making.folder, making.root
     rows = rows_of(recipe, root)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     painter = Painter(recipe, root, device)
+    batch_images = batch_images or at_once(painter.resolutions)
     # Weights made anew on another machine may differ in the last bit: never mix their pictures.
     partial = folder / "partial" / f"{painter.weights_hash[:12]}-{batch_images}"
     batches = _draw_batches(painter, rows, partial, batch_images)
@@ -59,6 +64,12 @@ def read_prompts(data: Path, num_images: int) -> list[Row]:
             "in the protocol, or enlarge the data set"
         )
     return rows
+
+
+def at_once(sizes: Sequence[Size]) -> int:
+    """Return how many pictures of these levels are drawn in one batch."""
+    largest = max(math.prod(shape(size)) // 3 for size in sizes)
+    return min(max(BATCH_IMAGES, BATCH_PIXELS // largest), MOST_IMAGES)
 
 
 def _draw_batches(painter: Painter, rows: Sequence[Row], partial: Path, batch_images: int) -> list[Path]:

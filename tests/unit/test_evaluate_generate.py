@@ -116,3 +116,7 @@ def test_bytes_are_the_inverse_of_the_loader() -> None:
     pictures = (values.float() / 127.5 - 1).reshape(1, 1, 16, 16).expand(1, 3, 16, 16)
     assert to_bytes(pictures)[0, :, :, 0].flatten().tolist() == list(range(256))
     assert module.BATCH_IMAGES > 0
+
+
+def test_small_pictures_are_drawn_many_at_a_time_and_large_ones_as_ever() -> None:
+    assert [module.at_once(sizes) for sizes in ([8], [16, 8], [32, 16], [64, 32, 16], [256])] == [256, 256, 128, 32, 32]
