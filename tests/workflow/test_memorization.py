@@ -35,10 +35,10 @@ TINY = {
             },
         },
     },
-    "emm": {"base": {"metric": "copied_8", "runs": ["size=4", "base"]}},
+    "emm": {"px8": {"metric": "copied_8", "runs": ["size=4", "base"]}},
     "claims": {
         "sizes": {"statement": "Fewer are copied.", "source": "?", "expect": 'copied_8["size=4"] > copied_8["base"]'},
-        "crossing": {"statement": "Some are.", "source": "?", "expect": 'emm["base"] > 2', "number_from": "own"},
+        "crossing": {"statement": "Some are.", "source": "?", "expect": 'emm["px8"] > 2', "number_from": "own"},
     },
 }  # fmt: skip
 COMMAND = [sys.executable, "-m", "mdm", "run", "--study", "memorization-laptop", "--set", json.dumps(TINY)]
