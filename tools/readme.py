@@ -1,4 +1,4 @@
-"""Puts the laptop study's tables, verdicts and samples, as they were written, into README.md and docs/."""
+"""Puts tables, verdicts and samples of the laptop studies, as they were written, into README.md and docs/."""
 
 import csv
 import json
@@ -8,19 +8,22 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 STUDY = ROOT / "results" / "studies" / "laptop"
+COPIES = ROOT / "results" / "studies" / "memorization-laptop"
 BEGIN, END = "<!-- results: written by tools/readme.py -->\n", "<!-- end of results -->\n"
 # The README shows the first protocol's rows and these columns of the main table; docs/results.md has all of both.
 # Verdicts of several runs of the study: benchmarks/stability.py
 STABILITY = ROOT / "benchmarks" / "stability.md"
 TABLES = {"README.md": ("main",), "docs/results.md": ("main", "alignment")}
 LEFT_OUT = ("Protocol", "Training pictures")
+SPREAD = re.compile(r" \(\d+ seeds, sd [\d.]+\)")
 
 
-def commit() -> str:
+def commit(study: Path, stage: str) -> str:
     """The commit at which the last stage of base was trained; its working tree must have been clean."""
-    with (STUDY / "metrics.csv").open() as lines:
-        row = next(row for row in csv.DictReader(lines) if (row["run"], row["stage"]) == ("base", "r64"))
-    folder = ROOT / "results" / "train" / f"r64-{row['digest']}"
+    with (study / "metrics.csv").open() as lines:
+        rows = csv.DictReader(lines)
+        row = next(row for row in rows if (row["run"], row["stage"], row["protocol"]) == ("base", stage, ""))
+    folder = ROOT / "results" / "train" / f"{stage}-{row['digest']}"
     git = json.loads((folder / "manifest.json").read_text())["git"]
     if git["dirty"]:
         raise SystemExit(f"{folder} was trained from a working tree with changes; commit, and train again")
@@ -29,27 +32,51 @@ def commit() -> str:
 
 def short(table: str) -> str:
     """The table of a Markdown text with the rows of the first protocol, without LEFT_OUT and the spread over seeds."""
-    head, rule, *rows = [
-        [cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line[:1] == "|"
-    ]
+    head, rule, *rows = cells(table)
     protocol = head.index("Protocol")
     kept = [number for number, title in enumerate(head) if title not in LEFT_OUT]
     shown = [head, rule, *(row for row in rows if row[protocol] == rows[0][protocol])]
     text = "\n".join(f"| {' | '.join(row[number] for number in kept)} |" for row in shown)
-    return re.sub(r" \(\d+ seeds, sd [\d.]+\)", "", text)
+    return SPREAD.sub("", text)
+
+
+def cells(table: str) -> list[list[str]]:
+    """The rows of a Markdown table: its head, the rule below it, and the rest."""
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line[:1] == "|"]
+
+
+def copies() -> str:
+    """Shares of copies by the paper's rule, the numbers of pictures up to which runs copy, and the verdicts."""
+    head, _, *rows = cells((COPIES / "tables" / "audit.md").read_text())
+    kept = [head.index(title) for title in ("Run", "Level", "Copies (%) ↓")]
+    lines = ["| Run | Level | Copies (%) |", "|---|---|---:|"]
+    lines += [f"| {' | '.join(SPREAD.sub('', row[place]) for place in kept)} |" for row in rows]
+    lines += ["", "| Claim | Verdict | Difference, 95 % |", "|---|---|---:|"]
+    for one in json.loads((COPIES / "claims.json").read_text())["claims"]:
+        found = "; ".join("{margin:+.2f} [{low:+.2f}, {high:+.2f}]".format(**part) for part in one["comparisons"])
+        lines.append(f"| {one['statement']} | {one['verdict']} | {found} |")
+    return "\n".join(lines)
+
+
+def put(page: str, text: str) -> None:
+    """Write a text between the marks of a page."""
+    block = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
+    path = ROOT / page
+    path.write_text(block.sub(lambda _: text, path.read_text(), count=1))
 
 
 def main() -> None:
-    made = f"Made at commit `{commit()}` by `make study`."
-    block = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
+    made = f"Made at commit `{commit(STUDY, 'r64')}` by `make study`."
     for page, names in TABLES.items():
         tables = [(STUDY / "tables" / f"{name}.md").read_text().strip() for name in names]
         if page == "README.md":
             tables = [short(tables[0])] + ([STABILITY.read_text().strip()] if STABILITY.is_file() else [])
-        text = "\n\n".join([BEGIN.strip(), made, *tables, END])
-        path = ROOT / page
-        path.write_text(block.sub(lambda _, text=text: text, path.read_text(), count=1))
+        put(page, "\n\n".join([BEGIN.strip(), made, *tables, END]))
     shutil.copyfile(STUDY / "figures" / "samples-base.png", ROOT / "docs" / "samples.png")
+    if COPIES.is_dir():
+        made = f"Made at commit `{commit(COPIES, 'train')}` by `mdm run --study memorization-laptop`."
+        put("docs/memorization.md", "\n\n".join([BEGIN.strip(), made, copies(), END]))
+        shutil.copyfile(COPIES / "figures" / "emm.png", ROOT / "docs" / "copies.png")
 
 
 if __name__ == "__main__":

@@ -71,9 +71,13 @@ TITLES = {
 }  # fmt: skip
 
 
-def shown(name: str, quantity: Quantity | None) -> Quantity | None:
-    """The quantity in the unit of its column (shares as per cent)."""
-    return quantity.scaled(100) if quantity and describe(name).percent else quantity
+def shown(name: str, quantity: Quantity | None, difference: bool = False) -> Quantity | None:
+    """The quantity in the unit of its column: shares as per cent, whose intervals end at none and at all."""
+    if quantity is None or not describe(name).percent:
+        return quantity
+    if not difference and not name.startswith("loss_gap") and quantity.low is not None and quantity.high is not None:
+        quantity = replace(quantity, low=max(0.0, quantity.low), high=min(1.0, quantity.high))
+    return quantity.scaled(100)
 
 
 def describe(name: str) -> Metric:

@@ -331,3 +331,13 @@ def test_a_run_that_is_still_at_an_earlier_stage_costs_nothing_yet(tree) -> None
     assert len(stages) > 1 and evidence.quantity("train_images", "base") is not None
     half = Evidence(study, [row for row in evidence.rows if row.stage != stages[-1]])
     assert half.quantity("train_images", "base") is None
+
+
+def test_the_interval_of_a_share_ends_at_none_and_at_all_but_that_of_a_difference_does_not():
+    from mdm.report.metrics import shown
+    from mdm.report.quantity import Quantity
+
+    wide = Quantity(0.4, -0.1, 1.2)
+    assert (shown("alignment", wide).low, shown("alignment", wide).high) == (0, 100)
+    assert (shown("copied_8", wide, difference=True).low, shown("copied_8", wide, difference=True).high) == (-10, 120)
+    assert (shown("loss_gap_8", wide).high, shown("fd_judge", wide).low) == (120, -0.1)

@@ -1,11 +1,8 @@
 """The table of the audit: a row for each run and level, a column for each way to tell a copy."""
 
-from dataclasses import replace
-
 from mdm.evaluate.metric_names import OF_LEVELS, at_level
 from mdm.report.evidence import Evidence
 from mdm.report.metrics import describe, shown
-from mdm.report.quantity import Quantity
 from mdm.report.tables.render import Cell, Column, Table
 
 CAPTION = (
@@ -23,16 +20,9 @@ def audit_table(evidence: Evidence) -> Table:
         sides = evidence.runs[run].stages[-1].resolutions if evidence.runs[run].audits else ()
         for side in sorted(map(int, sides), reverse=True):
             found = {n: evidence.quantity(at_level(n, side), run) for n in OF_LEVELS}
-            cells = {n: Cell(quantity=_within(at_level(n, side), q)) for n, q in found.items() if q}
+            cells = {n: Cell(quantity=shown(at_level(n, side), q)) for n, q in found.items() if q}
             used |= cells.keys()
             rows.append({"run": Cell(run), "level": Cell(f"{side} px"), **cells})
     names = [name for name in OF_LEVELS if name in used]
     columns = [Column("run", "Run"), Column("level", "Level"), *(Column(n, describe(n).heading, True) for n in names)]
     return Table("audit", "Copies of training pictures", CAPTION, columns, rows)
-
-
-def _within(name: str, quantity: Quantity) -> Quantity | None:
-    """The quantity in the unit of its column; the interval of a share ends at none and at all."""
-    if describe(name).percent and name.partition("_")[0] != "loss":
-        quantity = replace(quantity, low=max(0.0, quantity.low), high=min(1.0, quantity.high))
-    return shown(name, quantity)

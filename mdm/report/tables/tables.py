@@ -120,7 +120,7 @@ def delta_cell(evidence: Evidence, metric: str, run: str, against: str, protocol
     delta = evidence.difference(metric, run, against, protocol)
     if delta is None:
         return None
-    return Cell(quantity=shown(metric, delta), mark=change_mark(metric, delta), signed=True)
+    return Cell(quantity=shown(metric, delta, difference=True), mark=change_mark(metric, delta), signed=True)
 
 
 def changed_settings(diff: dict[str, Any]) -> dict[str, tuple[str, str]]:
