@@ -3,7 +3,7 @@
 import pytest
 
 from mdm.config import StudyError
-from mdm.study import study
+from mdm.study import study, typed
 
 RUN = {
     "base.data": "made", "base.validation": None, "base.text": None, "base.train.validate_images": 0,
@@ -70,3 +70,10 @@ def test_other_data_sets_that_runs_made_are_no_names_to_choose_from():
 def test_cases_may_be_named_by_numbers():
     found = loaded(ablations={"size": entry(cases={16: {"data_settings.num_images": 16}})})
     assert [run.name for run in found.runs_named("size=16")]
+
+
+def test_numbers_among_overrides_become_themselves_again_and_words_stay_words():
+    """Snakemake hands nested values of --config on as strings."""
+    given = {"a": "3", "b": ["0.5", "true", "null"], "c": "?", "d": "1, 2", "e": "2026-01-01", "f": "x: [", "g": "a b"}
+    wanted = {"a": 3, "b": [0.5, True, None], "c": "?", "d": "1, 2", "e": "2026-01-01", "f": "x: [", "g": "a b"}
+    assert typed(given) == wanted
