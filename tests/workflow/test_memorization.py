@@ -6,8 +6,12 @@ import subprocess
 import sys
 
 import pytest
+from by_functions import make
 from repository import HANG_SECONDS, copy_repository
 from test_interruptions import kill_all, wait_for
+
+from mdm.files.atomic import read_json
+from mdm.study import study
 
 pytestmark = pytest.mark.slow
 
@@ -88,3 +92,17 @@ def test_the_report_shows_pairs_and_explains_why_the_optimum_copies(folder):
     page = (folder / "reports" / "index.html").read_text()
     assert "Why the optimum copies" in page and "Worst pairs of" in page
     assert "<script src" not in page, "the page is one file"
+
+
+def test_a_network_that_saw_fifty_thousand_scenes_copies_none(tmp_path):
+    """With the training of `base`, which copies nearly all of its eight pictures."""
+    plan = study.load("memorization-laptop", {
+        "data.scenes.settings.num_images": 50_000, "data.scenes.shard_images": 10_000, "base.take": None,
+        "seeds": [0], "theory": False, "ablations": {}, "emm": {}, "claims": {},
+    })  # fmt: skip
+    (run,) = plan.runs
+    stage, samples, audit = run.stages[-1].artifact, run.evaluations[0].samples, run.audits[0].artifact
+    for ref in (plan.recipe(stage).data, stage, samples, audit):
+        make(plan, ref, tmp_path)
+    found = {row["metric"]: row["value"] for row in read_json(tmp_path / audit / "audit.json")["metrics"]}
+    assert found["copied_8"] == found["copied_half_8"] == 0

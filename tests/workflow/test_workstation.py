@@ -4,18 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from by_functions import make
 
 from mdm.data.fetch import packages
-from mdm.data.shards.shard import index_data, write_manifest, write_shards
 from mdm.data.sources.drawing_sets import SETS
-from mdm.data.text.cache import embed
 from mdm.evaluate.archive import read_array
-from mdm.evaluate.generate import generate
-from mdm.files.atomic import ArtifactError, read_json, write_atomic
+from mdm.files.atomic import ArtifactError, read_json
 from mdm.files.weights import load_weights
 from mdm.study import study
-from mdm.train.export import export
-from mdm.train.loop import train
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("resvg_py", reason="resvg_py of requirements.lock is not installed: run make setup")
@@ -68,28 +64,6 @@ def small(packages_folder):
         }},
         "ablations": {}, "claims": {},
     })  # fmt: skip
-
-
-def make(plan, ref, results):
-    """One artifact and all that it is made from, by the functions behind the verbs."""
-    recipe = results / ref / "recipe.json"
-    if (results / ref / "manifest.json").is_file():
-        return
-    for parent in plan.parents(ref):
-        make(plan, parent, results)
-    write_atomic(recipe, plan.recipe_text(ref))
-    plan.write_handling(results)
-    kind = ref.split("/")[0]
-    if kind == "data":
-        index_data(recipe)
-        for job in plan.shard_jobs(ref):
-            write_shards(recipe, *(int(number) for number in job.split("-")))
-        write_manifest(recipe)
-    elif kind == "train":
-        train(recipe, recipe.with_name("final.ckpt"), None, 60.0)
-        export(recipe)
-    else:
-        {"text": embed, "samples": generate}[kind](recipe)
 
 
 def test_from_packages_to_pictures_of_three_levels(folder, tmp_path):
