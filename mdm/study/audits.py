@@ -188,8 +188,6 @@ def emm_of(config: StudyConfig, runs: list[Run], made_of: Artifacts, valid: set[
     found = {}
     for name, entry in config.emm.items():
         place = f"{where}: emm.{name}"
-        if any(name == run.name for run in runs):
-            raise StudyError(f"{place}: a run has this name, and claims could not tell them apart; write another")
         chosen = {run.name: run for word in entry.runs for run in runs if word in (run.name, run.ablation)}
         for word in entry.runs:
             if not any(word in (run.name, run.ablation) for run in runs):

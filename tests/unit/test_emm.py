@@ -169,11 +169,3 @@ def test_bad_settings_are_refused(changes, message):
             changed[path] = value
     with pytest.raises(StudyError, match=message):
         study.load("quick", changed)
-
-
-def test_a_curve_may_not_have_the_name_of_a_run():
-    """Claims look numbers up by name: emm["base"] would have been sought among what is measured of the run."""
-    changed = grid()
-    changed["emm"]["base"] = changed["emm"].pop("narrow")
-    with pytest.raises(StudyError, match=r"emm\.base: a run has this name"):
-        study.load("quick", changed | {"claims.progressive.expect": 'emm["base"] < emm["wide"]'})
