@@ -117,6 +117,14 @@ def test_claims_compare_curves_by_their_trainings(tmp_path):
     assert verdict.verdict == "one training each: undecided"
 
 
+def test_a_curve_may_be_called_like_a_run(tmp_path):
+    changes = grid()
+    changes["emm"]["base"] = changes["emm"].pop("narrow")
+    loaded = study.load("quick", changes | {"claims.progressive.expect": 'emm["base"] < emm["wide"]'})
+    (verdict,) = judge_all(loaded, told(loaded, tmp_path, falling))
+    assert verdict.verdict == "reproduced", verdict.sentence
+
+
 def test_a_training_outside_of_the_grid_decides_nothing(tmp_path):
     loaded = study.load("quick", grid())
     shares = lambda run, seed: 0.99 if run.startswith("wide") and seed == 1 else falling(run, seed)  # noqa: E731
