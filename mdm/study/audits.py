@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from mdm.config import AuditConfig, ResourceConfig, StudyConfig, StudyError, nearest
+from mdm.config import AuditConfig, ResourceConfig, SongConfig, StudyConfig, StudyError, nearest
 from mdm.config import recipe as made
 from mdm.config.sizes import Clip, Size, as_clip
 from mdm.evaluate.metric_names import COPIES, LARGEST, OF_LEVELS, SIMILARITIES, at_level, similarity
@@ -95,6 +95,7 @@ class Audits:
         stage = self._made.artifacts[self._made.trained(one.weights)].recipe
         if any(isinstance(size, Clip) for size in stage.sizes):
             raise StudyError(f"{self._where}: audit: stage '{one.stage}' draws clips, and copies are those of pictures")
+        self._check_gap(asked, stage, one.stage)
         side = max(as_clip(size).resolution for size in stage.sizes)
         data, take = self._known(asked, stage, side)
         recipe = made.AuditRecipe(
@@ -106,6 +107,14 @@ class Audits:
         ref = self._made.put(self._made.artifacts[one.evaluation.samples].name, recipe)
         self._resources.setdefault(ref, asked.resources)
         return ref
+
+    def _check_gap(self, asked: AuditConfig, stage: made.StageRecipe, name: str) -> None:
+        """Refuse to ask a network without a class where it never learned an answer to that."""
+        if "loss_gap" in asked.metrics and isinstance(stage.model, SongConfig) and stage.model.classes:
+            raise StudyError(
+                f"{self._where}: audit: loss_gap asks networks without a class, which model.song with classes never "
+                f"learns (stage '{name}'); leave it out of metrics"
+            )
 
     def _known(self, asked: AuditConfig, stage: made.StageRecipe, side: int) -> tuple[str, int | None]:
         """The data set to look among, and how many of its first pictures (none: all)."""

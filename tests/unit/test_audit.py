@@ -220,6 +220,7 @@ def test_claims_name_what_is_audited():
         ({"num_images": 49}, "audit.num_images 49: protocol 'zero-shot' draws 48"),
         ({"num_images": 3}, "greater than or equal to 4"),
         ({"neighbours": 1}, "greater than or equal to 2"),
+        ({"neighbours": 10}, "neighbours 10: calibrated takes the mean distance to the 50 nearest"),
         ({"metrics": ["copied", "copied"]}, "one stands twice"),
         ({"metrics": ["loss_gap"]}, "name such a data set in held_out"),
         ({"held_out": "scenes-new"}, "held_out scenes-new has no effect"),
