@@ -51,7 +51,7 @@ def test_a_text_is_not_taken_for_the_number_that_it_looks_like():
     """Settings are looked up by what they say; the second of these is wrong, and was taken for the first."""
     with pytest.raises(StudyError, match="classes"):
         loaded(
-            **{"data__made": {"source": "cifar10", "settings": {"num_images": 10}}},
+            data__made={"source": "cifar10", "settings": {"num_images": 10}},
             base__data_settings={"classes": ["cat"]},
             ablations={"text": entry(set={"data_settings": {"classes": "['cat']"}})},
         )
