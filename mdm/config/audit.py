@@ -60,6 +60,11 @@ class AuditConfig(Strict):
         for name in NEED_HELD_OUT:
             if name in self.metrics and self.held_out is None:
                 raise ValueError(f"{name} compares training with other pictures; name such a data set in held_out")
+        if self.data and "loss_gap" in self.metrics:
+            raise ValueError(
+                f"data {self.data}: loss_gap compares held_out with the pictures that a run was trained on, not with "
+                "others; leave out one of the two"
+            )
         if self.sscd and "similarity" not in self.metrics:
             raise ValueError("sscd has no effect without similarity in metrics; write both or leave it out")
         if self.held_out and not set(NEED_HELD_OUT) & set(self.metrics):

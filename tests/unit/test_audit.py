@@ -224,6 +224,10 @@ def test_claims_name_what_is_audited():
         ({"metrics": ["copied", "copied"]}, "one stands twice"),
         ({"metrics": ["loss_gap"]}, "name such a data set in held_out"),
         ({"held_out": "scenes-new"}, "held_out scenes-new has no effect"),
+        (
+            {"metrics": ["copied", "loss_gap"], "held_out": "scenes-new", "data": "scenes-judge"},
+            "data scenes-judge: loss_gap compares held_out with the pictures that a run was trained on",
+        ),
         ({"data": "scenes-old"}, "audit.data: no 'scenes-old'"),
         ({"metrics": ["copies"]}, "copied"),
     ],
