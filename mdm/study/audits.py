@@ -13,6 +13,7 @@ from mdm.study.recipes import Artifacts
 from mdm.study.runs import Audit, Emm, Evaluation, Point, Run, Stage
 
 FEWEST = 4  # pictures of an interval
+FALLING = ("copied", "calibrated")  # families of shares of copies
 # The metrics of each group, by level.
 NAMES = {
     "copied": tuple(name for name in COPIES if name.startswith("copied") and name != "copied_released"),
@@ -101,7 +102,8 @@ class Audits:
         recipe = made.AuditRecipe(
             samples=one.evaluation.samples, data=data, take=take, decode=stage.train.decode,
             num_images=asked.num_images or self._protocols[self._name].num_images, neighbours=asked.neighbours,
-            metrics=asked.metrics, **self._held_out(asked, side), **self._features(asked, one.evaluation, data, take),
+            metrics=asked.metrics, **self._held_out(asked, side, stage),
+            **self._features(asked, one.evaluation, data, take),
             text=stage.text if "loss_gap" in asked.metrics else None,
         )  # fmt: skip
         ref = self._made.put(self._made.artifacts[one.evaluation.samples].name, recipe)
@@ -135,12 +137,18 @@ class Audits:
             )
         return stage.data, take
 
-    def _held_out(self, asked: AuditConfig, side: int) -> dict[str, Any]:
+    def _held_out(self, asked: AuditConfig, side: int, stage: made.StageRecipe) -> dict[str, Any]:
         if asked.held_out is None:
             return {}
         self._made.check_pictures(asked.held_out, "audit.held_out")
         self._made.check_resolution(asked.held_out, side, "audit.held_out")
-        return {"held_out": self._made.data(asked.held_out, "audit.held_out")}
+        held_out = self._made.data(asked.held_out, "audit.held_out")
+        if held_out == stage.data:
+            raise StudyError(
+                f"{self._where}: audit.held_out: runs are trained on data.{asked.held_out}, all or some of it; name a "
+                "set of other pictures"
+            )
+        return {"held_out": held_out}
 
     def _features(self, asked: AuditConfig, evaluation: Evaluation, data: str, take: int | None) -> dict[str, Any]:
         """Features of what was drawn, which its protocol has read, and of the pictures to look among."""
@@ -203,6 +211,11 @@ def emm_of(config: StudyConfig, runs: list[Run], made_of: Artifacts, valid: set[
                 raise StudyError(f"{place}.runs: there is no '{word}'; {nearest(word, {run.name for run in runs})}")
         if entry.metric not in valid:
             raise StudyError(f"{place}.metric: nothing measures '{entry.metric}'; {nearest(entry.metric, valid)}")
+        if not entry.metric.startswith(FALLING):
+            raise StudyError(
+                f"{place}.metric: {entry.metric} is no share of copies, which falls with the number of training "
+                "pictures; write one of copied or calibrated"
+            )
         try:
             for run in chosen.values():
                 check_audited(Reference(entry.metric, run.name), run)

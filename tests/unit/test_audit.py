@@ -228,6 +228,7 @@ def test_claims_name_what_is_audited():
             {"metrics": ["copied", "loss_gap"], "held_out": "scenes-new", "data": "scenes-judge"},
             "data scenes-judge: loss_gap compares held_out with the pictures that a run was trained on",
         ),
+        ({"metrics": ["copying_score"], "held_out": "scenes-train"}, "runs are trained on data.scenes-train"),
         ({"data": "scenes-old"}, "audit.data: no 'scenes-old'"),
         ({"metrics": ["copies"]}, "copied"),
     ],

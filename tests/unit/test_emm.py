@@ -190,6 +190,7 @@ def test_files_figure_and_page(tmp_path):
     [
         ({"emm.narrow.runs": ["size", "sise"]}, "emm.narrow.runs: there is no 'sise'"),
         ({"emm.narrow.metric": "copied_64"}, "emm.narrow.metric: nothing measures 'copied_64'"),
+        ({"emm.narrow.metric": "authentic_32"}, "authentic_32 is no share of copies, which falls"),
         ({"emm.narrow.runs": ["base", "guidance=4.0"]}, "must differ in their number of training pictures"),
         ({"emm.narrow.runs": ["base"]}, "must differ in their number of training pictures, and have base 512"),
         ({"emm.narrow.source": ""}, "targets and source belong together"),

@@ -113,6 +113,12 @@ def test_half_a_protocol_is_refused(protocol: dict, words: str) -> None:
         study.load("quick", changed(UNCONDITIONAL, **protocol))
 
 
+def test_used_labels_need_a_run_with_classes() -> None:
+    study.load("quick", changed(CLASSES | {"base.model.classes": SHAPES}, labels="used"))
+    with pytest.raises(StudyError, match=r"protocols\.drawn\.labels: used has no effect, no run has model\.classes"):
+        study.load("quick", changed(UNCONDITIONAL, labels="used"))
+
+
 def test_networks_that_read_text_need_prompts() -> None:
     with pytest.raises(StudyError, match=r"protocols.drawn: no prompts, and runs read text \('tiny-t5'\)"):
         study.load("quick", {"protocols": {"drawn": DRAWN_ONLY}, "along": None, "excess": None, "claims": {}})
