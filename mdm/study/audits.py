@@ -154,7 +154,7 @@ class Audits:
         """Features of what was drawn, which its protocol has read, and of the pictures to look among."""
         if "similarity" not in asked.metrics:
             return {}
-        count = take or self._made.artifacts[data].recipe.num_images
+        count = take or self._known_count(data)
         found: dict[str, Any] = {}
         if asked.sscd:
             found = self._sscd(asked, evaluation, data, count)
@@ -170,6 +170,19 @@ class Audits:
         known = self._made.features(f"{self._name}-known", data, count, side, protocol)
         self._resources.setdefault(known, protocol.resources)
         return {**found, "features": evaluation.features, "known_features": known}
+
+    def _known_count(self, data: str) -> int:
+        """How many pictures a data set has; refused where that is known only once it is made."""
+        from mdm.data.sources import registry as sources
+
+        recipe = self._made.artifacts[data].recipe
+        later = getattr(sources.find(recipe.source, data), "DUPLICATES_IN_MANIFEST", False)
+        if later and recipe.settings.get("duplicates", "none") != "none":
+            raise StudyError(
+                f"{self._where}: audit: similarity reads features of all training pictures, and how many are left of "
+                f"{data} without duplicates is not known before it is made; write take, or leave similarity out"
+            )
+        return recipe.num_images
 
     def _sscd(self, asked: AuditConfig, evaluation: Evaluation, data: str, count: int) -> dict[str, Any]:
         """Features of both sides by SSCD alone, at the highest level."""
