@@ -320,8 +320,10 @@ def test_the_page_shows_the_worst_pairs_and_how_often_a_copied_picture_stands(tm
         ],
     }
     write_json(folder / "audit.json", content)
+    write_json(folder / "manifest.json", {"git": {"commit": "0123456789abcdef", "dirty": True}})
     html.write(loaded, tmp_path, tmp_path / "index.html")
     page = (tmp_path / "index.html").read_text().replace("\u00a0", " ")
+    assert "measured at commit 0123456789 + uncommitted changes" in page
     assert f'id="copies-{run.name}"' in page and "Drawn pictures of" in page
     assert "16 px: 24 drawn pictures against 105 training pictures, 9 of them repeated" in page
     assert "Training pictures that stand 10 to 99 times: 1 distinct, 1 of them copied, in 6 drawn pictures." in page
