@@ -13,6 +13,7 @@ from mdm.config.training import ResourceConfig
 Group = Literal["copied", "calibrated", "authentic", "released", "copying_score", "similarity", "loss_gap"]
 USUAL: tuple[Group, ...] = ("copied", "calibrated", "authentic")
 NEED_HELD_OUT = ("copying_score", "loss_gap")
+CALIBRATED = 50  # neighbours whose mean distance calibrates the first (Carlini et al. 2023)
 # ln(SNR) at which losses on training and on other pictures are compared: little noise, where copying begins.
 GAP_LOG_SNR = 3.0
 
@@ -51,9 +52,19 @@ class AuditConfig(Strict):
 
     @model_validator(mode="after")
     def _has_what_it_compares_with(self) -> AuditConfig:
+        if "calibrated" in self.metrics and self.neighbours < CALIBRATED:
+            raise ValueError(
+                f"neighbours {self.neighbours}: calibrated takes the mean distance to the {CALIBRATED} nearest, and of "
+                f"fewer it is another measure; write {CALIBRATED} or more, or leave calibrated out of metrics"
+            )
         for name in NEED_HELD_OUT:
             if name in self.metrics and self.held_out is None:
                 raise ValueError(f"{name} compares training with other pictures; name such a data set in held_out")
+        if self.data and "loss_gap" in self.metrics:
+            raise ValueError(
+                f"data {self.data}: loss_gap compares held_out with the pictures that a run was trained on, not with "
+                "others; leave out one of the two"
+            )
         if self.sscd and "similarity" not in self.metrics:
             raise ValueError("sscd has no effect without similarity in metrics; write both or leave it out")
         if self.held_out and not set(NEED_HELD_OUT) & set(self.metrics):

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from mdm.config import StudyError
+from mdm.config.audit import CALIBRATED
 
 RULES = {"copied": 3, "copied_quarter": 4, "copied_half": 2}  # one in how many of the second distance
-CALIBRATED = 50  # neighbours whose mean distance calibrates the first (Carlini et al. 2023)
 CELLS, ROUNDS = 3, 20  # of the data-copying score: cells of the training set, and rounds of k-means that make them
 
 

@@ -11,7 +11,9 @@ import numpy as np
 
 from mdm.config import StudyError
 from mdm.config.audit import USUAL
-from mdm.data.pictures.decode import BadPicture, decode, shrink
+from mdm.data.batches.reader import Pictures
+from mdm.data.pictures.decode import BadPicture, Policy, decode, shrink
+from mdm.data.rows import Row
 from mdm.evaluate.archive import array_names, read_array, read_batches
 from mdm.evaluate.audit import drawn_pictures, look, show, write_pairs
 from mdm.evaluate.audit_rows import facts, rows
@@ -20,12 +22,12 @@ from mdm.evaluate.pictures import LEVEL
 from mdm.files.atomic import ArtifactError, read_json, write_json
 
 if TYPE_CHECKING:
-    from mdm.data.rows import Row
     from mdm.evaluate.painter import Painter
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 NEIGHBOURS = 50
 BATCH_IMAGES = 32
+EXACT: Policy = "exact"
 
 
 @dataclass(frozen=True)
@@ -124,18 +126,19 @@ def _middle(pixels: np.ndarray) -> np.ndarray:
 
 def _source(asked: Asked, side: int) -> Source:
     """Where training pictures come from: a data set made here, or a folder; without --against the model's own."""
-    folder, take = asked.against, None
+    folder, take, decode_as = asked.against, None, EXACT
     if folder is None and asked.weights is not None:
         from mdm.evaluate.painter import stage_of
 
         stage = stage_of(asked.weights.parent)
         folder, take = asked.weights.resolve().parents[2] / stage.data, stage.take
+        decode_as = stage.train.decode
     if folder is None or not folder.is_dir():
         raise ArtifactError(f"{folder} is no folder; name in --against the training pictures, or a data set made here")
     if (folder / "manifest.json").is_file():
         if (kind := read_json(folder / "recipe.json").get("kind")) != "data":
             raise ArtifactError(f"{folder} is an artifact of kind {kind}; name one of results/data")
-        return OfData(folder, side, take=take)
+        return OfData(folder, side, decode_as, take)
     return OfArray(*in_folder(folder, side))
 
 
@@ -145,7 +148,6 @@ def painted(asked: Asked) -> dict[int, np.ndarray]:
 
     from mdm.config.diffusion import SampleConfig
     from mdm.config.recipe import SamplesRecipe
-    from mdm.evaluate.generate import rows_of
     from mdm.evaluate.painter import WEIGHTS, Painter, stage_of
 
     folder = asked.weights.resolve().parent if asked.weights else Path()
@@ -160,11 +162,18 @@ def painted(asked: Asked) -> dict[int, np.ndarray]:
         train=f"{folder.parent.name}/{folder.name}", sample=SampleConfig(steps=50), seed=asked.seed,
         num_images=asked.num_images, prompts=stage.data if told else None, text=stage.text,
     )  # fmt: skip
-    rows_asked = rows_of(recipe, root)
+    rows_asked = _told(root / stage.data, stage.take, asked.num_images) if told else [Row("", "")] * asked.num_images
     painter = Painter(recipe, root, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     parts = [_paint(painter, range(k, min(k + BATCH_IMAGES, len(rows_asked))), rows_asked) for k in
              range(0, len(rows_asked), BATCH_IMAGES)]  # fmt: skip
     return {side: np.concatenate([part[side] for part in parts]) for side in parts[0]}
+
+
+def _told(data: Path, take: int | None, count: int) -> list[Row]:
+    """What training pictures are called, again from the first where more pictures are drawn than there are."""
+    pictures = Pictures(data, take)
+    places = [number % len(pictures) for number in range(count)]
+    return [Row(pictures.key(n), pictures.caption(n), pictures.labels(n)) for n in places]
 
 
 def _paint(painter: Painter, ids: Sequence[int], rows_asked: Sequence[Row]) -> dict[int, np.ndarray]:

@@ -31,6 +31,7 @@ from mdm.files.atomic import ArtifactError, write_json
 SIGMAS, CURVE, SIDE = (20.0, 10.0, 5.0, 2.5, 1.25, 0.5, 0.1), np.geomspace(0.1, 40, 30), 8
 ASKED = 96  # questions at each point of the curve
 DRAWN = 6
+FEWEST = 2  # pictures that can be compared
 DIFFUSION = DiffusionConfig(prediction="x0", loss_on="x0")
 SAMPLING = SampleConfig(sampler="heun", steps=35, guidance=1)
 GREYS = 127.5  # grey levels in 1
@@ -41,11 +42,11 @@ def draw_theory(recipe_path: str | Path) -> None:
     making = Making(recipe_path, TheoryRecipe)
     recipe = making.recipe
     known = training_pictures(Pictures(making.root / recipe.data), max(recipe.sets), recipe.resolution)
-    few = known[: recipe.num_images]
+    few, sets = known[: recipe.num_images], sorted({min(count, len(known)) for count in recipe.sets})
     with torch.no_grad():
         shown, answered = denoised(few, recipe.seed)
         drawn, copies = sampled(few, recipe.seed)
-        losses = curve(known, recipe.sets, few, recipe.seed)
+        losses = curve(known, sets, few, recipe.seed)
     arrays = {name: ArrayStream.of(to_bytes(part)) for name, part in {"pictures": few, **shown, **drawn}.items()}
     write_archive(making.folder / "theory.npz", arrays)
     write_json(making.folder / "theory.json", {"answers": answered, "copies": copies, "curve": losses})
@@ -53,7 +54,7 @@ def draw_theory(recipe_path: str | Path) -> None:
 
 
 def training_pictures(pictures: Pictures, count: int, resolution: int) -> Tensor:
-    """The first `count` that can be used, as networks see them [count,3,R,R]."""
+    """The first `count` that can be used, or all there are, as networks see them [count,3,R,R]."""
     found: list[np.ndarray] = []
     for number in range(len(pictures)):
         try:
@@ -61,8 +62,10 @@ def training_pictures(pictures: Pictures, count: int, resolution: int) -> Tensor
         except BadPicture:
             continue
         if len(found) == count:
-            return signal(torch.from_numpy(np.array(found)).movedim(-1, -3))
-    raise ArtifactError(f"{pictures.folder} has {len(found)} pictures that can be used, and {count} are needed")
+            break
+    if len(found) < FEWEST:
+        raise ArtifactError(f"{pictures.folder} has {len(found)} pictures that can be used; it takes {FEWEST} or more")
+    return signal(torch.from_numpy(np.array(found)).movedim(-1, -3))
 
 
 def at_side(sigmas: Sequence[float] | np.ndarray, side: int) -> list[float]:

@@ -4,13 +4,12 @@ from pathlib import Path
 
 import torch
 
-from mdm.config.recipe import DataRecipe, SamplesRecipe, StageRecipe
+from mdm.config.recipe import SamplesRecipe, StageRecipe
 from mdm.data.batches.classes import ClassLabel, class_label
+from mdm.data.batches.reader import Pictures
 from mdm.data.rows import Row
-from mdm.data.shards.index import read_index
 from mdm.diffusion.karras import picture_seeds, released_latents
 from mdm.diffusion.noise import generator
-from mdm.files.atomic import read_json
 
 
 def unprompted_rows(recipe: SamplesRecipe, stage: StageRecipe, root: Path) -> list[Row]:
@@ -26,13 +25,13 @@ def unprompted_rows(recipe: SamplesRecipe, stage: StageRecipe, root: Path) -> li
 
 
 def used_classes(stage: StageRecipe, label: ClassLabel, root: Path) -> list[int]:
-    """The classes that training pictures have, in order.
+    """The classes of the pictures that the stage was trained on, in order.
 
     Labels drawn at random leave some out: asked for one of those, a network answers what nobody ever taught it.
     """
-    folder = root / stage.data
-    count = DataRecipe.of(read_json(folder / "recipe.json"), folder / "recipe.json").num_images
-    return sorted({label.of(row.labels, f"picture {row.key} of {folder}") for row in read_index(folder, 0, count)})
+    pictures = Pictures(root / stage.data, stage.take)
+    where = f"of {pictures.folder}"
+    return sorted({label.of(pictures.labels(n), f"picture {pictures.key(n)} {where}") for n in range(len(pictures))})
 
 
 def _places(recipe: SamplesRecipe, stage: StageRecipe, count: int) -> list[int]:

@@ -46,24 +46,40 @@ class Place:
 
 @dataclass(frozen=True)
 class Crossing:
-    """Where a curve falls through the level, last (with its interval) and first; infinite outside of the grid."""
+    """Where a curve falls through the level, last (with its interval) and first; infinite outside of the grid.
+
+    between: the two sizes through which the line of the last one was drawn. The interval knows nothing of how the curve
+    runs between them.
+    """
 
     last: float
     first: float
     low: float | None
     high: float | None
+    between: tuple[int, int] | None = None
 
 
 def crossing(places: Sequence[Place], level: float) -> Crossing:
     """Of places by rising number of pictures."""
-    found = [_between(a, b, level) for a, b in pairwise(places) if a.share >= level > b.share]
+    falls = [(a, b) for a, b in pairwise(places) if a.share >= level > b.share]
+    found = [_between(a, b, level) for a, b in falls]
     first = found[0][0] if found else BELOW
     if places[-1].share >= level:  # it may have been below the level in between
         return Crossing(ABOVE, first if found else ABOVE, None, None)
     if not found:
         return Crossing(BELOW, BELOW, None, None)
     last, half = found[-1]
-    return Crossing(last, first, last - half, last + half)
+    return Crossing(last, first, last - half, last + half, (falls[-1][0].pictures, falls[-1][1].pictures))
+
+
+def comparable(one: Iterable[Crossing], other: Iterable[Crossing]) -> bool:
+    """Whether what tells two curves apart can be more than where their sizes lie.
+
+    One steep curve measured at 4 and 8 pictures crosses at 4.4, measured at 2 and 8 at 2.6. So crossings compare where
+    they lie between the same two sizes, or in stretches that have no part in common.
+    """
+    pairs = [(a.between, b.between) for a in one for b in other if a.between and b.between]
+    return all(a == b or max(a[0], b[0]) >= min(a[1], b[1]) for a, b in pairs)
 
 
 def _between(a: Place, b: Place, level: float) -> tuple[float, float]:

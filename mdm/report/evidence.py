@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mdm.evaluate.metric_names import CERTAIN
+from mdm.evaluate.metric_names import CERTAIN, EMM
 from mdm.report.collect import GROUPS, Left, Row, read_rows
 from mdm.report.metrics import AUDIT, EVALUATION, describe, position
 from mdm.report.quantity import Measurement, Quantity, Term, combined, measured, over_seeds
@@ -29,7 +29,8 @@ class Evidence:
     def rows_of(self, metric: str, run: str, protocol: str | None = "") -> list[Row]:
         """The final row of each seed; metrics of training belong to no protocol."""
         found = self._parts.get((metric, run, protocol or "")) or self._parts.get((metric, run, ""), {})
-        last = self.runs[run].stages[-1].name if run in self.runs else None
+        # A curve over sizes may be called like a run, and has no stages.
+        last = self.runs[run].stages[-1].name if run in self.runs and metric != EMM else None
         # Of a run that is still at an earlier stage nothing is known: half a training looks like a cheap one.
         return [row for row in found.values() if last in (None, row.stage)]
 

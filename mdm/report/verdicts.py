@@ -9,15 +9,17 @@ Holm's correction.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from mdm.config import ProtocolConfig
-from mdm.evaluate.metric_names import CERTAIN
+from mdm.evaluate.metric_names import CERTAIN, EMM
 from mdm.files.atomic import write_json
 from mdm.report.comparisons import Comparison, decide, ratio
+from mdm.report.crossing import comparable, crossings
 from mdm.report.evidence import Evidence, read_evidence
 from mdm.report.quantity import Measurement, Quantity, over_seeds
 from mdm.study.claims import Reference, parse, references
@@ -81,6 +83,8 @@ def judge(name: str, claim: Claim, evidence: Evidence) -> Verdict:
     if outside:
         sentence = " ".join(_outside_sentence(r, parts) for r, parts in outside.items())
         return Verdict(**given, verdict=INCONCLUSIVE, sentence=sentence, numbers=numbers)
+    if unlike := _unlike_grids(evidence, found):
+        return Verdict(**given, verdict=INCONCLUSIVE, sentence=unlike, numbers=numbers)
     try:
         truth, chance, comparisons, numbers = decide(claim.expect, found.__getitem__)
     except ArithmeticError:
@@ -107,6 +111,18 @@ def _outside_sentence(reference: Reference, parts: Mapping[int, Measurement]) ->
         if seeds:
             said.append(f"{word} the numbers of pictures that were trained on for seed {', '.join(seeds)}")
     return f"{reference.plain} lies outside of its grid, {' and '.join(said)}; train on more or fewer pictures."
+
+
+def _unlike_grids(evidence: Evidence, found: Iterable[Reference]) -> str | None:
+    """Of curves that cross in the same stretch, but were measured at other sizes there."""
+    curves = {r.run: crossings(evidence.study.emm[r.run], evidence.rows) for r in found if r.metric == EMM}
+    for (one, mine), (other, theirs) in combinations(curves.items(), 2):
+        if not comparable(mine.values(), theirs.values()):
+            return (
+                f'emm["{one}"] and emm["{other}"] lie where the two were trained on different numbers of pictures, so '
+                "lines between these differ as well; train both on the same."
+            )
+    return None
 
 
 def _comparable(claim: Claim, comparisons: list[Comparison], protocols: Mapping[str, ProtocolConfig]) -> bool:

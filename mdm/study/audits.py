@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from mdm.config import AuditConfig, ResourceConfig, StudyConfig, StudyError, nearest
+from mdm.config import AuditConfig, ResourceConfig, SongConfig, StudyConfig, StudyError, nearest
 from mdm.config import recipe as made
 from mdm.config.sizes import Clip, Size, as_clip
 from mdm.evaluate.metric_names import COPIES, LARGEST, OF_LEVELS, SIMILARITIES, at_level, similarity
@@ -13,6 +13,7 @@ from mdm.study.recipes import Artifacts
 from mdm.study.runs import Audit, Emm, Evaluation, Point, Run, Stage
 
 FEWEST = 4  # pictures of an interval
+FALLING = ("copied", "calibrated")  # families of shares of copies
 # The metrics of each group, by level.
 NAMES = {
     "copied": tuple(name for name in COPIES if name.startswith("copied") and name != "copied_released"),
@@ -95,17 +96,27 @@ class Audits:
         stage = self._made.artifacts[self._made.trained(one.weights)].recipe
         if any(isinstance(size, Clip) for size in stage.sizes):
             raise StudyError(f"{self._where}: audit: stage '{one.stage}' draws clips, and copies are those of pictures")
+        self._check_gap(asked, stage, one.stage)
         side = max(as_clip(size).resolution for size in stage.sizes)
         data, take = self._known(asked, stage, side)
         recipe = made.AuditRecipe(
             samples=one.evaluation.samples, data=data, take=take, decode=stage.train.decode,
             num_images=asked.num_images or self._protocols[self._name].num_images, neighbours=asked.neighbours,
-            metrics=asked.metrics, **self._held_out(asked, side), **self._features(asked, one.evaluation, data, take),
+            metrics=asked.metrics, **self._held_out(asked, side, stage),
+            **self._features(asked, one.evaluation, data, take),
             text=stage.text if "loss_gap" in asked.metrics else None,
         )  # fmt: skip
         ref = self._made.put(self._made.artifacts[one.evaluation.samples].name, recipe)
         self._resources.setdefault(ref, asked.resources)
         return ref
+
+    def _check_gap(self, asked: AuditConfig, stage: made.StageRecipe, name: str) -> None:
+        """Refuse to ask a network without a class where it never learned an answer to that."""
+        if "loss_gap" in asked.metrics and isinstance(stage.model, SongConfig) and stage.model.classes:
+            raise StudyError(
+                f"{self._where}: audit: loss_gap asks networks without a class, which model.song with classes never "
+                f"learns (stage '{name}'); leave it out of metrics"
+            )
 
     def _known(self, asked: AuditConfig, stage: made.StageRecipe, side: int) -> tuple[str, int | None]:
         """The data set to look among, and how many of its first pictures (none: all)."""
@@ -126,18 +137,24 @@ class Audits:
             )
         return stage.data, take
 
-    def _held_out(self, asked: AuditConfig, side: int) -> dict[str, Any]:
+    def _held_out(self, asked: AuditConfig, side: int, stage: made.StageRecipe) -> dict[str, Any]:
         if asked.held_out is None:
             return {}
         self._made.check_pictures(asked.held_out, "audit.held_out")
         self._made.check_resolution(asked.held_out, side, "audit.held_out")
-        return {"held_out": self._made.data(asked.held_out, "audit.held_out")}
+        held_out = self._made.data(asked.held_out, "audit.held_out")
+        if held_out == stage.data:
+            raise StudyError(
+                f"{self._where}: audit.held_out: runs are trained on data.{asked.held_out}, all or some of it; name a "
+                "set of other pictures"
+            )
+        return {"held_out": held_out}
 
     def _features(self, asked: AuditConfig, evaluation: Evaluation, data: str, take: int | None) -> dict[str, Any]:
         """Features of what was drawn, which its protocol has read, and of the pictures to look among."""
         if "similarity" not in asked.metrics:
             return {}
-        count = take or self._made.artifacts[data].recipe.num_images
+        count = take or self._known_count(data)
         found: dict[str, Any] = {}
         if asked.sscd:
             found = self._sscd(asked, evaluation, data, count)
@@ -153,6 +170,19 @@ class Audits:
         known = self._made.features(f"{self._name}-known", data, count, side, protocol)
         self._resources.setdefault(known, protocol.resources)
         return {**found, "features": evaluation.features, "known_features": known}
+
+    def _known_count(self, data: str) -> int:
+        """How many pictures a data set has; refused where that is known only once it is made."""
+        from mdm.data.sources import registry as sources
+
+        recipe = self._made.artifacts[data].recipe
+        later = getattr(sources.find(recipe.source, data), "DUPLICATES_IN_MANIFEST", False)
+        if later and recipe.settings.get("duplicates", "none") != "none":
+            raise StudyError(
+                f"{self._where}: audit: similarity reads features of all training pictures, and how many are left of "
+                f"{data} without duplicates is not known before it is made; write take, or leave similarity out"
+            )
+        return recipe.num_images
 
     def _sscd(self, asked: AuditConfig, evaluation: Evaluation, data: str, count: int) -> dict[str, Any]:
         """Features of both sides by SSCD alone, at the highest level."""
@@ -194,6 +224,11 @@ def emm_of(config: StudyConfig, runs: list[Run], made_of: Artifacts, valid: set[
                 raise StudyError(f"{place}.runs: there is no '{word}'; {nearest(word, {run.name for run in runs})}")
         if entry.metric not in valid:
             raise StudyError(f"{place}.metric: nothing measures '{entry.metric}'; {nearest(entry.metric, valid)}")
+        if not entry.metric.startswith(FALLING):
+            raise StudyError(
+                f"{place}.metric: {entry.metric} is no share of copies, which falls with the number of training "
+                "pictures; write one of copied or calibrated"
+            )
         try:
             for run in chosen.values():
                 check_audited(Reference(entry.metric, run.name), run)

@@ -72,7 +72,7 @@ class DataSets:
         if not changes:
             return name
         entry = self._pick("data", name, asked_by)
-        varied = f"{name}{VARIED}{', '.join(f'{key}: {value}' for key, value in changes.items())}"
+        varied = f"{name}{VARIED}{', '.join(f'{key}: {value!r}' for key, value in changes.items())}"
         self._config.data.setdefault(varied, entry.model_copy(update={"settings": {**entry.settings, **changes}}))
         return varied
 

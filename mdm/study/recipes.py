@@ -75,10 +75,11 @@ class Artifacts(DataSets):
         if stage.moments == "carried":
             check_carried(train, before, where)
         take = taken(run.take, self.artifacts[self.data(data, place)].recipe, data, where)
-        for name_of_data in filter(None, (data, validation)):
-            self.check_resolution(name_of_data, as_clip(stage.sizes[-1]).resolution, place)
-            self._check_frames(name_of_data, stage.sizes[-1], place)
-            self._check_classes(run, name_of_data, place, take if name_of_data == data else None)
+        for name_of_data, first in ((data, take), (validation, None)):  # the held-out loss looks at the whole set
+            if name_of_data:
+                self.check_resolution(name_of_data, as_clip(stage.sizes[-1]).resolution, place)
+                self._check_frames(name_of_data, stage.sizes[-1], place)
+                self._check_classes(run, name_of_data, place, first)
         if stage.stills:
             check_stills(stage, train, diffusion, where)
             self.check_pictures(stage.stills, f"{place}.stills")

@@ -12,7 +12,7 @@ def resolved_yaml(study: Study, run: str | None = None) -> str:
 
 
 def _behind(study: Study, name: str) -> list[str]:
-    """Return the scores and stages of a run and every artifact behind them, parents first."""
+    """Return the stages of a run, what measures it, and every artifact behind them, parents first."""
     found: dict[str, None] = {}
 
     def take(ref: str) -> None:
@@ -21,6 +21,6 @@ def _behind(study: Study, name: str) -> list[str]:
         found.setdefault(ref)
 
     for run in study.runs_named(name):
-        for ref in [stage.artifact for stage in run.stages] + [e.scores for e in run.measurements]:
+        for ref in [stage.artifact for stage in run.stages] + run.numbers:
             take(ref)
     return list(found)

@@ -226,11 +226,18 @@ def taken(take: int | None, data: DataRecipe, name: str, where: str) -> int | No
     for wrong, why, remedy in (
         (data.settings.get("copies"), "plants copies behind all others", "a data set for each size"),
         (data.settings.get("order") == "class", "begins with the first classes alone", "order: turns there"),
+        (_by_number(data), "is balanced as a whole, and its first pictures are not", "order: turns there"),
         (data.source == "mixture", "begins with its first part alone", "a data set for each size"),
     ):
         if wrong:
             raise StudyError(f"{where}: take {take}: data.{name} {why}; write {remedy}")
     return take
+
+
+def _by_number(data: DataRecipe) -> bool:
+    """Whether several classes, as many pictures of each, stand in the order of their numbers."""
+    several = len(data.settings.get("classes") or ()) > 1
+    return several and bool(data.settings.get("balanced")) and data.settings.get("order", "number") == "number"
 
 
 def check_carried(train: TrainConfig, parent: StageRecipe | None, where: str) -> None:

@@ -46,8 +46,8 @@ class Study:
         self.runs = [run for variant in variants for run in self._runs(variant)]
         self.theory = self._made.theory(self.runs[0].stages[-1].artifact) if config.theory else None
         self._measured.check_along([*self._variant_of, *self.ablations], self.runs)
-        self._check_counts()
         self.artifacts: dict[str, Artifact] = self._made.artifacts
+        self._check_counts()
         self.emm, self.claims = claimed(config, self.runs, self._made, self._measured.audits, path.name)
         self._check_targets()
         # Identity of the numbers: titles and texts are left out, so editing them reruns no measurement.
@@ -120,13 +120,20 @@ class Study:
             raise StudyError(f"{self.name}.yaml: {place}: there is no '{word}'; {nearest(word, valid)}")
 
     def _check_counts(self) -> None:
-        """Refuse protocols that want more pictures than there are, all in one message."""
+        """Refuse protocols that want more pictures than there are, or labels of none, all in one message."""
         problems = []
         for name, protocol in self.protocols.items():
             for data, key in (protocol.prompts, "num_images"), (protocol.reference, "num_reference"):
                 if data is None:
                     continue
                 problems += self._made.too_many(data, getattr(protocol, key), f"protocols.{name}.{key}")
+            if protocol.labels == "used" and not any(
+                self.recipe(ref).labels == "used" for ref in self.of_kind("samples")
+            ):
+                problems.append(
+                    f"{self.name}.yaml: protocols.{name}.labels: used has no effect, no run has model.classes; "
+                    "leave it out"
+                )
         if problems:
             raise StudyError("\n".join(problems))
 

@@ -6,6 +6,11 @@ from mdm.study.recipes import Artifacts
 
 def resolved(run: RunConfig, made: Artifacts, where: str) -> RunConfig:
     """Return the same run with its own data set named in `data`, and the number of its classes written out."""
+    if run.data_settings and all(stage.data for stage in run.stages.values()):
+        raise StudyError(
+            f"{where}.data_settings: every stage names a data set of its own, so that of the run trains nothing; write "
+            "these settings there, or leave stages.*.data out"
+        )
     data = made.vary(run.data, run.data_settings, f"{where}.data")
     classes = run.model.classes
     if classes == "data":

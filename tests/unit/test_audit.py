@@ -220,9 +220,15 @@ def test_claims_name_what_is_audited():
         ({"num_images": 49}, "audit.num_images 49: protocol 'zero-shot' draws 48"),
         ({"num_images": 3}, "greater than or equal to 4"),
         ({"neighbours": 1}, "greater than or equal to 2"),
+        ({"neighbours": 10}, "neighbours 10: calibrated takes the mean distance to the 50 nearest"),
         ({"metrics": ["copied", "copied"]}, "one stands twice"),
         ({"metrics": ["loss_gap"]}, "name such a data set in held_out"),
         ({"held_out": "scenes-new"}, "held_out scenes-new has no effect"),
+        (
+            {"metrics": ["copied", "loss_gap"], "held_out": "scenes-new", "data": "scenes-judge"},
+            "data scenes-judge: loss_gap compares held_out with the pictures that a run was trained on",
+        ),
+        ({"metrics": ["copying_score"], "held_out": "scenes-train"}, "runs are trained on data.scenes-train"),
         ({"data": "scenes-old"}, "audit.data: no 'scenes-old'"),
         ({"metrics": ["copies"]}, "copied"),
     ],
@@ -314,8 +320,10 @@ def test_the_page_shows_the_worst_pairs_and_how_often_a_copied_picture_stands(tm
         ],
     }
     write_json(folder / "audit.json", content)
+    write_json(folder / "manifest.json", {"git": {"commit": "0123456789abcdef", "dirty": True}})
     html.write(loaded, tmp_path, tmp_path / "index.html")
     page = (tmp_path / "index.html").read_text().replace("\u00a0", " ")
+    assert "measured at commit 0123456789 + uncommitted changes" in page
     assert f'id="copies-{run.name}"' in page and "Drawn pictures of" in page
     assert "16 px: 24 drawn pictures against 105 training pictures, 9 of them repeated" in page
     assert "Training pictures that stand 10 to 99 times: 1 distinct, 1 of them copied, in 6 drawn pictures." in page

@@ -97,6 +97,14 @@ def test_a_study_asks_for_features_of_training_pictures_once():
         study.load("quick", claim | {"claims.progressive.expect": 'similarity_inception["base"] < 0.9'})
 
 
+def test_similarity_needs_the_number_of_training_pictures():
+    asked = {"audit": {"metrics": ["copied", "similarity"]}, "data.scenes-train.settings.duplicates": "files"}
+    with pytest.raises(StudyError, match="without duplicates is not known before it is made; write take"):
+        study.load("quick", asked)
+    loaded = study.load("quick", asked | {"base.take": 100})
+    assert {loaded.recipe(ref).num_images for ref in loaded.of_kind("features") if "known" in ref} == {100}
+
+
 def test_a_loss_gap_needs_the_empty_caption_and_held_out_pictures():
     asked = {"metrics": ["copied", "loss_gap"], "held_out": "scenes-new"}
     loaded = study.load("quick", {"audit": asked})

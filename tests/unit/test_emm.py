@@ -8,7 +8,7 @@ from mdm.config import StudyError
 from mdm.files.atomic import write_json
 from mdm.report import collect, emm
 from mdm.report.collect import Artifacts
-from mdm.report.crossing import ABOVE, BELOW, Place, crossing
+from mdm.report.crossing import ABOVE, BELOW, Crossing, Place, comparable, crossing
 from mdm.report.evidence import read_evidence
 from mdm.report.figures import draw
 from mdm.report.page import html
@@ -117,6 +117,14 @@ def test_claims_compare_curves_by_their_trainings(tmp_path):
     assert verdict.verdict == "one training each: undecided"
 
 
+def test_a_curve_may_be_called_like_a_run(tmp_path):
+    changes = grid()
+    changes["emm"]["base"] = changes["emm"].pop("narrow")
+    loaded = study.load("quick", changes | {"claims.progressive.expect": 'emm["base"] < emm["wide"]'})
+    (verdict,) = judge_all(loaded, told(loaded, tmp_path, falling))
+    assert verdict.verdict == "reproduced", verdict.sentence
+
+
 def test_a_training_outside_of_the_grid_decides_nothing(tmp_path):
     loaded = study.load("quick", grid())
     shares = lambda run, seed: 0.99 if run.startswith("wide") and seed == 1 else falling(run, seed)  # noqa: E731
@@ -124,6 +132,36 @@ def test_a_training_outside_of_the_grid_decides_nothing(tmp_path):
     assert verdict.verdict == "inconclusive"
     assert 'emm["wide"] lies outside of its grid, above the numbers of pictures' in verdict.sentence
     assert "for seed 1" in verdict.sentence
+
+
+def steep(run, _seed):
+    """Whatever the network: up to 100 pictures are copied, more are not."""
+    return 1.0 if "few" in run and int(run.rpartition("-")[2]) <= 100 else 0.0
+
+
+def test_one_curve_measured_at_other_sizes_is_no_other_curve(tmp_path):
+    changes = grid()
+    changes["emm"]["wide"]["runs"] = ["wide=few-64", "wide=few-256"]
+    loaded = study.load("quick", changes | {"claims.progressive.expect": 'emm["narrow"] < emm["wide"]'})
+    (verdict,) = judge_all(loaded, told(loaded, tmp_path, steep))
+    assert verdict.verdict == "inconclusive"
+    assert "trained on different numbers of pictures" in verdict.sentence
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "wanted"),
+    [
+        ((1, 2), (1, 2), True),
+        ((1, 2), (2, 4), True),
+        ((1, 2), (4, 8), True),
+        ((1, 2), (1, 4), False),
+        ((2, 4), (1, 3), False),
+    ],
+)
+def test_stretches_that_compare(one, other, wanted):
+    mine, theirs = ([Crossing(1.0, 1.0, None, None, place)] for place in (one, other))
+    assert comparable(mine, theirs) is comparable(theirs, mine) is wanted
+    assert comparable(mine, [Crossing(ABOVE, ABOVE, None, None)])
 
 
 def test_files_figure_and_page(tmp_path):
@@ -152,6 +190,7 @@ def test_files_figure_and_page(tmp_path):
     [
         ({"emm.narrow.runs": ["size", "sise"]}, "emm.narrow.runs: there is no 'sise'"),
         ({"emm.narrow.metric": "copied_64"}, "emm.narrow.metric: nothing measures 'copied_64'"),
+        ({"emm.narrow.metric": "authentic_32"}, "authentic_32 is no share of copies, which falls"),
         ({"emm.narrow.runs": ["base", "guidance=4.0"]}, "must differ in their number of training pictures"),
         ({"emm.narrow.runs": ["base"]}, "must differ in their number of training pictures, and have base 512"),
         ({"emm.narrow.source": ""}, "targets and source belong together"),

@@ -196,6 +196,12 @@ def test_a_mixture_has_the_first_pictures_of_one_set_and_then_of_another(tmp_pat
         assert pictures.labels(number)["class"] == number % 12
 
 
+def test_classes_are_one_recipe_in_whatever_order_they_are_listed():
+    listed = (["cat", "dog"], ["dog", "cat"])
+    one, two = (sources.resolve("cifar10", {"num_images": 4, "classes": classes}, "study") for classes in listed)
+    assert one == two
+
+
 def test_paths_of_a_mixture_are_no_part_of_its_recipe(tmp_path):
     def settings(path):
         parts = [{"source": "cifar10", "settings": {"classes": ["dog"], "packages": path}},
@@ -218,6 +224,8 @@ def test_paths_of_a_mixture_are_no_part_of_its_recipe(tmp_path):
     ({"parts": [{"source": "mixture"}, {"source": "scenes"}]}, "source of pictures of its own"),
     ({"parts": [{"source": "scene"}, {"source": "scenes"}]}, "did you mean 'scenes'"),
     ({"label": "class"}, "different meanings"),
+    ({"parts": [{"source": "scenes", "settings": {"duplicates": "looks"}}] * 2}, "duplicates of a part has no effect"),
+    ({"parts": [{"source": "scenes", "settings": {"copies": {"count": 2, "of": 1}}}] * 2}, "copies of a part has no"),
 ])  # fmt: skip
 def test_impossible_mixtures_are_refused(change, message):
     settings = {"num_images": 10, "share": 0.5, "resolution": 8, "parts": [{"source": "scenes"}] * 2}

@@ -10,6 +10,7 @@ from PIL import Image
 
 from mdm.cli import main
 from mdm.config import StudyError
+from mdm.data.batches.reader import Pictures
 from mdm.evaluate.own_audit import Asked, audit_own, in_folder
 from mdm.files.atomic import ArtifactError, read_json
 
@@ -69,6 +70,28 @@ def test_weights_draw_the_captions_that_they_were_trained_on(tmp_path):
     found = read_json(tmp_path / "out" / "audit.json")
     assert [level["level"] for level in found["levels"]] == [16, 8] and found["levels"][0]["drawn"] == 5
     assert found["levels"][0]["known"] == 7, "those that it was trained on"
+
+
+def test_more_may_be_drawn_than_there_are_training_pictures_and_no_others_are_asked_for(tmp_path, monkeypatch):
+    torch.set_num_threads(1)
+    results = tmp_path / "results"
+    data = scenes(results, 20)
+    fresh = network(results)
+    train = put(
+        results, "train", "r16", seed=0, model=read_json(fresh)["model"], diffusion={"steps": 50}, data=ref(data),
+        text=ref(text(results, data)), take=7,
+    )  # fmt: skip
+    shutil.copy(fresh.with_name("weights.safetensors"), train.parent)
+    wanted = []
+
+    def paint(_painter, ids, captions, _classes):
+        wanted.extend(captions)
+        return {16: random_pictures(len(ids), 16)}
+
+    monkeypatch.setattr("mdm.evaluate.painter.Painter.paint", paint)
+    audit_own(asked(tmp_path, weights=train.with_name("weights.safetensors"), num_images=24))
+    known = [Pictures(data.parent).caption(number) for number in range(7)]
+    assert wanted == (known * 4)[:24]
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,12 @@ def test_what_was_added_later_is_left_out_where_it_changes_nothing():
     assert stage.model_copy(update={"moments": "carried"}).plain()["moments"] == "carried"
 
 
+def test_recipes_of_a_run_that_is_compared_with_nothing_print_as_well():
+    loaded = study.load("memorization-laptop")
+    run, found = loaded.runs_named("base")[0], yaml.safe_load(resolved_yaml(loaded, "base"))
+    assert {run.stages[-1].artifact, run.evaluations[0].samples, run.audit.artifact} <= found.keys()
+
+
 def test_recipes_print_as_yaml_with_every_default():
     loaded = study.load("quick", {"base.sample.guidance": 3.0})
     every, base = (yaml.safe_load(resolved_yaml(loaded, run)) for run in (None, "base"))

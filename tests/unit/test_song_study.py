@@ -65,6 +65,13 @@ def song(**changes: Any) -> dict[str, Any]:
     return {"base.model": {"song": SONG | changes}}
 
 
+def test_no_loss_gap_of_networks_that_know_no_answer_without_a_class() -> None:
+    audit = {"audit": {"metrics": ["loss_gap"], "held_out": "scenes-new"}, "excess": None}
+    study.load("quick", SETTINGS | audit)
+    with pytest.raises(StudyError, match="audit: loss_gap asks networks without a class"):
+        study.load("quick", CLASSES | audit)
+
+
 def test_the_architecture_brings_its_settings() -> None:
     plain, residual = (loaded(song(arch=arch)).model for arch in ("ddpm++", "ncsn++"))
     assert isinstance(plain, SongConfig)

@@ -72,6 +72,7 @@ CIFAR = {"data.scenes-train.source": "cifar10", "base.take": 10}
     ({"base.take": 0}, "greater than 0"),
     ({"base.take": 9, "data.scenes-train.settings.copies": {"count": 2, "of": 1}}, "plants copies behind all others"),
     (CIFAR | {"data.scenes-train.settings": {"num_images": 50, "balanced": True, "order": "class"}}, "order: turns"),
+    (CIFAR | {"data.scenes-train.settings": {"num_images": 50, "balanced": True}}, "first pictures are not; .* turns"),
     ({"base.take": 9, "data.scenes-train": {"source": "mixture", "settings": {
         "num_images": 50, "share": 0.5, "resolution": 32, "parts": [{"source": "scenes"}] * 2}}}, "first part alone"),
 ])  # fmt: skip
@@ -91,6 +92,14 @@ def test_labels_are_counted_among_the_pictures_taken():
     study.load("quick", unique)
     with pytest.raises(StudyError, match=r"go from 0 to 511; write model\.classes: 512"):
         study.load("quick", unique | {"base.take": None})
+
+
+def test_labels_of_held_out_pictures_are_counted_in_the_whole_set():
+    """The held-out loss takes its pictures from all of the set, also where training takes the first."""
+    unique = {"data.scenes-train.settings.label": "unique", "data.scenes-new.settings.label": "class",
+              "base.model.classes": 64, "base.take": 64, "base.validation": "scenes-train"}  # fmt: skip
+    with pytest.raises(StudyError, match=r"go from 0 to 511; write model\.classes: 512"):
+        study.load("quick", unique)
 
 
 def test_a_protocol_needs_the_labels_of_the_pictures_it_draws_alone():

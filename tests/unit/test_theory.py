@@ -108,12 +108,21 @@ def test_it_is_the_same_whenever_it_is_made(made):
     assert [(recipe.parent / name).read_bytes() for name in ("theory.json", "theory.npz")] == before
 
 
-def test_too_few_pictures_are_an_error(made):
-    results, recipe = made
-    data = json.loads(recipe.read_text())["data"]
-    large = put(results, "theory", "large", data=data, num_images=6, sets=(6, 50), seed=0, resolution=8)
-    with pytest.raises(ArtifactError, match="has 40 pictures that can be used, and 50 are needed"):
-        theory.draw_theory(large)
+def test_a_set_whose_duplicates_were_left_out_is_explained_by_what_is_left(tmp_path):
+    """Recipes ask before anybody knows how many pictures will be left."""
+    knobs = {"framing": "close", "copies": {"count": 3, "of": 4}, "duplicates": "files"}
+    data = scenes(tmp_path, 10, 8, **knobs)
+    recipe = put(tmp_path, "theory", "x", data=ref(data), num_images=12, sets=(12, 18), seed=0, resolution=8)
+    theory.draw_theory(recipe)
+    assert list(json.loads(recipe.with_name("theory.json").read_text())["curve"]["optimal"]) == ["10"]
+    assert len(np.load(recipe.with_name("theory.npz"))["pictures"]) == 10
+
+
+def test_too_few_pictures_are_an_error(tmp_path):
+    data = scenes(tmp_path, 1, 8)
+    single = put(tmp_path, "theory", "x", data=ref(data), num_images=12, sets=(12,), seed=0, resolution=8)
+    with pytest.raises(ArtifactError, match="has 1 pictures that can be used; it takes 2 or more"):
+        theory.draw_theory(single)
 
 
 def test_a_study_asks_by_one_key_and_nothing_else_changes():

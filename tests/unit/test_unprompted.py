@@ -12,6 +12,7 @@ import torch
 from test_classes import CLASSES, UNCONDITIONAL, World
 
 from mdm.config import StudyError
+from mdm.data.batches.reader import Pictures
 from mdm.diffusion.karras import released_latents
 from mdm.evaluate.features import describe
 from mdm.evaluate.generate import generate
@@ -73,6 +74,14 @@ def test_labels_used_are_those_of_training_pictures(world: World) -> None:
     assert max(row.labels["shapes"] for row in everything) > SHAPES
 
 
+def test_labels_of_pictures_that_were_not_taken_are_not_used(world: World) -> None:
+    recipe, stage = world.study.recipe(world.samples), world.study.recipe(world.train)
+    wanted = recipe.model_copy(update={"labels": "used", "num_images": 100})
+    few = stage.model_copy(update={"take": 2})
+    known = {Pictures(world.data).labels(number)["shapes"][0] for number in range(2)}
+    assert {row.labels["shapes"] for row in unprompted_rows(wanted, few, world.results)} == known
+
+
 def test_features_of_such_pictures_follow_the_rule_of_no_data_set(world: World) -> None:
     from mdm.config.recipe import FeaturesRecipe
 
@@ -102,6 +111,12 @@ def test_the_report_expects_no_scores(world: World) -> None:
 def test_half_a_protocol_is_refused(protocol: dict, words: str) -> None:
     with pytest.raises(StudyError, match=words):
         study.load("quick", changed(UNCONDITIONAL, **protocol))
+
+
+def test_used_labels_need_a_run_with_classes() -> None:
+    study.load("quick", changed(CLASSES | {"base.model.classes": SHAPES}, labels="used"))
+    with pytest.raises(StudyError, match=r"protocols\.drawn\.labels: used has no effect, no run has model\.classes"):
+        study.load("quick", changed(UNCONDITIONAL, labels="used"))
 
 
 def test_networks_that_read_text_need_prompts() -> None:

