@@ -14,7 +14,7 @@ BEGIN, END = "<!-- results: written by tools/readme.py -->\n", "<!-- end of resu
 # Verdicts of several runs of the study: benchmarks/stability.py
 STABILITY = ROOT / "benchmarks" / "stability.md"
 TABLES = {"README.md": ("main",), "docs/results.md": ("main", "alignment")}
-LEFT_OUT = ("Protocol", "Training pictures")
+LEFT_OUT = ("Protocol", "Pictures shown", "Training pictures")
 SPREAD = re.compile(r" \(\d+ seeds, sd [\d.]+\)")
 
 

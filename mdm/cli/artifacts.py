@@ -134,8 +134,9 @@ def spread(nodes: int, gpus: int, cpus: int, command: Sequence[str]) -> int:
         help="Folder of training pictures, or a data artifact.")  # fmt: skip
 @option("--pictures", type=Path, help="Drawn pictures instead of weights: a folder, or an .npz.")
 @option("--out", type=Path, default="audit", help="Folder to write, of weights or pictures.")
-@option("--num-images", type=Number(4), default=256, help="Pictures to draw, or to take.")
-def audit(given: Path | None, against: Path | None, pictures: Path | None, out: Path, num_images: int) -> None:
+@option("--num-images", type=Number(4), show_default="256 to draw, all of --pictures",
+        help="Pictures to draw, or to take.")  # fmt: skip
+def audit(given: Path | None, against: Path | None, pictures: Path | None, out: Path, num_images: int | None) -> None:
     if given and given.name == "recipe.json":
         from mdm.evaluate.audit import measure_audit
 

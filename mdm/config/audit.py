@@ -10,9 +10,11 @@ from mdm.config.base import Name, Positive, Strict
 from mdm.config.instruments import WeightsConfig
 from mdm.config.training import ResourceConfig
 
-Group = Literal["copied", "calibrated", "authentic", "released", "copying_score", "similarity", "loss_gap"]
+Group = Literal[
+    "copied", "calibrated", "authentic", "released", "copying_score", "similarity", "loss_gap", "text_signal"
+]
 USUAL: tuple[Group, ...] = ("copied", "calibrated", "authentic")
-NEED_HELD_OUT = ("copying_score", "loss_gap")
+NEED_HELD_OUT = ("copying_score", "loss_gap", "text_signal")
 CALIBRATED = 50  # neighbours whose mean distance calibrates the first (Carlini et al. 2023)
 # ln(SNR) at which losses on training and on other pictures are compared: little noise, where copying begins.
 GAP_LOG_SNR = 3.0
@@ -24,13 +26,14 @@ class AuditConfig(Strict):
     protocol: Name | None = Field(default=None, description="whose drawn pictures are looked at (default: the first)")
     data: Name | None = Field(default=None, description="pictures to look among (default: the run's training data)")
     held_out: Name | None = Field(
-        default=None, description="real pictures that were not trained on: for copying_score and loss_gap"
+        default=None, description="real pictures that were not trained on: for copying_score, loss_gap and text_signal"
     )
     metrics: tuple[Group, ...] = Field(
         default=USUAL,
         min_length=1,
         description="copied (ratios of distances), calibrated, authentic, released (float32 as in the released code), "
-        "copying_score, similarity (features of the protocol's instruments), loss_gap",
+        "copying_score, similarity (features of the protocol's instruments), "
+        "loss_gap, text_signal (do captions of training pictures move the network more than those of held_out)",
     )
     num_images: Annotated[int, Field(ge=4)] | None = Field(
         default=None, description="drawn pictures looked at (default: all of the protocol)"
@@ -60,9 +63,9 @@ class AuditConfig(Strict):
         for name in NEED_HELD_OUT:
             if name in self.metrics and self.held_out is None:
                 raise ValueError(f"{name} compares training with other pictures; name such a data set in held_out")
-        if self.data and "loss_gap" in self.metrics:
+        for name in {"loss_gap", "text_signal"} & set(self.metrics) if self.data else ():
             raise ValueError(
-                f"data {self.data}: loss_gap compares held_out with the pictures that a run was trained on, not with "
+                f"data {self.data}: {name} compares held_out with the pictures that a run was trained on, not with "
                 "others; leave out one of the two"
             )
         if self.sscd and "similarity" not in self.metrics:

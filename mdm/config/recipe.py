@@ -215,7 +215,7 @@ class ExcessRecipe(Recipe):
 class AuditRecipe(Recipe):
     """Which drawn pictures copy pictures of a data set; `decode`: how training read these."""
 
-    later: ClassVar = ("take", "sscd", "known_sscd")
+    later: ClassVar = ("take", "sscd", "known_sscd", "held_out_text")
 
     kind: Literal["audit"] = "audit"
     samples: Ref
@@ -230,7 +230,8 @@ class AuditRecipe(Recipe):
     known_features: Ref | None = None  # of those of the data set
     sscd: Ref | None = None  # the same by a network that knows copies
     known_sscd: Ref | None = None
-    text: Ref | None = None  # holds the empty caption, for the loss gap
+    text: Ref | None = None  # captions of the training set and the empty one, for what asks the network
+    held_out_text: Ref | None = None
 
 
 class TheoryRecipe(Recipe):

@@ -19,6 +19,7 @@ from mdm.evaluate.archive import ArrayStream, array_names, read_batches, write_a
 from mdm.evaluate.audit_rows import Level, facts, rows
 from mdm.evaluate.copies import released_distances
 from mdm.evaluate.known import Distinct, Known, OfData
+from mdm.evaluate.metric_names import TEXT_SIGNAL
 from mdm.evaluate.neighbours import Neighbours, Search
 from mdm.evaluate.pictures import LEVEL
 from mdm.evaluate.progress import progress
@@ -143,6 +144,10 @@ def _of_networks(recipe: AuditRecipe, root: Path) -> Iterator[dict[str, Any]]:
         from mdm.evaluate.loss_gap import loss_gap
 
         yield from loss_gap(recipe, root)
+    if TEXT_SIGNAL in recipe.metrics:
+        from mdm.evaluate.text_signal import signal_row
+
+        yield signal_row(recipe, root)
 
 
 def show(found: Sequence[Mapping[str, Any]]) -> None:

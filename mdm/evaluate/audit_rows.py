@@ -51,6 +51,9 @@ def _ratios(level: Level) -> Rows:
 
 
 def _calibrated(level: Level) -> Rows:
+    """Nothing where there are fewer training pictures than its mean is over: it would be another measure."""
+    if level.squared.shape[1] < copies.CALIBRATED:
+        return
     yield share(at_level("calibrated", level.side), copies.calibrated(level.squared) < 1)
 
 

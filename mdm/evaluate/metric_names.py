@@ -45,6 +45,7 @@ def measurable(resolutions: Iterable[int], excess: bool = False) -> set[str]:
 # What an audit may say of the pictures of a level, the share of copies by the usual rule first.
 COPIES = ("copied", "copied_distinct", "copied_quarter", "copied_half", "copied_released", "calibrated", "authentic")
 LARGEST = "copied_max"  # of copied over the snapshots of a training, as the paper reports it
+TEXT_SIGNAL = "text_signal"  # of the network, all levels together
 OF_LEVELS = (*COPIES, LARGEST, "copying_score", "loss_gap")
 # Of features, for each network that reads them.
 SIMILARITIES = ("", "_share", "_p75", "_p90", "_p95", "_train")

@@ -14,7 +14,7 @@ from mdm.config.audit import USUAL
 from mdm.data.batches.reader import Pictures
 from mdm.data.pictures.decode import BadPicture, Policy, decode, shrink
 from mdm.data.rows import Row
-from mdm.evaluate.archive import array_names, read_array, read_batches
+from mdm.evaluate.archive import array_names, read_array
 from mdm.evaluate.audit import drawn_pictures, look, show, write_pairs
 from mdm.evaluate.audit_rows import facts, rows
 from mdm.evaluate.known import Known, OfArray, OfData, Source
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 NEIGHBOURS = 50
+DRAWN = 256  # pictures that weights draw unless told otherwise
 BATCH_IMAGES = 32
 EXACT: Policy = "exact"
 
@@ -38,7 +39,7 @@ class Asked:
     pictures: Path | None
     against: Path | None
     out: Path
-    num_images: int
+    num_images: int | None  # none: all that were drawn, or DRAWN
     seed: int = 0
 
 
@@ -51,7 +52,7 @@ def audit_own(asked: Asked) -> None:
         )
     if asked.pictures is not None and asked.against is None:
         raise StudyError("--pictures needs --against: a folder of training pictures, or a data set made here")
-    drawn = given(asked.pictures, asked.num_images) if asked.pictures else painted(asked)
+    drawn = given(asked.pictures, asked.num_images) if asked.pictures else painted(asked, asked.num_images or DRAWN)
     known = Known(_source(asked, max(drawn)), list(drawn))
     levels = look(drawn, known, USUAL, NEIGHBOURS)
     found = [row for level in levels for row in rows(level, USUAL)]
@@ -64,7 +65,7 @@ def audit_own(asked: Asked) -> None:
     print(asked.out / "worst.png")
 
 
-def given(path: Path, count: int) -> dict[int, np.ndarray]:
+def given(path: Path, count: int | None) -> dict[int, np.ndarray]:
     """Pictures that were drawn: of an archive, by level where it has several, or of a folder of files."""
     if path.suffix == ".npz" and path.is_file():
         return _archived(path, count)
@@ -72,18 +73,18 @@ def given(path: Path, count: int) -> dict[int, np.ndarray]:
     return {pictures.shape[1]: _enough(pictures, path)}
 
 
-def _archived(path: Path, count: int) -> dict[int, np.ndarray]:
+def _archived(path: Path, count: int | None) -> dict[int, np.ndarray]:
     names = array_names(path)
     if sides := [int(name.removeprefix(LEVEL)) for name in names if name.startswith(LEVEL)]:
         there = len(read_array(path, f"{LEVEL}{min(sides)}"))
-        return {side: _enough(part, path) for side, part in drawn_pictures(path, min(count, there)).items()}
+        return {side: _enough(part, path) for side, part in drawn_pictures(path, min(count or there, there)).items()}
     found = read_array(path, names[0])
     if len(names) > 1 or found.dtype != np.uint8 or found.ndim != 4 or found.shape[1] != found.shape[2]:
         raise ArtifactError(
             f"{path} holds {', '.join(names)}; an archive of drawn pictures has one array of uint8 [N, R, R, 3], or "
             f"several called {LEVEL}64, {LEVEL}32, ..."
         )
-    return {found.shape[1]: _enough(next(read_batches(path, names[0], count, min(count, len(found)))), path)}
+    return {found.shape[1]: _enough(found[:count], path)}
 
 
 def _enough(pictures: np.ndarray, path: Path) -> np.ndarray:
@@ -142,7 +143,7 @@ def _source(asked: Asked, side: int) -> Source:
     return OfArray(*in_folder(folder, side))
 
 
-def painted(asked: Asked) -> dict[int, np.ndarray]:
+def painted(asked: Asked, count: int) -> dict[int, np.ndarray]:
     """Draw with a stage's weights, captions and classes those of its training pictures, which copying would betray."""
     import torch
 
@@ -160,9 +161,9 @@ def painted(asked: Asked) -> dict[int, np.ndarray]:
     told = bool(stage.text or stage.model.classes)
     recipe = SamplesRecipe(
         train=f"{folder.parent.name}/{folder.name}", sample=SampleConfig(steps=50), seed=asked.seed,
-        num_images=asked.num_images, prompts=stage.data if told else None, text=stage.text,
+        num_images=count, prompts=stage.data if told else None, text=stage.text,
     )  # fmt: skip
-    rows_asked = _told(root / stage.data, stage.take, asked.num_images) if told else [Row("", "")] * asked.num_images
+    rows_asked = _told(root / stage.data, stage.take, count) if told else [Row("", "")] * count
     painter = Painter(recipe, root, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     parts = [_paint(painter, range(k, min(k + BATCH_IMAGES, len(rows_asked))), rows_asked) for k in
              range(0, len(rows_asked), BATCH_IMAGES)]  # fmt: skip

@@ -7,19 +7,29 @@ without, where a sampler begins. `copies.area_under_curve` says how well that te
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from mdm.config import DiffusionConfig
+from mdm.config import DiffusionConfig, StudyError
+from mdm.config.recipe import AuditRecipe, SamplesRecipe
 from mdm.config.sizes import Size, shape
+from mdm.data.batches.reader import Pictures
+from mdm.data.text.cache import Embeddings
 from mdm.diffusion import noise, schedule
 from mdm.diffusion.guidance import Prompt
 from mdm.diffusion.parameterisation import parameterisation
-from mdm.evaluate.excess import Queries, answers, moments
-from mdm.evaluate.metric_names import LOG_SNRS
+from mdm.evaluate.copies import area_under_curve
+from mdm.evaluate.excess import Queries, answers, empty_prompt, moments, spread
+from mdm.evaluate.intervals import Estimate, groups_of, metric
+from mdm.evaluate.metric_names import LOG_SNRS, TEXT_SIGNAL
+from mdm.evaluate.painter import averaged_network, stage_of
+from mdm.files.artifact import read_recipe
 
+FEWEST = 4  # captions of an interval
 EARLY = LOG_SNRS[:3]  # where hardly anything of a picture is visible yet
 
 
@@ -56,3 +66,42 @@ def _begun(
         z = noise.normal("text-signal", seed, [draw], shape(size), step=place, level=size)
         found.append(way.noisy(torch.zeros_like(z), z, level[:1]).expand(len(level), *z.shape[1:]))
     return found
+
+
+def signal_row(recipe: AuditRecipe, root: Path) -> dict[str, Any]:
+    """How well the signal tells captions of training pictures from others: 0.5 by guessing, 1 always."""
+    train = root / read_recipe(root / recipe.samples / "recipe.json", SamplesRecipe).train
+    stage, device = stage_of(train), torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network, _ = averaged_network(train, device)
+    empty = empty_prompt(stage, root / str(recipe.text), device)
+    known = captions(Pictures(root / recipe.data, recipe.take))
+    other = [text for text in captions(Pictures(root / str(recipe.held_out))) if text not in set(known)]
+    sides = []
+    for texts, cache in (known, recipe.text), (other, recipe.held_out_text):
+        if len(texts) < FEWEST:
+            raise StudyError(
+                f"text_signal: {len(texts)} captions stand in one of the two data sets alone; {FEWEST} are needed"
+            )
+        chosen = [texts[place] for place in spread(len(texts), min(recipe.num_images, len(texts)))]
+        features, mask = (part.to(device) for part in Embeddings(root / str(cache)).lookup(chosen))
+        labels = None if empty.labels is None else empty.labels.expand(len(chosen))
+        sides.append(text_signal(network, stage.diffusion, stage.sizes, Prompt(features, mask, labels), empty))
+    return auc_row(*sides)
+
+
+def captions(pictures: Pictures) -> list[str]:
+    """The different captions of a data set, in its order."""
+    return list(dict.fromkeys(pictures.caption(number) for number in range(len(pictures))))
+
+
+def auc_row(known: np.ndarray, other: np.ndarray) -> dict[str, Any]:
+    """The area under the curve of signals [N] and [M], with its interval over both sets of captions."""
+    area = _area(known, other)
+    over_known = [_area(np.delete(known, group), other) for group in groups_of(len(known))]
+    over_other = [_area(known, np.delete(other, group)) for group in groups_of(len(other))]
+    half = Estimate(area, np.array(over_known), np.array(over_other)).half_width
+    return metric(TEXT_SIGNAL, area, area - half, area + half, min(len(known), len(other)))
+
+
+def _area(known: np.ndarray, other: np.ndarray) -> float:
+    return area_under_curve(np.concatenate([known, other]), np.arange(len(known) + len(other)) < len(known))

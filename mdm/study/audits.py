@@ -7,7 +7,7 @@ from typing import Any
 from mdm.config import AuditConfig, ResourceConfig, SongConfig, StudyConfig, StudyError, nearest
 from mdm.config import recipe as made
 from mdm.config.sizes import Clip, Size, as_clip
-from mdm.evaluate.metric_names import COPIES, LARGEST, OF_LEVELS, SIMILARITIES, at_level, similarity
+from mdm.evaluate.metric_names import COPIES, LARGEST, OF_LEVELS, SIMILARITIES, TEXT_SIGNAL, at_level, similarity
 from mdm.study.claims import ExpressionError, Reference
 from mdm.study.recipes import Artifacts
 from mdm.study.runs import Audit, Emm, Evaluation, Point, Run, Stage
@@ -71,6 +71,7 @@ class Audits:
         found = {at_level(name, side) for group in self.metrics for name in NAMES.get(group, ()) for side in sides}
         if "copied" in self.metrics and self._along and self._along.protocol == self._name:
             found |= {at_level(LARGEST, side) for side in sides}
+        found |= {TEXT_SIGNAL} & set(self.metrics)
         if "similarity" in self.metrics:
             sscd = ["sscd"] if self._asked and self._asked.sscd else []
             found |= {similarity(name, kind) for name in (*self._reading(), *sscd) for kind in SIMILARITIES}
@@ -104,11 +105,22 @@ class Audits:
             num_images=asked.num_images or self._protocols[self._name].num_images, neighbours=asked.neighbours,
             metrics=asked.metrics, **self._held_out(asked, side, stage),
             **self._features(asked, one.evaluation, data, take),
-            text=stage.text if "loss_gap" in asked.metrics else None,
+            **self._text(asked, stage),
         )  # fmt: skip
         ref = self._made.put(self._made.artifacts[one.evaluation.samples].name, recipe)
         self._resources.setdefault(ref, asked.resources)
         return ref
+
+    def _text(self, asked: AuditConfig, stage: made.StageRecipe) -> dict[str, Any]:
+        """Embedded captions, where the network itself is asked: the empty one, or those of both sets."""
+        if TEXT_SIGNAL not in asked.metrics:
+            return {"text": stage.text if "loss_gap" in asked.metrics else None}
+        if stage.text is None:
+            raise StudyError(
+                f"{self._where}: audit: text_signal is of captions, and a run reads none; leave it out of metrics"
+            )
+        encoder = self._made.encoders[stage.text]
+        return {"text": stage.text, "held_out_text": self._made.text(encoder, str(asked.held_out), "audit.held_out")}
 
     def _check_gap(self, asked: AuditConfig, stage: made.StageRecipe, name: str) -> None:
         """Refuse to ask a network without a class where it never learned an answer to that."""

@@ -89,7 +89,7 @@ def table_names(study: Study) -> list[str]:
     """Return every table that the study's measurements can fill; each is written as .csv, .md and .tex."""
     alignment = ["alignment"] if "judge" in instruments(study) else []
     literature = ["literature"] if has_distance(study) else []
-    audit = ["audit"] if has_audit(study) else []
+    audit = [name for name, asked in (("audit", has_audit), ("emm", has_emm)) if asked(study)]
     return [
         "main",
         *alignment,

@@ -14,7 +14,7 @@ from mdm.evaluate.copies import area_under_curve
 from mdm.evaluate.generate import generate
 from mdm.evaluate.loss_gap import gap_row
 from mdm.evaluate.sscd import DEVIATION, MEAN, load_sscd
-from mdm.evaluate.text_signal import text_signal
+from mdm.evaluate.text_signal import auc_row, text_signal
 from mdm.files.atomic import ArtifactError, read_json
 from mdm.files.hashes import sha256_file
 from mdm.study import study
@@ -59,6 +59,37 @@ def test_a_fresh_network_has_no_loss_gap(world):
     for name in ("loss_gap_16", "loss_gap_8"):
         assert rows[name]["low"] < 0 < rows[name]["high"] and abs(rows[name]["value"]) < 0.5
     assert rows["copied_16"]["value"] == 0
+
+
+def test_captions_of_training_pictures_move_a_fresh_network_like_others(world):
+    results, data, captions, drawn = world
+    held = scenes(results, 30, seed=3)
+    path = put(
+        results, "audit", "y", samples=ref(drawn), data=ref(data), num_images=8, neighbours=5,
+        metrics=("copied", "text_signal"), held_out=ref(held), text=ref(captions),
+        held_out_text=ref(text(results, held)),
+    )  # fmt: skip
+    measure_audit(path)
+    row = next(x for x in read_json(path.with_name("audit.json"))["metrics"] if x["metric"] == "text_signal")
+    assert row["low"] <= 0.5 <= row["high"] and row["n"] == 8
+
+
+def test_signals_that_lie_apart_are_told_apart():
+    row = auc_row(np.arange(20.0) + 15, np.arange(20.0))
+    wanted = np.mean([[a > b or (a == b) / 2 for b in range(20)] for a in range(15, 35)])
+    assert row["value"] == pytest.approx(wanted) and row["low"] < wanted < row["high"]
+
+
+def test_a_text_signal_needs_captions_of_both_sets():
+    asked = {"metrics": ["text_signal"], "held_out": "scenes-new"}
+    claim = {"claims.progressive.expect": 'text_signal["base"] < 0.9'}
+    loaded = study.load("quick", {"audit": asked, **claim})
+    recipe = loaded.recipe(loaded.runs[0].audit.artifact)
+    assert recipe.text and loaded.recipe(recipe.held_out_text).data == (recipe.held_out,)
+    with pytest.raises(StudyError, match="text_signal compares held_out with the pictures that a run was trained on"):
+        study.load("quick", {"audit": {**asked, "data": "scenes-train"}})
+    with pytest.raises(StudyError, match="text_signal compares training with other pictures"):
+        study.load("quick", {"audit": {"metrics": ["text_signal"]}})
 
 
 def test_the_gap_is_that_of_mean_losses():

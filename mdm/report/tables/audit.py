@@ -1,8 +1,8 @@
 """The table of the audit: a row for each run and level, a column for each way to tell a copy."""
 
-from mdm.evaluate.metric_names import OF_LEVELS, at_level
+from mdm.evaluate.metric_names import OF_LEVELS, TEXT_SIGNAL, at_level
 from mdm.report.evidence import Evidence
-from mdm.report.metrics import describe, shown
+from mdm.report.metrics import AUDIT, describe, shown
 from mdm.report.tables.render import Cell, Column, Table
 
 CAPTION = (
@@ -16,6 +16,7 @@ CAPTION = (
 def audit_table(evidence: Evidence) -> Table:
     """Rows = run x level, highest level first; runs without an audit are left out."""
     rows, used = [], set()
+    whole = [name for name in evidence.metrics("", AUDIT) if name == TEXT_SIGNAL or name.startswith("similarity")]
     for run in evidence.run_names:
         sides = evidence.runs[run].stages[-1].resolutions if evidence.runs[run].audits else ()
         for side in sorted(map(int, sides), reverse=True):
@@ -23,6 +24,11 @@ def audit_table(evidence: Evidence) -> Table:
             cells = {n: Cell(quantity=shown(at_level(n, side), q)) for n, q in found.items() if q}
             used |= cells.keys()
             rows.append({"run": Cell(run), "level": Cell(f"{side} px"), **cells})
-    names = [name for name in OF_LEVELS if name in used]
+    for run in evidence.run_names if whole else ():
+        found = {n: evidence.quantity(n, run) for n in whole}
+        cells = {n: Cell(quantity=shown(n, q)) for n, q in found.items() if q}
+        if cells:
+            rows.append({"run": Cell(run), "level": Cell("all"), **cells})
+    names = [*(name for name in OF_LEVELS if name in used), *whole]
     columns = [Column("run", "Run"), Column("level", "Level"), *(Column(n, describe(n).heading, True) for n in names)]
     return Table("audit", "Copies of training pictures", CAPTION, columns, rows)

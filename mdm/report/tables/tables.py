@@ -10,6 +10,7 @@ from mdm.report.evidence import Evidence, read_evidence
 from mdm.report.metrics import describe, shown
 from mdm.report.quantity import Quantity
 from mdm.report.tables.audit import audit_table
+from mdm.report.tables.emm import emm_table
 from mdm.report.tables.instruments import frame_rows
 from mdm.report.tables.literature import literature_table
 from mdm.report.tables.render import FORMATS, Cell, Column, Table
@@ -30,6 +31,7 @@ def build(study: Study, name: str, evidence: Evidence, results: Path, literature
         "alignment": lambda: alignment_table(evidence),
         "metrics": lambda: _by_protocol(evidence, name, "All metrics", METRICS, main=None),
         "audit": lambda: audit_table(evidence),
+        "emm": lambda: emm_table(evidence),
         "cost": lambda: cost_table(evidence, results),
         "literature": lambda: literature_table(evidence, Artifacts(results), literature_csv),
     }
@@ -70,7 +72,7 @@ def _by_protocol(evidence: Evidence, name: str, title: str, caption: str, main: 
         rows += [row | {"protocol": Cell(protocol)} for row in runs + frames]
         classes += ["run"] * len(runs) + ["frame"] * len(frames)
     several = [Column("protocol", "Protocol")] if len(protocols) > 1 else []
-    columns = [Column("run", "Run"), *several, Column("images", "Training pictures"), *metric_columns(metrics)]
+    columns = [Column("run", "Run"), *several, Column("images", "Pictures shown"), *metric_columns(metrics)]
     notes = [interval_note(evidence)]
     if "frame" in classes:
         distance = any(m.startswith(("fd", "fid")) for m in metrics)
