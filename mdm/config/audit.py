@@ -35,6 +35,9 @@ class AuditConfig(Strict):
         "copying_score, similarity (features of the protocol's instruments), "
         "loss_gap, text_signal (do captions of training pictures move the network more than those of held_out)",
     )
+    twins: dict[str, str] = Field(
+        default={}, description="run: another run, trained on other pictures; how alike both draw from the same noises"
+    )
     num_images: Annotated[int, Field(ge=4)] | None = Field(
         default=None, description="drawn pictures looked at (default: all of the protocol)"
     )

@@ -215,7 +215,7 @@ class ExcessRecipe(Recipe):
 class AuditRecipe(Recipe):
     """Which drawn pictures copy pictures of a data set; `decode`: how training read these."""
 
-    later: ClassVar = ("take", "sscd", "known_sscd", "held_out_text")
+    later: ClassVar = ("take", "sscd", "known_sscd", "held_out_text", "twin")
 
     kind: Literal["audit"] = "audit"
     samples: Ref
@@ -232,6 +232,7 @@ class AuditRecipe(Recipe):
     known_sscd: Ref | None = None
     text: Ref | None = None  # captions of the training set and the empty one, for what asks the network
     held_out_text: Ref | None = None
+    twin: Ref | None = None  # what a network trained on other pictures drew from the same noises
 
 
 class TheoryRecipe(Recipe):

@@ -16,7 +16,7 @@ import numpy as np
 from mdm.config import StudyError
 from mdm.config.recipe import AuditRecipe
 from mdm.evaluate.archive import ArrayStream, array_names, read_batches, write_archive
-from mdm.evaluate.audit_rows import Level, facts, rows
+from mdm.evaluate.audit_rows import Level, agreements, facts, rows
 from mdm.evaluate.copies import released_distances
 from mdm.evaluate.known import Distinct, Known, OfData
 from mdm.evaluate.metric_names import TEXT_SIGNAL
@@ -127,6 +127,8 @@ def measure_audit(recipe_path: str | Path) -> None:
     levels = look(drawn, known, recipe.metrics, recipe.neighbours, held)
     found = [row for level in levels for row in rows(level, recipe.metrics)]
     found += list(_of_networks(recipe, root))
+    if recipe.twin:
+        found += list(agreements(drawn, drawn_pictures(root / recipe.twin / "images.npz", recipe.num_images)))
     pairs = write_pairs(folder, levels, drawn, known)
     write_json(folder / "audit.json", {"metrics": found, "levels": [facts(x, pairs[x.side]) for x in levels]})
     show(found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from mdm.evaluate import copies
 from mdm.evaluate.intervals import groups_of, jackknife, metric, proportion
-from mdm.evaluate.metric_names import at_level
+from mdm.evaluate.metric_names import AGREEMENT, at_level
 from mdm.evaluate.neighbours import Neighbours
 from mdm.evaluate.worst_pairs import Pair
 
@@ -55,6 +55,15 @@ def _calibrated(level: Level) -> Rows:
     if level.squared.shape[1] < copies.CALIBRATED:
         return
     yield share(at_level("calibrated", level.side), copies.calibrated(level.squared) < 1)
+
+
+def agreements(drawn: Mapping[int, np.ndarray], twin: Mapping[int, np.ndarray]) -> Rows:
+    """How alike two networks draw from the same noises, at each level: near 1 where neither copies its own pictures."""
+    for side, pictures in drawn.items():
+        cosines = copies.agreement(pictures, twin[side])
+        found = jackknife(lambda places, cosines=cosines: float(cosines[places].mean()), len(cosines))
+        low, high = found.value - found.half_width, found.value + found.half_width
+        yield metric(at_level(AGREEMENT, side), found.value, low, high, len(cosines), found.without)
 
 
 def _authentic(level: Level) -> Rows:

@@ -143,6 +143,20 @@ def _highest(features: np.ndarray, known: np.ndarray, leave_out: np.ndarray | No
     return found
 
 
+def agreement(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Cosine of each pair of pictures [Q] that two networks drew from the same noise (Kadkhodaie et al. 2024).
+
+    Pictures are moved by their common mean, because all pictures are alike in being bright.
+    """
+    if one.shape != other.shape:
+        raise StudyError(f"pictures {one.shape} and {other.shape} are no pairs; draw both under one protocol")
+    a, b = (side.reshape(len(side), -1).astype(np.float64) for side in (one, other))
+    middle = (a.mean(axis=0) + b.mean(axis=0)) / 2
+    a, b = a - middle, b - middle
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return np.divide((a * b).sum(axis=1), norms, out=np.zeros(len(a)), where=norms > 0)
+
+
 def area_under_curve(signal: np.ndarray, truth: np.ndarray) -> float:
     """How often a true one of two has the larger signal, ties half: the area under the ROC curve; nan without both."""
     yes, no = signal[truth.astype(bool)], np.sort(signal[~truth.astype(bool)])

@@ -46,7 +46,8 @@ def measurable(resolutions: Iterable[int], excess: bool = False) -> set[str]:
 COPIES = ("copied", "copied_distinct", "copied_quarter", "copied_half", "copied_released", "calibrated", "authentic")
 LARGEST = "copied_max"  # of copied over the snapshots of a training, as the paper reports it
 TEXT_SIGNAL = "text_signal"  # of the network, all levels together
-OF_LEVELS = (*COPIES, LARGEST, "copying_score", "loss_gap")
+AGREEMENT = "agreement"  # of two runs that draw from the same noises
+OF_LEVELS = (*COPIES, LARGEST, "copying_score", "loss_gap", AGREEMENT)
 # Of features, for each network that reads them.
 SIMILARITIES = ("", "_share", "_p75", "_p90", "_p95", "_train")
 

@@ -51,6 +51,7 @@ FAMILIES = (
     Metric("authentic", "Authentic", "higher", percent=True, kind=AUDIT),
     Metric("copying_score", "Data-copying score", kind=AUDIT),
     Metric("loss_gap", "Loss gap", "lower", percent=True, kind=AUDIT),
+    Metric("agreement", "Agreement with its twin", kind=AUDIT),
     Metric("text_signal", "Captions of training pictures told from others (AUC)", kind=AUDIT),
     Metric("similarity", "Similarity to training pictures", kind=AUDIT),
     Metric("emm", "Pictures up to which it copies (EMM)", kind=TRAINING),

@@ -7,7 +7,16 @@ from typing import Any
 from mdm.config import AuditConfig, ResourceConfig, SongConfig, StudyConfig, StudyError, nearest
 from mdm.config import recipe as made
 from mdm.config.sizes import Clip, Size, as_clip
-from mdm.evaluate.metric_names import COPIES, LARGEST, OF_LEVELS, SIMILARITIES, TEXT_SIGNAL, at_level, similarity
+from mdm.evaluate.metric_names import (
+    AGREEMENT,
+    COPIES,
+    LARGEST,
+    OF_LEVELS,
+    SIMILARITIES,
+    TEXT_SIGNAL,
+    at_level,
+    similarity,
+)
 from mdm.study.claims import ExpressionError, Reference
 from mdm.study.recipes import Artifacts
 from mdm.study.runs import Audit, Emm, Evaluation, Point, Run, Stage
@@ -30,6 +39,7 @@ class _Asked:
     weights: str
     stage: str
     images: int
+    twin: str | None = None  # what another run drew from the same noises
 
 
 class Audits:
@@ -61,6 +71,16 @@ class Audits:
             )
 
     @property
+    def twins(self) -> dict[str, str]:
+        """Runs, and the others that they are compared with."""
+        return self._asked.twins if self._asked else {}
+
+    @property
+    def protocol(self) -> str:
+        """Whose pictures are looked at."""
+        return self._name
+
+    @property
     def metrics(self) -> tuple[str, ...]:
         """The groups of metrics that are asked for; none without an audit."""
         return self._asked.metrics if self._asked else ()
@@ -72,6 +92,7 @@ class Audits:
         if "copied" in self.metrics and self._along and self._along.protocol == self._name:
             found |= {at_level(LARGEST, side) for side in sides}
         found |= {TEXT_SIGNAL} & set(self.metrics)
+        found |= {at_level(AGREEMENT, side) for side in sides} if self.twins else set()
         if "similarity" in self.metrics:
             sscd = ["sscd"] if self._asked and self._asked.sscd else []
             found |= {similarity(name, kind) for name in (*self._reading(), *sscd) for kind in SIMILARITIES}
@@ -82,16 +103,24 @@ class Audits:
         protocol = self._protocols[self._name]
         return [name for name in ("judge", "clip", "inception") if getattr(protocol, name)]
 
-    def of(self, stages: list[Stage], evaluations: list[Evaluation], points: list[Point]) -> list[Audit]:
-        """The audits of a run: of its end, and of each snapshot where the protocol is that of `along`."""
+    def of(
+        self, stages: list[Stage], evaluations: list[Evaluation], points: list[Point], twin: str | None = None
+    ) -> list[Audit]:
+        """The audits of a run: of its end, and of each snapshot where the protocol is that of `along`.
+
+        `twin`: what another run drew in the end, from the same noises.
+        """
         if self._asked is None:
             return []
         last = stages[-1]
         moments = [_Asked(p.evaluation, p.weights, p.stage, p.images) for p in points]
-        ends = [_Asked(evaluation, last.artifact, last.name, last.num_images) for evaluation in evaluations]
+        ends = [_Asked(evaluation, last.artifact, last.name, last.num_images, twin) for evaluation in evaluations]
         chosen = [one for one in (*moments, *ends) if one.evaluation.protocol == self._name]
         unique = {(one.stage, one.images): one for one in chosen}
-        return [Audit(self._artifact(self._asked, one), one.stage, one.images, self._name) for one in unique.values()]
+        return [
+            Audit(self._artifact(self._asked, one), one.stage, one.images, self._name, one.twin)
+            for one in unique.values()
+        ]
 
     def _artifact(self, asked: AuditConfig, one: _Asked) -> str:
         stage = self._made.artifacts[self._made.trained(one.weights)].recipe
@@ -105,7 +134,7 @@ class Audits:
             num_images=asked.num_images or self._protocols[self._name].num_images, neighbours=asked.neighbours,
             metrics=asked.metrics, **self._held_out(asked, side, stage),
             **self._features(asked, one.evaluation, data, take),
-            **self._text(asked, stage),
+            **self._text(asked, stage), twin=one.twin,
         )  # fmt: skip
         ref = self._made.put(self._made.artifacts[one.evaluation.samples].name, recipe)
         self._resources.setdefault(ref, asked.resources)
@@ -219,6 +248,8 @@ def check_audited(reference: Reference, run: Run) -> None:
     if run.audit is None:
         raise ExpressionError(f"{reference}: '{run.name}' draws nothing under the protocol of the audit; name another")
     drawn = [at_level(family, side) for side in run.stages[-1].resolutions] if family else [reference.metric]
+    if family == AGREEMENT and run.audit.twin is None:
+        raise ExpressionError(f"{reference}: '{run.name}' has no twin; name one in audit.twins")
     if reference.metric not in drawn:
         raise ExpressionError(f"{reference}: '{run.name}' draws no such level; write {' or '.join(drawn)}")
     if family == LARGEST and not run.points:

@@ -50,6 +50,7 @@ class Audit:
     stage: str
     images: int  # of this stage
     protocol: str
+    twin: str | None = None  # what another run drew from the same noises
 
 
 @dataclass(frozen=True)

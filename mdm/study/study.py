@@ -43,6 +43,8 @@ class Study:
         variants = all_variants(config, self._measured.usual, path.name)
         self._variant_of = {variant.name: variant for variant in variants}
         self.ablations = self._ablations(variants)
+        for name in self._measured.audits.twins:
+            self._known(name, self._variant_of, "audit.twins")
         self.runs = [run for variant in variants for run in self._runs(variant)]
         self.theory = self._made.theory(self.runs[0].stages[-1].artifact) if config.theory else None
         self._measured.check_along([*self._variant_of, *self.ablations], self.runs)
@@ -88,17 +90,32 @@ class Study:
             points = self._measured.along(variant, config, stages, guide)
             yield Run(
                 variant.name, seed, variant.label, variant.ablation, variant.value, diff, stages, evaluations, points,
-                self._measured.excess(stages[-1]), self._measured.audits.of(stages, evaluations, points),
+                self._measured.excess(stages[-1]),
+                self._measured.audits.of(stages, evaluations, points, self._twin(variant.name, seed, stages[-1])),
             )  # fmt: skip
 
     def _guide(self, name: str | None, seed: int, place: str) -> str | None:
-        """The last stage of the run whose network guides, with the same seed (or its first, if it has no such)."""
-        if name is None:
+        """The last stage of the run whose network guides."""
+        return self._other(name, seed, f"{place}.sample.guide")[1].artifact if name else None
+
+    def _twin(self, name: str, seed: int, last: Stage) -> str | None:
+        """What the run that `audit.twins` names beside this one draws in the end."""
+        audits = self._measured.audits
+        if name not in audits.twins:
             return None
-        self._known(name, self._variant_of, f"{place}.sample.guide")
+        place = f"audit.twins.{name}"
+        config, stage = self._other(audits.twins[name], seed, place)
+        if stage.artifact == last.artifact or stage.resolutions != last.resolutions:
+            raise StudyError(f"{self.name}.yaml: {place}: name a run of the same levels that was trained otherwise")
+        guide = self._guide(config.sample.guide, seed, place)
+        return self._measured.at_end(config, stage, audits.protocol, guide).samples
+
+    def _other(self, name: str, seed: int, place: str) -> tuple[RunConfig, Stage]:
+        """The settings and the last stage of another run, with the same seed (or its first, if it has no such)."""
+        self._known(name, self._variant_of, place)
         variant = self._variant_of[name]
         config, own_place, _ = self._config(variant)
-        return self._stages(config, seed if seed in variant.seeds else variant.seeds[0], own_place)[-1].artifact
+        return config, self._stages(config, seed if seed in variant.seeds else variant.seeds[0], own_place)[-1]
 
     def _stages(self, run: RunConfig, seed: int, place: str) -> list[Stage]:
         stages: list[Stage] = []

@@ -10,6 +10,7 @@ from mdm.config import DiffusionConfig, StudyError, WeightsConfig
 from mdm.diffusion.guidance import Prompt
 from mdm.evaluate import feature_copies
 from mdm.evaluate.audit import measure_audit
+from mdm.evaluate.audit_rows import agreements
 from mdm.evaluate.copies import area_under_curve
 from mdm.evaluate.generate import generate
 from mdm.evaluate.loss_gap import gap_row
@@ -74,6 +75,38 @@ def test_captions_of_training_pictures_move_a_fresh_network_like_others(world):
     assert row["low"] <= 0.5 <= row["high"] and row["n"] == 8
 
 
+def test_twins_draw_from_the_same_noises():
+    other = {"title": "Other", "question": "?", "group": "training", "set": {"data": "others"}}
+    asked = {
+        "data.others": {"source": "scenes", "settings": {**WORLD, "seed": 9, "num_images": 512}},
+        "ablations.other": other, "audit": {"metrics": ["copied"], "twins": {"base": "other"}},
+        "claims.progressive.expect": 'agreement_32["base"] < 0.9',
+    }  # fmt: skip
+    loaded = study.load("quick", asked)
+    base, twin = (loaded.runs_named(name)[0] for name in ("base", "other"))
+    recipe = loaded.recipe(base.audit.artifact)
+    assert recipe.twin == next(e.samples for e in twin.evaluations if e.protocol == base.audit.protocol)
+    assert loaded.recipe(recipe.twin).seed == loaded.recipe(recipe.samples).seed
+    assert loaded.recipe(twin.audit.artifact).twin is None
+    for changes, message in (
+        ({"audit": {"twins": {"base": "otter"}}}, "there is no 'otter'"),
+        ({"audit": {"twins": {"bass": "other"}}}, "there is no 'bass'"),
+        ({"audit": {"twins": {"base": "base"}}}, "of the same levels that was trained otherwise"),
+        ({"claims.progressive.expect": 'agreement_32["other"] < 0.9'}, "'other' has no twin"),
+    ):
+        with pytest.raises(StudyError, match=message):
+            study.load("quick", asked | changes)
+
+
+def test_agreement_has_a_row_for_each_level():
+    random = np.random.default_rng(0)
+    drawn = {side: random.integers(0, 256, (40, side, side, 3), dtype=np.uint8) for side in (16, 8)}
+    same, other = list(agreements(drawn, drawn)), list(agreements(drawn, {s: np.roll(x, 7, axis=0) for s, x in drawn.items()}))
+    assert [row["metric"] for row in same] == ["agreement_16", "agreement_8"]
+    assert all(row["value"] == pytest.approx(1) and len(row["without"]) == 20 for row in same)
+    assert all(abs(row["value"]) < 0.15 and row["low"] < row["value"] < row["high"] for row in other)
+
+
 def test_signals_that_lie_apart_are_told_apart():
     row = auc_row(np.arange(20.0) + 15, np.arange(20.0))
     wanted = np.mean([[a > b or (a == b) / 2 for b in range(20)] for a in range(15, 35)])
@@ -97,6 +130,9 @@ def test_the_gap_is_that_of_mean_losses():
     row = gap_row("loss_gap_8", known, held)
     assert row["value"] == pytest.approx(held.mean() / 2 - 1)
     assert row["low"] < row["value"] < row["high"] and row["n"] == 30
+
+
+WORLD = {"split": "train", "resolution": 32, "max_objects": 2}
 
 
 class Heard:

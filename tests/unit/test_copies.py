@@ -85,6 +85,15 @@ def test_similarity_is_the_highest_cosine_and_training_pictures_are_not_compared
     assert found.baseline == pytest.approx(among.max(axis=1)[some], abs=1e-6)
 
 
+def test_agreement_of_pairs():
+    random = np.random.default_rng(3)
+    one = random.integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)
+    assert copies.agreement(one, one) == pytest.approx(np.ones(20))
+    assert abs(copies.agreement(one, one[::-1]).mean()) < 0.2
+    with pytest.raises(StudyError, match="are no pairs; draw both under one protocol"):
+        copies.agreement(one, one[:5])
+
+
 def test_area_under_the_curve_counts_pairs_in_order():
     assert copies.area_under_curve(np.array([3, 2, 1, 0]), np.array([1, 1, 0, 0])) == 1
     assert copies.area_under_curve(np.array([1.0, 1.0]), np.array([1, 0])) == 0.5
