@@ -101,7 +101,8 @@ def test_twins_draw_from_the_same_noises():
 def test_agreement_has_a_row_for_each_level():
     random = np.random.default_rng(0)
     drawn = {side: random.integers(0, 256, (40, side, side, 3), dtype=np.uint8) for side in (16, 8)}
-    same, other = list(agreements(drawn, drawn)), list(agreements(drawn, {s: np.roll(x, 7, axis=0) for s, x in drawn.items()}))
+    moved = {side: np.roll(pictures, 7, axis=0) for side, pictures in drawn.items()}
+    same, other = list(agreements(drawn, drawn)), list(agreements(drawn, moved))
     assert [row["metric"] for row in same] == ["agreement_16", "agreement_8"]
     assert all(row["value"] == pytest.approx(1) and len(row["without"]) == 20 for row in same)
     assert all(abs(row["value"]) < 0.15 and row["low"] < row["value"] < row["high"] for row in other)
