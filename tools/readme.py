@@ -47,10 +47,11 @@ def cells(table: str) -> list[list[str]]:
 
 def copies() -> str:
     """Shares of copies by the paper's rule, the numbers of pictures up to which runs copy, and the verdicts."""
-    head, _, *rows = cells((COPIES / "tables" / "audit.md").read_text())
+    head, _, *rows = cells((COPIES / "tables" / "audit.md").read_text().replace("\u00a0", " "))
     kept = [head.index(title) for title in ("Run", "Level", "Copies (%) ↓")]
     lines = ["| Run | Level | Copies (%) |", "|---|---|---:|"]
     lines += [f"| {' | '.join(SPREAD.sub('', row[place]) for place in kept)} |" for row in rows]
+    lines += ["", *(COPIES / "tables" / "emm.md").read_text().strip().splitlines()[2:]]
     lines += ["", "| Claim | Verdict | Difference, 95 % |", "|---|---|---:|"]
     for one in json.loads((COPIES / "claims.json").read_text())["claims"]:
         found = "; ".join("{margin:+.2f} [{low:+.2f}, {high:+.2f}]".format(**part) for part in one["comparisons"])
