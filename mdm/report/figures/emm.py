@@ -47,4 +47,11 @@ def _curve(axis: Axes, evidence: Evidence, curve: Emm, index: int) -> None:
         halves = [100 * (point.half or 0.0) for point in points]
         if any(halves):  # no band where one training is known
             low, high = ([a + sign * b for a, b in zip(y, halves, strict=True)] for sign in (-1, 1))
-            axis.fill_between(x, low, high, color=look["color"], alpha=0.18, linewidth=0)
+            axis.fill_between(
+                x,
+                [max(0.0, v) for v in low],
+                [min(100.0, v) for v in high],
+                color=look["color"],
+                alpha=0.18,
+                linewidth=0,
+            )

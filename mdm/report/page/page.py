@@ -46,8 +46,8 @@ CAPTIONS = {
     "emm": (
         "Copies by number of training pictures",
         "Share of drawn pictures that copy a training picture. A line is the mean over trainings, its band Student's "
-        "95 % interval over them; dotted, the level up to which a set counts as copied. Hollow points were published "
-        "for networks and pictures of another size: their shape may be compared, not their place.",
+        "95 % interval over them; dotted, the level up to which a set counts as copied. Hollow points, where "
+        "there are any, were published for networks of another size: their shape may be compared, not their place.",
     ),
     "guidance": ("Guidance", ""),
     "alignment": (
