@@ -11,6 +11,11 @@ def resolved(run: RunConfig, made: Artifacts, where: str) -> RunConfig:
             f"{where}.data_settings: every stage names a data set of its own, so that of the run trains nothing; write "
             "these settings there, or leave stages.*.data out"
         )
+    if (label := run.data_settings.get("label")) in ("random", "unique") and not run.model.classes:
+        raise StudyError(
+            f"{where}.data_settings.label: {label} has no effect on a network without classes; write model.classes: "
+            "data, or leave it out"
+        )
     data = made.vary(run.data, run.data_settings, f"{where}.data")
     classes = run.model.classes
     if classes == "data":

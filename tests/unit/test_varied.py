@@ -72,6 +72,13 @@ def test_the_number_of_classes_is_that_of_the_data_set():
     assert classes == {"base": 7, "more=3": 3, "more=5": 5}
 
 
+def test_labels_that_no_network_reads_are_refused():
+    with pytest.raises(
+        StudyError, match="label: unique has no effect on a network without classes; write model.classes"
+    ):
+        loaded(base__data_settings={"label": "unique"})
+
+
 def test_classes_of_a_data_set_without_labels_are_refused():
     with pytest.raises(StudyError, match=r"data\.made has no label `class`; write label: class"):
         loaded(base__model__classes="data")
