@@ -74,7 +74,7 @@ def test_the_number_of_classes_is_that_of_the_data_set():
 
 def test_labels_that_no_network_reads_are_refused():
     with pytest.raises(
-        StudyError, match="label: unique has no effect on a network without classes; write model.classes"
+        StudyError, match=r"label: unique has no effect on a network without classes; write model.classes"
     ):
         loaded(base__data_settings={"label": "unique"})
 
