@@ -106,3 +106,13 @@ def test_done_is_said_only_when_all_that_was_asked_for_is_there(tmp_path, monkey
 def _write(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
+
+
+def test_a_study_for_gpus_is_started_without_any_only_with_a_word(tmp_path):
+    wanted = study.load("memorization", {"seeds": [0], "ablations": {}, "emm": {}, "claims": {}})
+    assert "1 trainings of memorization ask for GPUs, up to 8 each, and this machine has none" in launch.missing_gpus(
+        wanted, tmp_path
+    )
+    assert launch.missing_gpus(study.load("quick"), tmp_path) == ""
+    (tmp_path / "nvidia0").touch()
+    assert launch.missing_gpus(wanted, tmp_path) == ""

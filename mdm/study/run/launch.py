@@ -27,6 +27,8 @@ def run(study: Study, targets: list[str], cores: str) -> int:
     check_targets(study, targets)
     check_files(study)  # one clear message before anything starts
     command = snakemake_command(study, targets, cores)
+    if said := missing_gpus(study):
+        print(said, file=sys.stderr, flush=True)
     print(f"study {study.name}: planning (details in {LOG})", flush=True)
     _stop_politely()
     with alone(FOLDER) as turn, open(LOG, "wb") as log:
@@ -46,6 +48,18 @@ def check_targets(study: Study, targets: Sequence[str]) -> None:
     said = [f"there is no target '{word}' in the study {study.name}; {nearest(word, known)}" for word in unknown]
     if said:
         raise StudyError("\n".join(said))
+
+
+def missing_gpus(study: Study, devices: Path = Path("/dev")) -> str:
+    """Warn where a study asks for GPUs and this machine shows none; a job says so in its log alone."""
+    asking = {ref: study.resources(ref).gpus for ref in study.of_kind("train")}
+    if not any(asking.values()) or any(devices.glob("nvidia[0-9]*")):
+        return ""
+    return (
+        f"warning: {sum(map(bool, asking.values()))} trainings of {study.name} ask for GPUs, up to "
+        f"{max(asking.values())} each, and this machine has none: they run on its processors, many times slower and "
+        "with as many processes (`mdm plan` says what they cost; Ctrl-C stops, and what is finished is kept)"
+    )
 
 
 def _stop_politely() -> None:
