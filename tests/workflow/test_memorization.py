@@ -97,7 +97,8 @@ def test_the_report_shows_pairs_and_explains_why_the_optimum_copies(folder):
 def test_a_network_that_saw_fifty_thousand_scenes_copies_none(tmp_path):
     """With the training of `base`, which copies nearly all of its eight pictures."""
     plan = study.load("memorization-laptop", {
-        "data.scenes.settings.num_images": 50_000, "data.scenes.shard_images": 10_000, "base.take": None,
+        "data.scenes.settings.num_images": 50_000, "data.scenes.settings.resolution": 8,
+        "data.scenes.shard_images": 10_000, "base.take": None,
         "seeds": [0], "theory": False, "ablations": {}, "emm": {}, "claims": {}, "audit.metrics": ["copied"],
     })  # fmt: skip
     (run,) = plan.runs
