@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -57,13 +57,10 @@ def measure_excess(recipe_path: str | Path, batch_images: int = BATCH_IMAGES) ->
     """Write excess.json and manifest.json of an excess recipe."""
     making = Making(recipe_path, ExcessRecipe)
     recipe, root = making.recipe, making.root
-    stage = stage_of(root / recipe.train)
+    stage, network, weights_hash, prompt, device = ready_to_answer(
+        root / recipe.train, root / recipe.text if recipe.text else None
+    )
     pictures = Pictures(root / recipe.data, stage.take)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    # A measurement must not depend on the model of the card: newer ones would round products to 10 bits.
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    network, weights_hash = averaged_network(root / recipe.train, device)
-    prompt = empty_prompt(stage, root / recipe.text if recipe.text else None, device)
     numbers = spread(len(pictures), recipe.num_images)
     with torch.no_grad():
         queries = asked(stage, pictures, numbers, recipe.seed, device)
@@ -76,6 +73,25 @@ def measure_excess(recipe_path: str | Path, batch_images: int = BATCH_IMAGES) ->
         print("{metric:28} {value:10.6f}  [{low:.6f}, {high:.6f}]  n = {n}".format(**row))
     name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
     making.finish({"num_images": len(queries.times) // len(LOG_SNRS), "weights_hash": weights_hash}, name)
+
+
+class Ready(NamedTuple):
+    """A network that can be asked, what it is told when it is told nothing, and where it is."""
+
+    stage: StageRecipe
+    network: nn.Module
+    weights_hash: str
+    nothing: Prompt
+    device: torch.device
+
+
+def ready_to_answer(train: Path, text: Path | None) -> Ready:
+    """The averaged network of a stage or of a snapshot; `text` holds the empty caption, if it reads any."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    # A measurement must not depend on the model of the card: newer ones would round products to 10 bits.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    stage, (network, weights_hash) = stage_of(train), averaged_network(train, device)
+    return Ready(stage, network, weights_hash, empty_prompt(stage, text, device), device)
 
 
 def spread(total: int, count: int) -> list[int]:

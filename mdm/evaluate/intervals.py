@@ -107,3 +107,12 @@ def jackknife(statistic: Callable[[np.ndarray], float], count: int) -> Estimate:
     every = np.arange(count)
     without = [statistic(np.delete(every, group)) for group in groups_of(count)]
     return Estimate(statistic(every), np.array(without))
+
+
+def jackknife_both(
+    statistic: Callable[[np.ndarray, np.ndarray], float], one: np.ndarray, other: np.ndarray
+) -> Estimate:
+    """The statistic of two sets of values, and without each group of either."""
+    without_one = [statistic(np.delete(one, group), other) for group in groups_of(len(one))]
+    without_other = [statistic(one, np.delete(other, group)) for group in groups_of(len(other))]
+    return Estimate(statistic(one, other), np.array(without_one), np.array(without_other))

@@ -16,20 +16,16 @@ from mdm.config.audit import GAP_LOG_SNR
 from mdm.config.recipe import AuditRecipe, SamplesRecipe
 from mdm.data.batches.reader import Pictures
 from mdm.diffusion.loss import pyramid
-from mdm.evaluate.excess import BATCH_IMAGES, answers, asked, empty_prompt, read_signal, spread
-from mdm.evaluate.intervals import Estimate, groups_of, metric
+from mdm.evaluate.excess import BATCH_IMAGES, answers, asked, read_signal, ready_to_answer, spread
+from mdm.evaluate.intervals import jackknife_both, metric
 from mdm.evaluate.metric_names import at_level
-from mdm.evaluate.painter import averaged_network, stage_of
 from mdm.files.artifact import read_recipe
 
 
 def loss_gap(recipe: AuditRecipe, root: Path) -> Iterator[dict[str, Any]]:
     """The rows of every level: held-out over training loss, minus one."""
     train = root / read_recipe(root / recipe.samples / "recipe.json", SamplesRecipe).train
-    stage, device = stage_of(train), torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    network, _ = averaged_network(train, device)
-    prompt = empty_prompt(stage, root / recipe.text if recipe.text else None, device)
+    stage, network, _, prompt, device = ready_to_answer(train, root / recipe.text if recipe.text else None)
     sides = []
     for data, take in (recipe.data, recipe.take), (str(recipe.held_out), None):
         pictures = Pictures(root / data)
@@ -47,11 +43,6 @@ def loss_gap(recipe: AuditRecipe, root: Path) -> Iterator[dict[str, Any]]:
 
 def gap_row(name: str, known: np.ndarray, held: np.ndarray) -> dict[str, Any]:
     """The gap of losses [N] and [H], with its interval over both sets of pictures."""
-    gap = held.mean() / known.mean() - 1
-    parts = [
-        [np.delete(side, group).mean() for group in groups_of(len(side))] for side in (known, held)
-    ]  # fmt: skip
-    over_known = np.array([held.mean() / part - 1 for part in parts[0]])
-    over_held = np.array([part / known.mean() - 1 for part in parts[1]])
-    half = Estimate(float(gap), over_known, over_held).half_width
-    return metric(name, gap, gap - half, gap + half, min(len(known), len(held)))
+    found = jackknife_both(lambda one, other: float(other.mean() / one.mean() - 1), known, held)
+    low, high = found.value - found.half_width, found.value + found.half_width
+    return metric(name, found.value, low, high, min(len(known), len(held)))

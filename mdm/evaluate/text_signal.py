@@ -23,10 +23,9 @@ from mdm.diffusion import noise, schedule
 from mdm.diffusion.guidance import Prompt
 from mdm.diffusion.parameterisation import parameterisation
 from mdm.evaluate.copies import area_under_curve
-from mdm.evaluate.excess import Queries, answers, empty_prompt, moments, spread
-from mdm.evaluate.intervals import Estimate, groups_of, metric
+from mdm.evaluate.excess import Queries, answers, moments, ready_to_answer, spread
+from mdm.evaluate.intervals import jackknife_both, metric
 from mdm.evaluate.metric_names import LOG_SNRS, TEXT_SIGNAL
-from mdm.evaluate.painter import averaged_network, stage_of
 from mdm.files.artifact import read_recipe
 
 FEWEST = 4  # captions of an interval
@@ -41,19 +40,21 @@ def text_signal(
 
     `prompts` has B rows, `empty` has one. Every caption meets the same noises, so that captions compare.
     """
-    count = len(next(part for part in (prompts.text, prompts.labels) if part is not None))
+    told = next(part for part in (prompts.text, prompts.labels) if part is not None)
+    count, device = len(told), told.device
     total, way = np.zeros(count), parameterisation(config)
     with torch.no_grad():
         for place, time in enumerate(moments(config, EARLY)):
             times = time.expand(count)
             levels = torch.stack([way.level(row, times) for row in schedule.levels(config, sizes)])
             for draw in range(draws):
-                queries = Queries(_begun(config, sizes, levels, seed, draw, place), levels, times)
+                begun = [x.to(device) for x in _begun(config, sizes, levels, seed, draw, place)]
+                queries = Queries(begun, levels.to(device), times.to(device))
                 both = [answers(network, config, queries, given, count) for given in (prompts, empty)]
                 for own, without, level in zip(*both, levels, strict=True):
                     # Of one noisy picture, noises differ as clean pictures do, times the root of the SNR.
                     scale = (-way.log_sigma(level)).exp()
-                    total += (scale * (own - without).flatten(1).norm(dim=1)).double().numpy()
+                    total += (scale * (own - without).flatten(1).norm(dim=1).cpu()).double().numpy()
     return total / (draws * len(EARLY))
 
 
@@ -71,11 +72,10 @@ def _begun(
 def signal_row(recipe: AuditRecipe, root: Path) -> dict[str, Any]:
     """How well the signal tells captions of training pictures from others: 0.5 by guessing, 1 always."""
     train = root / read_recipe(root / recipe.samples / "recipe.json", SamplesRecipe).train
-    stage, device = stage_of(train), torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network, _ = averaged_network(train, device)
-    empty = empty_prompt(stage, root / str(recipe.text), device)
+    stage, network, _, empty, device = ready_to_answer(train, root / str(recipe.text))
     known = captions(Pictures(root / recipe.data, recipe.take))
-    other = [text for text in captions(Pictures(root / str(recipe.held_out))) if text not in set(known)]
+    trained_on = set(known)
+    other = [text for text in captions(Pictures(root / str(recipe.held_out))) if text not in trained_on]
     sides = []
     for texts, cache in (known, recipe.text), (other, recipe.held_out_text):
         if len(texts) < FEWEST:
@@ -96,11 +96,9 @@ def captions(pictures: Pictures) -> list[str]:
 
 def auc_row(known: np.ndarray, other: np.ndarray) -> dict[str, Any]:
     """The area under the curve of signals [N] and [M], with its interval over both sets of captions."""
-    area = _area(known, other)
-    over_known = [_area(np.delete(known, group), other) for group in groups_of(len(known))]
-    over_other = [_area(known, np.delete(other, group)) for group in groups_of(len(other))]
-    half = Estimate(area, np.array(over_known), np.array(over_other)).half_width
-    return metric(TEXT_SIGNAL, area, area - half, area + half, min(len(known), len(other)))
+    found = jackknife_both(_area, known, other)
+    low, high = found.value - found.half_width, found.value + found.half_width
+    return metric(TEXT_SIGNAL, found.value, low, high, min(len(known), len(other)))
 
 
 def _area(known: np.ndarray, other: np.ndarray) -> float:

@@ -7,7 +7,7 @@ to, all stages up to that one added up. So every metric can be drawn against eit
 import json
 import math
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -260,6 +260,11 @@ def write(study: Study, results: Path, metrics_csv: Path, missing_json: Path) ->
 def csv_text(records: list[dict[str, Any]], columns: Sequence[str]) -> str:
     """Records as CSV; None is an empty cell."""
     return pd.DataFrame(records, columns=list(columns), dtype=object).to_csv(index=False, lineterminator="\n")
+
+
+def write_csv(path: Path, kind: type[Line], rows: Iterable[Line]) -> None:
+    """Write rows whose fields are the columns."""
+    write_atomic(path, csv_text([asdict(row) for row in rows], [field.name for field in fields(kind)]))
 
 
 def read_rows(path: Path, kind: type[Line]) -> list[Line]:

@@ -6,11 +6,11 @@
 import math
 import statistics
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 from mdm.report import audited
-from mdm.report.collect import Artifacts, csv_text, digest_of
+from mdm.report.collect import Artifacts, digest_of, write_csv
 from mdm.report.metrics import AUDIT, EVALUATION, describe, position
 from mdm.report.quantity import over_trainings
 from mdm.study.runs import Point, Run
@@ -106,7 +106,4 @@ def _moment(rows: list[Row]) -> Moment:
 
 def write(study: Study, results: Path, path: Path) -> None:
     """Write curves.csv."""
-    from mdm.files.atomic import write_atomic
-
-    rows = [asdict(row) for row in collect(study, Artifacts(results))]
-    write_atomic(path, csv_text(rows, [field.name for field in fields(Row)]))
+    write_csv(path, Row, collect(study, Artifacts(results)))

@@ -1,11 +1,10 @@
 """Shares of copies by number of training pictures, and where the curve of each training crosses its level: emm.csv."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
-from mdm.files.atomic import write_atomic
-from mdm.report.collect import Row, csv_text
+from mdm.report.collect import Row, write_csv
 from mdm.report.crossing import crossings, places
 from mdm.report.quantity import over_trainings
 from mdm.study.runs import Emm
@@ -60,5 +59,4 @@ def means(curve: Emm, rows: Sequence[Row]) -> list[Mean]:
 
 def write(study: Study, rows: Sequence[Row], path: Path) -> None:
     """Write emm.csv."""
-    found = [asdict(line) for line in lines(study.emm.values(), rows)]
-    write_atomic(path, csv_text(found, [field.name for field in fields(Line)]))
+    write_csv(path, Line, lines(study.emm.values(), rows))

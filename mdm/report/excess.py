@@ -1,10 +1,10 @@
 """Loss beyond the optimum by noise level: every training's numbers (`excess.csv`), and lines over trainings."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
-from mdm.report.collect import Artifacts, csv_text, digest_of
+from mdm.report.collect import Artifacts, digest_of, write_csv
 from mdm.report.quantity import over_trainings
 from mdm.study.study import Study
 
@@ -66,7 +66,4 @@ def optima(rows: Iterable[Row], level: int) -> list[list[tuple[float, float]]]:
 
 def write(study: Study, results: Path, path: Path) -> None:
     """Write excess.csv."""
-    from mdm.files.atomic import write_atomic
-
-    rows = [asdict(row) for row in collect(study, Artifacts(results))]
-    write_atomic(path, csv_text(rows, [field.name for field in fields(Row)]))
+    write_csv(path, Row, collect(study, Artifacts(results)))

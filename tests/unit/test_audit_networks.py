@@ -48,30 +48,28 @@ def world(tmp_path_factory):
     return results, data, captions, drawn
 
 
-def test_a_fresh_network_has_no_loss_gap(world):
+def audited(world, group):
+    """The rows of an audit by copies and one more group, beside thirty other scenes."""
     results, data, captions, drawn = world
     held = scenes(results, 30, seed=3)
+    more = {"held_out_text": ref(text(results, held))} if group == "text_signal" else {}
     path = put(
-        results, "audit", "x", samples=ref(drawn), data=ref(data), num_images=8, neighbours=5,
-        metrics=("copied", "loss_gap"), held_out=ref(held), text=ref(captions),
+        results, "audit", group.replace("_", "-"), samples=ref(drawn), data=ref(data), num_images=8, neighbours=5,
+        metrics=("copied", group), held_out=ref(held), text=ref(captions), **more,
     )  # fmt: skip
     measure_audit(path)
-    rows = {row["metric"]: row for row in read_json(path.with_name("audit.json"))["metrics"]}
+    return {row["metric"]: row for row in read_json(path.with_name("audit.json"))["metrics"]}
+
+
+def test_a_fresh_network_has_no_loss_gap(world):
+    rows = audited(world, "loss_gap")
     for name in ("loss_gap_16", "loss_gap_8"):
         assert rows[name]["low"] < 0 < rows[name]["high"] and abs(rows[name]["value"]) < 0.5
     assert rows["copied_16"]["value"] == 0
 
 
 def test_captions_of_training_pictures_move_a_fresh_network_like_others(world):
-    results, data, captions, drawn = world
-    held = scenes(results, 30, seed=3)
-    path = put(
-        results, "audit", "y", samples=ref(drawn), data=ref(data), num_images=8, neighbours=5,
-        metrics=("copied", "text_signal"), held_out=ref(held), text=ref(captions),
-        held_out_text=ref(text(results, held)),
-    )  # fmt: skip
-    measure_audit(path)
-    row = next(x for x in read_json(path.with_name("audit.json"))["metrics"] if x["metric"] == "text_signal")
+    row = audited(world, "text_signal")["text_signal"]
     assert row["low"] <= 0.5 <= row["high"] and row["n"] == 8
 
 

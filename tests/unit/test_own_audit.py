@@ -56,7 +56,8 @@ def test_an_archive_against_a_data_set_by_the_command_line(tmp_path):
     assert values(tmp_path / "out")["copied_16"] == 0
 
 
-def test_weights_draw_the_captions_that_they_were_trained_on(tmp_path):
+def seven_taken(tmp_path):
+    """A stage that takes the first seven of twenty scenes, and the data set."""
     torch.set_num_threads(1)
     results = tmp_path / "results"
     data = scenes(results, 20)
@@ -66,6 +67,11 @@ def test_weights_draw_the_captions_that_they_were_trained_on(tmp_path):
         text=ref(text(results, data)), take=7,
     )  # fmt: skip
     shutil.copy(fresh.with_name("weights.safetensors"), train.parent)
+    return train, data
+
+
+def test_weights_draw_the_captions_that_they_were_trained_on(tmp_path):
+    train, _ = seven_taken(tmp_path)
     audit_own(asked(tmp_path, weights=train.with_name("weights.safetensors"), num_images=5))
     found = read_json(tmp_path / "out" / "audit.json")
     assert [level["level"] for level in found["levels"]] == [16, 8] and found["levels"][0]["drawn"] == 5
@@ -73,15 +79,7 @@ def test_weights_draw_the_captions_that_they_were_trained_on(tmp_path):
 
 
 def test_more_may_be_drawn_than_there_are_training_pictures_and_no_others_are_asked_for(tmp_path, monkeypatch):
-    torch.set_num_threads(1)
-    results = tmp_path / "results"
-    data = scenes(results, 20)
-    fresh = network(results)
-    train = put(
-        results, "train", "r16", seed=0, model=read_json(fresh)["model"], diffusion={"steps": 50}, data=ref(data),
-        text=ref(text(results, data)), take=7,
-    )  # fmt: skip
-    shutil.copy(fresh.with_name("weights.safetensors"), train.parent)
+    train, data = seven_taken(tmp_path)
     wanted = []
 
     def paint(_painter, ids, captions, _classes):
