@@ -34,13 +34,9 @@ class Part(NamedTuple):
     skip: bool = False
 
 
-class SongConfig(Strict):
-    """DDPM++ or NCSN++ of one resolution, every choice written out."""
+class _Shape(Strict):
+    """What a study writes and a recipe holds alike."""
 
-    later: ClassVar = ()
-
-    family: Literal["song"] = Field(description="song: tells the settings from those of a nested network")
-    resolution: Positive = Field(description="side of the picture in pixels")
     channels: Width = Field(default=128, description="base width: that of the first convolution")
     multipliers: tuple[Factor, ...] = Field(
         default=(2, 2, 2),
@@ -49,15 +45,24 @@ class SongConfig(Strict):
         description="width over the base width, highest resolution first",
     )
     blocks: Annotated[Layers, Field(gt=0)] = Field(default=2, description="residual blocks at each inner resolution")
-    attention: tuple[Positive, ...] = Field(description="inner resolutions whose blocks have attention")
     dropout: Decay = Field(default=0.0, description="share of features set to zero inside each residual block")
+    fourier_scale: Annotated[float, Field(gt=0)] = Field(
+        default=16.0, description="deviation of the frequencies of Fourier features"
+    )
+
+
+class SongConfig(_Shape):
+    """DDPM++ or NCSN++ of one resolution, every choice written out."""
+
+    later: ClassVar = ()
+
+    family: Literal["song"] = Field(description="song: tells the settings from those of a nested network")
+    resolution: Positive = Field(description="side of the picture in pixels")
+    attention: tuple[Positive, ...] = Field(description="inner resolutions whose blocks have attention")
     embedding: Literal["positional", "fourier"] = Field(
         default="positional", description="of the noise level: fixed sinusoids, or random Fourier features"
     )
     noise_width: Factor = Field(default=1, description="features of the noise level over the base width")
-    fourier_scale: Annotated[float, Field(gt=0)] = Field(
-        default=16.0, description="deviation of the frequencies of Fourier features"
-    )
     encoder: Literal["standard", "residual"] = Field(
         default="standard", description="residual: the shrunken picture is added at each lower inner resolution"
     )
@@ -210,32 +215,20 @@ def norm_groups(width: int) -> int:
     return max(1, min(32, width // 4))
 
 
-class SongSettings(Strict):
+class SongSettings(_Shape):
     """The `model.song` section of a study: an architecture by name, and what differs from it."""
 
     arch: Literal["ddpm++", "ncsn++"] = Field(
         default="ddpm++", description="ddpm++ or ncsn++: embedding, noise_width, encoder and filter unless written here"
     )
     resolution: Positive = Field(default=32, description="side of the picture in pixels")
-    channels: Width = Field(default=128, description="base width: that of the first convolution")
-    multipliers: tuple[Factor, ...] = Field(
-        default=(2, 2, 2),
-        min_length=1,
-        max_length=16,
-        description="width over the base width, highest resolution first",
-    )
-    blocks: Annotated[Layers, Field(gt=0)] = Field(default=2, description="residual blocks at each inner resolution")
     attention: tuple[Positive, ...] | None = Field(
         default=None, description="inner resolutions whose blocks have attention (default: half the picture's side)"
     )
-    dropout: Decay = Field(default=0.0, description="share of features set to zero inside each residual block")
     embedding: Literal["positional", "fourier"] | None = Field(
         default=None, description="of the noise level: fixed sinusoids, or random Fourier features"
     )
     noise_width: Factor | None = Field(default=None, description="features of the noise level over the base width")
-    fourier_scale: Annotated[float, Field(gt=0)] = Field(
-        default=16.0, description="deviation of the frequencies of Fourier features"
-    )
     encoder: Literal["standard", "residual"] | None = Field(
         default=None, description="residual: the shrunken picture is added at each lower inner resolution"
     )
