@@ -20,7 +20,10 @@ from mdm.config.base import (
     nearest,
 )
 from mdm.config.diffusion import DiffusionConfig, SampleConfig
+from mdm.config.instruments import WeightsConfig
 from mdm.config.network import LevelConfig, ModelConfig, NetworkConfig, VideoConfig
+from mdm.config.protocol import ProtocolConfig
+from mdm.config.run import RunConfig
 from mdm.config.song import SongConfig, SongSettings
 from mdm.config.study import (
     AblationConfig,
@@ -30,10 +33,7 @@ from mdm.config.study import (
     EncoderConfig,
     ExcessConfig,
     InstrumentConfig,
-    ProtocolConfig,
-    RunConfig,
     StudyConfig,
-    WeightsConfig,
 )
 from mdm.config.training import ResourceConfig, StageConfig, TrainConfig, TrainingResources
 

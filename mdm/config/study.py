@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
 from mdm.config.audit import AuditConfig, EmmConfig
 from mdm.config.base import Name, Positive, Seed, Strict, Width
-from mdm.config.diffusion import DiffusionConfig, SampleConfig
-from mdm.config.instruments import WeightsConfig
-from mdm.config.network import NetworkConfig
-from mdm.config.training import ResourceConfig, StageConfig, TrainConfig
+from mdm.config.protocol import ProtocolConfig
+from mdm.config.run import RunConfig
+from mdm.config.training import ResourceConfig
 
 
 class DataConfig(Strict):
@@ -33,46 +32,6 @@ class EncoderConfig(Strict):
         default=16, description="shards, of 65,536 captions each, that one job embeds; changes no result"
     )
     resources: ResourceConfig = Field(default=ResourceConfig(), description="of each job that embeds captions")
-
-
-class RunConfig(Strict):
-    """One complete recipe: `base` of a study, or `base` with an ablation's `set` applied."""
-
-    later: ClassVar = ("take", "data_settings")
-
-    data: Name = Field(description="data set to train on")
-    data_settings: dict[str, Any] = Field(
-        default={}, description="settings of `data` that differ in this run, as in data_settings.num_images: 1000"
-    )
-    take: Positive | None = Field(default=None, description="train on the first so many pictures of `data` (all)")
-    validation: Name | None = Field(default=None, description="data set of the held-out loss")
-    text: Name | None = Field(default=None, description="encoder name; none = unconditional or classes only")
-    class_label: Name = Field(default="class", description="label of a picture that holds its class (model.classes)")
-    model: NetworkConfig
-    diffusion: DiffusionConfig = DiffusionConfig()
-    train: TrainConfig
-    stages: dict[Name, StageConfig] = Field(min_length=1, description="in the order they are trained")
-    sample: SampleConfig = SampleConfig()
-
-    @model_validator(mode="after")
-    def _text_settings_need_text(self) -> RunConfig:
-        settings = {
-            "model.text_projection": self.model.text_projection,
-            "model.text_layers": self.model.text_layers,
-            "sample.negative_prompt": self.sample.negative_prompt,
-        }
-        for key, value in settings.items():
-            if value and not self.text:
-                raise ValueError(f"{key} {value!r} has no effect without text; leave it out or name an encoder in text")
-        if not (self.model.mask_text or self.text):
-            raise ValueError("model.mask_text has no effect without text; leave it out or name an encoder in text")
-        return self
-
-    @model_validator(mode="after")
-    def _class_label_needs_classes(self) -> RunConfig:
-        if self.class_label != type(self).model_fields["class_label"].default and not self.model.classes:
-            raise ValueError(f"class_label '{self.class_label}' has no effect without model.classes, their number")
-        return self
 
 
 class AblationConfig(Strict):
@@ -128,73 +87,6 @@ class InstrumentConfig(Strict):
     settings: dict[str, Any] = Field(
         default={}, description="of the network and its training (mdm/config/instruments.py)"
     )
-
-
-class ProtocolConfig(Strict):
-    """One way of measuring, hashed into the result's path: named (`standard`), or written out."""
-
-    description: str = Field(default="", description="default: that of the standard")
-    standard: Name | None = Field(
-        default=None,
-        description="coco-30k-one, coco-30k-drawn-all, ... (mdm/study/standard_protocols.py), instead of prompts, "
-        "reference, numbers and resolution",
-    )
-    files: dict[str, str] = Field(default={}, description="of a standard: where its files lie (images, annotations)")
-    prompts: Name | None = Field(
-        default=None,
-        description="data set whose captions and classes are drawn (none: runs that read no text, classes at random)",
-    )
-    labels: Literal["all", "used"] = Field(
-        default="all",
-        description="without prompts: classes drawn among all of the network, or those of training pictures",
-    )
-    reference: Name | None = Field(
-        default=None, description="data set of real pictures (none: pictures are drawn and compared with nothing)"
-    )
-    num_images: Positive | None = Field(default=None, description="pictures drawn")
-    num_reference: Positive | None = Field(default=None, description="real pictures")
-    resolution: Positive | None = Field(default=None, description="measure at this side (default: the run's highest)")
-    seed: Seed = Field(default=0, description="of the noises that are drawn from")
-    judge: Name | None = Field(default=None, description="one of `judges`: alignment and distances of its features")
-    clip: Name | WeightsConfig | None = Field(default=None, description="one of `clips`, or weights: CLIP score")
-    inception: WeightsConfig | None = Field(default=None, description="weights of Inception: FID and KID")
-    resize: Literal["clean", "tf1"] = Field(
-        default="clean", description="how Inception sees pictures: clean-fid's bicubic, or TensorFlow 1's bilinear"
-    )
-    spectrum: bool = Field(default=False, description="measure the fine detail of every level against real pictures")
-    settings: dict[str, Any] = Field(
-        default={}, description="chance_shifts: how many wrong captions guessing is measured with"
-    )
-    resources: ResourceConfig = ResourceConfig()
-
-    @model_validator(mode="after")
-    def _is_named_or_written_out(self) -> ProtocolConfig:
-        stated = ("prompts", "reference", "num_images", "num_reference", "resolution")
-        given = [key for key in stated if getattr(self, key) is not None]
-        if self.standard and given:
-            raise ValueError(
-                f"{', '.join(given)}: standard {self.standard} says so already; leave out one or the other"
-            )
-        needed = ("description", "reference", "num_images", "num_reference")
-        compared = () if self.drawn_only else ("reference", "num_reference")
-        missing = [key for key in needed if not getattr(self, key) and (key in compared or "reference" not in key)]
-        if not self.standard and missing:
-            raise ValueError(f"{', '.join(missing)}: missing; write them, or name a `standard`")
-        if self.clip and not self.prompts and not self.standard:
-            raise ValueError("clip compares pictures with captions; name a data set in prompts, or leave clip out")
-        if self.labels != "all" and (self.prompts or self.standard):
-            raise ValueError(f"labels: {self.labels} has no effect with prompts, whose classes are drawn; leave it out")
-        if self.resize != "clean" and not self.inception:
-            raise ValueError(f"resize {self.resize} has no effect without inception weights; leave it out or name some")
-        if self.files and not self.standard:
-            raise ValueError("files has no effect without standard; leave it out")
-        return self
-
-    @property
-    def drawn_only(self) -> bool:
-        """Whether its pictures are drawn and compared with nothing here (`audit` may still look for copies)."""
-        instruments = self.judge or self.clip or self.inception or self.spectrum
-        return not (self.standard or self.reference or self.num_reference or instruments)
 
 
 NUMBER_FROM = r"^(own|[a-z0-9][a-z0-9.]*(-[a-z0-9.]+)*/(clean|tf1))$"

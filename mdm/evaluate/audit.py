@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mdm.config import StudyError
-from mdm.config.recipe import AuditRecipe
+from mdm.config.recipe_measured import AuditRecipe
 from mdm.evaluate.archive import ArrayStream, array_names, read_batches, write_archive
 from mdm.evaluate.audit_rows import Level, agreements, facts, rows
 from mdm.evaluate.copies import released_distances

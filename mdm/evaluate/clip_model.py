@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mdm.config import WeightsConfig
 from mdm.config.instruments import ClipSettings
-from mdm.config.recipe import ClipRecipe
+from mdm.config.recipe_measured import ClipRecipe
 from mdm.evaluate.augment import augment
 from mdm.evaluate.clip_score import FOLDER_FILES, ClipScorer, load_clip
 from mdm.evaluate.fitting import fit

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from mdm.config import DiffusionConfig
-from mdm.config.recipe import ExcessRecipe, StageRecipe
+from mdm.config.recipe import StageRecipe
+from mdm.config.recipe_measured import ExcessRecipe
 from mdm.config.sizes import as_clip, shape
 from mdm.data.batches.classes import class_label
 from mdm.data.batches.loader import signal

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
-from mdm.config.recipe import FeaturesRecipe, SamplesRecipe
+from mdm.config.recipe import SamplesRecipe
+from mdm.config.recipe_measured import FeaturesRecipe
 from mdm.data.sources.registry import rule
 from mdm.evaluate.extractors import Extractor, load_extractors
 from mdm.evaluate.frechet import GaussianStatistics

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mdm.config.instruments import JudgeSettings
-from mdm.config.recipe import JudgeRecipe
+from mdm.config.recipe_measured import JudgeRecipe
 from mdm.evaluate.alignment import alignment
 from mdm.evaluate.augment import augment
 from mdm.evaluate.fitting import fit

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from mdm.config.audit import GAP_LOG_SNR
-from mdm.config.recipe import AuditRecipe, SamplesRecipe
+from mdm.config.recipe import SamplesRecipe
+from mdm.config.recipe_measured import AuditRecipe
 from mdm.data.batches.reader import Pictures
 from mdm.diffusion.loss import pyramid
 from mdm.evaluate.excess import BATCH_IMAGES, answers, asked, read_signal, ready_to_answer, spread

@@ -8,7 +8,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from mdm.config.instruments import ScoreSettings
-from mdm.config.recipe import ScoresRecipe
+from mdm.config.recipe_measured import ScoresRecipe
 from mdm.evaluate.alignment import alignment
 from mdm.evaluate.frechet import Reference, frechet_estimate
 from mdm.evaluate.intervals import Estimate, jackknife, mean_with_interval, metric

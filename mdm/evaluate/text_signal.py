@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 from mdm.config import DiffusionConfig, StudyError
-from mdm.config.recipe import AuditRecipe, SamplesRecipe
+from mdm.config.recipe import SamplesRecipe
+from mdm.config.recipe_measured import AuditRecipe
 from mdm.config.sizes import Size, shape
 from mdm.data.batches.reader import Pictures
 from mdm.data.text.cache import Embeddings

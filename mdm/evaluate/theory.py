@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mdm.config import DiffusionConfig, SampleConfig
-from mdm.config.recipe import TheoryRecipe
+from mdm.config.recipe_measured import TheoryRecipe
 from mdm.data.batches.loader import signal
 from mdm.data.batches.reader import BadPicture, Pictures
 from mdm.data.rows import to_bytes

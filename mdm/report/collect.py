@@ -15,7 +15,8 @@ from typing import Any, TypeVar, get_type_hints
 import numpy as np
 import pandas as pd
 
-from mdm.config.recipe import Recipe, SamplesRecipe
+from mdm.config.recipe import SamplesRecipe
+from mdm.config.recipe_base import Recipe
 from mdm.evaluate.intervals import mean_with_interval
 from mdm.evaluate.metric_names import EMM
 from mdm.files.atomic import ArtifactError, read_json, write_atomic, write_json

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from mdm.config.recipe import FeaturesRecipe, SamplesRecipe, StageRecipe
+from mdm.config.recipe import SamplesRecipe, StageRecipe
+from mdm.config.recipe_measured import FeaturesRecipe
 from mdm.files.artifact import digest
 from mdm.files.atomic import write_json
 from mdm.report import collect

@@ -10,7 +10,7 @@ import torch
 from evaluate_artifacts import network, put, ref, scenes, text
 
 from mdm.config import DiffusionConfig, StudyError
-from mdm.config.recipe import ExcessRecipe
+from mdm.config.recipe_measured import ExcessRecipe
 from mdm.data.batches.reader import Pictures
 from mdm.diffusion import schedule
 from mdm.diffusion.loss import pyramid

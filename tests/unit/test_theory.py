@@ -11,7 +11,7 @@ import torch
 from evaluate_artifacts import put, ref, scenes
 
 from mdm.config import StudyError
-from mdm.config.recipe import TheoryRecipe
+from mdm.config.recipe_measured import TheoryRecipe
 from mdm.data.batches.reader import Pictures
 from mdm.diffusion.linear import LinearNetwork
 from mdm.diffusion.optimal import posterior

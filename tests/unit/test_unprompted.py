@@ -83,7 +83,7 @@ def test_labels_of_pictures_that_were_not_taken_are_not_used(world: World) -> No
 
 
 def test_features_of_such_pictures_follow_the_rule_of_no_data_set(world: World) -> None:
-    from mdm.config.recipe import FeaturesRecipe
+    from mdm.config.recipe_measured import FeaturesRecipe
 
     asked = FeaturesRecipe(images=world.samples, num_images=4, resolution=8, extractors={})
     said = describe(asked, world.results)

@@ -7,7 +7,7 @@ guessing reaches, `X_floor` the distance between two sets of real pictures.
 from collections.abc import Iterator
 from typing import Any
 
-from mdm.config.recipe import FeaturesRecipe
+from mdm.config.recipe_measured import FeaturesRecipe
 from mdm.report.collect import Artifacts
 from mdm.report.evidence import Evidence
 from mdm.report.metrics import describe, shown

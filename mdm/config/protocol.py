@@ -1,0 +1,78 @@
+"""Settings of a protocol: which pictures are drawn, and what they are compared with."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from mdm.config.base import Name, Positive, Seed, Strict
+from mdm.config.instruments import WeightsConfig
+from mdm.config.training import ResourceConfig
+
+
+class ProtocolConfig(Strict):
+    """One way of measuring, hashed into the result's path: named (`standard`), or written out."""
+
+    description: str = Field(default="", description="default: that of the standard")
+    standard: Name | None = Field(
+        default=None,
+        description="coco-30k-one, coco-30k-drawn-all, ... (mdm/study/standard_protocols.py), instead of prompts, "
+        "reference, numbers and resolution",
+    )
+    files: dict[str, str] = Field(default={}, description="of a standard: where its files lie (images, annotations)")
+    prompts: Name | None = Field(
+        default=None,
+        description="data set whose captions and classes are drawn (none: runs that read no text, classes at random)",
+    )
+    labels: Literal["all", "used"] = Field(
+        default="all",
+        description="without prompts: classes drawn among all of the network, or those of training pictures",
+    )
+    reference: Name | None = Field(
+        default=None, description="data set of real pictures (none: pictures are drawn and compared with nothing)"
+    )
+    num_images: Positive | None = Field(default=None, description="pictures drawn")
+    num_reference: Positive | None = Field(default=None, description="real pictures")
+    resolution: Positive | None = Field(default=None, description="measure at this side (default: the run's highest)")
+    seed: Seed = Field(default=0, description="of the noises that are drawn from")
+    judge: Name | None = Field(default=None, description="one of `judges`: alignment and distances of its features")
+    clip: Name | WeightsConfig | None = Field(default=None, description="one of `clips`, or weights: CLIP score")
+    inception: WeightsConfig | None = Field(default=None, description="weights of Inception: FID and KID")
+    resize: Literal["clean", "tf1"] = Field(
+        default="clean", description="how Inception sees pictures: clean-fid's bicubic, or TensorFlow 1's bilinear"
+    )
+    spectrum: bool = Field(default=False, description="measure the fine detail of every level against real pictures")
+    settings: dict[str, Any] = Field(
+        default={}, description="chance_shifts: how many wrong captions guessing is measured with"
+    )
+    resources: ResourceConfig = ResourceConfig()
+
+    @model_validator(mode="after")
+    def _is_named_or_written_out(self) -> ProtocolConfig:
+        stated = ("prompts", "reference", "num_images", "num_reference", "resolution")
+        given = [key for key in stated if getattr(self, key) is not None]
+        if self.standard and given:
+            raise ValueError(
+                f"{', '.join(given)}: standard {self.standard} says so already; leave out one or the other"
+            )
+        needed = ("description", "reference", "num_images", "num_reference")
+        compared = () if self.drawn_only else ("reference", "num_reference")
+        missing = [key for key in needed if not getattr(self, key) and (key in compared or "reference" not in key)]
+        if not self.standard and missing:
+            raise ValueError(f"{', '.join(missing)}: missing; write them, or name a `standard`")
+        if self.clip and not self.prompts and not self.standard:
+            raise ValueError("clip compares pictures with captions; name a data set in prompts, or leave clip out")
+        if self.labels != "all" and (self.prompts or self.standard):
+            raise ValueError(f"labels: {self.labels} has no effect with prompts, whose classes are drawn; leave it out")
+        if self.resize != "clean" and not self.inception:
+            raise ValueError(f"resize {self.resize} has no effect without inception weights; leave it out or name some")
+        if self.files and not self.standard:
+            raise ValueError("files has no effect without standard; leave it out")
+        return self
+
+    @property
+    def drawn_only(self) -> bool:
+        """Whether its pictures are drawn and compared with nothing here (`audit` may still look for copies)."""
+        instruments = self.judge or self.clip or self.inception or self.spectrum
+        return not (self.standard or self.reference or self.num_reference or instruments)
