@@ -119,12 +119,14 @@ def generate(study: Study, results: Path, run: str, out: Path, guidance: float, 
 
 @results.verb("Write metrics.csv and missing.json.", STUDY, SET, RESULTS)
 def collect(study: Study, results: Path) -> None:
-    from mdm.report import collect, curves, emm, excess
+    from mdm.report import collect, curves, emm, excess, reaches
     from mdm.study import products
 
     own = products.home(results, study)
     if products.has_curves(study):
         curves.write(study, results, own / "curves.csv")
+    if products.has_reaches(study):
+        reaches.write(study, results, own / "reaches.csv")
     if products.has_excess(study):
         excess.write(study, results, own / "excess.csv")
     rows, missing = collect.write(study, results, own / "metrics.csv", own / "missing.json")

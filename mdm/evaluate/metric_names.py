@@ -10,6 +10,8 @@ DISTANCES = {"judge": ("fd_judge", "kid_judge"), "inception": ("fid", "kid_incep
 FRECHET_DISTANCES, KERNEL_DISTANCES = zip(*DISTANCES.values(), strict=True)
 # The same whatever the weights turn out to be: one training says all there is to say.
 CERTAIN = ("train_images", "train_gigaflops", "parameters", "network_evaluations_per_image")
+# What a score is framed by, measured beside it: guessing, and the best that real pictures reach.
+FRAME_ENDS = ("_chance", "_floor", "_real")
 MEASURABLE = (
     *(f"{d}{kind}{end}" for d in FRECHET_DISTANCES for kind in ("", "_unbiased") for end in ("", "_floor")),
     *KERNEL_DISTANCES, "clip_score", "clip_score_real",

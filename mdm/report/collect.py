@@ -65,7 +65,6 @@ class Left:
 
 COLUMNS = tuple(f.name for f in fields(Row))
 DTYPES = {str: str, int: int, float: float, float | None: float}
-EMPTY = {"low": "", "high": ""}
 
 
 class Artifacts:
@@ -271,11 +270,12 @@ def write_csv(path: Path, kind: type[Line], rows: Iterable[Line]) -> None:
 def read_rows(path: Path, kind: type[Line]) -> list[Line]:
     """The rows of a metrics.csv or groups.csv, whose columns are the fields of Row or Left; an empty number is None."""
     types = {name: DTYPES[hint] for name, hint in get_type_hints(kind).items()}
+    empty = {name: "" for name, hint in types.items() if hint is float}
     if not path.is_file():
         raise ArtifactError(f"there is no {path}; collect again")
     try:
         # Other names than "" that pandas takes for missing (NA, null, None) may be names of runs.
-        frame = pd.read_csv(path, dtype=types, float_precision="round_trip", keep_default_na=False, na_values=EMPTY)
+        frame = pd.read_csv(path, dtype=types, float_precision="round_trip", keep_default_na=False, na_values=empty)
     except ValueError as error:
         raise ArtifactError(f"{path} cannot be read ({error}); collect again") from None
     if list(frame) != list(types):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 
 from mdm.report.quantity import Measurement, Quantity, Term, combined, logarithm, over_seeds
+from mdm.report.reaches import over_pairs
 from mdm.study.claims import COMPARISONS, Reference, parse, reference_of, references
 
 RELATIONS = {"<": "below", "<=": "at most", ">": "above", ">=": "at least"}
@@ -76,7 +77,12 @@ def decide(
     parts = {reference: _as_meant(reference, parts_of(reference)) for reference in references(tree)}
     comparisons: list[Comparison] = []
     truth, chance = _truth(tree, parts, comparisons)
-    return truth, chance, comparisons, {r.plain: over_seeds(parts_of(r)) for r in parts}
+    return truth, chance, comparisons, {r.plain: _shown(r, parts_of(r)) for r in parts}
+
+
+def _shown(reference: Reference, parts: Parts) -> Quantity:
+    """A number as the report shows it; of ratios of costs the geometric mean."""
+    return (reference.best_of and over_pairs(parts)) or over_seeds(parts)
 
 
 def _as_meant(reference: Reference, parts: Parts) -> Parts:
@@ -126,21 +132,24 @@ def _compare(left: ast.AST, op: ast.cmpop, right: ast.AST, parts: Mapping[Refere
         holds = False
     behind = tuple(reference for reference, slope in form.slopes.items() if slope)
     texts, sides = (_source(left), COMPARISONS[type(op)], _source(right)), (_quantity(f, parts) for f in (a, b))
-    return Comparison(*texts, *sides, margin, holds, behind, _adds_number(left) or _adds_number(right))
+    # 1 is no paper's number where costs are compared: it says as soon.
+    neutral = (0, 1) if behind and all(reference.best_of for reference in behind) else (0,)
+    with_number = any(_adds_number(side, neutral) for side in (left, right))
+    return Comparison(*texts, *sides, margin, holds, behind, with_number)
 
 
-def _adds_number(node: ast.AST) -> bool:
-    """Whether a number is a term of the node; factors of measurements are none."""
+def _adds_number(node: ast.AST, neutral: tuple[int, ...] = (0,)) -> bool:
+    """Whether a number other than the neutral ones is a term of the node; factors of measurements are none."""
     match node:
         case ast.Constant(value=value):
-            return bool(value)
+            return value not in neutral
         case ast.UnaryOp(operand=operand):
-            return _adds_number(operand)
+            return _adds_number(operand, neutral)
         case ast.BinOp(op=ast.Mult() | ast.Div(), left=left, right=right):
             measured = [side for side in (left, right) if any(isinstance(n, ast.Subscript) for n in ast.walk(side))]
-            return any(map(_adds_number, measured or (left, right)))
+            return any(_adds_number(side, neutral) for side in measured or (left, right))
         case ast.BinOp(left=left, right=right):
-            return _adds_number(left) or _adds_number(right)
+            return _adds_number(left, neutral) or _adds_number(right, neutral)
     return False
 
 

@@ -13,10 +13,9 @@ from mdm.report import audited
 from mdm.report.collect import Artifacts, digest_of, write_csv
 from mdm.report.metrics import AUDIT, EVALUATION, describe, position
 from mdm.report.quantity import over_trainings
+from mdm.study.claims import COSTS
 from mdm.study.runs import Point, Run
 from mdm.study.study import Study
-
-COSTS = ("images", "gigaflops", "seconds")  # of training, all stages up to a point added up
 
 
 @dataclass(frozen=True)
@@ -54,18 +53,18 @@ def collect(study: Study, artifacts: Artifacts) -> Iterator[Row]:
     for run in study.runs:
         audits = {(audit.stage, audit.images): audit.artifact for audit in run.audits}
         for point in run.points:
-            spent, audit = _spent(artifacts, run, point), audits.get((point.stage, point.images))
+            cost, audit = spent(artifacts, run, point), audits.get((point.stage, point.images))
             for ref, name in (point.evaluation.scores, "scores.json"), (audit, audited.FILE):
                 scores = artifacts.json(ref, name)
-                for score in scores["metrics"] if ref and scores and spent else ():
+                for score in scores["metrics"] if ref and scores and cost else ():
                     if score["value"] is not None:
                         yield Row(
                             run.name, point.stage, run.seed, score["metric"], score["value"], score.get("low"),
-                            score.get("high"), point.evaluation.protocol, **spent, digest=digest_of(ref),
+                            score.get("high"), point.evaluation.protocol, **cost, digest=digest_of(ref),
                         )  # fmt: skip
 
 
-def _spent(artifacts: Artifacts, run: Run, point: Point) -> dict[str, float | None] | None:
+def spent(artifacts: Artifacts, run: Run, point: Point) -> dict[str, float | None] | None:
     """What training had cost until then, with all stages before; None while a part of it is not known."""
     names = [stage.name for stage in run.stages]
     before = [stage.artifact for stage in run.stages[: names.index(point.stage)]]

@@ -3,17 +3,22 @@
 from pathlib import Path
 
 from mdm.evaluate.metric_names import CERTAIN, EMM
+from mdm.report import reaches
 from mdm.report.collect import GROUPS, Left, Row, read_rows
 from mdm.report.metrics import AUDIT, EVALUATION, describe, position
 from mdm.report.quantity import Measurement, Quantity, Term, combined, measured, over_seeds
+from mdm.report.reaches import REACHES, Reached
+from mdm.study.claims import Reference
 from mdm.study.study import Study
 
 
 class Evidence:
     """Looks numbers up: one quantity per metric, run and protocol, combined over seeds."""
 
-    def __init__(self, study: Study, rows: list[Row], groups: list[Left] | None = None) -> None:
-        self.study = study
+    def __init__(
+        self, study: Study, rows: list[Row], groups: list[Left] | None = None, reached: list[Reached] | None = None
+    ) -> None:
+        self.study, self.reached = study, reached or []
         self._left = {(g.metric, g.run, g.seed, g.protocol): g for g in groups or ()}
         self.rows = rows
         self.runs = {run.name: run for run in reversed(study.runs)}  # the first seed's entry stands for a run
@@ -33,6 +38,12 @@ class Evidence:
         last = self.runs[run].stages[-1].name if run in self.runs and metric != EMM else None
         # Of a run that is still at an earlier stage nothing is known: half a training looks like a cheap one.
         return [row for row in found.values() if last in (None, row.stage)]
+
+    def behind(self, reference: Reference, protocol: str | None) -> dict[int, Measurement]:
+        """What a claim refers to, by seed."""
+        if reference.best_of:
+            return reaches.parts(reference, self.reached)
+        return self.parts(reference.metric, reference.run, reference.protocol or protocol)
 
     def parts(self, metric: str, run: str, protocol: str | None = "") -> dict[int, Measurement]:
         return {row.seed: self._measurement(row) for row in self.rows_of(metric, run, protocol)}
@@ -94,4 +105,5 @@ class Evidence:
 
 def read_evidence(study: Study, metrics_csv: Path) -> Evidence:
     """What was measured, with the values without each group of pictures that stand beside it."""
-    return Evidence(study, read_rows(metrics_csv, Row), read_rows(metrics_csv.with_name(GROUPS), Left))
+    reached = read_rows(metrics_csv.with_name(REACHES), Reached) if study.reaches else []
+    return Evidence(study, read_rows(metrics_csv, Row), read_rows(metrics_csv.with_name(GROUPS), Left), reached)

@@ -3,13 +3,11 @@
 import re
 from dataclasses import dataclass, replace
 
-from mdm.evaluate.metric_names import ALIGNMENTS
+from mdm.evaluate.metric_names import ALIGNMENTS, FRAME_ENDS
 from mdm.report.quantity import Quantity
 
 EVALUATION, TRAINING, COST, FRAME = "evaluation", "training", "cost", "frame"
 AUDIT = "audit"  # in a table of its own; elsewhere where a study measures nothing but copies
-# What a score is framed by, measured beside it: guessing, and the best that real pictures reach.
-FRAME_ENDS = ("_chance", "_floor", "_real")
 BIN = re.compile(r"excess_loss_(\d+)_b(\d+)")
 
 

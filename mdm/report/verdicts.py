@@ -21,15 +21,18 @@ from mdm.files.atomic import write_json
 from mdm.report.comparisons import Comparison, decide, ratio
 from mdm.report.crossing import comparable, crossings
 from mdm.report.evidence import Evidence, read_evidence
+from mdm.report.metrics import describe
 from mdm.report.quantity import Measurement, Quantity, over_seeds
+from mdm.report.reaches import undecided
 from mdm.study.claims import Reference, parse, references
 from mdm.study.runs import Claim
 from mdm.study.study import Study
 
 REPRODUCED, NOT_REPRODUCED = "reproduced", "not reproduced"
 INCONCLUSIVE, NOT_RUN = "inconclusive", "not run"
+NOT_REACHED = "not reached"  # of `reaches`: a training never becomes as good as the other at its best
 ONE_TRAINING, NOT_COMPARABLE = "one training each: undecided", "not comparable"
-VERDICTS = (REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE, ONE_TRAINING, NOT_COMPARABLE, NOT_RUN)
+VERDICTS = (REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE, NOT_REACHED, ONE_TRAINING, NOT_COMPARABLE, NOT_RUN)
 DECIDED = (REPRODUCED, NOT_REPRODUCED)
 TRAININGS = 3  # on each side, for a verdict about how they were trained
 LEVEL = 0.05
@@ -58,7 +61,7 @@ class Verdict:
             "stands_after_holm": self.stands,
             "missing": self.missing,
             "numbers": [
-                {"metric": r.metric, "run": r.run, "protocol": r.protocol or self.protocol} | q.as_json()
+                {"metric": r.metric, "run": r.run, "protocol": r.protocol or self.protocol} | q.as_json() | _reach_of(r)
                 for r, q in self.numbers.items()
             ],
             "comparisons": [
@@ -69,20 +72,25 @@ class Verdict:
         }  # fmt: skip
 
 
+def _reach_of(reference: Reference) -> dict[str, str | None]:
+    return {"best_of": reference.best_of, "cost": reference.cost} if reference.best_of else {}
+
+
 def judge(name: str, claim: Claim, evidence: Evidence) -> Verdict:
     protocol = evidence.protocol(claim.protocol)
     given = {"name": name, "statement": claim.statement, "source": claim.source,
              "expect": claim.expect, "protocol": protocol}  # fmt: skip
-    found = {r: evidence.parts(r.metric, r.run, r.protocol or protocol) for r in references(parse(claim.expect))}
+    found = {r: evidence.behind(r, protocol) for r in references(parse(claim.expect))}
     missing = [str(r) for r, parts in found.items() if not parts]
-    outside = {r: parts for r, parts in found.items() if any(math.isinf(part.value) for part in parts.values())}
+    outside = _outside(evidence, found)
     numbers = {r: over_seeds(parts) for r, parts in found.items() if parts and r not in outside}
     if missing:
         sentence = f"Not measured yet: {', '.join(missing)}."
         return Verdict(**given, verdict=NOT_RUN, sentence=sentence, missing=missing, numbers=numbers)
     if outside:
-        sentence = " ".join(_outside_sentence(r, parts) for r, parts in outside.items())
-        return Verdict(**given, verdict=INCONCLUSIVE, sentence=sentence, numbers=numbers)
+        never = any(r.best_of and math.inf in (part.value for part in found[r].values()) for r in outside)
+        verdict = NOT_REACHED if never else INCONCLUSIVE
+        return Verdict(**given, verdict=verdict, sentence=" ".join(outside.values()), numbers=numbers)
     if unlike := _unlike_grids(evidence, found):
         return Verdict(**given, verdict=INCONCLUSIVE, sentence=unlike, numbers=numbers)
     try:
@@ -101,6 +109,15 @@ def judge(name: str, claim: Claim, evidence: Evidence) -> Verdict:
         **given, verdict=verdict, sentence=_sentence(verdict, claim, comparisons, numbers), numbers=numbers,
         comparisons=comparisons, chance=chance if verdict in (*DECIDED, INCONCLUSIVE) else 1.0,
     )  # fmt: skip
+
+
+def _outside(evidence: Evidence, found: Mapping[Reference, Mapping[int, Measurement]]) -> dict[Reference, str]:
+    """What some trainings do not tell, because their curves end before or begin after it, and how that is said."""
+    said = {r: undecided(r, evidence.reached) for r in found if r.best_of}
+    for reference, parts in found.items():
+        if not reference.best_of and any(math.isinf(part.value) for part in parts.values()):
+            said[reference] = _outside_sentence(reference, parts)
+    return {reference: sentence for reference, sentence in said.items() if sentence}
 
 
 def _outside_sentence(reference: Reference, parts: Mapping[int, Measurement]) -> str:
@@ -131,7 +148,8 @@ def _comparable(claim: Claim, comparisons: list[Comparison], protocols: Mapping[
         return True
     beside = [reference for c in comparisons if c.with_number for reference in c.behind]
     return claim.number_from is not None and all(
-        _name_of(protocols.get(reference.protocol or claim.protocol)) == claim.number_from
+        not reference.best_of
+        and _name_of(protocols.get(reference.protocol or claim.protocol)) == claim.number_from
         and not reference.metric.endswith("_unbiased")
         for reference in beside
     )
@@ -148,6 +166,7 @@ def _fewest_trainings(numbers: Mapping[Reference, Quantity]) -> int:
 
 def _sentence(verdict: str, claim: Claim, comparisons: list[Comparison], numbers: Mapping[Reference, Quantity]) -> str:
     parts = [_comparison_sentence(c) for c in comparisons]
+    parts += [_reaches_sentence(r, quantity) for r, quantity in numbers.items() if r.best_of]
     if verdict == INCONCLUSIVE:
         several = len(comparisons) > 1 and any(c.holds is not None for c in comparisons)
         parts.append(
@@ -166,6 +185,14 @@ def _sentence(verdict: str, claim: Claim, comparisons: list[Comparison], numbers
     if any(q.exact and r.metric not in CERTAIN for r, q in numbers.items()):
         parts.append("A number without an interval counts as exact.")
     return " ".join(parts)
+
+
+def _reaches_sentence(reference: Reference, quantity: Quantity) -> str:
+    metric = describe(reference.metric).title
+    return (
+        f"'{reference.run}' reaches the best {metric} of '{reference.best_of}' after {quantity.text()} times as many "
+        f"{reference.cost}."
+    )
 
 
 def _comparison_sentence(comparison: Comparison) -> str:

@@ -8,6 +8,7 @@ from mdm.evaluate.metric_names import EMM, measurable
 from mdm.study.audits import Audits, emm_of
 from mdm.study.claims import ExpressionError, check_expression
 from mdm.study.evaluations import check_measured
+from mdm.study.reaches import check_reach
 from mdm.study.recipes import Artifacts
 from mdm.study.runs import Claim, Emm, Run
 from mdm.study.standard_protocols import STANDARDS
@@ -21,20 +22,22 @@ def claimed(
     audited = audits.names(sides)
     curves = emm_of(config, runs, made, audited, where)
     metrics = measurable(sides, bool(config.excess)) | audited | ({EMM} if curves else set())
-    return curves, _claims(config, {run.name: run for run in runs}, metrics, curves, where)
+    return curves, _claims(config, runs, metrics, curves, where)
 
 
 def _claims(
-    config: StudyConfig, runs: dict[str, Run], metrics: set[str], curves: dict[str, Emm], where: str
+    config: StudyConfig, trained: list[Run], metrics: set[str], curves: dict[str, Emm], where: str
 ) -> dict[str, Claim]:  # fmt: skip
-    found = {}
+    found, runs = {}, {run.name: run for run in trained}
     for name, entry in config.claims.items():
         protocol = entry.protocol or next(iter(config.protocols), "none")
         _known(protocol, config.protocols, f"{where}: claims.{name}.protocol")
         try:
             for needed in check_expression(entry.expect, metrics, runs, config.protocols, curves):
                 place = needed.protocol or protocol
-                if needed.metric != EMM:
+                if needed.best_of:
+                    check_reach(needed, config, trained)
+                elif needed.metric != EMM:
                     check_measured(needed, place, config.protocols[place], runs[needed.run])
         except ExpressionError as error:
             raise StudyError(f"{where}: claims.{name}.expect: {error}") from None

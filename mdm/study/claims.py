@@ -1,7 +1,8 @@
 """The small language of claims: `fd_judge["base"] < fd_judge["no-progressive"]`.
 
 Parsed with `ast` against a whitelist; nothing is ever handed to Python's `eval`. The grammar: numbers, + - * /, the
-comparisons < <= > >=, and / or / not, METRIC["run"] or METRIC["run", "protocol"], and log of such a measurement.
+comparisons < <= > >=, and / or / not, METRIC["run"] or METRIC["run", "protocol"], reaches(METRIC["a"], METRIC["b"])
+(after how much of its training a run is as good as the other at its best), and log of such a measurement.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from operator import attrgetter
 from mdm.evaluate.metric_names import EMM
 
 MAX_CHARACTERS = 1000
-ALLOWED = 'numbers, + - * /, < <= > >=, and, or, not, METRIC["run"], METRIC["run", "protocol"], log(METRIC["run"])'
+ALLOWED = 'numbers, + - * /, < <= > >=, and, or, not, METRIC["run"], METRIC["run", "protocol"], log(METRIC["run"]), '
+ALLOWED += 'reaches(METRIC["run"], METRIC["other"]), reaches(METRIC["run"], METRIC["other"], "gigaflops")'
 COMPARISONS = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
 # What is above zero whatever was drawn; the distances without their bias may fall below it.
 POSITIVE = ("fd_judge", "fid", "detail", "validation_loss", "excess_loss", "emm", "train_seconds",
             "sample_seconds")  # fmt: skip
+COSTS = ("images", "gigaflops", "seconds")  # of training, all stages up to a point added up
 NUMBER, TRUTH = "a number", "true or false"
 Names = Iterable[str] | None  # None: not checked
 
@@ -38,6 +41,9 @@ class Reference:
     protocol: str | None = None
     #: its natural logarithm is meant, so that a difference is a ratio
     log: bool = False
+    #: of `reaches`: the run whose best value is to be reached, and the cost of training that is counted
+    best_of: str | None = None
+    cost: str | None = None
 
     @property
     def plain(self) -> Reference:
@@ -46,6 +52,8 @@ class Reference:
 
     def __str__(self) -> str:
         text = f'{self.metric}["{self.run}"' + (f', "{self.protocol}"]' if self.protocol else "]")
+        if self.best_of:
+            text = f'reaches({text}, {self.metric}["{self.best_of}"], "{self.cost}")'
         return f"log({text})" if self.log else text
 
 
@@ -82,6 +90,11 @@ def _kind(node: ast.AST, text: str) -> str:
         case ast.Subscript() | ast.Call() if reference_of(node) is not None:
             return NUMBER
     part = ast.get_source_segment(text.strip(), node) or text
+    if "reaches(" in part:
+        raise ExpressionError(
+            f"{part!r}: reaches takes one metric of two runs, under the protocol of `along`, and perhaps what to count "
+            f'({", ".join(COSTS)}); write reaches(fd_judge["base"], fd_judge["other"], "images")'
+        )
     raise ExpressionError(f"{part!r} is not allowed in a claim; allowed: {ALLOWED}")
 
 
@@ -95,9 +108,13 @@ def _all(nodes: Iterable[ast.AST], wanted: str, text: str, result: str) -> str:
 
 def reference_of(node: ast.AST) -> Reference | None:
     match node:
-        case ast.Call(func=ast.Name(id="log"), args=[ast.Subscript() as inner], keywords=[]):
+        case ast.Call(
+            func=ast.Name(id="reaches"), args=[ast.Subscript() as own, ast.Subscript() as to, *cost], keywords=[]
+        ):
+            return _reach(reference_of(own), reference_of(to), cost)
+        case ast.Call(func=ast.Name(id="log"), args=[ast.Subscript() | ast.Call() as inner], keywords=[]):
             found = reference_of(inner)
-            return found and replace(found, log=True)
+            return replace(found, log=True) if found and not found.log else None
         case ast.Subscript(value=ast.Name(id=metric), slice=ast.Constant(value=str() as run)):
             return Reference(metric, run)
         case ast.Subscript(
@@ -108,10 +125,24 @@ def reference_of(node: ast.AST) -> Reference | None:
     return None
 
 
+def _reach(own: Reference | None, other: Reference | None, cost: list[ast.expr]) -> Reference | None:
+    """After how much of its training, over what the other had spent at its best, a run is as good as that."""
+    match cost:
+        case []:
+            word = COSTS[0]
+        case [ast.Constant(value=str() as word)] if word in COSTS:
+            pass
+        case _:
+            return None
+    if own is None or other is None or own.metric != other.metric or own.protocol or other.protocol:
+        return None
+    return replace(own, best_of=other.run, cost=word)
+
+
 def references(tree: ast.expr) -> list[Reference]:
     """Return every measurement the expression needs, in the order written, once each."""
     nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Subscript | ast.Call)]
-    inside = {id(argument) for node in nodes if isinstance(node, ast.Call) for argument in node.args}
+    inside = {id(part) for node in nodes if isinstance(node, ast.Call) for part in ast.walk(node) if part is not node}
     found = [node for node in nodes if id(node) not in inside]
     return list(dict.fromkeys(filter(None, map(reference_of, sorted(found, key=attrgetter("lineno", "col_offset"))))))
 
@@ -130,6 +161,9 @@ def check_expression(
         _known("metric", reference.metric, metrics, text)
         what, valid = ("curve of emm", curves) if reference.metric == EMM else ("run", runs)
         _known(what, reference.run, valid, text)
+        if reference.best_of:
+            _known("run", reference.best_of, runs, text)
+            continue  # a ratio of costs, which has a logarithm
         if reference.protocol is not None:
             _known("protocol", reference.protocol, protocols, text)
         if reference.log and (not reference.metric.startswith(POSITIVE) or "_unbiased" in reference.metric):

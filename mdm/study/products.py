@@ -18,6 +18,7 @@ MADE_BY = {
         "excess.py",
         "metrics.py",
         "quantity.py",
+        "reaches.py",
     ),
     "tables": ("tables/*.py",),
     "figures": ("figures/style.py", "theory.py"),
@@ -58,6 +59,11 @@ def has_curves(study: Study) -> bool:
     return any(run.points for run in study.runs)
 
 
+def has_reaches(study: Study) -> bool:
+    """Return whether claims ask how early runs are as good as others."""
+    return bool(study.reaches)
+
+
 def has_excess(study: Study) -> bool:
     """Return whether the loss beyond the optimum is measured."""
     return any(run.excess for run in study.runs)
@@ -80,7 +86,7 @@ def has_theory(study: Study) -> bool:
 
 def number_names(study: Study) -> list[str]:
     """Return the files that numbers are collected in, before tables and figures are made of them."""
-    files = (("curves.csv", has_curves), ("excess.csv", has_excess), ("emm.csv", has_emm))
+    files = (("curves.csv", has_curves), ("excess.csv", has_excess), ("emm.csv", has_emm), ("reaches.csv", has_reaches))
     more = [name for name, asked in files if asked(study)]
     return ["metrics.csv", "groups.csv", "missing.json", *more]
 
@@ -95,6 +101,7 @@ def table_names(study: Study) -> list[str]:
         *alignment,
         "metrics",
         *audit,
+        *(["reaches"] if has_reaches(study) else []),
         "cost",
         *literature,
         *(f"ablation-{g}" for g in group_members(study)),

@@ -19,6 +19,7 @@ from mdm.files.atomic import read_json, write_json
 from mdm.study.claimed import claimed
 from mdm.study.data_sets import Artifact
 from mdm.study.evaluations import Evaluations
+from mdm.study.reaches import asked
 from mdm.study.recipes import Artifacts
 from mdm.study.runs import Ablation, Call, Run, Stage, Variant
 from mdm.study.standard_protocols import expand
@@ -55,6 +56,8 @@ class Study:
         # Identity of the numbers: titles and texts are left out, so editing them reruns no measurement.
         numbers = [[run.name, run.seed, run.numbers] for run in self.runs]
         curves = [[asdict(curve) for curve in self.emm.values()]] if self.emm else []
+        self.reaches = asked(self.claims.values())
+        curves += [[str(pair) for pair in self.reaches]] if self.reaches else []
         self.digest = digest([numbers, [[a.name, a.against, a.group] for a in self.ablations.values()], *curves])
         self.claims_digest = digest([self.digest, [asdict(claim) for claim in self.claims.values()]])
 

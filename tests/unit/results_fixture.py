@@ -74,6 +74,7 @@ class Study:
     call: Call = field(default_factory=lambda: Call("fixture", {}))
     emm: dict[str, Emm] = field(default_factory=dict)
     theory: str | None = None
+    reaches: list[str] = field(default_factory=list)
 
 
 ABLATIONS = (

@@ -14,7 +14,7 @@ import results_fixture as fixture
 
 from mdm.files.atomic import write_json
 from mdm.report.page import html
-from mdm.report.verdicts import VERDICTS
+from mdm.report.verdicts import NOT_REACHED, VERDICTS
 
 SECTIONS = (
     "verdicts", "results", "figures", "samples", "ablations", "literature", "cost", "instruments",
@@ -80,7 +80,7 @@ def test_nothing_comes_from_outside(page: str) -> None:
 
 def test_verdicts_are_counted_and_coloured_and_holm_is_said(page: str) -> None:
     shown = page[page.index('id="verdicts"') : page.index('id="results"')]
-    for verdict in VERDICTS:
+    for verdict in (verdict for verdict in VERDICTS if verdict != NOT_REACHED):  # the fixture has no curves
         look = verdict.replace(":", "").replace(" ", "-")
         assert f'class="verdict {look}">{verdict}<' in shown and f'class="verdict {look}"><b>' in shown
     assert "over at least three trainings a side" in shown and "Student over the seeds" in shown

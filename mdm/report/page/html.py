@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 
 from mdm.config import StudyError, nearest
 from mdm.files.atomic import write_atomic
-from mdm.report import collect
+from mdm.report import collect, reaches
 from mdm.report.page import provenance
 from mdm.report.page.page import Page, Sources, hero
 from mdm.report.quantity import Quantity
@@ -57,6 +57,8 @@ def write(study: Study, results: Path, out: Path, ablation: str | None = None) -
     with tempfile.TemporaryDirectory() as scratch:
         sources = Sources(results, Path(scratch, "metrics.csv"), Path(scratch, "missing.json"), LITERATURE)
         _, missing = collect.write(study, results, sources.metrics_csv, sources.missing_json)
+        if study.reaches:
+            reaches.write(study, results, sources.metrics_csv.with_name(reaches.REACHES))
         if ablation:
             ablation_page(study, ablation, sources, out)
         else:

@@ -196,7 +196,7 @@ class Page:
         verdicts = judge_all(self.study, self.evidence)
         groups = {g: [self.ablation(n) for n in names] for g, names in group_members(self.study).items()}
         shown = set(table_names(self.study))
-        tables_of_all = ("main", "metrics", "alignment", "literature", "cost", "audit", "emm")
+        tables_of_all = ("main", "metrics", "alignment", "literature", "cost", "audit", "emm", "reaches")
         named = {name: self.table(name) if name in shown else None for name in tables_of_all}
         commits = provenance.full_commits(self.study, self.artifacts)
         return self.common() | named | {

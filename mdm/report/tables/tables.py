@@ -13,6 +13,7 @@ from mdm.report.tables.audit import audit_table
 from mdm.report.tables.emm import emm_table
 from mdm.report.tables.instruments import frame_rows
 from mdm.report.tables.literature import literature_table
+from mdm.report.tables.reaches import reaches_table
 from mdm.report.tables.render import FORMATS, Cell, Column, Table
 from mdm.report.verdicts import TRAININGS
 from mdm.study.products import table_names
@@ -32,6 +33,7 @@ def build(study: Study, name: str, evidence: Evidence, results: Path, literature
         "metrics": lambda: _by_protocol(evidence, name, "All metrics", METRICS, main=None),
         "audit": lambda: audit_table(evidence),
         "emm": lambda: emm_table(evidence),
+        "reaches": lambda: reaches_table(evidence),
         "cost": lambda: cost_table(evidence, results),
         "literature": lambda: literature_table(evidence, Artifacts(results), literature_csv),
     }
