@@ -14,11 +14,12 @@ from mdm.report.tables.render import Cell, Column, Table
 COLUMNS = ("table", "dataset", "model", "guidance", "metric", "value", "source", "status")
 STATUSES = {
     "verified": "number and place read in a source",
+    "secondary": "number read where others tell of the source, not in the source",
     "value-verified": "number read in its own paper; that the table lists it is remembered",
     "remembered": "from memory, no source reached",
     "digitised": "measured off a figure",
 }
-TABLE = "1"
+TABLES = ("1", "since")  # the paper's Table 1, and what came after it
 NOT_COMPARABLE = "Our rows are another data set at a far smaller scale: they are NOT comparable with the others."
 
 
@@ -37,7 +38,7 @@ def read_literature(path: Path) -> list[dict[str, str]]:
 
 def literature_table(evidence: Evidence, artifacts: Artifacts, path: Path) -> Table:
     """Literature rows first, ours below."""
-    rows = [row for row in read_literature(path) if row["table"] == TABLE]
+    rows = [row for row in read_literature(path) if row["table"] in TABLES]
     listed = [{key: Cell(row[key] or "—") for key in COLUMNS if key != "table"} for row in rows]
     own = [_own(evidence, artifacts, run, metric) for run in evidence.run_names for metric in FRECHET_DISTANCES]
     own = [row for row in own if row]
@@ -49,7 +50,7 @@ def literature_table(evidence: Evidence, artifacts: Artifacts, path: Path) -> Ta
     used = {row["status"].text for row in listed}
     notes = [f"{status}: {meaning}." for status, meaning in STATUSES.items() if status in used]
     classes = ["literature"] * len(listed) + ["ours"] * len(own)
-    title = "The paper's Table 1 and our numbers"
+    title = "The paper's Table 1, later work and our numbers"
     return Table("literature", title, NOT_COMPARABLE, columns, listed + own, notes, classes)
 
 
