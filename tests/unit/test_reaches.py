@@ -10,7 +10,9 @@ from mdm.config import StudyError
 from mdm.evaluate.metric_names import measurable
 from mdm.files.atomic import write_json
 from mdm.report import collect, reaches
+from mdm.report.collect import Artifacts
 from mdm.report.evidence import read_evidence
+from mdm.report.figures import draw, style
 from mdm.report.metrics import describe
 from mdm.report.page import html
 from mdm.report.reaches import BARELY, EARLIER, NOT_REACHED, REACHED, Moment, over_pairs, pair, parts, score
@@ -243,3 +245,38 @@ def test_what_is_no_comparison_of_curves_is_refused(text, said):
 def test_curves_that_will_never_be_are_refused_before_anything_runs(changes, said):
     with pytest.raises(StudyError, match=said):
         study.load("quick", CURVES | changes)
+
+
+def test_five_arms_are_told_apart_and_framed_by_real_pictures(tmp_path):
+    """The figure of the paper's form: distances and CLIP score over three costs, seconds with their machine."""
+
+    more = {
+        "title": "Arms", "question": "Which?", "group": "training",
+        "set": {"stages": {"r32": PLAIN}},
+        "cases": {f"a{k}": {"train.weight_decay": 0.01 * (k + 1)} for k in range(4)},
+    }  # fmt: skip
+    loaded = study.load("quick", CURVES | {"ablations.arms": more, "claims": {}})
+    followed = {run.name for run in loaded.runs if run.points and not run.name.startswith("guidance")}
+    assert len(followed) == 6
+    told(loaded, tmp_path, falling)
+    for run in loaded.runs:
+        for stage in run.stages:
+            cost = {"images": stage.num_images, "seconds": 10.0, "gigaflops": 100.0, "device": "a GPU"}
+            write_json(tmp_path / stage.artifact / "manifest.json", cost)
+        for place, point in enumerate(run.points):
+            values = {"fd_judge": 20.0 / (place + 1) ** 2, "fd_judge_floor": 0.4, "alignment": 0.1 * place,
+                      "alignment_real": 0.9}  # fmt: skip
+            rows = [{"metric": name, "value": value} for name, value in values.items()]
+            write_json(tmp_path / point.evaluation.scores / "scores.json", {"metrics": rows})
+    with style.drawing("along-training"):
+        drawn = draw.draw("along-training", read_evidence(loaded, tmp_path / "metrics.csv"), Artifacts(tmp_path))
+        names = {line.get_label() for line in drawn.axes[0].lines}
+        looks = {(line.get_color(), line.get_marker()) for line in drawn.axes[0].lines}
+        assert followed < names and "real pictures" in names and len(looks) == len(names)
+        assert [drawn.axes[k].get_yscale() for k in (0, 3)] == ["log", "linear"]
+        levels = [
+            line.get_ydata()[0] for k in (0, 3) for line in drawn.axes[k].lines if line.get_label() == "real pictures"
+        ]
+        assert levels == pytest.approx([0.4, 90.0])
+        assert drawn.axes[5].get_xlabel() == "training seconds (wall clock)\non a GPU"
+        assert drawn.axes[3].get_xscale() == "log", "128 to 1024 and more pictures"

@@ -35,7 +35,8 @@ CAPTIONS = {
         "Along training",
         "What the averaged weights score on their way, against all pictures, arithmetic and seconds of training up to "
         "there, those of earlier stages among them; the last point is the end. A line is the mean over trainings, its "
-        "band Student's 95 % interval over them; a run that was trained once has none.",
+        "band Student's 95 % interval over them; a run that was trained once has none. Dotted: real pictures by the "
+        "same instrument. Where numbers span a decade, axes are logarithmic. Seconds belong to the machine named.",
     ),
     "excess-loss": (
         "Loss beyond the optimum",
