@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mdm.config import StudyError
+from mdm.evaluate.intervals import jackknife
 from mdm.evaluate.metric_names import measurable
 from mdm.files.atomic import write_json
 from mdm.report import collect, reaches
@@ -86,6 +87,34 @@ def test_the_interval_over_pairs_covers_the_truth(k, training):
         found = over_pairs(parts(FD, rows))
         hits += found.low <= 1 / 3 <= found.high
     assert hits / 400 >= 0.92, hits
+
+
+CLIP = replace(FD, metric="clip_score")
+
+
+def rising(costs, speed, captions, luck):
+    """A score that rises with the cost; captions are as hard for all curves, and each moment has luck of its own."""
+    found = []
+    for place, cost in enumerate(costs):
+        pictures = 30 - 20 / (1 + speed * cost / 1000) + captions + luck[place]
+        left = jackknife(lambda rows, pictures=pictures: float(pictures[rows].mean()), len(pictures))
+        found.append(Moment(cost, left.value, tuple(left.without)))
+    return found
+
+
+@pytest.mark.parametrize("training", [0.0, 0.1])
+def test_the_interval_covers_the_truth_with_the_captions_that_all_share(training):
+    generator, costs, hits, told_by = np.random.default_rng(7), [200, 400, 800, 1600, 3200, 6400], 0, 0
+    for _ in range(150):
+        captions, rows = 3 * generator.normal(size=60), []
+        for seed in range(3):
+            speeds = np.exp(training * generator.normal(size=2)) * (3, 1)
+            luck = generator.normal(size=(2, len(costs), 60))
+            rows.append(pair(CLIP, seed, *(rising(costs, speeds[k], captions, luck[k]) for k in (0, 1))))
+        found = over_pairs(parts(CLIP, rows))
+        told_by += bool(rows[0].without)
+        hits += found is not None and found.low <= 1 / 3 <= found.high
+    assert hits / 150 >= 0.92, (hits, told_by)
 
 
 SMALL = {"description": "a part of it", "prompts": "scenes-new", "reference": "scenes-new", "num_images": 16,

@@ -1,6 +1,6 @@
 """The table of how early runs are as good as others at their best."""
 
-from mdm.config.units import short
+from mdm.config.units import large
 from mdm.report.evidence import Evidence
 from mdm.report.metrics import describe
 from mdm.report.reaches import EARLIER, NOT_REACHED, REACHED, over_pairs, states
@@ -32,7 +32,7 @@ def _row(evidence: Evidence, reference: Reference) -> dict[str, Cell]:
     return {
         "run": Cell(reference.run), "best_of": Cell(str(reference.best_of)),
         "metric": Cell(describe(reference.metric).title), "cost": Cell(str(reference.cost)),
-        "spent": Cell(short(sum(at) / len(at)) if at else "\u2014"),
+        "spent": Cell(large(sum(at) / len(at)) if at else "\u2014"),
         "ratio": Cell(quantity=known) if known and list(found) == [REACHED] else Cell(_bound(evidence, reference)),
         "pairs": Cell(", ".join(counts) or "not measured yet"),
     }  # fmt: skip
