@@ -6,6 +6,7 @@ from mdm.study.study import Study, group_members
 from mdm.study.study_file import ROOT
 
 CODE = ROOT / "mdm" / "report"
+LINES = 6  # of one figure that are told apart at a glance: as many as there are colours
 # What makes each part of the results, as patterns in that folder.
 MADE_BY = {
     "numbers": (
@@ -57,6 +58,25 @@ def has_agreement(study: Study) -> bool:
 def has_curves(study: Study) -> bool:
     """Return whether runs are measured along their training."""
     return any(run.points for run in study.runs)
+
+
+def curve_groups(study: Study) -> list[str]:
+    """Return the groups of ablations whose curves have a figure of their own: one figure holds few lines."""
+    followed = {run.name for run in study.runs if run.points}
+    if len(followed) <= LINES:
+        return []
+    return [group for group, names in group_members(study).items() if followed & _curves_of(study, names)]
+
+
+def _curves_of(study: Study, ablations: list[str]) -> set[str]:
+    return {run for name in ablations for run in study.ablations[name].runs}
+
+
+def runs_of_group(study: Study, group: str) -> list[str]:
+    """Return the runs of a group's ablations and what they are compared with, in the study's order."""
+    members = group_members(study)[group]
+    wanted = _curves_of(study, members) | {study.ablations[name].against for name in members}
+    return list(dict.fromkeys(run.name for run in study.runs if run.name in wanted))
 
 
 def has_reaches(study: Study) -> bool:
@@ -114,7 +134,16 @@ def figure_names(study: Study) -> list[str]:
     alignment = ["alignment"] if "judge" in instruments(study) else []
     optional = (("along-training", has_curves), ("excess-loss", has_excess), ("theory", has_theory), ("emm", has_emm))
     more = [name for name, asked in optional if asked(study)]
-    drawn = ["training-curves", *more, *guidance, *alignment, *(f"ablation-{g}" for g in group_members(study))]
+    curves = [f"curves-{group}" for group in curve_groups(study)]
+    drawn = [
+        "training-curves",
+        *more[:1],
+        *curves,
+        *more[1:],
+        *guidance,
+        *alignment,
+        *(f"ablation-{g}" for g in group_members(study)),
+    ]
     return drawn + [f"samples-{run}" for run in sampled_runs(study)]
 
 
@@ -134,7 +163,9 @@ def foreign_pages(study: Study, reports: str | Path) -> list[Path]:
 def figure_module(figure: str) -> Path:
     """Return the file that draws a figure: editing it redraws that figure and no other."""
     kind = figure.partition("-")[0]
-    module = {"ablation": "ablation", "samples": "gallery"}.get(kind, figure.replace("-", "_"))
+    module = {"ablation": "ablation", "samples": "gallery", "curves": "along_training"}.get(
+        kind, figure.replace("-", "_")
+    )
     return CODE / "figures" / f"{module}.py"
 
 

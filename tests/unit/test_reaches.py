@@ -307,4 +307,8 @@ def test_five_arms_are_told_apart_and_framed_by_real_pictures(tmp_path):
             line.get_ydata()[0] for k in (0, 3) for line in drawn.axes[k].lines if line.get_label() == "real pictures"
         ]
         assert levels == pytest.approx([0.4, 90.0])
+        assert "curves-training" in products.figure_names(loaded), "more than six runs have curves"
+        evidence = read_evidence(loaded, tmp_path / "metrics.csv")
+        part = draw.draw("curves-training", evidence, Artifacts(tmp_path))
+        assert {line.get_label() for line in part.axes[0].lines} == {*followed, "real pictures"} < names
         assert drawn.axes[5].get_xlabel() == "training seconds (wall clock)\non a GPU"

@@ -22,6 +22,7 @@ from mdm.report.curves import Moment, Row
 from mdm.report.evidence import Evidence
 from mdm.report.figures import style
 from mdm.report.metrics import describe
+from mdm.study.products import runs_of_group
 
 COSTS = {
     "images": "training pictures", "gigaflops": "training compute (GFLOP)", "seconds": "training seconds (wall clock)",
@@ -29,9 +30,10 @@ COSTS = {
 DECADE = 10
 
 
-def draw(evidence: Evidence, artifacts: Artifacts) -> Figure:
-    """A line for each run, the mean over its trainings; a band where there are several."""
-    rows = list(curves.collect(evidence.study, artifacts))
+def draw(evidence: Evidence, artifacts: Artifacts, group: str | None = None) -> Figure:
+    """A line for each run (of a group of ablations), the mean over its trainings; a band where there are several."""
+    chosen = runs_of_group(evidence.study, group) if group else evidence.run_names
+    rows = [row for row in curves.collect(evidence.study, artifacts) if row.run in chosen]
     names, metrics = list(dict.fromkeys(row.run for row in rows)), curves.metrics(rows)
     if not metrics:
         return style.note("Nothing to draw yet: no snapshot of a training has been scored.")

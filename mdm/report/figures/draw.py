@@ -52,4 +52,6 @@ def draw(name: str, evidence: Evidence, artifacts: Artifacts) -> Figure:
     """The matplotlib figure of a name, inside `style.drawing`."""
     if name.startswith("ablation-"):
         return figure_ablation.draw(evidence, name.removeprefix("ablation-"))
+    if name.startswith("curves-"):
+        return figure_along_training.draw(evidence, artifacts, name.removeprefix("curves-"))
     return FIGURES[name](evidence, artifacts)

@@ -118,8 +118,10 @@ class Page:
     def figures(self) -> list[FigureView]:
         """The figures that concern all runs."""
         made = []
-        for name in (name for name in CAPTIONS if name in figure_names(self.study)):
-            title, caption = CAPTIONS[name]
+        for name in figure_names(self.study):
+            title, caption = self._words(name)
+            if not title:
+                continue
             if name == "guidance":  # depends on what the study measures
                 said = [figure_guidance.caption(self.study), figure_guidance.summary(self.evidence, self.artifacts)]
                 said += instruments.clip_notes(self.evidence, self.artifacts)
@@ -128,6 +130,13 @@ class Page:
             draw = lambda name=name: figures.draw(name, self.evidence, self.artifacts)  # noqa: E731
             made.append(self.figure(name, words, draw, self.line()))
         return made
+
+    def _words(self, name: str) -> tuple[str, str]:
+        """Title and caption of a figure that concerns all runs, or a group's curves; empty of others."""
+        if name.startswith("curves-"):
+            title = f"Along training: {self.study.groups[name.removeprefix('curves-')]}"
+            return title, "The same for the runs of these ablations and those that they are compared with."
+        return CAPTIONS.get(name, ("", ""))
 
     def galleries(self, first_count: int, other_count: int) -> list[dict[str, Any]]:
         """Pictures of each run; the study's first run shows the most prompts."""
