@@ -41,8 +41,8 @@ class Job:
         words = [self.rule, *(self.wildcards[k] for k in ("name", "figure", "run", "ablation") if k in self.wildcards)]
         if "images" in self.wildcards:
             words.append(f"to {int(self.wildcards['images']):,} images")
-        elif "shards" in self.wildcards:
-            words.append(self.wildcards["shards"])
+        else:
+            words += [self.wildcards[key] for key in ("shards", "part") if key in self.wildcards]
         users = runs.get(f"{self.folder.parent.name}/{self.folder.name}")
         return " ".join(words) + (f" ({users})" if users else "")
 
