@@ -98,8 +98,7 @@ class Drawing:
         pictures = painter.paint(ids, [row.caption for row in rows], painter.classes(rows))
         cost = {"seconds": time.monotonic() - begin, "evaluations": painter.rows_evaluated - evaluated}
         _write_batch(
-            path,
-            {f"{LEVEL}{r}": level for r, level in pictures.items()} | {k: np.array([v]) for k, v in cost.items()},
+            path, {f"{LEVEL}{r}": level for r, level in pictures.items()} | {k: np.array([v]) for k, v in cost.items()}
         )
 
 

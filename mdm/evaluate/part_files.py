@@ -1,6 +1,7 @@
 """The file of a part: pictures that one of several jobs drew, and what they were drawn from. No torch."""
 
 import json
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -44,7 +45,7 @@ class Part:
         try:
             ids, said = part_ids(path.stem), json.loads(str(read_array(path, "made")[0]))
             origin, held = Origin(**said["origin"]), read_array(path, "ids")
-        except (ArtifactError, OSError, ValueError, TypeError, KeyError) as error:
+        except (ArtifactError, zipfile.BadZipFile, OSError, ValueError, TypeError, KeyError) as error:
             raise ArtifactError(f"{path} is no part of drawn pictures ({error}); delete it and run again") from error
         if held.tolist() != list(ids):
             raise ArtifactError(
@@ -53,8 +54,11 @@ class Part:
         return cls(path, ids, origin, said["asked"])
 
     def pieces(self, name: str) -> Iterator[np.ndarray]:
-        """Read one of its levels batch by batch."""
-        return read_batches(self.path, name, self.origin.batch_images, len(self.ids))
+        """Read one of its levels batch by batch; a zip archive has a checksum of each, which the last batch proves."""
+        try:
+            yield from read_batches(self.path, name, self.origin.batch_images, len(self.ids))
+        except (zipfile.BadZipFile, KeyError, OSError, ValueError) as error:
+            raise ArtifactError(f"{self.path} is damaged ({error}); delete it and run again") from error
 
     def costs(self) -> dict[str, np.ndarray]:
         """Return the seconds and network evaluations of each of its batches."""
@@ -162,6 +166,4 @@ def differences(parts: Sequence[Part]) -> dict[str, Any]:
     """For the manifest: which part was drawn where, if that was not the same everywhere."""
     if len({(part.origin.torch, part.origin.device) for part in parts}) == 1:
         return {}
-    return {
-        "drawn_by": {part.path.stem: {"torch": part.origin.torch, "device": part.origin.device} for part in parts}
-    }
+    return {"drawn_by": {part.path.stem: {"torch": part.origin.torch, "device": part.origin.device} for part in parts}}

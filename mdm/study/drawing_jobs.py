@@ -1,9 +1,11 @@
 """Which jobs draw the pictures of a protocol: one, or as many as its resources divide it among. No torch."""
 
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from mdm.config.training import DrawingResources
-from mdm.evaluate.batching import PARTS, at_once, divided, part_ids, part_name, whole_batches
+from mdm.evaluate.batching import PART, PARTS, at_once, divided, part_ids, part_name, whole_batches
 from mdm.study.study import Study
 
 
@@ -38,13 +40,24 @@ def parts_there(folder: Path, names: list[str]) -> list[str]:
     return [name for name in names if (folder / PARTS / f"{name}.npz").is_file()]
 
 
-def drawn_images(folder: Path, batch_images: int, total: int) -> int:
+def newest(folder: Path) -> float | None:
+    """Return the seconds since a job of this drawing last finished a batch or a part; None if none has."""
+    files = [*folder.glob(f"{PARTS}/*.npz"), *folder.glob("partial/*/*.npz")]
+    times = []
+    for path in files:
+        with suppress(FileNotFoundError):  # its job has just put it into a part
+            times.append(path.stat().st_mtime)
+    return max(0.0, time.time() - max(times)) if times else None
+
+
+def drawn_images(folder: Path, total: int) -> int:
     """Return how many pictures of an unfinished drawing need not be drawn again: of parts, and of single batches."""
-    held: set[range] = set()
-    for path in folder.glob(f"{PARTS}/*-*.npz"):
-        ids = part_ids(path.stem)
-        held |= {range(k, min(k + batch_images, ids.stop)) for k in range(ids.start, ids.stop, batch_images)}
+    held: set[int] = set()
+    for path in folder.glob(f"{PARTS}/*.npz"):
+        if PART.fullmatch(path.stem):
+            held.update(part_ids(path.stem))
     for path in folder.glob("partial/*/*.npz"):
-        if path.stem.isdecimal():
-            held.add(range(int(path.stem), min(int(path.stem) + batch_images, total)))
-    return min(total, sum(map(len, held)))
+        batch, start = path.parent.name.rpartition("-")[2], path.stem
+        if batch.isdecimal() and start.isdecimal():
+            held.update(range(int(start), int(start) + int(batch)))
+    return len(held & set(range(total)))

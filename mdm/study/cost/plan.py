@@ -11,6 +11,7 @@ from mdm.model.arithmetic import parameters, step_gigaflops
 from mdm.study.cost import observed
 from mdm.study.cost import speeds as throughput
 from mdm.study.cost.speeds import Speed, Throughput
+from mdm.study.drawing_jobs import drawn_images, parts, parts_there
 from mdm.study.stage_files import asked_too_late, saved_images
 from mdm.study.study import Run, Study
 
@@ -20,6 +21,9 @@ BYTES_KEPT = 4 * (2 + 4)
 # While it trains: two autosaves and one being written, and the slice before.
 BYTES_TRAINING = 4 * 4 * 4
 BYTES_PER_PIXEL = 0.5  # of a stored photograph: JPEG of quality 95; drawn scenes are smaller
+# Of every further job that draws: Python and torch start, the network is built, and its weights are read and proved.
+# For the 577 million weights of the paper study that took 9 s of one processor; reading them comes on top.
+START_SECONDS = 15
 NO_PEAKS: Mapping[str, int] = {}
 MARKS = {
     "c": "c = calibrated on {source}",
@@ -83,16 +87,28 @@ class Estimate:
     def _line(self, ref: str) -> Line:
         folder, images = self._results / ref, self._study.recipe(ref).num_images
         resources, trains = self._study.resources(ref), ref.startswith("train/")
-        gpus, ends = resources.nodes * resources.gpus, self._study.slice_ends(ref) if trains else [images]
+        gpus = resources.nodes * resources.gpus
         if (folder / "manifest.json").is_file():
             seconds = observed.seconds(self._study, self._results, ref) or 0.0
-            return Line(ref, images, seconds, 0.0, gpus, len(ends), 0, self._bytes(ref), "done")
+            jobs = self._jobs(ref, images)[0]
+            return Line(ref, images, seconds, 0.0, gpus, jobs, 0, self._bytes(ref), "done")
         done = self._done(ref)
+        jobs, left_jobs = self._jobs(ref, done)
         seconds, mark, peak = self._whole(ref)
         left = seconds * (1 - done / images)
+        if not trains and jobs > 1:
+            seconds, left = seconds + START_SECONDS * jobs, left + START_SECONDS * left_jobs
         status = percent(done / images) if done else "to do"
-        jobs = sum(end > done for end in ends)
-        return Line(ref, images, seconds, left, gpus, len(ends), jobs, self._bytes(ref), status, mark, peak)
+        return Line(ref, images, seconds, left, gpus, jobs, left_jobs, self._bytes(ref), status, mark, peak)
+
+    def _jobs(self, ref: str, done: int) -> tuple[int, int]:
+        """Return how many jobs train or draw an artifact, and how many of them are left."""
+        if ref.startswith("train/"):
+            ends = self._study.slice_ends(ref)
+            return len(ends), sum(end > done for end in ends)
+        drawn = parts(self._study, ref)
+        # The last step, of putting them together, is there to do when all of them are.
+        return max(1, len(drawn)), max(1, len(drawn) - len(parts_there(self._results / ref, drawn)))
 
     def seconds(self, ref: str) -> float:
         """Return what training or drawing an artifact is expected to take."""
@@ -114,7 +130,7 @@ class Estimate:
         folder, total = self._results / ref, self._study.recipe(ref).num_images
         if ref.startswith("train/"):
             return saved_images(folder, total)
-        return min(total, throughput.DRAWN_TOGETHER * len(list(folder.glob("partial/*/*.npz"))))
+        return drawn_images(folder, total)
 
     def _bytes(self, ref: str) -> int:
         """Return the size of what is kept."""
@@ -225,7 +241,8 @@ class Plan:
         for ref, line in self.lines.items():
             minutes, each = self.study.resources(ref).minutes, line.seconds / line.slices / 60
             if line.left_slices and line.gpus and each > minutes:
-                remedy = "write a smaller slice_images or more minutes" if ref.startswith("train/") else "raise minutes"
+                key = "slice_images" if ref.startswith("train/") else "images_per_job"
+                remedy = f"write a smaller {key} or more minutes"
                 takes, asks = rough_duration(60 * each), rough_duration(60 * minutes)
                 yield f"{ref}: a job takes {takes}, but asks for {asks}; {remedy}"
 
