@@ -21,7 +21,7 @@ SOURCE = "cc12m-recaptioned"
 LINES = [
     {
         "url": f"http://127.0.0.1:9/good-{k}", "key": f"{k:09d}", "caption": f"alt {k}", "width": 640,
-        "caption_llava_short": f"A \"short\"\n one, {k}.", "caption_llava": f"A long one, {k}.\n\nAnd a\tsecond sentence.",
+        "caption_llava_short": f"A \"short\"\n one, {k}.", "caption_llava": f"A long one, {k}.\n\nAnd\ta second one.",
     }
     for k in range(400)
 ]  # fmt: skip
@@ -41,7 +41,7 @@ def captions(path, **settings):
 def test_short_and_long_captions_of_json_lines(tmp_path):
     path = tmp_path / "train.jsonl.gz"
     assert captions(path)[:2] == ['A "short" one, 0.', 'A "short" one, 1.']
-    assert captions(path, captions="long")[399] == "A long one, 399. And a second sentence."
+    assert captions(path, captions="long")[399] == "A long one, 399. And a second one."
     assert captions(path, num_images=3, captions="long") == captions(path, captions="long")[:3]
     assert captions(tmp_path / "plain.jsonl") == captions(path)
     rows = list(recaptioned.index(recaptioned.Settings(**write(path))))
@@ -90,7 +90,7 @@ def test_pictures_are_fetched_with_the_captions_asked_for(tmp_path):
         write_shard(path, 0)
     manifest = write_manifest(path)
     assert manifest["samples"] == 4 and "captions have that of their list" in json.dumps(manifest["licences"])
-    assert Pictures(path.parent).caption(2) == "A long one, 2. And a second sentence."
+    assert Pictures(path.parent).caption(2) == "A long one, 2. And a second one."
     assert len(read_index(path.parent)) == 4 and "index" not in read_json(path)["settings"]
     assert sources.rule(path) == "the long caption of each picture"
 
@@ -99,7 +99,7 @@ def test_pictures_are_fetched_with_the_captions_asked_for(tmp_path):
     ("settings", "message"),
     [
         ({"captions": "mixed"}, "captions mixed needs long_share, as in long_share: 0.5"),
-        ({"captions": "long", "long_share": 0.5}, "long_share 0.5 has no effect on long captions; write captions: mixed"),
+        ({"captions": "long", "long_share": 0.5}, "long_share 0.5 has no effect on long captions; write"),
         ({"captions": "mixed", "long_share": 1.5}, "long_share: .*less than or equal to 1"),
         ({"captions": "detailed"}, "'short', 'long' or 'mixed'"),
         ({"caption_column": "text"}, "caption_column has no effect here; write short_column or long_column"),
@@ -115,10 +115,7 @@ def test_settings_without_meaning_are_refused(settings, message):
     ("content", "message"),
     [
         (b'{"url": "http://a", "caption_llava": "x"}\n', "line 1 has no column 'caption_llava_short'; did you mean"),
-        (
-            b'{"url": "http://a", "caption_llava": 3, "caption_llava_short": ""}\n',
-            "line 1: caption_llava is no text but",
-        ),
+        (b'{"url": "http://a", "caption_llava": 3, "caption_llava_short": ""}\n', "line 1: caption_llava is no text"),
         (b"[1]\n", "line 1 is no JSON object with columns url, caption_llava_short, caption_llava"),
         (b"{\n", "line 1 is no JSON .*fetch it again"),
         (b"[" * 100_000 + b"\n", "line 1 is no JSON"),
@@ -135,7 +132,7 @@ def test_lists_that_are_none_are_refused(tmp_path, content, message):
             list(recaptioned.index(settings))
     path.write_bytes(gzip.compress(json.dumps(LINES[0]).encode() * 9)[:-12])
     settings = recaptioned.Settings(index=str(path), sha256=sha256_file(path), num_images=1, resolution=8)
-    with pytest.raises(ArtifactError, match="damaged after line|is no JSON"):
+    with pytest.raises(ArtifactError, match=r"damaged after line|is no JSON"):
         list(recaptioned.index(settings))
 
 

@@ -9,6 +9,8 @@ from repository import copy_repository, snakemake
 
 from mdm.study import study
 
+pytestmark = pytest.mark.slow
+
 STUDY = """
 title: Drawn by many jobs
 question: Do several jobs draw what one draws?

@@ -29,9 +29,7 @@ from mdm.files.atomic import ArtifactError
 __all__ = ["DUPLICATES_IN_MANIFEST", "LICENCE", "VERSION", "Settings", "describe", "index", "pictures"]
 
 VERSION = 1
-LICENCE = (
-    "each picture keeps its owner's licence; the captions have that of their list (CC BY-SA 4.0 of the public one)"
-)
+LICENCE = "each picture keeps its owner's licence; the captions have that of their list"
 LONGEST_LINE = 2**20  # characters; the longest captions have some thousands
 
 
