@@ -75,11 +75,16 @@ def shards(kind, wildcards):
 
 def drawn_parts(wildcards):
     folder = f"samples/{wildcards.name}-{wildcards.digest}"
-    return [f"results/{folder}/parts/{part}.npz" for part in drawing_jobs.parts(STUDY, folder)]
+    return [
+        f"results/{folder}/parts/{part}.npz"
+        for part in drawing_jobs.parts(STUDY, folder)
+    ]
 
 
 def part_images(wildcards):
-    return drawing_jobs.part_images(STUDY, f"samples/{wildcards.name}-{wildcards.digest}")
+    return drawing_jobs.part_images(
+        STUDY, f"samples/{wildcards.name}-{wildcards.digest}"
+    )
 
 
 def slice_before(wildcards):

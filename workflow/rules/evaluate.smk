@@ -86,10 +86,10 @@ rule gather_samples:
     output:
         "results/samples/{name}-{digest}/images.npz",
         "results/samples/{name}-{digest}/manifest.json",
-    wildcard_constraints:
-        digest=drawing_jobs.gathering(STUDY),
     log:
         "results/samples/{name}-{digest}/logs/gather.log",
+    wildcard_constraints:
+        digest=drawing_jobs.gathering(STUDY),
     resources:
         runtime=partial(resource, "samples", "minutes"),
         mem_mb=partial(resource, "samples", "memory_mb"),
