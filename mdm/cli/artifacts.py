@@ -92,7 +92,7 @@ def sample(recipe: Path, part: range | None) -> None:
     draw_part(recipe, part) if part else generate(recipe)
 
 
-@jobs.verb("Prove the parts of a protocol's pictures, and put them together.", RECIPE)
+@jobs.verb("Put pictures drawn in parts together, once proved.", RECIPE)
 @option("--part-images", type=Number(1), show_default="whatever parts there are", help="Pictures of each part.")
 def gather(recipe: Path, part_images: int | None) -> None:
     from mdm.evaluate.gather import gather

@@ -1,6 +1,6 @@
 """What a study would do and cost, before anything is submitted: time, GPU-hours, memory, storage and jobs."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from mdm.study.cost import observed
 from mdm.study.cost import speeds as throughput
 from mdm.study.cost.speeds import Speed, Throughput
 from mdm.study.drawing_jobs import drawn_images, parts, parts_there
+from mdm.study.resolved import behind, chosen_runs
 from mdm.study.stage_files import asked_too_late, saved_images
 from mdm.study.study import Run, Study
 
@@ -153,13 +154,17 @@ def works(run: Run) -> list[tuple[str, str]]:
 
 
 class Plan:
-    """Every run with its lines; what several runs share is counted once."""
+    """Every run with its lines, or those asked for; what several runs share is counted once."""
 
-    def __init__(self, study: Study, results: Path, speeds: Throughput, peaks: Mapping[str, int] = NO_PEAKS) -> None:
+    def __init__(
+        self, study: Study, results: Path, speeds: Throughput, peaks: Mapping[str, int] = NO_PEAKS,
+        only: Sequence[str] = (),
+    ) -> None:  # fmt: skip
         self.study, self._speeds, self._peaks = study, speeds, peaks
+        self._whole, self.runs = not only, chosen_runs(study, only)
         estimate, self.lines = Estimate(study, results, speeds), {}
         self.added: dict[tuple[str, int], list[str]] = {}
-        for run in study.runs:
+        for run in self.runs:
             fresh = [ref for _, ref in works(run) if ref not in self.lines]
             self.lines |= {ref: estimate.line(ref) for ref in fresh}
             self.added[run.name, run.seed] = list(dict.fromkeys(fresh))
@@ -173,7 +178,7 @@ class Plan:
             f"{'run':<28} {'stage':<18} {'artifact':<44} {'images':>13} {'time':>10} {'GPU-h':>8} {'memory':>9}"
             f" {'storage':>9} {'jobs':>7}  status"
         )
-        for run in self.study.runs:
+        for run in self.runs:
             for what, ref in works(run):
                 line, name = self.lines[ref], f"{run.name} #{run.seed}"
                 start = f"{name:<28} {what:<18} {ref:<44} {line.images:>13,}"
@@ -195,15 +200,15 @@ class Plan:
             f"{'together':<28} {'alone: time':>12} {'GPU-h':>8}   {'added: time':>12} {'GPU-h':>8} {'storage':>9}"
             f" {'jobs':>7}   {'left: time':>12} {'GPU-h':>8}"
         )
-        for run in self.study.runs:
+        for run in self.runs:
             yield self._total(f"{run.name} #{run.seed}", [r for _, r in works(run)], self.added[run.name, run.seed])
         for ablation in self.study.ablations.values():
-            members = [run for run in self.study.runs if run.name in ablation.runs]
+            members = [run for run in self.runs if run.name in ablation.runs]
             if len(members) > 1:
                 alone = [ref for run in members for _, ref in works(run)]
                 added = [ref for run in members for ref in self.added[run.name, run.seed]]
                 yield self._total(f"{ablation.name} ({len(members)} runs)", alone, added)
-        yield self._total("the whole study", list(self.lines), list(self.lines))
+        yield self._total("the whole study" if self._whole else "all of these", list(self.lines), list(self.lines))
 
     def _total(self, name: str, alone: Iterable[str], added: Iterable[str]) -> str:
         everything, new = ([self.lines[ref] for ref in dict.fromkeys(refs)] for refs in (alone, added))
@@ -216,11 +221,12 @@ class Plan:
 
     def _storage(self) -> Iterator[str]:
         """Yield what else needs room."""
-        models = [self.study.recipe(ref).model for ref in self.study.of_kind("train")]
+        needed = set(self.study.artifacts if self._whole else behind(self.study, self.runs))
+        models = [self.study.recipe(ref).model for ref in self.study.of_kind("train") if ref in needed]
         largest = max(map(parameters, models))
         yield f"A stage in training keeps up to {size(largest * BYTES_TRAINING)} more (autosaves and the slice before)."
         for ref in self.study.of_kind("data", "text"):
-            if said := (self._of_data if ref.startswith("data/") else self._of_text)(ref):
+            if ref in needed and (said := (self._of_data if ref.startswith("data/") else self._of_text)(ref)):
                 yield f"{ref}: {said}"
 
     def _of_data(self, ref: str) -> str:
@@ -264,6 +270,12 @@ def hours(count: float) -> str:
     return f"{count:,.1f}" if 0 < count < 100 else f"{count:,.0f}" if count else ""
 
 
-def render(study: Study, results: Path, speeds: Throughput | None = None, peaks: Mapping[str, int] = NO_PEAKS) -> str:
-    """Return the plan as text; `peaks` are the bytes that a step of a training takes, where that was asked for."""
-    return Plan(study, results, speeds or Throughput(study.config.seconds_per_gigaflop), peaks).text()
+def render(
+    study: Study, results: Path, speeds: Throughput | None = None, peaks: Mapping[str, int] = NO_PEAKS,
+    only: Sequence[str] = (),
+) -> str:  # fmt: skip
+    """Return the plan as text, of all runs or of these runs and ablations.
+
+    `peaks` are the bytes that a step of a training takes, where that was asked for.
+    """
+    return Plan(study, results, speeds or Throughput(study.config.seconds_per_gigaflop), peaks, only).text()
