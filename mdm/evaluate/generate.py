@@ -30,9 +30,9 @@ def generate(recipe_path: str | Path, batch_images: int | None = None) -> None:
     making, count = drawing.making, drawing.making.recipe.num_images
     batches = drawing.draw(range(count))
     sizes = drawing.painter.resolutions
-    levels = {f"{LEVEL}{r}": picture_stream(f"{LEVEL}{r}", count, batches) for r in sizes}
+    levels = {r: picture_stream(f"{LEVEL}{r}", count, batches) for r in sizes}
     costs = {name: np.concatenate([read_array(path, name) for path in batches]) for name in COSTS}
-    facts = write_samples(making, drawing.rows, levels, costs, drawing.painter.weights_hash)
+    facts = write_samples(making, drawing.rows, levels, costs, drawing.painter)
     making.finish(facts, drawing.device_name)
     for name in ("partial", PARTS):
         shutil.rmtree(making.folder / name, ignore_errors=True)

@@ -54,16 +54,6 @@ def averaged_network(train: Path, device: torch.device) -> tuple[nn.Module, str]
     return model, state_hash(weights)
 
 
-def weights_hash(recipe: SamplesRecipe, root: Path) -> str:
-    """The hash of all weights that pictures are drawn with: the network's, and its guide's."""
-    hashes = [state_hash(load_weights(root / train / WEIGHTS)) for train in (recipe.train, recipe.guide) if train]
-    return _together(hashes)
-
-
-def _together(hashes: Sequence[str]) -> str:
-    return hashes[0] if len(hashes) == 1 else hashlib.sha256("+".join(hashes).encode()).hexdigest()
-
-
 class Painter:
     """Draws picture k from (weights, prompt k, seed, k) alone, whatever batch it is in."""
 
@@ -83,7 +73,7 @@ class Painter:
         self._guide = None
         if recipe.guide:
             self._guide, guide_hash = self._network(root / recipe.guide)
-            self.weights_hash = _together([self.weights_hash, guide_hash])
+            self.weights_hash = hashlib.sha256(f"{self.weights_hash}+{guide_hash}".encode()).hexdigest()
 
     def _network(self, train: Path) -> tuple[nn.Module, str]:
         """The averaged network of a stage or of a snapshot, which counts its work, and its hash."""

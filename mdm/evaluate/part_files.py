@@ -44,14 +44,14 @@ class Part:
         """Read what a part says of itself; its pictures stay on disk."""
         try:
             ids, said = part_ids(path.stem), json.loads(str(read_array(path, "made")[0]))
-            origin, held = Origin(**said["origin"]), read_array(path, "ids")
-        except (ArtifactError, zipfile.BadZipFile, OSError, ValueError, TypeError, KeyError) as error:
+            origin, asked, held = Origin(**said["origin"]), str(said["asked"]), read_array(path, "ids")
+        except (ArtifactError, zipfile.BadZipFile, OSError, ValueError, TypeError, LookupError) as error:
             raise ArtifactError(f"{path} is no part of drawn pictures ({error}); delete it and run again") from error
         if held.tolist() != list(ids):
             raise ArtifactError(
                 f"{path} does not hold the pictures {ids.start} to {ids.stop - 1} of its name; delete it and run again"
             )
-        return cls(path, ids, origin, said["asked"])
+        return cls(path, ids, origin, asked)
 
     def pieces(self, name: str) -> Iterator[np.ndarray]:
         """Read one of its levels batch by batch; a zip archive has a checksum of each, which the last batch proves."""

@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 import torch
 from evaluate_artifacts import network, put, ref, samples, scenes, text
+from PIL import Image
 
+from mdm.config.sizes import Clip
 from mdm.evaluate import part_files
 from mdm.evaluate.archive import ArrayStream, read_array, write_archive
 from mdm.evaluate.batching import divided, part_ids, part_name, whole_batches
@@ -32,7 +34,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     """Results folder with an untrained network, prompts and their embeddings."""
     torch.set_num_threads(1)
     results = tmp_path_factory.mktemp("results")
-    prompts = scenes(results, 24)
+    prompts = scenes(results, 28)
     return results, network(results), prompts, text(results, prompts)
 
 
@@ -63,6 +65,10 @@ def draw(recipe: Path, size: int, *numbers: int) -> None:
         draw_part(recipe, ids, BATCH)
 
 
+def pixels(path: Path) -> np.ndarray:
+    return np.array(Image.open(path))
+
+
 def described(folder: Path) -> dict:
     return {key: value for key, value in read_json(folder / "manifest.json").items() if key != "seconds"}
 
@@ -81,6 +87,19 @@ def test_any_number_of_parts_gives_the_files_of_one_job(recipe: Path, by_one: Pa
     assert content(recipe.parent) == content(by_one)
     assert described(recipe.parent) == described(by_one)
     assert {path.name for path in recipe.parent.iterdir()} == {path.name for path in by_one.iterdir()}
+
+
+def test_seven_parts_the_last_of_them_smaller(world: World) -> None:
+    recipe = samples(*world, num_images=26)
+    generate(recipe, BATCH)
+    before = content(recipe.parent), described(recipe.parent)
+    (recipe.parent / "manifest.json").unlink()
+    parts = divided(26, BATCH)
+    assert [len(ids) for ids in parts] == [4] * 6 + [2]
+    for ids in parts[1::2] + parts[::2]:
+        draw_part(recipe, ids, BATCH)
+    gather(recipe)
+    assert (content(recipe.parent), described(recipe.parent)) == before
 
 
 def test_another_split_or_none_draws_nothing_twice(recipe: Path, by_one: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,6 +263,31 @@ def test_pictures_that_no_data_set_asks_for(world: World) -> None:
         draw_part(recipe, ids, BATCH)
     gather(recipe)
     assert content(recipe.parent) == before
+
+
+def test_clips(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a painter of clips gives is divided and put together like pictures, frames and all."""
+
+    def clips(self: Painter, ids: range, *_: object) -> dict:
+        return {Clip(4, 8): np.stack([np.full((4, 8, 8, 3), 9 * number, np.uint8) for number in ids])}
+
+    build = Painter.__init__
+
+    def clip_painter(self: Painter, *asked: object) -> None:
+        build(self, *asked)
+        self.resolutions = (Clip(4, 8),)
+
+    monkeypatch.setattr(Painter, "__init__", clip_painter)
+    monkeypatch.setattr(Painter, "paint", clips)
+    generate(recipe, BATCH)
+    before, manifest = content(recipe.parent), described(recipe.parent)
+    assert manifest["resolutions"] == ["4x8"] and set(before) == {"images.npz", "grid_4x8.png"}
+    assert read_array(recipe.parent / "images.npz", "images_4x8").shape == (COUNT, 4, 8, 8, 3)
+    assert pixels(recipe.parent / "grid_4x8.png").shape == (8 * 8, 4 * 8, 3)
+    (recipe.parent / "manifest.json").unlink()
+    draw(recipe, 12)
+    gather(recipe, 12)
+    assert (content(recipe.parent), described(recipe.parent)) == (before, manifest)
 
 
 def test_a_part_says_what_it_is_drawn_from(recipe: Path) -> None:
