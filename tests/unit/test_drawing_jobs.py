@@ -13,6 +13,7 @@ from mdm.files.atomic import write_json
 from mdm.study import drawing_jobs, stage_files, study
 from mdm.study.cost import plan
 from mdm.study.run import status
+from mdm.study.run.view import Outlook
 
 SPLIT = {"protocols.zero-shot.num_images": 300, "data.scenes-new.settings.num_images": 364}
 JOBS = {"protocols.zero-shot.resources.images_per_job": 100}
@@ -79,6 +80,14 @@ def test_the_status_shows_parts(split: study.Study, tmp_path: Path) -> None:
     assert (told().state, told().slices, told().note) == ("drawing", "3/3", "not put together yet")
     write_json(tmp_path / ref / "manifest.json", {"seconds": 75.0})
     assert (told().state, told().slices, told().note) == ("finished", "3/3", "took 75 s")
+
+
+def test_the_time_left_counts_drawn_pictures(split: study.Study, tmp_path: Path) -> None:
+    ref = split.runs[0].evaluations[0].samples
+    outlook = Outlook(split, [ref], tmp_path)
+    assert outlook.left(10.0) is None
+    touch(tmp_path / ref, "parts/0000000-0000127.npz", "partial/0123-128/0000128.npz")
+    assert outlook.left(10.0) == pytest.approx(10 * 44 / 256)
 
 
 def test_a_results_folder_shows_drawings_in_parts(split: study.Study, tmp_path: Path) -> None:
