@@ -23,12 +23,18 @@ MAKERS = {
     "snapshot": ("Take the weights that a training left on its way.", "mdm.train.snapshots:take"),
     "judge": ("Train the judge network.", "mdm.evaluate.judge:train_judge"),
     "clip": ("Train the small CLIP.", "mdm.evaluate.clip_model:train_clip"),
-    "sample": ("Draw the pictures of a protocol.", "mdm.evaluate.generate:generate"),
     "features": ("Extract features of pictures.", "mdm.evaluate.features:extract_features"),
     "excess": ("Measure the loss beyond the optimum.", "mdm.evaluate.excess:measure_excess"),
     "theory": ("Draw why the optimum copies.", "mdm.evaluate.theory:draw_theory"),
     "score": ("Turn features into metrics.", "mdm.evaluate.scores:score"),
 }
+
+
+def part(word: str) -> range:
+    """Parse the first and the last picture of a part."""
+    from mdm.evaluate.batching import part_ids
+
+    return part_ids(word)
 
 
 def of_text(recipe: Path) -> bool:
@@ -73,9 +79,25 @@ def embed(recipe: Path, shard: tuple[int, int] | None) -> None:
 @jobs.verb("Verify and record the shards of pictures or captions.", RECIPE)
 def manifest(recipe: Path) -> None:
     from mdm.data.shards.shard import write_manifest
-    from mdm.data.text.gather import gather
+    from mdm.data.text.gather import gather as gather_text
 
-    (gather if of_text(recipe) else write_manifest)(recipe)
+    (gather_text if of_text(recipe) else write_manifest)(recipe)
+
+
+@jobs.verb("Draw the pictures of a protocol, all or a part of them.", RECIPE)
+@option("--part", type=part, show_default="all pictures", help="The first and the last picture: 0-1023.")
+def sample(recipe: Path, part: range | None) -> None:
+    from mdm.evaluate.generate import draw_part, generate
+
+    draw_part(recipe, part) if part else generate(recipe)
+
+
+@jobs.verb("Put pictures drawn in parts together, once proved.", RECIPE)
+@option("--part-images", type=Number(1), show_default="whatever parts there are", help="Pictures of each part.")
+def gather(recipe: Path, part_images: int | None) -> None:
+    from mdm.evaluate.gather import gather
+
+    gather(recipe, part_images)
 
 
 class SeveralNumbers(click.Command):

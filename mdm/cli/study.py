@@ -59,15 +59,18 @@ def calibrate(study: Study, results: Path, out: Path | None, seconds: float) -> 
 
 @studies.verb("Say what a study will cost, and what of it is done. Time, GPU-hours, memory, storage and jobs.",
               STUDY, SET, RESULTS)  # fmt: skip
+@argument("runs", nargs=-1, metavar="[RUN|ABLATION]...")
 @option("--memory", is_flag=True, help="Also the memory of a training step (seconds per network).")
 @option("--calibration", type=Path, show_default="RESULTS/calibration.json", help="What `mdm calibrate` wrote.")
-def plan(study: Study, results: Path, memory: bool, calibration: Path | None) -> None:
+def plan(study: Study, results: Path, runs: Sequence[str], memory: bool, calibration: Path | None) -> None:
     from mdm.study.cost import plan, step_memory
     from mdm.study.cost import speeds as throughput
+    from mdm.study.resolved import behind, chosen_runs
 
     speeds = throughput.load(study, calibration or results / throughput.FILE, asked_for=calibration is not None)
-    found = step_memory.memories(study) if memory else {}
-    print(plan.render(study, results, speeds, {ref: one.peak for ref, one in found.items()}))
+    wanted = behind(study, chosen_runs(study, runs))
+    found = step_memory.memories(study, wanted) if memory else {}
+    print(plan.render(study, results, speeds, {ref: one.peak for ref, one in found.items()}, runs))
     if found:
         print(step_memory.memory_table(study, found))
 

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from mdm.config.base import Name, Positive, Seed, Strict
 from mdm.config.instruments import WeightsConfig
-from mdm.config.training import ResourceConfig
+from mdm.config.training import DrawingResources
 
 
 class ProtocolConfig(Strict):
@@ -46,7 +46,7 @@ class ProtocolConfig(Strict):
     settings: dict[str, Any] = Field(
         default={}, description="chance_shifts: how many wrong captions guessing is measured with"
     )
-    resources: ResourceConfig = ResourceConfig()
+    resources: DrawingResources = DrawingResources()
 
     @model_validator(mode="after")
     def _is_named_or_written_out(self) -> ProtocolConfig:

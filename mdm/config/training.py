@@ -147,6 +147,15 @@ class ResourceConfig(Strict):
     memory_mb: Positive = Field(default=4000, description="main memory of each node")
 
 
+class DrawingResources(ResourceConfig):
+    """What each job that draws and measures pictures asks for. Not part of any digest."""
+
+    images_per_job: Positive | None = Field(
+        default=None,
+        description="pictures that one job draws, up to whole batches; others draw the rest (default: one draws all)",
+    )
+
+
 class TrainingResources(ResourceConfig):
     """What a training job asks for, and how it uses it: memory against time, with the same weights up to rounding."""
 

@@ -1,8 +1,23 @@
 """The recipes of a study as they are hashed: every default written out, nothing else."""
 
+from collections.abc import Iterable, Sequence
+
 import yaml
 
-from mdm.study.study import Study
+from mdm.config import StudyError, nearest
+from mdm.study.study import Run, Study
+
+
+def chosen_runs(study: Study, names: Sequence[str]) -> list[Run]:
+    """Return the runs of these names, and those of the ablations among them; all if there is no name."""
+    ablations = study.ablations
+    members = {name for wanted in names for name in (ablations[wanted].runs if wanted in ablations else [wanted])}
+    known = {run.name for run in study.runs}
+    for name in names:
+        if name not in ablations and name not in known:
+            valid = nearest(name, {*known, *ablations})
+            raise StudyError(f"study '{study.name}' has no run or ablation '{name}'; {valid}")
+    return [run for run in study.runs if not names or run.name in members]
 
 
 def resolved_yaml(study: Study, run: str | None = None) -> str:
@@ -12,15 +27,19 @@ def resolved_yaml(study: Study, run: str | None = None) -> str:
 
 
 def _behind(study: Study, name: str) -> list[str]:
-    """Return the stages of a run, what measures it, and every artifact behind them, parents first."""
+    return behind(study, study.runs_named(name))
+
+
+def behind(study: Study, runs: Iterable[Run]) -> list[str]:
+    """Return the stages of runs, what measures them, and every artifact behind them, parents first."""
     found: dict[str, None] = {}
 
     def take(ref: str) -> None:
-        for parent in study.parents(ref):
+        for parent in study.parents(ref) if ref not in found else ():
             take(parent)
         found.setdefault(ref)
 
-    for run in study.runs_named(name):
+    for run in runs:
         for ref in [stage.artifact for stage in run.stages] + run.numbers:
             take(ref)
     return list(found)

@@ -19,7 +19,8 @@ from mdm.study.study_file import read_overrides
 FROZEN = {
     "check", "weights", "flan-t5-small", "plan", "recipes", "calibrate", "status", "run", "schema", "index", "shard",
     "manifest", "data", "embed", "train", "spread", "export", "snapshot", "convert", "grow", "judge", "clip", "sample",
-    "generate", "features", "excess", "audit", "theory", "score", "collect", "tables", "figure", "claims", "report",
+    "gather", "generate", "features", "excess", "audit", "theory", "score", "collect", "tables", "figure", "claims",
+    "report",
 }  # fmt: skip
 
 
@@ -30,7 +31,7 @@ def test_the_verbs_are_these():
 TOP = click.Context(cli.door, **cli.door.context_settings)
 GOLDEN = Path(__file__).parent / "golden" / "command_line.txt"
 TYPES = {"text": "text", "Path": "path", "integer": "whole number", "float": "number", "seconds": "seconds",
-         "shards": "text"}  # fmt: skip
+         "shards": "text", "part": "text"}  # fmt: skip
 
 
 def type_of(parameter):

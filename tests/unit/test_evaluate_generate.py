@@ -115,7 +115,6 @@ def test_bytes_are_the_inverse_of_the_loader() -> None:
     values = torch.arange(256).to(torch.uint8)
     pictures = (values.float() / 127.5 - 1).reshape(1, 1, 16, 16).expand(1, 3, 16, 16)
     assert to_bytes(pictures)[0, :, :, 0].flatten().tolist() == list(range(256))
-    assert module.BATCH_IMAGES > 0
 
 
 def test_small_pictures_are_drawn_many_at_a_time_and_large_ones_as_ever() -> None:

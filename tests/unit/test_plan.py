@@ -118,6 +118,23 @@ def test_totals_of_runs_ablations_and_the_study(tmp_path):
     assert "guidance (2 runs)" in text
 
 
+def test_a_plan_of_one_ablation_has_its_runs_and_what_they_need(tmp_path, capsys):
+    loaded = study.load("quick")
+    runs = [run for run in loaded.runs if run.ablation == "guidance"]
+    made = plan.Plan(loaded, tmp_path, Throughput(0.01), only=["guidance"])
+    assert made.runs == runs and set(made.lines) == {ref for run in runs for _, ref in plan.works(run)}
+    text = made.text()
+    assert "base #0" not in text and "no-progressive" not in text and "the whole study" not in text
+    assert "guidance (2 runs)" in text
+    seconds = sum(line.seconds for line in made.lines.values())
+    assert plan.rough_duration(seconds) in row(text, "all of these")
+    assert cli.main(["plan", "--study", "quick", "--results", str(tmp_path), "base", "guidance=4.0"]) == 0
+    out = capsys.readouterr().out
+    assert "base #0" in out and "guidance=4.0 #0" in out and "guidance=1.0" not in out
+    assert cli.main(["plan", "--study", "quick", "guidence"]) == 2
+    assert "no run or ablation 'guidence'; did you mean 'guidance'" in capsys.readouterr().err
+
+
 def test_gpu_hours_storage_and_jobs_of_the_paper_study(tmp_path):
     loaded = study.load("paper")
     ref = loaded.runs[0].stages[0].artifact

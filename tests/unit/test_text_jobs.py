@@ -185,7 +185,7 @@ def test_jobs_of_a_study_are_known_before_anything_is_read():
     jobs = {ref: paper.shard_jobs(ref) for ref in paper.of_kind("text")}
     cc12m = next(jobs[ref] for ref in jobs if ref.startswith("text/flan-t5-xl-cc12m-256-"))
     assert (len(cc12m), cc12m[0], cc12m[-1]) == (23, "00000-00007", "00176-00183")
-    one = study.load("paper", {"text.flan-t5-xl.shards_per_job": 1000})
+    one = study.load("paper", {f"text.{name}.shards_per_job": 1000 for name in ("flan-t5-xl", "flan-t5-xl-256")})
     assert {ref: ["00000-" + jobs[ref][-1][6:]] for ref in jobs} == {ref: one.shard_jobs(ref) for ref in jobs}
     for name in ("quick", "laptop", "today", "own", "workstation"):
         loaded = study.load(name)

@@ -9,7 +9,7 @@ from pathlib import Path
 sys.path.insert(0, os.path.abspath(f"{workflow.current_basedir}/../.."))
 
 from mdm import study
-from mdm.study import products, stage_files
+from mdm.study import drawing_jobs, products, stage_files
 from mdm.study.run import cluster, incomplete, scheduling
 
 # Jobs use the interpreter that runs Snakemake, also when its environment is not activated.
@@ -48,6 +48,7 @@ wildcard_constraints:
     digest="[0-9a-f]{12}",
     images="[0-9]+",
     shards="[0-9]+-[0-9]+",
+    part="[0-9]+-[0-9]+",
     figure="(?!samples-)[a-z0-9.-]+",
     run="[a-z0-9.,=-]+",
     ablation="[a-z0-9.-]+",
@@ -70,6 +71,20 @@ def parents(kind, wildcards):
 def shards(kind, wildcards):
     folder = f"{kind}/{wildcards.name}-{wildcards.digest}"
     return [f"results/{folder}/shards/{job}.done" for job in STUDY.shard_jobs(folder)]
+
+
+def drawn_parts(wildcards):
+    folder = f"samples/{wildcards.name}-{wildcards.digest}"
+    return [
+        f"results/{folder}/parts/{part}.npz"
+        for part in drawing_jobs.parts(STUDY, folder)
+    ]
+
+
+def part_images(wildcards):
+    return drawing_jobs.part_images(
+        STUDY, f"samples/{wildcards.name}-{wildcards.digest}"
+    )
 
 
 def slice_before(wildcards):

@@ -54,6 +54,55 @@ rule draw_samples:
         "exec python -m mdm --threads {resources.cpus_per_task} sample {input.recipe} > {log} 2>&1"
 
 
+# Where several jobs draw a protocol (`images_per_job`): what a job has drawn is there even if another one fails. Once
+# the pictures are put together the parts are gone, which draws none of them again.
+rule draw_part:
+    input:
+        recipe=ancient("results/samples/{name}-{digest}/recipe.json"),
+        parents=ancient(partial(parents, "samples")),
+    output:
+        "results/samples/{name}-{digest}/parts/{part}.npz",
+    log:
+        "results/samples/{name}-{digest}/logs/part-{part}.log",
+    benchmark:
+        "results/samples/{name}-{digest}/logs/part-{part}.benchmark.tsv"
+    resources:
+        runtime=partial(resource, "samples", "minutes"),
+        gpu=partial(resource, "samples", "gpus"),
+        device=partial(device, "samples"),
+        cpus_per_task=partial(resource, "samples", "cpus"),
+        mem_mb=partial(resource, "samples", "memory_mb"),
+    shell:
+        "exec python -m mdm --threads {resources.cpus_per_task} sample {input.recipe} --part {wildcards.part}"
+        " > {log} 2>&1"
+
+
+# Reads and writes every picture, gigabytes of them: no local rule. It needs no GPU.
+rule gather_samples:
+    input:
+        recipe=ancient("results/samples/{name}-{digest}/recipe.json"),
+        parents=ancient(partial(parents, "samples")),
+        parts=ancient(drawn_parts),
+    output:
+        "results/samples/{name}-{digest}/images.npz",
+        "results/samples/{name}-{digest}/manifest.json",
+    log:
+        "results/samples/{name}-{digest}/logs/gather.log",
+    wildcard_constraints:
+        digest=drawing_jobs.gathering(STUDY),
+    resources:
+        runtime=partial(resource, "samples", "minutes"),
+        mem_mb=partial(resource, "samples", "memory_mb"),
+        # A resource, not a parameter: those that change would draw anew.
+        part_images=part_images,
+    shell:
+        "python -m mdm gather {input.recipe} --part-images {resources.part_images} > {log} 2>&1"
+
+
+# Of the two rules that make an archive, a drawing in parts has the second one.
+ruleorder: gather_samples > draw_samples
+
+
 rule extract_features:
     input:
         recipe=ancient("results/features/{name}-{digest}/recipe.json"),

@@ -97,14 +97,14 @@ class Settings(Filtered, PictureSettings):
 def index(settings: Settings) -> Iterator[Row]:
     """Yield the first num_images addresses of the part; nothing is fetched but the list itself."""
     with tempfile.TemporaryDirectory() as folder:
-        path = _list_file(settings, Path(folder))
+        path = list_file(settings, Path(folder))
         chosen = (pair for pair in _pairs(path, settings) if belongs(pair[0], settings.part, settings.validation_every))
         for number, (url, caption) in enumerate(itertools.islice(chosen, settings.num_images)):
             text = clean_caption(caption) if settings.clean_captions else caption
             yield Row(f"{number:09d}", text, {}, {"url": url})
 
 
-def _list_file(settings: Settings, folder: Path) -> Path:
+def list_file(settings: Settings, folder: Path) -> Path:
     path = Path(settings.index)
     if "://" in settings.index:
         path = folder / (Path(urlsplit(settings.index).path).name or "list")

@@ -38,6 +38,7 @@ SOURCES = {
     "folder": "mdm.data.sources.folder",
     "cc12m": "mdm.data.sources.addresses",
     "captioned-urls": "mdm.data.sources.addresses",
+    "cc12m-recaptioned": "mdm.data.sources.recaptioned",
     "drawings": "mdm.data.sources.drawings",
     "cifar10": "mdm.data.sources.cifar10",
     "coco": "mdm.data.sources.coco",

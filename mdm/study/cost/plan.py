@@ -1,6 +1,6 @@
 """What a study would do and cost, before anything is submitted: time, GPU-hours, memory, storage and jobs."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,8 @@ from mdm.model.arithmetic import parameters, step_gigaflops
 from mdm.study.cost import observed
 from mdm.study.cost import speeds as throughput
 from mdm.study.cost.speeds import Speed, Throughput
+from mdm.study.drawing_jobs import drawn_images, parts, parts_there
+from mdm.study.resolved import behind, chosen_runs
 from mdm.study.stage_files import asked_too_late, saved_images
 from mdm.study.study import Run, Study
 
@@ -20,6 +22,9 @@ BYTES_KEPT = 4 * (2 + 4)
 # While it trains: two autosaves and one being written, and the slice before.
 BYTES_TRAINING = 4 * 4 * 4
 BYTES_PER_PIXEL = 0.5  # of a stored photograph: JPEG of quality 95; drawn scenes are smaller
+# Of every further job that draws: Python and torch start, the network is built, and its weights are read and proved.
+# For the 577 million weights of the paper study that took 9 s of one processor; reading them comes on top.
+START_SECONDS = 15
 NO_PEAKS: Mapping[str, int] = {}
 MARKS = {
     "c": "c = calibrated on {source}",
@@ -83,16 +88,28 @@ class Estimate:
     def _line(self, ref: str) -> Line:
         folder, images = self._results / ref, self._study.recipe(ref).num_images
         resources, trains = self._study.resources(ref), ref.startswith("train/")
-        gpus, ends = resources.nodes * resources.gpus, self._study.slice_ends(ref) if trains else [images]
+        gpus = resources.nodes * resources.gpus
         if (folder / "manifest.json").is_file():
             seconds = observed.seconds(self._study, self._results, ref) or 0.0
-            return Line(ref, images, seconds, 0.0, gpus, len(ends), 0, self._bytes(ref), "done")
+            jobs = self._jobs(ref, images)[0]
+            return Line(ref, images, seconds, 0.0, gpus, jobs, 0, self._bytes(ref), "done")
         done = self._done(ref)
+        jobs, left_jobs = self._jobs(ref, done)
         seconds, mark, peak = self._whole(ref)
         left = seconds * (1 - done / images)
+        if not trains and jobs > 1:
+            seconds, left = seconds + START_SECONDS * jobs, left + START_SECONDS * left_jobs
         status = percent(done / images) if done else "to do"
-        jobs = sum(end > done for end in ends)
-        return Line(ref, images, seconds, left, gpus, len(ends), jobs, self._bytes(ref), status, mark, peak)
+        return Line(ref, images, seconds, left, gpus, jobs, left_jobs, self._bytes(ref), status, mark, peak)
+
+    def _jobs(self, ref: str, done: int) -> tuple[int, int]:
+        """Return how many jobs train or draw an artifact, and how many of them are left."""
+        if ref.startswith("train/"):
+            ends = self._study.slice_ends(ref)
+            return len(ends), sum(end > done for end in ends)
+        drawn = parts(self._study, ref)
+        # The last step, of putting them together, is there to do when all of them are.
+        return max(1, len(drawn)), max(1, len(drawn) - len(parts_there(self._results / ref, drawn)))
 
     def seconds(self, ref: str) -> float:
         """Return what training or drawing an artifact is expected to take."""
@@ -114,7 +131,7 @@ class Estimate:
         folder, total = self._results / ref, self._study.recipe(ref).num_images
         if ref.startswith("train/"):
             return saved_images(folder, total)
-        return min(total, throughput.DRAWN_TOGETHER * len(list(folder.glob("partial/*/*.npz"))))
+        return drawn_images(folder, total)
 
     def _bytes(self, ref: str) -> int:
         """Return the size of what is kept."""
@@ -137,13 +154,17 @@ def works(run: Run) -> list[tuple[str, str]]:
 
 
 class Plan:
-    """Every run with its lines; what several runs share is counted once."""
+    """Every run with its lines, or those asked for; what several runs share is counted once."""
 
-    def __init__(self, study: Study, results: Path, speeds: Throughput, peaks: Mapping[str, int] = NO_PEAKS) -> None:
+    def __init__(
+        self, study: Study, results: Path, speeds: Throughput, peaks: Mapping[str, int] = NO_PEAKS,
+        only: Sequence[str] = (),
+    ) -> None:  # fmt: skip
         self.study, self._speeds, self._peaks = study, speeds, peaks
+        self._whole, self.runs = not only, chosen_runs(study, only)
         estimate, self.lines = Estimate(study, results, speeds), {}
         self.added: dict[tuple[str, int], list[str]] = {}
-        for run in study.runs:
+        for run in self.runs:
             fresh = [ref for _, ref in works(run) if ref not in self.lines]
             self.lines |= {ref: estimate.line(ref) for ref in fresh}
             self.added[run.name, run.seed] = list(dict.fromkeys(fresh))
@@ -157,7 +178,7 @@ class Plan:
             f"{'run':<28} {'stage':<18} {'artifact':<44} {'images':>13} {'time':>10} {'GPU-h':>8} {'memory':>9}"
             f" {'storage':>9} {'jobs':>7}  status"
         )
-        for run in self.study.runs:
+        for run in self.runs:
             for what, ref in works(run):
                 line, name = self.lines[ref], f"{run.name} #{run.seed}"
                 start = f"{name:<28} {what:<18} {ref:<44} {line.images:>13,}"
@@ -179,15 +200,15 @@ class Plan:
             f"{'together':<28} {'alone: time':>12} {'GPU-h':>8}   {'added: time':>12} {'GPU-h':>8} {'storage':>9}"
             f" {'jobs':>7}   {'left: time':>12} {'GPU-h':>8}"
         )
-        for run in self.study.runs:
+        for run in self.runs:
             yield self._total(f"{run.name} #{run.seed}", [r for _, r in works(run)], self.added[run.name, run.seed])
         for ablation in self.study.ablations.values():
-            members = [run for run in self.study.runs if run.name in ablation.runs]
+            members = [run for run in self.runs if run.name in ablation.runs]
             if len(members) > 1:
                 alone = [ref for run in members for _, ref in works(run)]
                 added = [ref for run in members for ref in self.added[run.name, run.seed]]
                 yield self._total(f"{ablation.name} ({len(members)} runs)", alone, added)
-        yield self._total("the whole study", list(self.lines), list(self.lines))
+        yield self._total("the whole study" if self._whole else "all of these", list(self.lines), list(self.lines))
 
     def _total(self, name: str, alone: Iterable[str], added: Iterable[str]) -> str:
         everything, new = ([self.lines[ref] for ref in dict.fromkeys(refs)] for refs in (alone, added))
@@ -200,11 +221,12 @@ class Plan:
 
     def _storage(self) -> Iterator[str]:
         """Yield what else needs room."""
-        models = [self.study.recipe(ref).model for ref in self.study.of_kind("train")]
+        needed = set(self.study.artifacts if self._whole else behind(self.study, self.runs))
+        models = [self.study.recipe(ref).model for ref in self.study.of_kind("train") if ref in needed]
         largest = max(map(parameters, models))
         yield f"A stage in training keeps up to {size(largest * BYTES_TRAINING)} more (autosaves and the slice before)."
         for ref in self.study.of_kind("data", "text"):
-            if said := (self._of_data if ref.startswith("data/") else self._of_text)(ref):
+            if ref in needed and (said := (self._of_data if ref.startswith("data/") else self._of_text)(ref)):
                 yield f"{ref}: {said}"
 
     def _of_data(self, ref: str) -> str:
@@ -225,7 +247,8 @@ class Plan:
         for ref, line in self.lines.items():
             minutes, each = self.study.resources(ref).minutes, line.seconds / line.slices / 60
             if line.left_slices and line.gpus and each > minutes:
-                remedy = "write a smaller slice_images or more minutes" if ref.startswith("train/") else "raise minutes"
+                key = "slice_images" if ref.startswith("train/") else "images_per_job"
+                remedy = f"write a smaller {key} or more minutes"
                 takes, asks = rough_duration(60 * each), rough_duration(60 * minutes)
                 yield f"{ref}: a job takes {takes}, but asks for {asks}; {remedy}"
 
@@ -247,6 +270,12 @@ def hours(count: float) -> str:
     return f"{count:,.1f}" if 0 < count < 100 else f"{count:,.0f}" if count else ""
 
 
-def render(study: Study, results: Path, speeds: Throughput | None = None, peaks: Mapping[str, int] = NO_PEAKS) -> str:
-    """Return the plan as text; `peaks` are the bytes that a step of a training takes, where that was asked for."""
-    return Plan(study, results, speeds or Throughput(study.config.seconds_per_gigaflop), peaks).text()
+def render(
+    study: Study, results: Path, speeds: Throughput | None = None, peaks: Mapping[str, int] = NO_PEAKS,
+    only: Sequence[str] = (),
+) -> str:  # fmt: skip
+    """Return the plan as text, of all runs or of these runs and ablations.
+
+    `peaks` are the bytes that a step of a training takes, where that was asked for.
+    """
+    return Plan(study, results, speeds or Throughput(study.config.seconds_per_gigaflop), peaks, only).text()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mdm.config.units import size
@@ -19,13 +19,15 @@ MEMORY_ASSUMPTIONS = (
 )
 
 
-def memories(study: Study) -> dict[str, Memory]:
-    """Return what a step of each training takes of one device; networks are simulated, which takes seconds each."""
+def memories(study: Study, only: Collection[str] | None = None) -> dict[str, Memory]:
+    """Return what a step of each training takes of one device, or of these; simulating a network takes seconds."""
     from mdm.study.cost.memory import estimate  # torch is loaded only for this
 
     known: dict[tuple[Any, ...], Memory] = {}
     found = {}
     for ref in study.of_kind("train"):
+        if only is not None and ref not in only:
+            continue
         recipe, resources = study.recipe(ref), study.resources(ref)
         inherited = len(study.recipe(recipe.parent).model.resolutions) if recipe.parent else 0
         in_parts = min(2, resources.accumulate)  # further parts take what the second one does

@@ -1,4 +1,7 @@
-"""`mdm status`: where every stage of training is. It reads small files only: no torch, and no lock is touched."""
+"""`mdm status`: where every stage of training is, and every drawing in parts.
+
+It reads small files only: no torch, and no lock is touched.
+"""
 
 import io
 import shutil
@@ -13,10 +16,12 @@ from rich.console import Console
 from rich.table import Table
 
 from mdm.config import StudyError
-from mdm.config.recipe import StageRecipe
+from mdm.config.recipe import SamplesRecipe, StageRecipe
 from mdm.config.units import clock, percent, rough_duration
+from mdm.evaluate.batching import PARTS
 from mdm.files.atomic import ArtifactError, read_json
-from mdm.study.stage_files import Attempt, last_status, saved_images
+from mdm.study.drawing_jobs import drawn_images, in_parts, newest, parts, parts_there
+from mdm.study.stage_files import SILENT_SECONDS, Attempt, last_status, saved_images
 from mdm.study.study import Study, load, runs_of
 from mdm.study.study_file import STUDIES
 from mdm.train.journal import FINISHED
@@ -34,7 +39,7 @@ class StageStatus:
 
     ref: str
     runs: str
-    state: str  # finished, running, waiting, stopped, failed
+    state: str  # finished, running, waiting, stopped, failed; of pictures that several jobs draw also drawing
     images: int
     num_images: int
     slices: str
@@ -59,6 +64,21 @@ def stage_status(folder: Path, num_images: int, slice_ends: list[int], runs: str
     return StageStatus(ref, runs, state, images, num_images, slices, speed, last.get("loss"), silent, left, note)
 
 
+def drawing_status(folder: Path, num_images: int, names: list[str], runs: str) -> StageStatus:
+    """Read from the files of one drawing in parts where it is; its jobs write nothing but pictures."""
+    ref, there = f"{folder.parent.name}/{folder.name}", len(parts_there(folder, names))
+    silent, images = newest(folder), drawn_images(folder, num_images)
+    if (folder / "manifest.json").is_file():
+        took = rough_duration(read_json(folder / "manifest.json")["seconds"])
+        return StageStatus(ref, runs, "finished", num_images, num_images, f"{len(names)}/{len(names)}" if names else "",
+                           None, None, None, None, f"took {took}")  # fmt: skip
+    state = "waiting" if silent is None else "drawing" if silent < SILENT_SECONDS else "stopped"
+    note = "goes on from its last batches" if state == "stopped" else ""
+    note = "not put together yet" if images == num_images else note
+    jobs = f"{there}/{len(names)}" if names else ""
+    return StageStatus(ref, runs, state, images, num_images, jobs, None, None, silent, None, note)
+
+
 def _state(folder: Path, attempt: Attempt, saved: int) -> tuple[str, str]:
     """Return what the stage is doing, and what there is to add."""
     last = attempt.note
@@ -77,10 +97,12 @@ def _state(folder: Path, attempt: Attempt, saved: int) -> tuple[str, str]:
 
 
 def of_study(study: Study, results: Path) -> Iterator[StageStatus]:
-    """Yield every stage of a study, in its order, begun or not."""
+    """Yield every stage of a study, in its order, begun or not; then the pictures that several jobs draw."""
     users = _users(study)
     for ref in study.of_kind("train"):
         yield stage_status(results / ref, study.recipe(ref).num_images, study.slice_ends(ref), users[ref])
+    for ref in in_parts(study):
+        yield drawing_status(results / ref, study.recipe(ref).num_images, parts(study, ref), users.get(ref, ""))
 
 
 def _users(study: Study) -> dict[str, str]:
@@ -110,6 +132,9 @@ def of_folder(results: Path, users: Mapping[str, str]) -> Iterator[StageStatus]:
         raise ArtifactError(f"{results} holds no stage of training; name the results folder: mdm status results")
     for folder, recipe in sorted(recipes, key=lambda r: (len(r[1].model.resolutions), r[0].name)):
         yield stage_status(folder, recipe.num_images, [], users.get(f"train/{folder.name}", NO_STUDY))
+    for folder in sorted(path.parent for path in results.glob(f"samples/*/{PARTS}")):
+        count = SamplesRecipe.of(read_json(folder / "recipe.json"), folder / "recipe.json").num_images
+        yield drawing_status(folder, count, [], users.get(f"samples/{folder.name}", NO_STUDY))
 
 
 def table(stages: list[StageStatus], now: float, columns: int = WHOLE) -> str:

@@ -14,6 +14,7 @@ from snakemake_interface_logger_plugins.common import LogEvent
 
 from mdm.config.units import clock
 from mdm.study.cost.plan import Estimate
+from mdm.study.drawing_jobs import drawn_images
 from mdm.study.stage_files import done_share, live_status
 from mdm.study.study import Study, runs_of
 
@@ -41,8 +42,8 @@ class Job:
         words = [self.rule, *(self.wildcards[k] for k in ("name", "figure", "run", "ablation") if k in self.wildcards)]
         if "images" in self.wildcards:
             words.append(f"to {int(self.wildcards['images']):,} images")
-        elif "shards" in self.wildcards:
-            words.append(self.wildcards["shards"])
+        else:
+            words += [self.wildcards[key] for key in ("shards", "part") if key in self.wildcards]
         users = runs.get(f"{self.folder.parent.name}/{self.folder.name}")
         return " ".join(words) + (f" ({users})" if users else "")
 
@@ -66,10 +67,17 @@ class Outlook:
     def __init__(self, study: Study, refs: Iterable[str], results: Path) -> None:
         estimate, self._results = Estimate(study, results), results
         self._costs = {ref: estimate.seconds(ref) for ref in study.of_kind("train", "samples") if ref in set(refs)}
+        self._images = {ref: study.recipe(ref).num_images for ref in self._costs}
         self._at_start = self._todo()
 
     def _todo(self) -> float:
-        return sum(cost * (1 - done_share(self._results / ref)) for ref, cost in self._costs.items())
+        return sum(cost * (1 - self._share(ref)) for ref, cost in self._costs.items())
+
+    def _share(self, ref: str) -> float:
+        folder, total = self._results / ref, self._images[ref]
+        share = done_share(folder)
+        # A drawing writes nothing of itself but pictures, one job or many.
+        return share or (drawn_images(folder, total) / total if ref.startswith("samples/") else 0.0)
 
     def left(self, elapsed: float) -> float | None:
         """Return the seconds left; None while too little is done to tell, and when only small things are left."""
