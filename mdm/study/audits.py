@@ -17,6 +17,7 @@ from mdm.evaluate.metric_names import (
     at_level,
     similarity,
 )
+from mdm.study.cascades import check_asked
 from mdm.study.claims import ExpressionError, Reference
 from mdm.study.recipes import Artifacts
 from mdm.study.runs import Audit, Emm, Evaluation, Point, Run, Stage

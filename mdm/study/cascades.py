@@ -97,6 +97,6 @@ def check_asked(metrics: Collection[str], stage: StageRecipe, where: str, name: 
     asking = [metric for metric in ("loss_gap", "text_signal") if metric in metrics]
     if asking and stage.low_size:
         raise StudyError(
-            f"{where}: {', '.join(asking)} asks networks about noise alone, and the upsampler of stage '{name}' answers "
-            "with a small picture at hand; leave it out of metrics"
+            f"{where}: {', '.join(asking)} asks networks about noise alone, and the upsampler of stage '{name}' "
+            "answers with a small picture at hand; leave it out of metrics"
         )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from mdm.config.recipe import StageRecipe
@@ -152,17 +153,8 @@ class Plan:
             self.added[run.name, run.seed] = list(dict.fromkeys(fresh))
 
     def text(self) -> str:
-        parts = (
-            *self._table(),
-            "",
-            *self._totals(),
-            "",
-            *networks(self.study),
-            *self._storage(),
-            *self._warnings(),
-            *self._legend(),
-        )
-        return "\n".join(parts)
+        parts = (self._table(), [""], self._totals(), [""], networks(self.study), self._storage(), self._warnings())
+        return "\n".join([*chain.from_iterable(parts), *self._legend()])
 
     def _table(self) -> Iterator[str]:
         yield (
