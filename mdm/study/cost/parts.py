@@ -34,8 +34,8 @@ def _arithmetic(study: Study, run: Run) -> str:
     if not run.evaluations:
         return ""
     each = [_of_samples(study, ref) for ref in (*run.evaluations[0].lows, run.evaluations[0].samples)]
-    together = f" = {large(sum(each))}" if len(each) > 1 else ""
-    return " + ".join(map(large, each)) + together
+    together = f" = {sum(each):,.4g}" if len(each) > 1 else ""
+    return " + ".join(f"{count:,.4g}" for count in each) + together
 
 
 def _of_samples(study: Study, ref: str) -> float:
