@@ -128,7 +128,9 @@ def _facts(folder: Path, num_images: int, painter: Painter, batches: Sequence[Pa
     """For the manifest; seconds count every batch, also those that were drawn before a kill."""
     seconds = sum(float(read_array(path, "seconds")[0]) for path in batches)
     evaluations = sum(int(read_array(path, "evaluations")[0]) for path in batches)
+    psnr = painter.low.psnr(folder / "images.npz", painter.resolutions[0], num_images)
     return {
+        **({} if psnr is None else {"low_psnr": round(psnr, 3)}),
         "num_images": num_images, "resolutions": list(painter.resolutions), "weights_hash": painter.weights_hash,
         "sha256": sha256_file(folder / "images.npz"), "network_evaluations": evaluations,
         "network_evaluations_per_image": evaluations / num_images, "seconds": round(seconds, 3),

@@ -11,12 +11,15 @@ import torch
 from mdm.config import StudyError
 from mdm.config.recipe import SamplesRecipe, StageRecipe
 from mdm.data.batches.reader import Pictures
+from mdm.data.pictures.decode import shrink
 from mdm.diffusion.augmentation import augmented
-from mdm.evaluate.archive import array_names, read_rows
+from mdm.evaluate.archive import array_names, read_batches, read_rows
 from mdm.evaluate.pictures import LEVEL
 from mdm.files.atomic import ArtifactError, read_json
 from mdm.model.upsampler import Low
 
+BLOCK = 64  # pictures read at a time
+LEAST = 1e-4  # mean squared error of bytes that counts as none; 88 dB
 Source = Callable[[Sequence[int]], np.ndarray]  # numbers of B pictures -> uint8 [B, r, r, 3]
 
 
@@ -52,6 +55,20 @@ class LowPictures:
         levels = torch.full((len(numbers),), self._noise)
         low = augmented(self._augmentation, pixels, levels, self._seed, numbers)
         return Low(low, levels).each(lambda x: x.to(device))
+
+    def psnr(self, path: Path, side: int, count: int) -> float | None:
+        """How closely drawn pictures, made small again, are what they were made from: dB of their mean squared error.
+
+        Where this is low the upsampler does not follow its base; where it is high, mistakes are those of the base.
+        """
+        if self._source is None or self._size is None:
+            return None
+        total = 0.0
+        for first, large in enumerate(read_batches(path, f"{LEVEL}{side}", BLOCK, count)):
+            numbers = range(first * BLOCK, first * BLOCK + len(large))
+            again = np.stack([shrink(picture, self._size) for picture in large]).astype(np.float64)
+            total += float(np.square(again - self._source(numbers)).mean(axis=(1, 2, 3)).sum())
+        return float(10 * np.log10(255**2 / max(total / count, LEAST)))
 
 
 def drawn(folder: Path, size: int | None) -> Source:

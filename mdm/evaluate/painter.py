@@ -82,9 +82,9 @@ class Painter:
         if recipe.guide:
             self._guide, guide_hash = self._network(root / recipe.guide)
             self.weights_hash = hashlib.sha256(f"{self.weights_hash}+{guide_hash}".encode()).hexdigest()
-        self._low = LowPictures(recipe, stage, root, low)
-        if self._low.sha256:  # pictures enlarged from others are others, though the weights be the same
-            self.weights_hash = hashlib.sha256(f"{self.weights_hash}+{self._low.sha256}".encode()).hexdigest()
+        self.low = LowPictures(recipe, stage, root, low)
+        if self.low.sha256:  # pictures enlarged from others are others, though the weights be the same
+            self.weights_hash = hashlib.sha256(f"{self.weights_hash}+{self.low.sha256}".encode()).hexdigest()
 
     def _network(self, train: Path) -> tuple[nn.Module, str]:
         """The averaged network of a stage or of a snapshot, which counts its work, and its hash."""
@@ -106,7 +106,7 @@ class Painter:
     ) -> dict[int, np.ndarray]:
         """B prompts -> uint8 pictures [B, R, R, 3] by resolution R."""
         none = [self._class_label.none] if self._class_label else None
-        low = self._low.of(ids, self._device)
+        low = self.low.of(ids, self._device)
         guide = None if self._guide is None else seeing(self._guide, low)
         pictures = sample(
             seeing(self._model, low), self._gammas, self._sample, self._diffusion, self.resolutions,

@@ -229,7 +229,8 @@ def _collect_evaluation(
         missing.append(_absent(run, evaluation.samples, "sampled pictures", evaluation.protocol))
     elif samples.get("seconds"):
         drawn = samples.get("num_images") or samples.get("recipe", {}).get("num_images", 0)
-        costs = {"sample_seconds": samples["seconds"], "sample_images_per_second": drawn / samples["seconds"],
+        costs = {"low_psnr": samples.get("low_psnr"),
+                 "sample_seconds": samples["seconds"], "sample_images_per_second": drawn / samples["seconds"],
                  "network_evaluations_per_image": samples.get("network_evaluations_per_image")}  # fmt: skip
         digest = digest_of(evaluation.samples)
         for metric, value in costs.items():

@@ -16,7 +16,7 @@ from mdm.config.units import large
 from mdm.data.batches.reader import Pictures
 from mdm.data.text.cache import embed
 from mdm.evaluate import generate as drawing
-from mdm.evaluate.archive import read_array
+from mdm.evaluate.archive import ArrayStream, read_array, write_archive
 from mdm.evaluate.low import LowPictures
 from mdm.evaluate.painter import Painter
 from mdm.files.artifact import read_recipe
@@ -353,6 +353,20 @@ def test_costs_of_all_networks_count_together(drawn):
     own, low = (json_of(ref, "manifest.json") for ref in (run.evaluations[0].samples, *run.evaluations[0].lows))
     assert whole["network_evaluations_per_image"] == 20
     assert whole["seconds"] == own["seconds"] + low["seconds"]
+    # Weights of chance: what they draw has little to do with the small picture; equal pictures are tried below.
+    assert low.get("low_psnr") is None and 3 < own["low_psnr"] < 40
     known = {stage.name: json_of(stage.artifact, "manifest.json")["parameters"] for stage in run.stages}
     assert cascades.parameters(run.stages[1], known) == sum(known.values())
     assert cascades.parameters(run.stages[1], {"up16": 5}) is None
+
+
+def test_pictures_that_keep_to_their_small_ones_are_told(drawn, tmp_path):
+    results, (low, path), _ = drawn
+    recipe, small = read_recipe(path, SamplesRecipe), pictures(low, 8).astype(np.uint8)
+    of = LowPictures(recipe, read_recipe(results / recipe.train / "recipe.json", StageRecipe), results)
+    repeated = small.repeat(2, axis=1).repeat(2, axis=2)
+    for pixels, wanted in ((repeated, 88.13), (np.clip(repeated.astype(int) + 10, 0, 255).astype(np.uint8), None)):
+        write_archive(tmp_path / "images.npz", {"images_16": ArrayStream.of(pixels)})
+        found = of.psnr(tmp_path / "images.npz", 16, len(pixels))
+        error = np.square(pixels[:, ::2, ::2].astype(float) - small).mean()
+        assert found == pytest.approx(wanted or 10 * np.log10(255**2 / error), abs=0.01)

@@ -23,6 +23,7 @@ from mdm.evaluate.archive import ArrayStream, read_rows, write_archive
 from mdm.files.atomic import ArtifactError
 from mdm.model.arithmetic import parameters
 from mdm.model.networks import build
+from mdm.model.presets import PRESETS
 from mdm.model.upsampler import Low, Upsampler, enlarged, seeing
 from mdm.train.example import Example
 from mdm.train.low import small
@@ -66,6 +67,14 @@ def test_weights_are_counted():
     folded = LevelConfig(resolution=8, patch=2, channels=(32,), resnets=(1,), middle=True, norm_groups=8)
     for config in (CONFIG, CONFIG.model_copy(update={"levels": (folded,)})):
         assert parameters(config) == sum(p.numel() for p in build(config).parameters())
+
+
+def test_a_plain_network_is_as_large_as_the_nest_of_256_px():
+    """Within a hundredth, as docs/settings.md says it."""
+    level = {"resolution": 256, "channels": [64, 128, 256, 512, 768], "resnets": [2, 2, 5, 2, 2], "middle": True,
+             "attention": [0, 0, 0, 1, 5]}  # fmt: skip
+    upsampler = ModelConfig(levels=[level], time_channels=1024, text_channels=2048, upsamples={"size": 64})
+    assert abs(parameters(upsampler) / parameters(PRESETS["released-256"]()) - 1) < 0.01
 
 
 def test_the_first_convolution_reads_the_enlarged_picture_beside_the_noisy_one():
