@@ -46,7 +46,6 @@ class Upsampler(InnermostUNet):
         self.low_in = zeroed(nn.Conv2d(level.pixel_channels, level.channels[0], 3, padding=1))
         self.low_layer1 = nn.Linear(width // 4, width)
         self.low_layer2 = zeroed(nn.Linear(width, width))
-        self._low: Low | None = None
 
     def forward(
         self,
@@ -59,11 +58,15 @@ class Upsampler(InnermostUNet):
         low: Low | None = None,
     ) -> list[Tensor]:
         """As any network; `low` holds as many rows, or half of them: both branches of guidance see the same."""
-        self._low = self._checked(low, len(times))
-        try:
-            return super().forward(pictures, times, text, mask, micros, labels)
-        finally:
-            self._low = None
+        self._check(pictures, times, micros)
+        low, condition = self._checked(low, len(times)), self.encode(text, mask, labels)
+        told = self.low_layer2(F.silu(self.low_layer1(sinusoids(low.levels * TOLD, self.t_emb))))
+        vector = told if condition.vector is None else told + condition.vector
+        seen = enlarged(low.pictures.to(pictures[0].dtype), self.config.upsamples, pictures[0].shape[-1])
+        if self.level.patch > 1:
+            seen = F.pixel_unshuffle(seen, self.level.patch)
+        condition = Condition(vector, condition.text, condition.keep)
+        return self.denoise(pictures, times, condition, micros, self.low_in(seen))[0]
 
     def _checked(self, low: Low | None, rows: int) -> Low:
         size = self.config.upsamples.size
@@ -77,19 +80,6 @@ class Upsampler(InnermostUNet):
         if rows % len(low.levels):
             raise ValueError(f"{len(low.levels)} small pictures do not fit a batch of {rows}")
         return low.each(lambda x: x.repeat(rows // len(x), *[1] * (x.ndim - 1)))
-
-    def embed(self, times: Tensor, micros: dict[str, Tensor] | None, condition: Condition) -> Tensor:
-        """Everything that modulates the residual blocks, with the noise level of the small picture."""
-        told = self.low_layer2(F.silu(self.low_layer1(sinusoids(self._low.levels * TOLD, self.t_emb))))
-        vector = told if condition.vector is None else told + condition.vector
-        return super().embed(times, micros, Condition(vector, condition.text, condition.keep))
-
-    def enter(self, noisy: Tensor, features: Tensor | None) -> Tensor:
-        """First feature map of a noisy picture and the small one."""
-        seen = enlarged(self._low.pictures.to(noisy.dtype), self.config.upsamples, noisy.shape[-1])
-        if self.level.patch > 1:
-            seen = F.pixel_unshuffle(seen, self.level.patch)
-        return super().enter(noisy, features) + self.low_in(seen)
 
 
 def enlarged(low: Tensor, config: LowConfig, side: int) -> Tensor:

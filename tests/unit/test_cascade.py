@@ -25,6 +25,8 @@ from mdm.files.weights import load_weights, save_weights, state_hash
 from mdm.model.arithmetic import parameters
 from mdm.report import cascades
 from mdm.study import study
+from mdm.study.cost import calibrate, speeds
+from mdm.study.cost.memory import estimate
 from mdm.study.cost.parts import networks
 from mdm.study.cost.plan import render
 from mdm.study.run.generate_one import Wanted
@@ -370,3 +372,14 @@ def test_pictures_that_keep_to_their_small_ones_are_told(drawn, tmp_path):
         found = of.psnr(tmp_path / "images.npz", 16, len(pixels))
         error = np.square(pixels[:, ::2, ::2].astype(float) - small).mean()
         assert found == pytest.approx(wanted or 10 * np.log10(255**2 / error), abs=0.01)
+
+
+def test_its_steps_are_weighed_and_timed_like_others():
+    found, cpu = loaded(), torch.device("cpu")
+    run = found.runs_named("cascade")[0]
+    ref = run.stages[1].artifact
+    stage = found.recipe(ref)
+    weighed = estimate(stage.model, stage.train, stage.diffusion, tokens=8)
+    assert weighed.parameters >= 4 * parameters(stage.model) and weighed.activations[16] > 0
+    calibrate._training(speeds.training(found, ref), found, cpu)()
+    calibrate._drawing(speeds.drawing(found, run.evaluations[0].samples), found, cpu)()
