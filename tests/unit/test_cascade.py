@@ -116,6 +116,23 @@ def test_the_base_has_settings_of_its_own_and_cascades_may_be_longer():
     assert nested.runs_named("cascade")[0].stages[2].base.name == "r16"
 
 
+def test_snapshots_of_both_networks_draw_as_in_the_end():
+    stages = {"r8": {**R8, "snapshots": [16]}, "up16": {**UP16, "snapshots": [32]}}
+    entry = ablation(stages)
+    entry["set"] |= {"sample.low_noise": 0.1, "sample.base": {"guidance": 3.0}}
+    along = {"protocol": "small", "runs": ["cascade"]}
+    more = {"ablations.cascade": entry, "along": along, "claims": {}, "base.stages.r32.snapshots": []}
+    small = {"description": "d", "prompts": "scenes-new", "reference": "scenes-new", "num_images": 8,
+             "num_reference": 8, "resolution": 8, "spectrum": True}  # fmt: skip
+    found = study.load("quick", {**SMALL, "base.stages.r8": R8, "protocols.small": small, **more})
+    points = found.runs_named("cascade")[0].points
+    assert [(point.stage, point.images) for point in points] == [("r8", 16), ("up16", 32), ("up16", 64)]
+    below, middle, end = (found.recipe(point.evaluation.samples) for point in points)
+    assert (below.sample.guidance, below.sample.low_noise, below.low) == (3.0, 0.0, None)
+    assert middle.low == end.low and middle.sample == end.sample and middle.train.startswith("snapshot/")
+    assert found.recipe(end.low).sample == below.sample
+
+
 def test_the_noise_of_training_is_that_of_the_base():
     stages = {"r8": {**R8, "diffusion": {"schedule": "sigmoid", "steps": 500}}, "up16": UP16}
     found = loaded(stages)
