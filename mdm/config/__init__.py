@@ -19,6 +19,7 @@ from mdm.config.base import (
     Width,
     nearest,
 )
+from mdm.config.cascade import AugmentationConfig, LowConfig, UpsamplesConfig
 from mdm.config.diffusion import DiffusionConfig, SampleConfig
 from mdm.config.instruments import WeightsConfig
 from mdm.config.network import LevelConfig, ModelConfig, NetworkConfig, VideoConfig
@@ -38,10 +39,11 @@ from mdm.config.study import (
 from mdm.config.training import ResourceConfig, StageConfig, TrainConfig, TrainingResources
 
 __all__ = [
-    "NAME", "SHA256", "AblationConfig", "AlongConfig", "AuditConfig", "ClaimConfig", "Count", "DataConfig", "Decay",
+    "NAME", "SHA256", "AblationConfig", "AlongConfig", "AuditConfig", "AugmentationConfig", "ClaimConfig",
+    "Count", "DataConfig", "Decay",
     "DiffusionConfig", "EmmConfig", "EncoderConfig", "ExcessConfig", "InstrumentConfig", "Layers", "LevelConfig",
-    "ModelConfig", "Name",
+    "LowConfig", "ModelConfig", "Name",
     "NetworkConfig", "Positive", "Probability", "ProtocolConfig", "ResourceConfig", "RunConfig", "SampleConfig", "Seed",
     "SongConfig", "SongSettings", "StageConfig", "Strict", "StudyConfig", "StudyError", "TrainConfig",
-    "TrainingResources", "VideoConfig", "WeightsConfig", "Width", "nearest",
+    "TrainingResources", "UpsamplesConfig", "VideoConfig", "WeightsConfig", "Width", "nearest",
 ]  # fmt: skip

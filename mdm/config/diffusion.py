@@ -159,13 +159,14 @@ class DiffusionConfig(Strict):
         return self.model_copy(update=changes)
 
 
+CASCADE_SETTINGS = ("low", "low_noise", "base")
 GUIDANCE_SETTINGS = ("guidance_rescale", "guidance_interval", "negative_prompt")
 
 
 class SampleConfig(Strict):
     """How pictures are drawn from a trained network."""
 
-    later: ClassVar = ("guide", "autoguidance")
+    later: ClassVar = ("guide", "autoguidance", *CASCADE_SETTINGS)
 
     sampler: Literal["ddpm", "ddim", "dpm++", "heun", "karras"] = Field(
         default="ddim",
@@ -193,6 +194,16 @@ class SampleConfig(Strict):
         default=1.0, description="how far to lead away from the guide's answer: guide + weight (own - guide)"
     )
     precision: Literal["float32", "bf16"] = Field(default="float32", description="of the network's own arithmetic")
+    low: Literal["drawn", "real"] = Field(
+        default="drawn",
+        description="what an upsampler enlarges: what its base drew, or the real picture of each prompt",
+    )
+    low_noise: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.0, description="noise that an upsampler's small pictures get, of which it is told: 0 none, e.g. 0.2"
+    )
+    base: dict[str, Any] = Field(
+        default={}, description="settings of sampling that differ where the base of an upsampler draws"
+    )
 
     @model_validator(mode="after")
     def _settings_have_an_effect(self) -> SampleConfig:

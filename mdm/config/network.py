@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from mdm.config.base import Count, Decay, Layers, Positive, Strict, Width
+from mdm.config.cascade import LowConfig
 from mdm.config.sizes import Clip, Size
 from mdm.config.song import SongSettings
 
@@ -143,7 +144,7 @@ class LevelConfig(Strict):
 class ModelConfig(Strict):
     """The nested network. Levels stand innermost (lowest resolution) first: the order in which they grow."""
 
-    later: ClassVar = ("time_conditioning", "learned_balance")
+    later: ClassVar = ("time_conditioning", "learned_balance", "upsamples")
 
     levels: tuple[LevelConfig, ...] = Field(min_length=1)
     time_channels: Width | None = Field(default=None, description="width of the time embedding, all levels")
@@ -158,6 +159,7 @@ class ModelConfig(Strict):
     learned_balance: bool = Field(
         default=False, description="each level learns its uncertainty at each noise level, which weighs its loss (EDM2)"
     )
+    upsamples: LowConfig | None = Field(default=None, description="a small picture that the network sees enlarged")
 
     @model_validator(mode="after")
     def _chain_is_possible(self) -> ModelConfig:
@@ -178,6 +180,12 @@ class ModelConfig(Strict):
                     f"middle: true has no effect on the level {level.size}, whose middle is the level inside it; "
                     "leave it out"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _enlarges_what_is_smaller(self) -> ModelConfig:
+        if self.upsamples:
+            self.upsamples.require_larger([level.size for level in self.levels])
         return self
 
     @model_validator(mode="after")

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import PositiveInt
 
 from mdm.config.base import Name, Positive, Seed, Strict
+from mdm.config.cascade import AugmentationConfig
 from mdm.config.diffusion import DiffusionConfig, SampleConfig
 from mdm.config.families import AnyModel
 from mdm.config.recipe_base import Recipe, Ref
@@ -79,7 +80,7 @@ class TextRecipe(Recipe):
 class StageRecipe(Recipe):
     """One stage of training: its network, its optimisation, its data, and the weights it starts from."""
 
-    later: ClassVar = ("dropout_masks", "moments", "stills", "stills_text", "take")
+    later: ClassVar = ("dropout_masks", "moments", "stills", "stills_text", "take", "augmentation")
 
     kind: Literal["train"] = "train"
     seed: Seed
@@ -100,6 +101,7 @@ class StageRecipe(Recipe):
     stills: Ref | None = None
     stills_text: Ref | None = None
     take: Positive | None = None  # trains on the first so many pictures of `data`
+    augmentation: AugmentationConfig | None = None  # of an upsampler
 
     @property
     def sizes(self) -> tuple[Size, ...]:
@@ -110,6 +112,11 @@ class StageRecipe(Recipe):
     def conditional(self) -> bool:
         """Whether its network reads captions or classes."""
         return bool(self.text or self.model.classes)
+
+    @property
+    def low_size(self) -> int | None:
+        """Side of the small pictures that an upsampler enlarges; None for all other networks."""
+        return self.augmentation and self.model.upsamples.size
 
 
 class SnapshotRecipe(Recipe):
@@ -124,9 +131,10 @@ class SamplesRecipe(Recipe):
     """The pictures that a stage's network draws for the first captions of a data set; `train` may be a snapshot.
 
     Without prompts there are no captions, and a network that knows classes is asked for classes drawn at random.
+    An upsampler enlarges the pictures of `low`: what its base drew for the same prompts, or the prompts' own data set.
     """
 
-    later: ClassVar = ("guide", "labels")
+    later: ClassVar = ("guide", "labels", "low")
 
     kind: Literal["samples"] = "samples"
     train: Ref
@@ -137,6 +145,7 @@ class SamplesRecipe(Recipe):
     prompts: Ref | None
     text: Ref | None
     labels: Literal["all", "used"] = "all"
+    low: Ref | None = None
 
 
 KINDS: dict[str, type[Recipe]] = {

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from pydantic import Field, model_validator
 
 from mdm.config.base import Name, Positive, Strict
-from mdm.config.diffusion import DiffusionConfig, SampleConfig
+from mdm.config.diffusion import CASCADE_SETTINGS, DiffusionConfig, SampleConfig
 from mdm.config.network import NetworkConfig
 from mdm.config.training import StageConfig, TrainConfig
 
@@ -43,6 +43,19 @@ class RunConfig(Strict):
                 raise ValueError(f"{key} {value!r} has no effect without text; leave it out or name an encoder in text")
         if not (self.model.mask_text or self.text):
             raise ValueError("model.mask_text has no effect without text; leave it out or name an encoder in text")
+        return self
+
+    @model_validator(mode="after")
+    def _cascade_settings_need_an_upsampler(self) -> RunConfig:
+        if any(stage.upsamples for stage in self.stages.values()):
+            return self
+        for key in CASCADE_SETTINGS:
+            value, default = getattr(self.sample, key), SampleConfig.model_fields[key].default
+            if value != default:
+                raise ValueError(
+                    f"sample.{key} {value} has no effect without an upsampler; leave it out (default: {default}), or "
+                    "write upsamples in a stage"
+                )
         return self
 
     @model_validator(mode="after")

@@ -7,9 +7,10 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from mdm.config.base import Count, Decay, Name, Positive, Probability, Strict, StudyError
+from mdm.config.cascade import UpsamplesConfig
 from mdm.config.diffusion import DiffusionConfig
 from mdm.config.network import ClipName
-from mdm.config.sizes import Size, in_order, parse_size
+from mdm.config.sizes import Clip, Size, in_order, parse_size
 
 
 class TrainConfig(Strict):
@@ -201,6 +202,8 @@ class TrainingResources(ResourceConfig):
 class StageConfig(Strict):
     """One phase of progressive training."""
 
+    later: ClassVar = ("upsamples", "model")
+
     resolutions: tuple[Positive | ClipName, ...] = Field(
         min_length=1, description="levels trained, lowest first; 16x64 is the level of clips of 16 frames of 64 px"
     )
@@ -219,6 +222,12 @@ class StageConfig(Strict):
         default=None,
         description="pictures that join batches of clips: those rows that diffusion.mixed_ratio shows to pictures only",
     )
+    upsamples: UpsamplesConfig | None = Field(
+        default=None, description="the stage is an upsampler: it begins anew, and enlarges what a stage before it draws"
+    )
+    model: dict[str, Any] = Field(
+        default={}, description="of an upsampler: settings of `model` that differ; a level named here is written whole"
+    )
     train: dict[str, Any] = Field(default={}, description="settings of `train` that differ in this stage")
     diffusion: dict[str, Any] = Field(default={}, description="settings of `diffusion` that differ")
     resources: TrainingResources = TrainingResources()
@@ -228,6 +237,24 @@ class StageConfig(Strict):
         foreign = sorted(set(self.resources.recompute) - set(self.resolutions))
         if foreign:
             raise ValueError(f"resources.recompute {foreign}: this stage has the levels {sorted(self.resolutions)}")
+        return self
+
+    @model_validator(mode="after")
+    def _upsamples_by_itself(self) -> StageConfig:
+        if self.upsamples is None:
+            if self.model:
+                raise ValueError(
+                    f"model {sorted(self.model)}: a stage continues the network of the one before; only an upsampler "
+                    "begins anew and may have another: write upsamples, or change base.model"
+                )
+            return self
+        if len(self.resolutions) > 1 or isinstance(self.sizes[0], Clip):
+            raise ValueError(
+                f"upsamples with resolutions {list(self.resolutions)}: an upsampler has one level, of pictures; "
+                "write the side that it draws alone"
+            )
+        if self.start_from != "ema" or self.moments != "fresh":
+            raise ValueError("upsamples with start_from or moments: an upsampler begins anew; leave them out")
         return self
 
     @model_validator(mode="after")

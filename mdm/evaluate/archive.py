@@ -1,7 +1,7 @@
 """Pictures in .npz files that never have to fit into memory: written and read in batches."""
 
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -50,6 +50,23 @@ def read_array(path: Path, name: str) -> np.ndarray:
         if name not in archive:
             raise ArtifactError(f"{path} has no array {name!r}; it holds {sorted(archive)}")
         return archive[name]
+
+
+def read_rows(path: Path, name: str, rows: Sequence[int]) -> np.ndarray:
+    """Rows of an array by number, without loading the rest."""
+    with zipfile.ZipFile(path) as archive:
+        start = archive.getinfo(f"{name}.npy").header_offset
+    with path.open("rb") as stream:
+        # Nothing is compressed, so the array lies in the file as it is, behind a header of 30 bytes, name and extra.
+        stream.seek(start)
+        header = stream.read(30)
+        stream.seek(int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little"), 1)
+        np.lib.format.read_magic(stream)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+        stored = np.memmap(stream, dtype, "r", offset=stream.tell(), shape=shape)
+    if wrong := [row for row in rows if not 0 <= row < shape[0]]:
+        raise ArtifactError(f"{path} holds {shape[0]} pictures, but number {wrong[0]} is asked for")
+    return np.array(stored[np.asarray(rows, dtype=np.int64)])
 
 
 def array_names(path: Path) -> list[str]:

@@ -96,7 +96,9 @@ def write_samples(
     write_archive(path, {name: ArrayStream.of(array) for name, array in text.items()} | drawn)
     _write_grids(making.folder, list(levels))
     evaluations = int(costs["evaluations"].sum())
+    psnr = painter.low.psnr(path, painter.resolutions[0], len(rows))
     return {
+        **({} if psnr is None else {"low_psnr": round(psnr, 3)}),
         "num_images": len(rows), "resolutions": [str(size) if isinstance(size, Clip) else size for size in levels],
         "weights_hash": painter.weights_hash,
         "sha256": sha256_file(path), "network_evaluations": evaluations,

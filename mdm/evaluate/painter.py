@@ -16,10 +16,12 @@ from mdm.data.text.cache import Embeddings
 from mdm.diffusion import schedule
 from mdm.diffusion.karras import truncated_bytes
 from mdm.diffusion.sampler import sample
+from mdm.evaluate.low import LowPictures, Source
 from mdm.files.atomic import read_json
 from mdm.files.weights import load_weights, state_hash
 from mdm.model.checkpoints import load_into
 from mdm.model.networks import build
+from mdm.model.upsampler import seeing
 
 WEIGHTS = "weights.safetensors"  # the averaged ones
 
@@ -58,8 +60,14 @@ class Painter:
     """Draws picture k from (weights, prompt k, seed, k) alone, whatever batch it is in."""
 
     def __init__(
-        self, recipe: SamplesRecipe, root: Path, device: torch.device, embeddings: Lookup | None = None
+        self,
+        recipe: SamplesRecipe,
+        root: Path,
+        device: torch.device,
+        embeddings: Lookup | None = None,
+        low: Source | None = None,
     ) -> None:
+        """`low`: where an upsampler's small pictures come from, if not from the artifact that the recipe names."""
         train = root / recipe.train
         stage = stage_of(train)
         self._diffusion, self._class_label = stage.diffusion, class_label(stage)
@@ -74,6 +82,9 @@ class Painter:
         if recipe.guide:
             self._guide, guide_hash = self._network(root / recipe.guide)
             self.weights_hash = hashlib.sha256(f"{self.weights_hash}+{guide_hash}".encode()).hexdigest()
+        self.low = LowPictures(recipe, stage, root, low)
+        if self.low.sha256:  # pictures enlarged from others are others, though the weights be the same
+            self.weights_hash = hashlib.sha256(f"{self.weights_hash}+{self.low.sha256}".encode()).hexdigest()
 
     def _network(self, train: Path) -> tuple[nn.Module, str]:
         """The averaged network of a stage or of a snapshot, which counts its work, and its hash."""
@@ -95,10 +106,12 @@ class Painter:
     ) -> dict[int, np.ndarray]:
         """B prompts -> uint8 pictures [B, R, R, 3] by resolution R."""
         none = [self._class_label.none] if self._class_label else None
+        low = self.low.of(ids, self._device)
+        guide = None if self._guide is None else seeing(self._guide, low)
         pictures = sample(
-            self._model, self._gammas, self._sample, self._diffusion, self.resolutions,
+            seeing(self._model, low), self._gammas, self._sample, self._diffusion, self.resolutions,
             *self._text(captions), *self._text([self._sample.negative_prompt]), ids, self._seed,
-            labels=self._labels(classes), negative_labels=self._labels(none), guide=self._guide,
+            labels=self._labels(classes), negative_labels=self._labels(none), guide=guide,
         )  # fmt: skip
         # The released code truncates where this project rounds; halves, which only matter there, fall differently.
         as_bytes = truncated_to_bytes if self._sample.sampler == "karras" else to_bytes

@@ -139,7 +139,8 @@ class _Level:
         frames, side = level.grid(0)
         pixels, depth = frames * side**2, len(level.channels)
         yield from self._embedding()
-        yield self._conv(level.pixel_channels, first, pixels, after_weights=False)
+        for _ in range(2 if self._model.upsamples else 1):  # an upsampler also sees the enlarged small picture
+            yield self._conv(level.pixel_channels, first, pixels, after_weights=False)
         x, skips = first, [first]
         for i, width in enumerate(level.channels):
             for _ in range(level.resnets[i]):
@@ -171,6 +172,9 @@ class _Level:
             yield Layer(size, _linear(BALANCE_FEATURES, 1), BALANCE_FEATURES, after_weights=False, on_the_way=False)
         for _ in self._level.micro_conditioning:
             yield Layer(size, sum(once), on_the_way=False)
+        if self._model.upsamples:
+            yield Layer(size, once[0], time // 4 * time, after_weights=False, on_the_way=False)
+            yield Layer(size, once[1], time * time, on_the_way=False)
 
     def _conv(self, c_in: int, c_out: int, pixels: int, **more: bool) -> Layer:
         return Layer(self._level.size, 9 * c_in * c_out + c_out, 9 * c_in * c_out * pixels, **more)

@@ -63,7 +63,8 @@ def _require_same_inside(parent: ModelConfig, config: ModelConfig, added: int) -
     free = {"levels": {"__all__": {"normalize_input", "dropout"}}}
     inside = config.model_copy(update={"levels": config.levels[: len(parent.levels)]})
     before, after = (c.model_dump(exclude=free) | {"time_channels": time_channels(c)} for c in (parent, inside))
-    wrong = {key: (before[key], after[key]) for key in before if before[key] != after[key]}
+    keys = dict.fromkeys([*before, *after])  # what was added later stands in one only if it is used
+    wrong = {key: (before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)}
     if wrong:
         listing = "; ".join(f"{key}: {old} became {new}" for key, (old, new) in wrong.items())
         raise StudyError(f"the inner levels are not those of the parent: {listing}")

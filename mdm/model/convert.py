@@ -32,6 +32,8 @@ def convert(path: Path, model: str | None, out: Path, force: bool = False) -> No
     refuse_overwriting(out, force)
     source = read_source(path)
     config = configuration(path, source.meta, model)
+    if out.suffix == THEIRS and isinstance(config, ModelConfig) and config.upsamples:
+        raise StudyError(f"--out {out}: the reference has no upsamplers; write a name that ends with {OURS}")
     if isinstance(config, SongConfig):
         source = _inner(source, str(path))
     state = fitting_state(source, config, str(path))

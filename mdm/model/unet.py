@@ -105,6 +105,10 @@ class UNet(nn.Module):
         A higher level may hold fewer rows than a lower one: they are the first of the batch. So clips and single
         pictures train together: the pictures are further rows of the picture levels.
         """
+        self._check(pictures, times, micros)
+        return self.denoise(pictures, times, self.encode(text, mask, labels), micros, None)[0]
+
+    def _check(self, pictures: list[Tensor], times: Tensor, micros: dict[str, Tensor] | None) -> None:
         self._check_rows([len(picture) for picture in pictures], len(times))
         for picture, size in zip(pictures, self.sizes, strict=True):
             # Frames that are not where the level expects them would pass as more rows of the batch.
@@ -115,7 +119,6 @@ class UNet(nn.Module):
                 )
         self._check_sides(pictures)
         self._check_micros(micros or {})
-        return self.denoise(pictures, times, self.encode(text, mask, labels), micros, None)[0]
 
     def _check_rows(self, rows: list[int], times: int) -> None:
         if len(rows) != len(self.config.levels):

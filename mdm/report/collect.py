@@ -20,7 +20,7 @@ from mdm.config.recipe_base import Recipe
 from mdm.evaluate.intervals import mean_with_interval
 from mdm.evaluate.metric_names import EMM
 from mdm.files.atomic import ArtifactError, read_json, write_atomic, write_json
-from mdm.report import audited
+from mdm.report import audited, cascades
 from mdm.report.crossing import crossings
 from mdm.report.quantity import Quantity, alone, measured
 from mdm.study.runs import Evaluation, Run, Stage
@@ -139,7 +139,7 @@ def collect(study: Study, results: Path) -> tuple[list[Row], list[dict[str, Any]
     """Every number the study has so far, and what is missing."""
     artifacts, rows, missing = Artifacts(results), [], []
     for run in study.runs:
-        images, seconds, gigaflops = 0, 0.0, 0.0
+        images, seconds, gigaflops, weights = 0, 0.0, 0.0, {}
         for stage in run.stages:
             manifest = artifacts.json(stage.artifact, "manifest.json")
             images += stage.num_images
@@ -149,7 +149,8 @@ def collect(study: Study, results: Path) -> tuple[list[Row], list[dict[str, Any]
             seconds += manifest.get("seconds", 0.0)
             gigaflops += manifest.get("gigaflops", math.nan)  # stages of an older commit did not count them
             cost = {"images": images, "seconds": round(seconds, 3), "digest": digest_of(stage.artifact)}
-            facts = {"parameters": manifest.get("parameters"), "train_gigaflops": gigaflops}
+            weights[stage.name] = manifest.get("parameters")
+            facts = {"parameters": cascades.parameters(stage, weights), "train_gigaflops": gigaflops}
             rows += _stage_rows(run, stage, facts, artifacts.history(stage.artifact), cost)
         for evaluation in run.evaluations:
             _collect_evaluation(artifacts, run, evaluation, images, round(seconds, 3), rows, missing)
@@ -222,12 +223,13 @@ def _collect_evaluation(
 ) -> None:  # fmt: skip
     stage = run.stages[-1].name
     where = {"protocol": evaluation.protocol, "images": images, "seconds": seconds}
-    samples = artifacts.json(evaluation.samples, "manifest.json")
+    samples = cascades.drawing(evaluation, artifacts.json)
     if samples is None:
         missing.append(_absent(run, evaluation.samples, "sampled pictures", evaluation.protocol))
     elif samples.get("seconds"):
         drawn = samples.get("num_images") or samples.get("recipe", {}).get("num_images", 0)
-        costs = {"sample_seconds": samples["seconds"], "sample_images_per_second": drawn / samples["seconds"],
+        costs = {"low_psnr": samples.get("low_psnr"),
+                 "sample_seconds": samples["seconds"], "sample_images_per_second": drawn / samples["seconds"],
                  "network_evaluations_per_image": samples.get("network_evaluations_per_image")}  # fmt: skip
         digest = digest_of(evaluation.samples)
         for metric, value in costs.items():

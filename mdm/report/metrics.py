@@ -63,6 +63,7 @@ FAMILIES = (
     Metric("sample_seconds", "Sampling seconds", "lower", kind=COST),
     Metric("network_evaluations_per_image", "Network calls per picture", "lower", kind=COST),
     Metric("parameters", "Parameters", kind=COST),
+    Metric("low_psnr", "Enlarged pictures against what they were made from (dB)", "higher", kind=COST),
 )
 # Members whose title is not simply "family (rest)".
 TITLES = {

@@ -17,6 +17,7 @@ from mdm.evaluate.metric_names import (
     at_level,
     similarity,
 )
+from mdm.study.cascades import check_asked
 from mdm.study.claims import ExpressionError, Reference
 from mdm.study.recipes import Artifacts
 from mdm.study.runs import Audit, Emm, Evaluation, Point, Run, Stage
@@ -152,7 +153,8 @@ class Audits:
         return {"text": stage.text, "held_out_text": self._made.text(encoder, str(asked.held_out), "audit.held_out")}
 
     def _check_gap(self, asked: AuditConfig, stage: made.StageRecipe, name: str) -> None:
-        """Refuse to ask a network without a class where it never learned an answer to that."""
+        """Refuse to ask a network what it never learned an answer to: without a class, or without a small picture."""
+        check_asked(asked.metrics, stage, f"{self._where}: audit", name)
         if "loss_gap" in asked.metrics and isinstance(stage.model, SongConfig) and stage.model.classes:
             raise StudyError(
                 f"{self._where}: audit: loss_gap asks networks without a class, which model.song with classes never "

@@ -6,6 +6,7 @@ from mdm.config import ProtocolConfig, ResourceConfig, RunConfig, StudyConfig, S
 from mdm.config.sizes import Clip
 from mdm.evaluate.metric_names import FRECHET_DISTANCES, KERNEL_DISTANCES, detail
 from mdm.study.audits import Audits, check_audited
+from mdm.study.cascades import at
 from mdm.study.claims import ExpressionError, Reference
 from mdm.study.recipes import Artifacts
 from mdm.study.runs import Evaluation, Point, Run, Stage, Variant
@@ -32,7 +33,7 @@ class Evaluations:
 
     def at_end(self, run: RunConfig, last: Stage, name: str, guide: str | None) -> Evaluation:
         """Measure what the last stage trained."""
-        return self._evaluation(run, last.artifact, name, self._side(last, name), guide)
+        return self._evaluation(run, last.artifact, name, self._side(last, name), guide, last.base)
 
     def excess(self, last: Stage) -> str | None:
         """Measure how far the last stage is from the optimum, if the study asks for it."""
@@ -54,7 +55,8 @@ class Evaluations:
             for images in dict.fromkeys((*run.stages[stage.name].snapshots, *ends)):
                 self._check_side(stage, name, side)
                 weights = self._weights(stage, images)
-                evaluation = self._evaluation(run, weights, name, side, guide)
+                own = at(run, last, stage, self._where)  # the base of a cascade draws as it does for the last one
+                evaluation = self._evaluation(own, weights, name, side, guide if own is run else None, stage.base)
                 points.append(Point(stage.name, images, weights, evaluation))
         return points
 
@@ -110,13 +112,18 @@ class Evaluations:
                 f"be made from pictures of {own} px; write resolution: {own} there, or snapshots of later stages only"
             )
 
-    def _evaluation(self, run: RunConfig, weights: str, name: str, side: int, guide: str | None) -> Evaluation:
-        """Measure what these weights draw under a protocol."""
+    def _evaluation(
+        self, run: RunConfig, weights: str, name: str, side: int, guide: str | None, base: Stage | None
+    ) -> Evaluation:
+        """Measure what these weights draw under a protocol; those of an upsampler from what its base draws."""
         protocol, label = self._protocols[name], f"{name}-{self._made.artifacts[weights].name}"
-        samples = self._made.samples(run, weights, name, guide)
+        samples = self._made.samples(run, weights, name, guide, base)
+        lows = tuple(self._made.lows(samples))
+        for low in lows:
+            self._resources.setdefault(low, protocol.resources)
         if protocol.drawn_only:
             self._resources.setdefault(samples, protocol.resources)
-            return Evaluation(name, samples)
+            return Evaluation(name, samples, lows=lows)
         features = self._made.features(label, samples, protocol.num_images, side, protocol)
         place = f"protocols.{name}"
         self._made.check_pictures(protocol.reference, f"{place}.reference")
@@ -127,7 +134,7 @@ class Evaluations:
         scores = self._made.scores(label, features, reference, floor, protocol)
         for ref in filter(None, (samples, features, reference, floor)):
             self._resources.setdefault(ref, protocol.resources)
-        return Evaluation(name, samples, features, reference, scores)
+        return Evaluation(name, samples, features, reference, scores, lows)
 
 
 def check_measured(reference: Reference, name: str, protocol: ProtocolConfig, run: Run) -> None:

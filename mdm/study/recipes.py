@@ -11,7 +11,9 @@ from mdm.config.base import parse
 from mdm.config.instruments import ScoreSettings
 from mdm.config.sizes import Clip, as_clip
 from mdm.config.text import ENCODERS
+from mdm.study.cascades import as_base, augmentation_of, hashed
 from mdm.study.data_sets import DataSets
+from mdm.study.runs import Stage
 from mdm.study.stage_settings import (
     check_autoguidance,
     check_carried,
@@ -63,8 +65,13 @@ class Artifacts(DataSets):
         data, test = self.data(entry.data, place), self.data(entry.test, place)
         return self.put(name, model(data=data, test=test, settings=settings))
 
-    def train(self, run: RunConfig, name: str, seed: int, parent: str | None, asked_by: str) -> str:
-        """Add a training stage: its levels, its settings, its data and the weights it starts from."""
+    def train(
+        self, run: RunConfig, name: str, seed: int, parent: str | None, asked_by: str, base: Stage | None = None
+    ) -> str:
+        """Add a training stage: its levels, its settings, its data and the weights it starts from.
+
+        `base`: of an upsampler, the stage that will draw for it, whose noise it gets used to.
+        """
         stage, place = run.stages[name], f"{asked_by}.stages.{name}"
         where = f"{self._where}: {place}"
         encoder = self._pick("text", run.text, f"{asked_by}.text") if run.text else None
@@ -94,6 +101,7 @@ class Artifacts(DataSets):
             **self._set("data", "text", run.text, data, place),
             **self._set("validation", "validation_text", run.text, validation, place),
             **self._set("stills", "stills_text", run.text, stage.stills, place),
+            augmentation=augmentation_of(stage, self.artifacts[base.artifact].recipe if base else None),
         )  # fmt: skip
         return self.put(name, recipe)
 
@@ -130,8 +138,13 @@ class Artifacts(DataSets):
         recipe = made.TheoryRecipe(data=stage.data, num_images=sets[0], sets=sets, seed=0, resolution=max(sides))
         return self.put(self.artifacts[stage.data].name, recipe)
 
-    def samples(self, run: RunConfig, train: str, protocol: str, guide: str | None = None) -> str:
-        """Add the pictures that the network of a stage or snapshot draws, guided by that of another run."""
+    def samples(
+        self, run: RunConfig, train: str, protocol: str, guide: str | None = None, base: Stage | None = None
+    ) -> str:
+        """Add the pictures that the network of a stage or snapshot draws, guided by that of another run.
+
+        `base`: of an upsampler, the stage that draws what it enlarges, with the same prompts and seed.
+        """
         entry: ProtocolConfig = self._config.protocols[protocol]
         if entry.prompts:
             self._check_classes(run, entry.prompts, f"protocols.{protocol}.prompts", entry.num_images)
@@ -153,12 +166,34 @@ class Artifacts(DataSets):
         if guide:
             check_guide(stage, self.artifacts[guide].recipe, f"{self._where}: sample.guide")
         recipe = made.SamplesRecipe(
-            train=train, guide=guide, sample=sample, seed=entry.seed, num_images=entry.num_images,
+            train=train, guide=guide, sample=hashed(sample, stage),
+            low=self._low(run, stage, protocol, base), seed=entry.seed, num_images=entry.num_images,
             prompts=self.data(entry.prompts, place) if entry.prompts else None,
             text=self.text(run.text, entry.prompts, place, sample.negative_prompt) if run.text else None,
             labels=entry.labels if stage.model.classes else "all",
         )  # fmt: skip
         return self.put(name, recipe)
+
+    def lows(self, samples: str) -> list[str]:
+        """Return what the bases of a cascade drew on the way to these pictures, smallest first."""
+        low = self.artifacts[samples].recipe.low
+        return [*self.lows(low), low] if low and self.artifacts[low].kind == "samples" else []
+
+    def _low(self, run: RunConfig, stage: made.StageRecipe, protocol: str, base: Stage | None) -> str | None:
+        """Add what an upsampler enlarges: pictures that its base draws, or the real ones of its prompts."""
+        if base is None:
+            return None
+        if run.sample.low == "drawn":
+            return self.samples(as_base(run, base, self._where), base.artifact, protocol, None, base.base)
+        place, prompts = f"protocols.{protocol}", self._config.protocols[protocol].prompts
+        if prompts is None:
+            raise StudyError(
+                f"{self._where}: {place}: sample.low: real enlarges the pictures of its prompts, and it has none; name "
+                "a data set in prompts, or write low: drawn"
+            )
+        self.check_pictures(prompts, f"{place}.prompts")
+        self.check_resolution(prompts, stage.low_size, f"{place}.prompts")
+        return self.data(prompts, place)
 
     def features(
         self, name: str, images: str, num_images: int, resolution: int, protocol: ProtocolConfig, first: int = 0

@@ -1,5 +1,7 @@
 """The parts of a study: its runs and their stages, its ablations and claims, and how it was asked for."""
 
+from __future__ import annotations
+
 import json
 import shlex
 from dataclasses import dataclass, field
@@ -14,6 +16,12 @@ class Stage:
     artifact: str
     resolutions: tuple[Size, ...]
     num_images: int
+    base: Stage | None = None  # of an upsampler: the stage that draws what it enlarges
+
+    @property
+    def chain(self) -> list[Stage]:
+        """The stages that draw one after the other until this one has drawn; most are alone."""
+        return [*(self.base.chain if self.base else []), self]
 
 
 @dataclass(frozen=True)
@@ -25,6 +33,7 @@ class Evaluation:
     features: str | None = None
     reference: str | None = None
     scores: str | None = None
+    lows: tuple[str, ...] = ()  # of a cascade: what its bases drew, smallest first
 
     @property
     def last(self) -> str:

@@ -13,6 +13,7 @@ from mdm.config import (
 from mdm.config.base import StudyError, nearest, parse
 from mdm.config.recipe import DataRecipe, StageRecipe
 from mdm.config.sizes import Clip, as_clip, listed, parse_size
+from mdm.study.cascades import check_low, network_of
 
 Settings = tuple[TrainConfig, DiffusionConfig]
 
@@ -21,6 +22,7 @@ def stage_model(
     network: NetworkConfig, stage: StageConfig, text_channels: int | None, where: str
 ) -> ModelConfig | SongConfig:
     """Return the part of the network that a stage trains: its levels only."""
+    network = network_of(network, stage, where)
     if network.levels is None:
         return _song(network, stage, text_channels, where)
     levels, known = [], {parse_size(name): settings for name, settings in network.levels.items()}
@@ -34,11 +36,15 @@ def stage_model(
             raise StudyError(f"{where}: model.levels.{size}.video: name the level FRAMESx{size}, for example 16x{size}")
         levels.append({"resolution": as_clip(size).resolution, "middle": position == 0, **settings})
     shared = network.model_dump(exclude={"levels", "song"})
+    if stage.upsamples:
+        shared["upsamples"] = {"size": stage.upsamples.size}
     return parse(ModelConfig, {**shared, "levels": levels, "text_channels": text_channels}, f"{where}: model")
 
 
 def _song(network: NetworkConfig, stage: StageConfig, text_channels: int | None, where: str) -> SongConfig:
     """Return DDPM++ or NCSN++, which are of one resolution and read no text."""
+    if stage.upsamples:
+        raise StudyError(f"{where}: upsamples: model.song cannot upsample; write a nested network (levels)")
     if network.song is None:
         raise StudyError(f"{where}: model has neither levels nor song; write one of them")
     own = network.song.resolution
@@ -110,6 +116,7 @@ def stage_settings(run: RunConfig, stage: StageConfig, inherited: int, where: st
 def check_sample(sample: SampleConfig, stage: StageRecipe, where: str) -> None:
     """Refuse sampling settings that the network of a run's last stage cannot follow."""
     diffusion = stage.diffusion
+    check_low(sample, stage, where)
     if diffusion.parameterisation == "gamma" and sample.steps > diffusion.steps:
         raise StudyError(
             f"{where}: sample.steps {sample.steps} is more than the {diffusion.steps} diffusion.steps of the last "
@@ -165,6 +172,7 @@ def check_guide(own: StageRecipe, guide: StageRecipe, where: str) -> None:
         ("diffusion settings", own.diffusion, guide.diffusion),
         ("text", own.text, guide.text),
         ("classes", own.model.classes, guide.model.classes),
+        ("small pictures", own.low_size, guide.low_size),
     ):
         if mine != others:
             shown = f" ({mine} and {others})" if what == "levels" else ""
@@ -192,6 +200,8 @@ def check_stills(stage: StageConfig, train: TrainConfig, diffusion: DiffusionCon
 
 def check_optimum(stage: StageRecipe, data: DataRecipe, wanted: int, where: str) -> None:
     """Refuse excess loss where the best denoiser of the training pictures is not known in closed form."""
+    if stage.low_size:
+        raise StudyError(f"{where}: its optimum sees no small picture, and a run ends with an upsampler; leave it out")
     if any(isinstance(size, Clip) for size in stage.sizes):
         raise StudyError(f"{where}: it is measured on pictures, and a run ends with clips; leave it out")
     if isinstance(stage.model, SongConfig) and stage.model.classes:

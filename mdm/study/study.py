@@ -16,6 +16,7 @@ from mdm.config.recipe import strings
 from mdm.config.sizes import listed
 from mdm.files.artifact import digest
 from mdm.files.atomic import read_json, write_json
+from mdm.study.cascades import base_of
 from mdm.study.claimed import claimed
 from mdm.study.data_sets import Artifact
 from mdm.study.evaluations import Evaluations
@@ -123,16 +124,17 @@ class Study:
     def _stages(self, run: RunConfig, seed: int, place: str) -> list[Stage]:
         stages: list[Stage] = []
         for name, entry in run.stages.items():
-            parent, resolutions = stages[-1] if stages else None, entry.sizes
+            base = base_of(entry, stages, f"{self.name}.yaml: {place}.stages.{name}")
+            parent, resolutions = stages[-1] if stages and not base else None, entry.sizes
             if parent and resolutions[: len(parent.resolutions)] != parent.resolutions:
                 raise StudyError(
                     f"{self.name}.yaml: {place}.stages.{name}: resolutions {listed(resolutions)} do not continue "
                     f"{listed(parent.resolutions)} of stage '{parent.name}'; a stage keeps the levels before it"
                 )
-            ref = self._made.train(run, name, seed, parent.artifact if parent else None, place)
+            ref = self._made.train(run, name, seed, parent.artifact if parent else None, place, base)
             self._slices.setdefault(ref, entry.slice_images)
             self._resources.setdefault(ref, entry.resources)
-            stages.append(Stage(name, ref, resolutions, entry.num_images))
+            stages.append(Stage(name, ref, resolutions, entry.num_images, base))
         return stages
 
     def _known(self, word: str, valid: Any, place: str) -> None:

@@ -21,14 +21,16 @@ from mdm.data.text.cache import Embeddings
 from mdm.diffusion import noise
 from mdm.diffusion.loss import pyramid
 from mdm.files.artifact import results_root
+from mdm.model.upsampler import Low
 from mdm.train.joint import JointLoader, clip_rows
+from mdm.train.low import training_low
 from mdm.train.ranks import Ranks
 
 
 @dataclass(frozen=True)
 class Example:
     """images, noises: [B,3,R,R] or clips [B,T,3,R,R] per level, highest first; times [B]; text [B,S,D], mask [B,S],
-    labels [B], or None; pictures: their image counters."""
+    labels [B], or None; pictures: their image counters; low: what an upsampler enlarges."""
 
     images: list[Tensor]
     noises: list[Tensor]
@@ -37,6 +39,7 @@ class Example:
     mask: Tensor | None
     labels: Tensor | None
     pictures: Sequence[int] = ()
+    low: Low | None = None
 
     def part(self, index: int, count: int) -> Self:
         """Every count-th picture from number `index` on."""
@@ -54,7 +57,8 @@ class Example:
     def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
         images, noises = ([change(x) for x in part] for part in (self.images, self.noises))
         condition = (None if part is None else change(part) for part in (self.text, self.mask, self.labels))
-        return Example(images, noises, change(self.times), *condition, self.pictures)
+        low = self.low and self.low.each(change)
+        return Example(images, noises, change(self.times), *condition, self.pictures, low)
 
     def inputs(self) -> tuple[Any, ...]:
         """In the order of `training_loss`."""
@@ -100,7 +104,7 @@ class Examples:
         self._ahead = Ahead(self._made, recipe.train.batch_images)
         self._diffusion, self._dropout = recipe.diffusion, recipe.train.condition_dropout
         self._empty = embeddings.lookup([""]) if embeddings else None
-        self._class_label = class_label(recipe)
+        self._class_label, self._recipe = class_label(recipe), recipe
 
     def at(self, images_seen: int) -> Example:
         """This process's part of the batch that begins with the image numbered `images_seen`."""
@@ -110,12 +114,14 @@ class Examples:
         batch = self._loader.batch(images_seen)
         pictures = self._loader.images(images_seen)
         stills = None if batch.stills is None else signal(batch.stills)
+        images = pyramid(signal(batch.images), self._resolutions, stills)
         made = Example(
-            pyramid(signal(batch.images), self._resolutions, stills),
+            images,
             noise.training_noises(self._diffusion, self._seed, pictures, self._resolutions),
             noise.training_times(self._diffusion, self._seed, pictures),
             *self._condition(batch, pictures),
             pictures,
+            training_low(self._recipe, images[0], pictures),
         )
         return made.pinned() if self._pin else made
 

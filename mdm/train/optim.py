@@ -12,7 +12,7 @@ from mdm.config.sizes import shape
 from mdm.model.muon import Muon
 
 # What meets pixels, pictures or classes is no map between hidden features, and is left to AdamW.
-OUTSIDE = ("conv_in", "conv_out", "class_emb", "balance", "aux_conv", "map_label", "map_augment")
+OUTSIDE = ("conv_in", "low_in", "conv_out", "class_emb", "balance", "aux_conv", "map_label", "map_augment")
 PICTURE_CHANNELS = 3
 INFINITE = 1e5  # what stands for infinity in a sanitised gradient of a loss that sums over values
 

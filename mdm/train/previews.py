@@ -13,14 +13,16 @@ from torch import Tensor
 from mdm.config import SampleConfig
 from mdm.config.recipe import StageRecipe
 from mdm.data.batches.classes import class_label
-from mdm.data.batches.loader import Batch, Loader
+from mdm.data.batches.loader import Batch, Loader, signal
 from mdm.data.rows import png, to_bytes
 from mdm.data.text.cache import Embeddings
 from mdm.diffusion.sampler import sample
 from mdm.files.artifact import results_root
 from mdm.files.atomic import append_line, write_atomic, write_json
+from mdm.model.upsampler import Low, seeing
 from mdm.train.example import open_embeddings
 from mdm.train.loggers import Logger
+from mdm.train.low import preview_low
 from mdm.train.state import TrainingState
 
 COUNT, SEED = 8, 0
@@ -40,7 +42,8 @@ class Previews:
         self._diffusion, self._step, self._total = recipe.diffusion, recipe.train.batch_images, recipe.num_images
         guidance = GUIDANCE if recipe.conditional else 1.0
         self._settings = SampleConfig(steps=STEPS, guidance=guidance, precision=recipe.train.precision)
-        self._loggers, self._prompt = loggers, {}
+        self._loggers, self._prompt, self._recipe = loggers, {}, recipe
+        self._low: Low | None = None
 
     def prepare(self, batch: Batch, embeddings: Embeddings | None, none_class: int | None) -> None:
         """What is drawn: the captions and classes of a batch; guidance leads away from none."""
@@ -50,6 +53,7 @@ class Previews:
             "text": batch.text, "mask": batch.mask, "negative_text": empty[0], "negative_mask": empty[1],
             "labels": batch.classes, "negative_labels": no_class,
         }  # fmt: skip
+        self._low = preview_low(self._recipe, signal(batch.images), self._gammas.device)
         self._prompt = {k: None if part is None else part.to(self._gammas.device) for k, part in parts.items()}
         write_json(self._folder / "captions.json", list(batch.captions))
 
@@ -72,7 +76,7 @@ class Previews:
         state.model.eval()
         with state.ema.applied():
             drawn = sample(
-                state.model, self._gammas, self._settings, self._diffusion, self._sizes,
+                seeing(state.model, self._low), self._gammas, self._settings, self._diffusion, self._sizes,
                 image_ids=range(COUNT), seed=SEED, **self._prompt,
             )  # fmt: skip
         state.model.train()

@@ -8,6 +8,7 @@ from torch import Tensor
 from mdm.config import DiffusionConfig, TrainConfig
 from mdm.diffusion.loss import Part, training_loss
 from mdm.model.balance import balances
+from mdm.model.upsampler import seeing
 from mdm.train.bottlenecks import Stopwatch
 from mdm.train.example import Example
 from mdm.train.optim import picture_values, sanitize, shorten
@@ -37,9 +38,8 @@ def training_step(
         state.drop(micro.pictures)
         timed, bf16 = clock.running() if clock else nullcontext(), config.precision == "bf16"
         with timed, torch.autocast(gammas.device.type, torch.bfloat16, enabled=bf16):
-            loss, per_level = training_loss(
-                state.model, diffusion, gammas, *micro.inputs(), part=part, balances=balances(state.model)
-            )
+            network, learned = seeing(state.model, micro.low), balances(state.model)
+            loss, per_level = training_loss(network, diffusion, gammas, *micro.inputs(), part=part, balances=learned)
         with state.adding_up(last_part=number == accumulate - 1):
             loss.backward()
         parts.append(torch.cat([loss.detach().reshape(1), per_level]))

@@ -14,7 +14,9 @@ from mdm.data.batches.skipped import SkippedLog
 from mdm.diffusion import noise
 from mdm.diffusion.loss import Part, pyramid, training_loss
 from mdm.files.artifact import results_root
+from mdm.model.upsampler import seeing
 from mdm.train.example import Example, open_embeddings
+from mdm.train.low import validation_low
 from mdm.train.state import TrainingState
 
 NUM_IMAGES = 64
@@ -51,8 +53,9 @@ class Validation:
         """The sum over parts, whose number depends on the size of the pictures alone."""
         example, found = self._paired(pairing) if pairing else self._example, []
         for index in range(self._parts):
-            inputs, part = example.part(index, self._parts).inputs(), Part(index, self._parts)
-            found.append(training_loss(state.model, self._diffusion, self._gammas, *inputs, part=part)[1])
+            micro, part = example.part(index, self._parts), Part(index, self._parts)
+            network, inputs = seeing(state.model, micro.low), micro.inputs()
+            found.append(training_loss(network, self._diffusion, self._gammas, *inputs, part=part)[1])
         return torch.stack(found).sum(dim=0).tolist()
 
     def _paired(self, pairing: int) -> Example:
@@ -90,5 +93,6 @@ def open_validation(recipe_path: Path, recipe: StageRecipe, gammas: Tensor) -> V
     times = noise.spread_times(recipe.diffusion, len(batch.images))
     noises = [noise.normal("validation", SEED, pictures, shape(size), level=size) for size in sizes]
     images = pyramid(signal(batch.images), sizes)
-    example = Example(images, noises, times, batch.text, batch.mask, batch.classes)
+    condition = (batch.text, batch.mask, batch.classes)
+    example = Example(images, noises, times, *condition, low=validation_low(recipe, images[0], SEED))
     return Validation(recipe, example, gammas)

@@ -42,10 +42,16 @@ def _record(run: Run, stage: Stage, artifacts: Artifacts) -> StageRecord:
     made = manifest or {}
     recipe = artifacts.recipe(stage.artifact, StageRecipe)
     return StageRecord(
-        run.name, run.seed, stage.name, stage.artifact, " → ".join(map(str, stage.resolutions)),
+        run.name, run.seed, stage.name, stage.artifact, _levels(stage),
         stage.num_images, manifest is not None, made.get("seconds"), str(made.get("device", "—")),
         commit_text(made.get("git") or {}), recipe.data if recipe else "—", (recipe and recipe.parent) or "—",
     )  # fmt: skip
+
+
+def _levels(stage: Stage) -> str:
+    """The levels, innermost first; an upsampler's one level, and the side of the pictures that it enlarges."""
+    enlarges = f" from {stage.base.resolutions[-1]}" if stage.base else ""
+    return " → ".join(map(str, stage.resolutions)) + enlarges
 
 
 def trainings(made: list[StageRecord]) -> list[tuple[StageRecord, list[str]]]:

@@ -21,11 +21,13 @@ from mdm.diffusion.schedule import levels
 from mdm.files.atomic import write_json
 from mdm.model.execution import Execution
 from mdm.model.networks import build
+from mdm.model.upsampler import seeing
 from mdm.study.cost.memory import fresh_state
 from mdm.study.cost.speeds import VERSION, Work, drawing, training
 from mdm.study.cost.timing import Timing, load, product_operations, product_seconds, timing
 from mdm.study.study import Study
 from mdm.train.example import Example
+from mdm.train.low import blank_low
 from mdm.train.step import training_step
 
 
@@ -146,7 +148,8 @@ def _example(work: Work, device: torch.device) -> Example:
     images = pyramid(torch.randn(count, *shape(sizes[0])), sizes)
     times = noise.training_times(work.diffusion, 0, range(count))
     labels = torch.zeros(count, dtype=torch.long) if work.model.classes else None
-    return Example(images, [torch.randn_like(x) for x in images], times, *_text(work, count), labels).to(device)
+    noises, low = [torch.randn_like(x) for x in images], blank_low(work.model, count)
+    return Example(images, noises, times, *_text(work, count), labels, low=low).to(device)
 
 
 def _text(work: Work, count: int) -> tuple[torch.Tensor | None, torch.Tensor | None]:
@@ -165,11 +168,11 @@ def _drawing(work: Work, study: Study, device: torch.device) -> Callable[[], Non
     gammas = levels(work.diffusion, work.model.resolutions).to(device)
     text = [None if part is None else part.to(device) for part in _text(work, count)]
     labels = torch.zeros(count, dtype=torch.long, device=device) if work.model.classes else None
-    sizes = work.model.resolutions
+    sizes, low = work.model.resolutions, blank_low(work.model, count, device)
 
     def step() -> None:
         sample(
-            network, gammas, settings, work.diffusion, sizes, *text, *text, range(count), 0, labels=labels,
+            seeing(network, low), gammas, settings, work.diffusion, sizes, *text, *text, range(count), 0, labels=labels,
             negative_labels=labels,
         )  # fmt: skip
 

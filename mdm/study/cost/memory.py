@@ -21,7 +21,9 @@ from mdm.model import execution
 from mdm.model.checkpoints import INNER
 from mdm.model.networks import Network, build
 from mdm.model.processor import as_on
+from mdm.model.upsampler import seeing
 from mdm.train.example import Example
+from mdm.train.low import blank_low
 from mdm.train.optim import make_optimizers
 from mdm.train.state import TrainingState, average_of
 from mdm.train.step import training_step
@@ -102,8 +104,9 @@ def estimate(
 
         def loss() -> Tensor:
             with torch.autocast("cpu", torch.bfloat16, enabled=train.precision == "bf16"):
-                inputs = example.part(0, parts).inputs()
-                return training_loss(network, diffusion, gammas, *inputs, part=Part(0, parts))[0]
+                micro = example.part(0, parts)
+                inputs = micro.inputs()
+                return training_loss(seeing(network, micro.low), diffusion, gammas, *inputs, part=Part(0, parts))[0]
 
         activations = _activations(network, loss, ledger)
         ledger.peak = 0
@@ -145,7 +148,8 @@ def _example(model: ModelConfig | SongConfig, tokens: int, times: Tensor) -> Exa
     images, noises = ([torch.empty(batch, *shape(size)) for size in model.resolutions] for _ in range(2))
     text = (torch.empty(batch, tokens, model.text_channels), torch.empty(batch, tokens)) if model.text_channels else ()
     labels = torch.empty(batch, dtype=torch.long)
-    return Example(images, noises, times, *(text or (None, None)), labels if model.classes else None)
+    low = blank_low(model, batch)
+    return Example(images, noises, times, *(text or (None, None)), labels if model.classes else None, low=low)
 
 
 def _activations(network: Network, loss: Callable[[], Tensor], ledger: Ledger) -> dict[Size, int]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from mdm.config.recipe import StageRecipe
@@ -10,6 +11,7 @@ from mdm.config.units import percent, rough_duration, size
 from mdm.model.arithmetic import parameters, step_gigaflops
 from mdm.study.cost import observed
 from mdm.study.cost import speeds as throughput
+from mdm.study.cost.parts import networks
 from mdm.study.cost.speeds import Speed, Throughput
 from mdm.study.drawing_jobs import drawn_images, parts, parts_there
 from mdm.study.resolved import behind, chosen_runs
@@ -144,10 +146,12 @@ class Estimate:
 
 def works(run: Run) -> list[tuple[str, str]]:
     """Return (what, artifact) of everything in a run that costs time."""
-    drawn = [(f"draw {evaluation.protocol}", evaluation.samples) for evaluation in run.evaluations]
+    drawn = [(f"base of {one.protocol}", low) for one in run.evaluations for low in one.lows]
+    drawn += [(f"draw {evaluation.protocol}", evaluation.samples) for evaluation in run.evaluations]
     along: list[tuple[str, str]] = []
     for point in run.points:
         at = f"{point.stage} at {point.images}"
+        along += [(f"base of {at}", low) for low in point.evaluation.lows]
         along += [(at, point.weights), (f"draw {at}", point.evaluation.samples)]
     known = {ref for _, ref in drawn} | {stage.artifact for stage in run.stages}
     return [(stage.name, stage.artifact) for stage in run.stages] + drawn + [w for w in along if w[1] not in known]
@@ -170,8 +174,8 @@ class Plan:
             self.added[run.name, run.seed] = list(dict.fromkeys(fresh))
 
     def text(self) -> str:
-        parts = (*self._table(), "", *self._totals(), "", *self._storage(), *self._warnings(), *self._legend())
-        return "\n".join(parts)
+        parts = (self._table(), [""], self._totals(), [""], networks(self.study), self._storage(), self._warnings())
+        return "\n".join([*chain.from_iterable(parts), *self._legend()])
 
     def _table(self) -> Iterator[str]:
         yield (

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from mdm.config import SampleConfig, StudyError
 from mdm.config.base import parse
-from mdm.config.recipe import EncoderRecipe, StageRecipe
+from mdm.config.recipe import EncoderRecipe, SamplesRecipe, StageRecipe
 from mdm.data.text import encoder
+from mdm.evaluate.low import Source
 from mdm.evaluate.painter import Painter
 from mdm.files.atomic import ArtifactError, write_atomic
 from mdm.study.stage_settings import check_sample
@@ -90,8 +91,10 @@ def generate(study: Study, results: Path, run_name: str, wanted: Wanted, out: Pa
     captions = [wanted.prompt or "", sample.negative_prompt]
     text = LiveText(study.recipe(recipe.text).encoder, captions) if recipe.text else None
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    painter = Painter(recipe.model_copy(update={"sample": sample, "seed": wanted.seed}), results, device, text)
     classes = None if wanted.number is None else [wanted.number] * wanted.count
+    low = _low(study, results, recipe, captions[:1] * wanted.count, classes, wanted.seed, device)
+    recipe = recipe.model_copy(update={"sample": sample, "seed": wanted.seed})
+    painter = Painter(recipe, results, device, text, low)
     levels = painter.paint(range(wanted.count), captions[:1] * wanted.count, classes)
     size = _save(levels, out)
     return "\n".join([
@@ -101,6 +104,26 @@ def generate(study: Study, results: Path, run_name: str, wanted: Wanted, out: Pa
         f"{sample.steps} steps, guidance {sample.guidance:g}",
         f"{out} ({size[0]} x {size[1]} px), {time.monotonic() - started:.1f} s; any picture viewer or browser opens it",
     ])  # fmt: skip
+
+
+def _low(
+    study: Study, results: Path, recipe: SamplesRecipe, captions: Sequence[str], classes: Sequence[int] | None,
+    seed: int, device: torch.device,
+) -> Source | None:  # fmt: skip
+    """Draw what an upsampler enlarges with its base, as the study says; nothing for a network that draws alone."""
+    if recipe.low is None:
+        return None
+    if not recipe.low.startswith("samples/"):
+        raise StudyError(f"this run enlarges real pictures ({recipe.low}); draw with a run that says sample.low: drawn")
+    base = study.recipe(recipe.low)
+    if not (results / base.train / "weights.safetensors").is_file():
+        raise ArtifactError(f"its base is not trained yet ({results / base.train} has no weights); run the study first")
+    negative = base.sample.negative_prompt
+    text = LiveText(study.recipe(base.text).encoder, [captions[0], negative]) if base.text else None
+    below = _low(study, results, base, captions, classes, seed, device)
+    painter = Painter(base.model_copy(update={"seed": seed}), results, device, text, below)
+    drawn = painter.paint(range(len(captions)), captions, classes)[painter.resolutions[0]]
+    return lambda numbers: drawn[list(numbers)]
 
 
 def _save(levels: dict[int, np.ndarray], out: Path) -> tuple[int, int]:
