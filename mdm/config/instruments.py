@@ -6,6 +6,7 @@ from pydantic import Field, field_validator
 
 from mdm.config.base import SHA256, Positive, Seed, Strict
 
+Asked = Literal["precision_recall", "density_coverage", "inception_score"]
 Rate = Annotated[float, Field(gt=0)]
 JUDGE_STRIDE = 8  # pixels of a judge's cell
 
@@ -70,4 +71,10 @@ class ClipSettings(FitSettings):
 class ScoreSettings(Strict):
     """Settings of a protocol that concern its scores."""
 
+    later: ClassVar = ("precision_nearest", "coverage_nearest", "most_drawn", "most_real")
+
     chance_shifts: Positive = Field(default=16, description="other captions each picture is scored against")
+    precision_nearest: Positive = Field(default=3, description="balls of precision and recall reach to this neighbour")
+    coverage_nearest: Positive = Field(default=5, description="balls of density and coverage reach to this neighbour")
+    most_drawn: Positive = Field(default=10_000, description="drawn pictures of precision, recall, density, coverage")
+    most_real: Positive = Field(default=10_000, description="real pictures of precision, recall, density, coverage")

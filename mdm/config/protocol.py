@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from mdm.config.base import Name, Positive, Seed, Strict
-from mdm.config.instruments import WeightsConfig
+from mdm.config.instruments import Asked, WeightsConfig
 from mdm.config.training import ResourceConfig
 
 
 class ProtocolConfig(Strict):
     """One way of measuring, hashed into the result's path: named (`standard`), or written out."""
+
+    later: ClassVar = ("dino", "metrics")
 
     description: str = Field(default="", description="default: that of the standard")
     standard: Name | None = Field(
@@ -39,6 +41,10 @@ class ProtocolConfig(Strict):
     judge: Name | None = Field(default=None, description="one of `judges`: alignment and distances of its features")
     clip: Name | WeightsConfig | None = Field(default=None, description="one of `clips`, or weights: CLIP score")
     inception: WeightsConfig | None = Field(default=None, description="weights of Inception: FID and KID")
+    dino: WeightsConfig | None = Field(default=None, description="weights of DINOv2 ViT-L/14: FD-DINOv2 and KD")
+    metrics: tuple[Asked, ...] = Field(
+        default=(), description="also precision_recall, density_coverage (of every network), inception_score"
+    )
     resize: Literal["clean", "tf1"] = Field(
         default="clean", description="how Inception sees pictures: clean-fid's bicubic, or TensorFlow 1's bilinear"
     )
@@ -67,12 +73,22 @@ class ProtocolConfig(Strict):
             raise ValueError(f"labels: {self.labels} has no effect with prompts, whose classes are drawn; leave it out")
         if self.resize != "clean" and not self.inception:
             raise ValueError(f"resize {self.resize} has no effect without inception weights; leave it out or name some")
+        self._check_metrics()
         if self.files and not self.standard:
             raise ValueError("files has no effect without standard; leave it out")
         return self
 
+    def _check_metrics(self) -> None:
+        """Refuse metrics of features that nothing reads."""
+        if "inception_score" in self.metrics and not self.inception:
+            raise ValueError("metrics: inception_score is of a classifier; name inception weights, or leave it out")
+        if self.metrics and not (self.judge or self.inception or self.dino):
+            raise ValueError(
+                f"metrics: {', '.join(self.metrics)} compare features; name a judge, inception or dino, or leave it out"
+            )
+
     @property
     def drawn_only(self) -> bool:
         """Whether its pictures are drawn and compared with nothing here (`audit` may still look for copies)."""
-        instruments = self.judge or self.clip or self.inception or self.spectrum
+        instruments = self.judge or self.clip or self.inception or self.dino or self.spectrum
         return not (self.standard or self.reference or self.num_reference or instruments)

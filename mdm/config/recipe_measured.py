@@ -8,7 +8,7 @@ from pydantic import Field, PositiveInt
 
 from mdm.config.audit import Group
 from mdm.config.base import Count, Positive, Seed
-from mdm.config.instruments import ClipSettings, JudgeSettings, ScoreSettings, WeightsConfig
+from mdm.config.instruments import Asked, ClipSettings, JudgeSettings, ScoreSettings, WeightsConfig
 from mdm.config.recipe_base import Recipe, Ref
 
 
@@ -33,7 +33,7 @@ class ClipRecipe(Recipe):
 class FeaturesRecipe(Recipe):
     """What measuring networks see in drawn or real pictures."""
 
-    later: ClassVar = ("first", "resize", "spectrum")
+    later: ClassVar = ("first", "resize", "spectrum", "logits")
 
     kind: Literal["features"] = "features"
     images: Ref
@@ -43,10 +43,13 @@ class FeaturesRecipe(Recipe):
     resize: Literal["clean", "tf1"] = "clean"
     extractors: dict[str, Ref | WeightsConfig]
     spectrum: bool = False
+    logits: bool = False  # also what the classifier of Inception says, where the file has one
 
 
 class ScoresRecipe(Recipe):
     """The metrics of one set of pictures against another; `floor`: as many real pictures, none of the reference."""
+
+    later: ClassVar = ("metrics",)
 
     kind: Literal["scores"] = "scores"
     # 5: intervals by the jackknife over both sides, distances also without bias, the floor from pictures of its own.
@@ -55,6 +58,7 @@ class ScoresRecipe(Recipe):
     reference: Ref
     floor: Ref | None = None
     settings: ScoreSettings
+    metrics: tuple[Asked, ...] = ()
 
 
 class ExcessRecipe(Recipe):

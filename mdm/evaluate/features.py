@@ -35,7 +35,7 @@ def extract_features(recipe_path: str | Path, batch_images: int = BATCH_IMAGES) 
     pictures = open_pictures(root / recipe.images, recipe.num_images, recipe.resolution, recipe.first)
     # A measurement must not depend on the model of the card: newer ones would round products to 10 bits.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    extractors = load_extractors(recipe.extractors, root, device, recipe.resize)
+    extractors = load_extractors(recipe.extractors, root, device, recipe.resize, recipe.logits)
     arrays, statistics = read_pictures(pictures, extractors, batch_images)
     if recipe.spectrum:
         arrays |= spectra(root / recipe.images, len(pictures), recipe.first)

@@ -6,13 +6,21 @@ from collections.abc import Iterable
 FACTORS = {"colour": "colours", "shape": "shapes", "binding": "pairs", "count": "count", "relation": "relation"}
 ALIGNMENTS = ("alignment", *(f"alignment_{factor}" for factor in FACTORS))
 # The network whose features are compared -> its Fréchet distance and its kernel distance.
-DISTANCES = {"judge": ("fd_judge", "kid_judge"), "inception": ("fid", "kid_inception")}
+DISTANCES = {
+    "judge": ("fd_judge", "kid_judge"), "inception": ("fid", "kid_inception"), "dino": ("fd_dino", "kid_dino"),
+}  # fmt: skip
 FRECHET_DISTANCES, KERNEL_DISTANCES = zip(*DISTANCES.values(), strict=True)
+# What a protocol may ask for besides (`metrics`) -> its families, each of every network whose features are compared.
+ASKED = {"precision_recall": ("precision", "recall"), "density_coverage": ("density", "coverage")}
+INCEPTION_SCORE = "inception_score"
+AMONG_EACH_OTHER = tuple(f"{family}_{network}" for pair in ASKED.values() for family in pair for network in DISTANCES)
 # The same whatever the weights turn out to be: one training says all there is to say.
 CERTAIN = ("train_images", "train_gigaflops", "parameters", "network_evaluations_per_image")
 MEASURABLE = (
     *(f"{d}{kind}{end}" for d in FRECHET_DISTANCES for kind in ("", "_unbiased") for end in ("", "_floor")),
-    *KERNEL_DISTANCES, "clip_score", "clip_score_real",
+    *KERNEL_DISTANCES, *(f"{name}{end}" for name in AMONG_EACH_OTHER for end in ("", "_floor")),
+    *(f"{family}_{network}_real" for family in ASKED["density_coverage"] for network in DISTANCES),
+    INCEPTION_SCORE, f"{INCEPTION_SCORE}_real", "clip_score", "clip_score_real",
     *ALIGNMENTS, *(f"{a}{end}" for a in ALIGNMENTS for end in ("_chance", "_real")),
     "train_loss", "train_images", "train_gigaflops", "train_seconds", "images_per_second", "parameters",
     "sample_seconds", "sample_images_per_second", "network_evaluations_per_image",

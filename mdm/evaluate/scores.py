@@ -5,31 +5,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file
 
 from mdm.config.instruments import ScoreSettings
 from mdm.config.recipe_measured import ScoresRecipe
 from mdm.evaluate.alignment import alignment
 from mdm.evaluate.frechet import Reference, frechet_estimate
-from mdm.evaluate.intervals import Estimate, jackknife, mean_with_interval, metric
+from mdm.evaluate.intervals import jackknife, mean_with_interval, metric
 from mdm.evaluate.kid import kernel_estimate
 from mdm.evaluate.metric_names import DISTANCES, detail
 from mdm.evaluate.protocol import Protocol
+from mdm.evaluate.scores_besides import Rows, Side, measured_besides
+from mdm.evaluate.scores_besides import row as _row
 from mdm.evaluate.spectrum import relative_detail
 from mdm.files.artifact import Making
-from mdm.files.atomic import read_json, write_json
-
-Rows = Iterator[dict[str, Any]]
-
-
-class Side:
-    def __init__(self, folder: Path) -> None:
-        self.manifest = read_json(folder / "manifest.json")
-        self.arrays = load_file(folder / "features.safetensors")
-
-    def group(self, prefix: str) -> dict[str, np.ndarray]:
-        """Arrays prefix.key by key."""
-        return {k.removeprefix(f"{prefix}."): v for k, v in self.arrays.items() if k.startswith(f"{prefix}.")}
+from mdm.files.atomic import write_json
 
 
 def score(recipe_path: str | Path) -> None:
@@ -40,7 +29,12 @@ def score(recipe_path: str | Path) -> None:
     floor = Side(making.root / recipe.floor) if recipe.floor else None
     protocol = Protocol.between(generated.manifest, reference.manifest)
     metrics = [row for part in PARTS for row in part(generated, reference, floor, settings)]
-    write_json(making.folder / "scores.json", {"metrics": metrics, "protocol": protocol.as_json()})
+    more, left_out = measured_besides(recipe.metrics, generated, reference, floor, settings)
+    metrics += more
+    said = {"left_out": left_out} if left_out else {}
+    write_json(making.folder / "scores.json", {"metrics": metrics, "protocol": protocol.as_json(), **said})
+    for row in left_out:
+        print("{metric:28} {why}".format(**row))
     for row in metrics:
         print("{metric:28} {value:10.4f}  [{low:.4f}, {high:.4f}]  n = {n}".format(**row))
     making.finish({"protocol": protocol.describe()})
@@ -70,11 +64,6 @@ def _frechet(name: str, seen: np.ndarray, reference: Reference, end: str) -> Row
     yield _row(f"{name}{end}", estimate, len(seen))
     if fewest > seen.shape[1] and fewest >= ENOUGH * reference.dimension:
         yield _row(f"{name}_unbiased{end}", estimate, len(seen), estimate.unbiased)
-
-
-def _row(name: str, estimate: Estimate, n: int, value: float | None = None) -> dict[str, Any]:
-    value, half = estimate.value if value is None else value, estimate.half_width
-    return metric(name, value, value - half, value + half, n, estimate.without, estimate.without_real)
 
 
 def captions(generated: Side, reference: Side, _floor: Side | None, _: ScoreSettings) -> Rows:

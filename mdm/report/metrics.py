@@ -37,6 +37,11 @@ FAMILIES = (
     Metric("fd", "Fréchet distance", "lower", main=True),
     Metric("fid", "Fréchet distance", "lower", main=True),
     Metric("kid", "Kernel distance", "lower"),
+    Metric("precision", "Precision", "higher", percent=True),
+    Metric("recall", "Recall", "higher", percent=True),
+    Metric("density", "Density", "higher"),
+    Metric("coverage", "Coverage", "higher", percent=True),
+    Metric("inception_score", "Inception Score", "higher"),
     Metric("alignment", "Alignment", "higher", percent=True),
     Metric("clip_score", "CLIP score", "higher", main=True),
     Metric("detail", "Fine detail over that of real pictures"),
@@ -70,6 +75,7 @@ FAMILIES = (
 TITLES = {
     "alignment": "Alignment, all factors", "fd_judge_unbiased": "Fréchet distance (judge), unbiased",
     "fid": "FID (Inception)", "fid_unbiased": "FID (Inception), unbiased",
+    "fd_dino": "FD-DINOv2", "fd_dino_unbiased": "FD-DINOv2, unbiased", "kid_dino": "Kernel distance (DINOv2)",
 }  # fmt: skip
 
 

@@ -4,7 +4,15 @@ from collections.abc import Collection, Iterable
 
 from mdm.config import ProtocolConfig, ResourceConfig, RunConfig, StudyConfig, StudyError, nearest
 from mdm.config.sizes import Clip
-from mdm.evaluate.metric_names import FRECHET_DISTANCES, KERNEL_DISTANCES, detail
+from mdm.evaluate.metric_names import (
+    AMONG_EACH_OTHER,
+    ASKED,
+    FRECHET_DISTANCES,
+    INCEPTION_SCORE,
+    KERNEL_DISTANCES,
+    detail,
+)
+from mdm.evaluate.smallest import too_few
 from mdm.study.audits import Audits, check_audited
 from mdm.study.claims import ExpressionError, Reference
 from mdm.study.recipes import Artifacts
@@ -135,6 +143,7 @@ def check_measured(reference: Reference, name: str, protocol: ProtocolConfig, ru
     check_audited(reference, run)
     if protocol.drawn_only:
         compared = reference.metric.startswith((*FRECHET_DISTANCES, *KERNEL_DISTANCES, "clip_score", "alignment"))
+        compared |= reference.metric.startswith((*AMONG_EACH_OTHER, INCEPTION_SCORE))
         if compared or reference.metric.startswith("detail"):
             raise ExpressionError(
                 f"{reference}: protocol '{name}' draws pictures and compares them with nothing; give it a "
@@ -147,8 +156,23 @@ def check_measured(reference: Reference, name: str, protocol: ProtocolConfig, ru
         if reference.metric not in (drawn := [detail(side) for side in run.stages[-1].resolutions]):
             raise ExpressionError(f"{reference}: '{run.name}' draws no such level; write {' or '.join(drawn)}")
     fewest = min(protocol.num_images, protocol.num_reference)
+    _check_besides(reference, name, protocol, fewest)
     if reference.metric.startswith("fid_unbiased") and fewest <= INCEPTION_WIDTH:
         raise ExpressionError(
             f"{reference} needs more than {INCEPTION_WIDTH} pictures on each side, the width of Inception's features, "
             f"and its protocol has {fewest}; use kid_inception, or more pictures"
         )
+
+
+def _check_besides(reference: Reference, name: str, protocol: ProtocolConfig, fewest: int) -> None:
+    """Refuse metrics that have to be asked for and are not, or that have too few pictures."""
+    family, _, network = reference.metric.partition("_")
+    groups = [group for group, families in ASKED.items() if family in families]
+    groups += [INCEPTION_SCORE] if reference.metric.startswith(INCEPTION_SCORE) else []
+    for group in groups:
+        if group not in protocol.metrics:
+            raise ExpressionError(f"{reference}: protocol '{name}' does not ask for it; write metrics: [{group}] in it")
+        if group in ASKED and getattr(protocol, network.partition("_")[0], None) is None:
+            raise ExpressionError(f"{reference}: protocol '{name}' reads no such features; name the network in it")
+        if why := too_few(reference.metric, fewest):
+            raise ExpressionError(f"{reference} is left out of tables and verdicts: {why}")

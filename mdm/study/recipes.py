@@ -167,6 +167,7 @@ class Artifacts(DataSets):
         recipe = made.FeaturesRecipe(
             images=images, first=first, num_images=num_images, resolution=resolution, resize=protocol.resize,
             extractors=self._extractors(protocol), spectrum=protocol.spectrum,
+            logits="inception_score" in protocol.metrics,
         )  # fmt: skip
         return self.put(name, recipe)
 
@@ -185,9 +186,14 @@ class Artifacts(DataSets):
             found["clip"] = protocol.clip if given else self._instrument("clips", protocol.clip, made.ClipRecipe)
         if protocol.inception:
             found["inception"] = protocol.inception
+        if protocol.dino:
+            found["dino"] = protocol.dino
         return found
 
     def scores(self, name: str, features: str, reference: str, floor: str | None, protocol: ProtocolConfig) -> str:
         """Add the metrics from the features of both sides."""
         settings = parse(ScoreSettings, protocol.settings, f"{self._where}: protocols: settings")
-        return self.put(name, made.ScoresRecipe(features=features, reference=reference, floor=floor, settings=settings))
+        recipe = made.ScoresRecipe(
+            features=features, reference=reference, floor=floor, settings=settings, metrics=protocol.metrics
+        )
+        return self.put(name, recipe)
