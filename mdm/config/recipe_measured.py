@@ -33,7 +33,7 @@ class ClipRecipe(Recipe):
 class FeaturesRecipe(Recipe):
     """What measuring networks see in drawn or real pictures."""
 
-    later: ClassVar = ("first", "resize", "spectrum", "logits")
+    later: ClassVar = ("first", "resize", "spectrum", "logits", "frames", "destroyed")
 
     kind: Literal["features"] = "features"
     images: Ref
@@ -43,6 +43,8 @@ class FeaturesRecipe(Recipe):
     resize: Literal["clean", "tf1"] = "clean"
     extractors: dict[str, Ref | WeightsConfig]
     spectrum: bool = False
+    frames: Positive | None = None  # of each clip; none: pictures
+    destroyed: bool = False  # also clips whose motion was destroyed in three ways, as the frame of a distance
     logits: bool = False  # also what the classifier of Inception says, where the file has one
 
 

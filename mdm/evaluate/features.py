@@ -11,6 +11,7 @@ from safetensors.numpy import save
 from mdm.config.recipe import SamplesRecipe
 from mdm.config.recipe_measured import FeaturesRecipe
 from mdm.data.sources.registry import rule
+from mdm.evaluate.clip_frames import of_clips
 from mdm.evaluate.extractors import Extractor, load_extractors
 from mdm.evaluate.frechet import GaussianStatistics
 from mdm.evaluate.labels import encode
@@ -32,10 +33,12 @@ def extract_features(recipe_path: str | Path, batch_images: int = BATCH_IMAGES) 
     making = Making(recipe_path, FeaturesRecipe)
     recipe, folder, root = making.recipe, making.folder, making.root
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    pictures = open_pictures(root / recipe.images, recipe.num_images, recipe.resolution, recipe.first)
+    pictures = open_pictures(root / recipe.images, recipe.num_images, recipe.resolution, recipe.first, recipe.frames)
     # A measurement must not depend on the model of the card: newer ones would round products to 10 bits.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     extractors = load_extractors(recipe.extractors, root, device, recipe.resize, recipe.logits)
+    if recipe.frames:
+        extractors = {name: of_clips(name, extract, recipe.destroyed) for name, extract in extractors.items()}
     arrays, statistics = read_pictures(pictures, extractors, batch_images)
     if recipe.spectrum:
         arrays |= spectra(root / recipe.images, len(pictures), recipe.first)
@@ -61,8 +64,9 @@ def read_pictures(
             for name, extract in extractors.items():
                 for key, value in (found := extract(batch, words)).items():
                     parts.setdefault(key, []).append(value)
-                seen = GaussianStatistics.of(found[name])
-                statistics[name] = statistics[name].merge(seen) if name in statistics else seen
+                if name in found:
+                    seen = GaussianStatistics.of(found[name])
+                    statistics[name] = statistics[name].merge(seen) if name in statistics else seen
             bar.update(len(batch))
     return {key: np.concatenate(values) for key, values in parts.items()}, statistics
 
@@ -78,6 +82,7 @@ def describe(recipe: FeaturesRecipe, root: Path) -> dict[str, Any]:
         "prompts": prompts,
         "num_images": recipe.num_images,
         "resize": recipe.resize,
+        **({"frames": recipe.frames} if recipe.frames else {}),
         "rule": rule(root / data / "recipe.json") if data else None,
         "index_sha256": read_json(root / data / "manifest.json").get("index_sha256") if data else None,
         "extractors": recipe.plain()["extractors"],

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from mdm.config.recipe import SamplesRecipe
-from mdm.config.sizes import Size, shape
+from mdm.config.sizes import Clip, Size, shape
 from mdm.data.rows import Row, png
 from mdm.data.shards.shard import read_index
 from mdm.evaluate.archive import ArrayStream, read_array, read_batches, write_archive
@@ -92,7 +92,7 @@ def _draw_batch(painter: Painter, ids: Sequence[int], rows: Sequence[Row], path:
     write_archive(path, {name: ArrayStream.of(array) for name, array in arrays.items()})
 
 
-def _arrays(batches: Sequence[Path], rows: Sequence[Row], resolutions: Sequence[int]) -> dict[str, ArrayStream]:
+def _arrays(batches: Sequence[Path], rows: Sequence[Row], resolutions: Sequence[Size]) -> dict[str, ArrayStream]:
     """What an archive of samples holds; pictures stream through, so 30,000 of them need no memory."""
 
     def pieces(name: str) -> Iterator[np.ndarray]:
@@ -107,15 +107,20 @@ def _arrays(batches: Sequence[Path], rows: Sequence[Row], resolutions: Sequence[
     arrays = {name: ArrayStream.of(array) for name, array in text.items()}
     for r in resolutions:
         name = f"{LEVEL}{r}"
-        arrays[name] = ArrayStream((len(rows), r, r, 3), np.dtype(np.uint8), pieces(name))
+        *frames, _, height, width = shape(r)
+        arrays[name] = ArrayStream((len(rows), *frames, height, width, 3), np.dtype(np.uint8), pieces(name))
     return arrays
 
 
-def _write_grids(folder: Path, resolutions: Sequence[int]) -> None:
+def _write_grids(folder: Path, resolutions: Sequence[Size]) -> None:
     """The first pictures of every level, in reading order."""
     count = min(GRID_SIDE**2, len(read_array(folder / "images.npz", "ids")))
     for r in resolutions:
         first = next(read_batches(folder / "images.npz", f"{LEVEL}{r}", count, count))
+        if isinstance(r, Clip):  # a line for each clip, its frames in a row
+            sheet = first[:GRID_SIDE].swapaxes(1, 2).reshape(-1, r.frames * r.resolution, 3)
+            write_atomic(folder / f"grid_{r}.png", png(sheet).data)
+            continue
         columns = min(GRID_SIDE, count)
         lines = -(-count // columns)
         grid = np.full((lines * columns, r, r, 3), 255, np.uint8)
@@ -129,7 +134,12 @@ def _facts(folder: Path, num_images: int, painter: Painter, batches: Sequence[Pa
     seconds = sum(float(read_array(path, "seconds")[0]) for path in batches)
     evaluations = sum(int(read_array(path, "evaluations")[0]) for path in batches)
     return {
-        "num_images": num_images, "resolutions": list(painter.resolutions), "weights_hash": painter.weights_hash,
+        "num_images": num_images, "resolutions": [*map(_written, painter.resolutions)],
+        "weights_hash": painter.weights_hash,
         "sha256": sha256_file(folder / "images.npz"), "network_evaluations": evaluations,
         "network_evaluations_per_image": evaluations / num_images, "seconds": round(seconds, 3),
     }  # fmt: skip
+
+
+def _written(size: Size) -> int | str:
+    return str(size) if isinstance(size, Clip) else size

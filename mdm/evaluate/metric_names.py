@@ -12,6 +12,11 @@ DISTANCES = {
 FRECHET_DISTANCES, KERNEL_DISTANCES = zip(*DISTANCES.values(), strict=True)
 # What a protocol may ask for besides (`metrics`) -> its families, each of every network whose features are compared.
 ASKED = {"precision_recall": ("precision", "recall"), "density_coverage": ("density", "coverage")}
+# Of clips, by the network that reads their frames: what these show, whatever their order, and what changes from one to
+# the next; the frame of both is what the same real clips get whose motion was destroyed in one of three ways.
+CLIP_DISTANCES = tuple(f"{kind}_{network}" for network in DISTANCES for kind in ("kd_frames", "kd_motion"))
+DESTROYED = ("reversed", "frozen", "shuffled")
+CONSISTENCY = "frame_consistency"
 INCEPTION_SCORE = "inception_score"
 AMONG_EACH_OTHER = tuple(f"{family}_{network}" for pair in ASKED.values() for family in pair for network in DISTANCES)
 # The same whatever the weights turn out to be: one training says all there is to say.
@@ -20,7 +25,8 @@ MEASURABLE = (
     *(f"{d}{kind}{end}" for d in FRECHET_DISTANCES for kind in ("", "_unbiased") for end in ("", "_floor")),
     *KERNEL_DISTANCES, *(f"{name}{end}" for name in AMONG_EACH_OTHER for end in ("", "_floor")),
     *(f"{family}_{network}_real" for family in ASKED["density_coverage"] for network in DISTANCES),
-    INCEPTION_SCORE, f"{INCEPTION_SCORE}_real", "clip_score", "clip_score_real",
+    *(f"{name}{end}" for name in CLIP_DISTANCES for end in ("", "_floor", *(f"_{way}" for way in DESTROYED))),
+    CONSISTENCY, f"{CONSISTENCY}_real", INCEPTION_SCORE, f"{INCEPTION_SCORE}_real", "clip_score", "clip_score_real",
     *ALIGNMENTS, *(f"{a}{end}" for a in ALIGNMENTS for end in ("_chance", "_real")),
     "train_loss", "train_images", "train_gigaflops", "train_seconds", "images_per_second", "parameters",
     "sample_seconds", "sample_images_per_second", "network_evaluations_per_image",

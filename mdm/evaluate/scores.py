@@ -9,6 +9,7 @@ import numpy as np
 from mdm.config.instruments import ScoreSettings
 from mdm.config.recipe_measured import ScoresRecipe
 from mdm.evaluate.alignment import alignment
+from mdm.evaluate.clip_scores import clip_distances, consistency
 from mdm.evaluate.frechet import Reference, frechet_estimate
 from mdm.evaluate.intervals import jackknife, mean_with_interval, metric
 from mdm.evaluate.kid import kernel_estimate
@@ -94,4 +95,4 @@ def details(generated: Side, reference: Side, _floor: Side | None, _: ScoreSetti
         yield _row(detail(side), relative_detail(drawn[side], real[side]), len(drawn[side]))
 
 
-PARTS = (distances, captions, answers, details)
+PARTS = (distances, clip_distances, captions, consistency, answers, details)

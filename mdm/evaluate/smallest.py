@@ -29,6 +29,7 @@ SMALLEST = {
     "kd_motion": Smallest(100, "none at any number of clips"),
     "precision": Smallest(NEIGHBOURS, "too high, and more so with fewer pictures; only equal numbers compare", True),
     "recall": Smallest(NEIGHBOURS, "too high, and more so with fewer pictures; only equal numbers compare", True),
+    "frame_consistency": Smallest(100, "none at any number of clips"),
     "density": Smallest(NEIGHBOURS, "none: 1 is expected of real pictures at any number", True),
     "coverage": Smallest(NEIGHBOURS, "real pictures reach 0.969 with five neighbours, not 1", True),
     "inception_score": Smallest(5000, "too low: by up to 7 % with 1,000 classes", True),

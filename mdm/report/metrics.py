@@ -3,13 +3,13 @@
 import re
 from dataclasses import dataclass, replace
 
-from mdm.evaluate.metric_names import ALIGNMENTS
+from mdm.evaluate.metric_names import ALIGNMENTS, DESTROYED
 from mdm.report.quantity import Quantity
 
 EVALUATION, TRAINING, COST, FRAME = "evaluation", "training", "cost", "frame"
 AUDIT = "audit"  # in a table of its own; elsewhere where a study measures nothing but copies
 # What a score is framed by, measured beside it: guessing, and the best that real pictures reach.
-FRAME_ENDS = ("_chance", "_floor", "_real")
+FRAME_ENDS = ("_chance", "_floor", "_real", *(f"_{way}" for way in DESTROYED))
 BIN = re.compile(r"excess_loss_(\d+)_b(\d+)")
 
 
@@ -37,6 +37,9 @@ FAMILIES = (
     Metric("fd", "Fréchet distance", "lower", main=True),
     Metric("fid", "Fréchet distance", "lower", main=True),
     Metric("kid", "Kernel distance", "lower"),
+    Metric("kd_frames", "Kernel distance of frames", "lower", main=True),
+    Metric("kd_motion", "Kernel distance of motion", "lower", main=True),
+    Metric("frame_consistency", "Likeness of neighbouring frames"),
     Metric("precision", "Precision", "higher", percent=True),
     Metric("recall", "Recall", "higher", percent=True),
     Metric("density", "Density", "higher"),

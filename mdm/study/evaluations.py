@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable
 
 from mdm.config import ProtocolConfig, ResourceConfig, RunConfig, StudyConfig, StudyError, nearest
-from mdm.config.sizes import Clip
+from mdm.config.sizes import Clip, as_clip
 from mdm.evaluate.metric_names import (
     AMONG_EACH_OTHER,
     ASKED,
@@ -97,26 +97,36 @@ class Evaluations:
 
     def _side(self, last: Stage, name: str) -> int:
         """The side at which a protocol measures the pictures of a run, those of its last stage."""
-        if isinstance(last.resolutions[-1], Clip):
-            raise StudyError(
-                f"{self._where}: protocols.{name}: stage '{last.name}' ends with clips of {last.resolutions[-1]}, "
-                "and protocols measure pictures; write protocols: [] for that ablation"
-            )
-        side = self._protocols[name].resolution or max(last.resolutions)
-        if max(last.resolutions) % side:
+        own = as_clip(last.resolutions[-1]).resolution
+        side = self._protocols[name].resolution or own
+        if own % side:
             raise StudyError(
                 f"{self._where}: protocols.{name}.resolution {side} cannot be made from pictures of "
-                f"{max(last.resolutions)} px; write a divisor, or give the run another protocol"
+                f"{own} px; write a divisor, or give the run another protocol"
             )
         return side
 
     def _check_side(self, stage: Stage, name: str, side: int) -> None:
         """Refuse snapshots of a stage whose pictures are too small for the curve that they would be points of."""
-        if (own := max(stage.resolutions)) % side:
+        if (own := as_clip(stage.resolutions[-1]).resolution) % side:
             raise StudyError(
                 f"{self._where}: stages.{stage.name}.snapshots: protocol '{name}' measures at {side} px, which cannot "
                 f"be made from pictures of {own} px; write resolution: {own} there, or snapshots of later stages only"
             )
+
+    def _frames(self, weights: str, name: str) -> int | None:
+        """Frames of the clips that these weights draw, none where they draw pictures; refuses what is not for clips."""
+        size = self._made.artifacts[self._made.trained(weights)].recipe.sizes[0]
+        protocol, where = self._protocols[name], f"{self._where}: protocols.{name}"
+        if not isinstance(size, Clip):
+            return None
+        if protocol.metrics or protocol.spectrum:
+            raise StudyError(
+                f"{where}: metrics and spectrum are of pictures, and a run draws clips of {size}; leave them out"
+            )
+        if protocol.reference:
+            self._made.check_frames(protocol.reference, size, f"{where}.reference".removeprefix(f"{self._where}: "))
+        return size.frames
 
     def _evaluation(self, run: RunConfig, weights: str, name: str, side: int, guide: str | None) -> Evaluation:
         """Measure what these weights draw under a protocol."""
@@ -125,13 +135,14 @@ class Evaluations:
         if protocol.drawn_only:
             self._resources.setdefault(samples, protocol.resources)
             return Evaluation(name, samples)
-        features = self._made.features(label, samples, protocol.num_images, side, protocol)
-        place = f"protocols.{name}"
-        self._made.check_pictures(protocol.reference, f"{place}.reference")
+        place, frames = f"protocols.{name}", self._frames(weights, name)
+        features = self._made.features(label, samples, protocol.num_images, side, protocol, frames=frames)
+        if not frames:
+            self._made.check_pictures(protocol.reference, f"{place}.reference")
         self._made.check_resolution(protocol.reference, side, f"{place}.reference")
         real = self._made.data(protocol.reference, f"{place}.reference")
-        reference = self._made.features(f"{name}-real", real, protocol.num_reference, side, protocol)
-        floor = self._made.floor(f"{name}-floor", real, side, protocol)
+        reference = self._made.features(f"{name}-real", real, protocol.num_reference, side, protocol, frames=frames)
+        floor = self._made.floor(f"{name}-floor", real, side, protocol, frames)
         scores = self._made.scores(label, features, reference, floor, protocol)
         for ref in filter(None, (samples, features, reference, floor)):
             self._resources.setdefault(ref, protocol.resources)

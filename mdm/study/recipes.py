@@ -78,7 +78,7 @@ class Artifacts(DataSets):
         for name_of_data, first in ((data, take), (validation, None)):  # the held-out loss looks at the whole set
             if name_of_data:
                 self.check_resolution(name_of_data, as_clip(stage.sizes[-1]).resolution, place)
-                self._check_frames(name_of_data, stage.sizes[-1], place)
+                self.check_frames(name_of_data, stage.sizes[-1], place)
                 self._check_classes(run, name_of_data, place, first)
         if stage.stills:
             check_stills(stage, train, diffusion, where)
@@ -161,21 +161,26 @@ class Artifacts(DataSets):
         return self.put(name, recipe)
 
     def features(
-        self, name: str, images: str, num_images: int, resolution: int, protocol: ProtocolConfig, first: int = 0
-    ) -> str:
+        self, name: str, images: str, num_images: int, resolution: int, protocol: ProtocolConfig, first: int = 0,
+        frames: int | None = None, destroyed: bool = False,
+    ) -> str:  # fmt: skip
         """Add features of generated or real pictures; both sides go through the same extractors."""
         recipe = made.FeaturesRecipe(
             images=images, first=first, num_images=num_images, resolution=resolution, resize=protocol.resize,
             extractors=self._extractors(protocol), spectrum=protocol.spectrum,
-            logits="inception_score" in protocol.metrics,
+            logits="inception_score" in protocol.metrics, frames=frames, destroyed=destroyed,
         )  # fmt: skip
         return self.put(name, recipe)
 
-    def floor(self, name: str, images: str, resolution: int, protocol: ProtocolConfig) -> str | None:
+    def floor(
+        self, name: str, images: str, resolution: int, protocol: ProtocolConfig, frames: int | None = None
+    ) -> str | None:
         """Add features of as many real pictures as are drawn, none of them of the reference, if there are so many."""
         first, count = protocol.num_reference, protocol.num_images
         there = made.pictures_of(self._pick("data", protocol.reference, "protocols").settings)
-        return self.features(name, images, count, resolution, protocol, first) if first + count <= there else None
+        if first + count > there:
+            return None
+        return self.features(name, images, count, resolution, protocol, first, frames, destroyed=bool(frames))
 
     def _extractors(self, protocol: ProtocolConfig) -> dict[str, str | WeightsConfig]:
         found: dict[str, str | WeightsConfig] = {}
