@@ -24,6 +24,17 @@ class WeightsConfig(Strict):
     )
 
 
+class PublishedConfig(Strict):
+    """Mean and covariance of Inception's features of a reference set, as its authors give them out."""
+
+    path: str = Field(description="an .npz with the arrays mu and sigma, as of ADM's evaluation")
+    sha256: Annotated[str, Field(pattern=SHA256)] | None = Field(
+        default=None, description="null plans a study, but nothing runs"
+    )
+    num_images: Positive = Field(description="pictures that the statistics are of")
+    preparation: str = Field(min_length=1, description="how these were cut and resized, as its authors say")
+
+
 class FitSettings(Strict):
     """Length and rate of the training of a measuring network."""
 

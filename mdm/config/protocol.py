@@ -7,14 +7,14 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from mdm.config.base import Name, Positive, Seed, Strict
-from mdm.config.instruments import Asked, WeightsConfig
+from mdm.config.instruments import Asked, PublishedConfig, WeightsConfig
 from mdm.config.training import ResourceConfig
 
 
 class ProtocolConfig(Strict):
     """One way of measuring, hashed into the result's path: named (`standard`), or written out."""
 
-    later: ClassVar = ("dino", "metrics")
+    later: ClassVar = ("dino", "metrics", "keep_rows", "published")
 
     description: str = Field(default="", description="default: that of the standard")
     standard: Name | None = Field(
@@ -27,9 +27,10 @@ class ProtocolConfig(Strict):
         default=None,
         description="data set whose captions and classes are drawn (none: runs that read no text, classes at random)",
     )
-    labels: Literal["all", "used"] = Field(
+    labels: Literal["all", "used", "balanced"] = Field(
         default="all",
-        description="without prompts: classes drawn among all of the network, or those of training pictures",
+        description="without prompts: classes drawn among all of the network, or those of training pictures; "
+        "balanced: each of all equally often, in an order mixed by hashes",
     )
     reference: Name | None = Field(
         default=None, description="data set of real pictures (none: pictures are drawn and compared with nothing)"
@@ -47,6 +48,14 @@ class ProtocolConfig(Strict):
     )
     resize: Literal["clean", "tf1"] = Field(
         default="clean", description="how Inception sees pictures: clean-fid's bicubic, or TensorFlow 1's bilinear"
+    )
+    keep_rows: Positive | None = Field(
+        default=None,
+        description="real pictures whose features are kept one by one, for KID and the like; Fréchet distances are of "
+        "all (default: all)",
+    )
+    published: PublishedConfig | None = Field(
+        default=None, description="statistics that others published: FID against these as well"
     )
     spectrum: bool = Field(default=False, description="measure the fine detail of every level against real pictures")
     settings: dict[str, Any] = Field(
@@ -74,6 +83,10 @@ class ProtocolConfig(Strict):
         if self.resize != "clean" and not self.inception:
             raise ValueError(f"resize {self.resize} has no effect without inception weights; leave it out or name some")
         self._check_metrics()
+        if self.published and not self.inception:
+            raise ValueError("published: statistics of Inception's features; name inception weights, or leave it out")
+        if self.keep_rows and self.num_reference and self.keep_rows > self.num_reference:
+            raise ValueError(f"keep_rows {self.keep_rows}: there are {self.num_reference} real pictures; leave it out")
         if self.files and not self.standard:
             raise ValueError("files has no effect without standard; leave it out")
         return self

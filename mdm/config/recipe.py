@@ -136,7 +136,7 @@ class SamplesRecipe(Recipe):
     num_images: Positive
     prompts: Ref | None
     text: Ref | None
-    labels: Literal["all", "used"] = "all"
+    labels: Literal["all", "used", "balanced"] = "all"
 
 
 KINDS: dict[str, type[Recipe]] = {

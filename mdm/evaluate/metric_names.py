@@ -23,7 +23,8 @@ AMONG_EACH_OTHER = tuple(f"{family}_{network}" for pair in ASKED.values() for fa
 CERTAIN = ("train_images", "train_gigaflops", "parameters", "network_evaluations_per_image")
 MEASURABLE = (
     *(f"{d}{kind}{end}" for d in FRECHET_DISTANCES for kind in ("", "_unbiased") for end in ("", "_floor")),
-    *KERNEL_DISTANCES, *(f"{name}{end}" for name in AMONG_EACH_OTHER for end in ("", "_floor")),
+    "fid_published", "fid_published_unbiased", *KERNEL_DISTANCES,
+    *(f"{name}{end}" for name in AMONG_EACH_OTHER for end in ("", "_floor")),
     *(f"{family}_{network}_real" for family in ASKED["density_coverage"] for network in DISTANCES),
     *(f"{name}{end}" for name in CLIP_DISTANCES for end in ("", "_floor", *(f"_{way}" for way in DESTROYED))),
     CONSISTENCY, f"{CONSISTENCY}_real", INCEPTION_SCORE, f"{INCEPTION_SCORE}_real", "clip_score", "clip_score_real",

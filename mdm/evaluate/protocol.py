@@ -31,6 +31,7 @@ class Protocol:
     reference_rule: str | None = None
     index_sha256: tuple[str | None, str | None] = (None, None)
     resize: str = "clean"
+    published: str | None = None  # what is said of statistics that others made
 
     @classmethod
     def between(cls, generated: Mapping[str, Any], reference: Mapping[str, Any]) -> Self:
@@ -66,11 +67,12 @@ class Protocol:
         rules = "; ".join(RESIZE_RULES[tf1.get(name, name)] for name in self.extractors)
         return (
             f"{self.num_images} pictures {drawn}{_said(self.prompts_rule)}, against {real}, "
-            f"both area-averaged to {self.resolution} px ({rules})"
+            f"both area-averaged to {self.resolution} px ({rules}){self.published or ''}"
         )
 
     def as_json(self) -> dict[str, Any]:
-        return {**asdict(self), "description": self.describe()}
+        found = {**asdict(self), "description": self.describe()}
+        return {key: value for key, value in found.items() if key != "published" or value}
 
 
 def _said(rule: str | None) -> str:

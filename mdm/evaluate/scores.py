@@ -1,12 +1,13 @@
 """From features to metrics, each with an interval. Only numpy: seconds, not the start-up of torch, decide."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mdm.config.instruments import ScoreSettings
+from mdm.config.instruments import PublishedConfig, ScoreSettings
 from mdm.config.recipe_measured import ScoresRecipe
 from mdm.evaluate.alignment import alignment
 from mdm.evaluate.clip_scores import clip_distances, consistency
@@ -15,6 +16,7 @@ from mdm.evaluate.intervals import jackknife, mean_with_interval, metric
 from mdm.evaluate.kid import kernel_estimate
 from mdm.evaluate.metric_names import DISTANCES, detail
 from mdm.evaluate.protocol import Protocol
+from mdm.evaluate.published import published_reference, published_said
 from mdm.evaluate.scores_besides import Rows, Side, measured_besides
 from mdm.evaluate.scores_besides import row as _row
 from mdm.evaluate.spectrum import relative_detail
@@ -32,6 +34,9 @@ def score(recipe_path: str | Path) -> None:
     metrics = [row for part in PARTS for row in part(generated, reference, floor, settings)]
     more, left_out = measured_besides(recipe.metrics, generated, reference, floor, settings)
     metrics += more
+    if recipe.published:
+        metrics += published_rows(generated, recipe.published)
+        protocol = replace(protocol, published=published_said(recipe.published))
     said = {"left_out": left_out} if left_out else {}
     write_json(making.folder / "scores.json", {"metrics": metrics, "protocol": protocol.as_json(), **said})
     for row in left_out:
@@ -52,11 +57,17 @@ def distances(generated: Side, reference: Side, floor: Side | None, _: ScoreSett
         if name not in generated.arrays:
             continue
         real = reference.arrays[name]
-        fixed = Reference.of_pictures(real)
+        everything = reference.statistics(name)
+        fixed = Reference.of(everything) if everything else Reference.of_pictures(real)
         for side, end in ((generated, ""), (floor, "_floor")):
             if side is not None:
                 yield from _frechet(frechet, side.arrays[name], fixed, end)
         yield _row(kernel, kernel_estimate(generated.arrays[name], real), len(generated.arrays[name]))
+
+
+def published_rows(generated: Side, published: PublishedConfig) -> Rows:
+    """FID against statistics that others made of their reference."""
+    yield from _frechet("fid_published", generated.arrays["inception"], published_reference(published), "")
 
 
 def _frechet(name: str, seen: np.ndarray, reference: Reference, end: str) -> Rows:

@@ -10,6 +10,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from mdm.config.instruments import ScoreSettings
+from mdm.evaluate.frechet import GaussianStatistics
 from mdm.evaluate.inception_score import inception_score
 from mdm.evaluate.intervals import Estimate, jackknife, metric
 from mdm.evaluate.manifold import density_coverage, expected_coverage, precision_recall
@@ -25,8 +26,15 @@ class Side:
     """What was seen in one set of pictures, and what its manifest says of them."""
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self.manifest = read_json(folder / "manifest.json")
         self.arrays = load_file(folder / "features.safetensors")
+
+    def statistics(self, name: str) -> GaussianStatistics | None:
+        """Those of all pictures, where the features of some were not kept."""
+        if self.manifest["num_images"] <= len(self.arrays[name]):
+            return None
+        return GaussianStatistics.from_tensors(load_file(self._folder / "statistics.safetensors"), name)
 
     def group(self, prefix: str) -> dict[str, np.ndarray]:
         """Arrays prefix.key by key."""

@@ -78,6 +78,8 @@ FAMILIES = (
 TITLES = {
     "alignment": "Alignment, all factors", "fd_judge_unbiased": "Fréchet distance (judge), unbiased",
     "fid": "FID (Inception)", "fid_unbiased": "FID (Inception), unbiased",
+    "fid_published": "FID against published statistics",
+    "fid_published_unbiased": "FID against published statistics, unbiased",
     "fd_dino": "FD-DINOv2", "fd_dino_unbiased": "FD-DINOv2, unbiased", "kid_dino": "Kernel distance (DINOv2)",
 }  # fmt: skip
 

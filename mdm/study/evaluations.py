@@ -141,7 +141,9 @@ class Evaluations:
             self._made.check_pictures(protocol.reference, f"{place}.reference")
         self._made.check_resolution(protocol.reference, side, f"{place}.reference")
         real = self._made.data(protocol.reference, f"{place}.reference")
-        reference = self._made.features(f"{name}-real", real, protocol.num_reference, side, protocol, frames=frames)
+        reference = self._made.features(
+            f"{name}-real", real, protocol.num_reference, side, protocol, frames=frames, keep_rows=protocol.keep_rows
+        )
         floor = self._made.floor(f"{name}-floor", real, side, protocol, frames)
         scores = self._made.scores(label, features, reference, floor, protocol)
         for ref in filter(None, (samples, features, reference, floor)):

@@ -162,13 +162,13 @@ class Artifacts(DataSets):
 
     def features(
         self, name: str, images: str, num_images: int, resolution: int, protocol: ProtocolConfig, first: int = 0,
-        frames: int | None = None, destroyed: bool = False,
+        frames: int | None = None, destroyed: bool = False, keep_rows: int | None = None,
     ) -> str:  # fmt: skip
         """Add features of generated or real pictures; both sides go through the same extractors."""
         recipe = made.FeaturesRecipe(
             images=images, first=first, num_images=num_images, resolution=resolution, resize=protocol.resize,
             extractors=self._extractors(protocol), spectrum=protocol.spectrum,
-            logits="inception_score" in protocol.metrics, frames=frames, destroyed=destroyed,
+            logits="inception_score" in protocol.metrics, frames=frames, destroyed=destroyed, keep_rows=keep_rows,
         )  # fmt: skip
         return self.put(name, recipe)
 
@@ -199,6 +199,11 @@ class Artifacts(DataSets):
         """Add the metrics from the features of both sides."""
         settings = parse(ScoreSettings, protocol.settings, f"{self._where}: protocols: settings")
         recipe = made.ScoresRecipe(
-            features=features, reference=reference, floor=floor, settings=settings, metrics=protocol.metrics
+            features=features,
+            reference=reference,
+            floor=floor,
+            settings=settings,
+            metrics=protocol.metrics,
+            published=protocol.published,
         )
         return self.put(name, recipe)
