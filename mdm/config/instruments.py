@@ -6,7 +6,8 @@ from pydantic import Field, field_validator
 
 from mdm.config.base import SHA256, Positive, Seed, Strict
 
-Asked = Literal["precision_recall", "density_coverage", "inception_score"]
+Asked = Literal["precision_recall", "density_coverage", "inception_score", "composition"]
+VIDEO_NETWORKS = ("s3d", "mvit_v2_s", "swin3d_t")  # of torchvision
 Rate = Annotated[float, Field(gt=0)]
 JUDGE_STRIDE = 8  # pixels of a judge's cell
 

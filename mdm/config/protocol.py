@@ -14,7 +14,7 @@ from mdm.config.training import ResourceConfig
 class ProtocolConfig(Strict):
     """One way of measuring, hashed into the result's path: named (`standard`), or written out."""
 
-    later: ClassVar = ("dino", "metrics", "keep_rows", "published")
+    later: ClassVar = ("dino", "metrics", "keep_rows", "published", "video", "per_prompt")
 
     description: str = Field(default="", description="default: that of the standard")
     standard: Name | None = Field(
@@ -43,8 +43,16 @@ class ProtocolConfig(Strict):
     clip: Name | WeightsConfig | None = Field(default=None, description="one of `clips`, or weights: CLIP score")
     inception: WeightsConfig | None = Field(default=None, description="weights of Inception: FID and KID")
     dino: WeightsConfig | None = Field(default=None, description="weights of DINOv2 ViT-L/14: FD-DINOv2 and KD")
+    video: WeightsConfig | None = Field(
+        default=None, description="weights of a network of clips (model: s3d, mvit_v2_s or swin3d_t): FVD by it"
+    )
+    per_prompt: Positive | None = Field(
+        default=None, description="pictures drawn for each caption (1); num_images counts all of them"
+    )
     metrics: tuple[Asked, ...] = Field(
-        default=(), description="also precision_recall, density_coverage (of every network), inception_score"
+        default=(),
+        description="also precision_recall, density_coverage (of every network), inception_score, "
+        "composition (of scenes, by the judge)",
     )
     resize: Literal["clean", "tf1"] = Field(
         default="clean", description="how Inception sees pictures: clean-fid's bicubic, or TensorFlow 1's bilinear"
@@ -83,6 +91,11 @@ class ProtocolConfig(Strict):
         if self.resize != "clean" and not self.inception:
             raise ValueError(f"resize {self.resize} has no effect without inception weights; leave it out or name some")
         self._check_metrics()
+        if self.per_prompt and (not self.prompts or (self.num_images or 0) % self.per_prompt):
+            raise ValueError(
+                f"per_prompt {self.per_prompt}: num_images {self.num_images} must be a multiple of it, and prompts "
+                "must name whose captions are drawn"
+            )
         if self.published and not self.inception:
             raise ValueError("published: statistics of Inception's features; name inception weights, or leave it out")
         if self.keep_rows and self.num_reference and self.keep_rows > self.num_reference:
@@ -95,6 +108,8 @@ class ProtocolConfig(Strict):
         """Refuse metrics of features that nothing reads."""
         if "inception_score" in self.metrics and not self.inception:
             raise ValueError("metrics: inception_score is of a classifier; name inception weights, or leave it out")
+        if "composition" in self.metrics and not (self.judge and self.prompts):
+            raise ValueError("metrics: composition is what a judge reads against captions; name a judge and prompts")
         if self.metrics and not (self.judge or self.inception or self.dino):
             raise ValueError(
                 f"metrics: {', '.join(self.metrics)} compare features; name a judge, inception or dino, or leave it out"
@@ -103,5 +118,6 @@ class ProtocolConfig(Strict):
     @property
     def drawn_only(self) -> bool:
         """Whether its pictures are drawn and compared with nothing here (`audit` may still look for copies)."""
-        instruments = self.judge or self.clip or self.inception or self.dino or self.spectrum
+        instruments = self.judge or self.clip or self.inception or self.dino or self.video
+        instruments = instruments or self.spectrum
         return not (self.standard or self.reference or self.num_reference or instruments)

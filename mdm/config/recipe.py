@@ -126,7 +126,7 @@ class SamplesRecipe(Recipe):
     Without prompts there are no captions, and a network that knows classes is asked for classes drawn at random.
     """
 
-    later: ClassVar = ("guide", "labels")
+    later: ClassVar = ("guide", "labels", "per_prompt")
 
     kind: Literal["samples"] = "samples"
     train: Ref
@@ -137,6 +137,7 @@ class SamplesRecipe(Recipe):
     prompts: Ref | None
     text: Ref | None
     labels: Literal["all", "used", "balanced"] = "all"
+    per_prompt: Positive = 1  # pictures of each caption, one after the other
 
 
 KINDS: dict[str, type[Recipe]] = {

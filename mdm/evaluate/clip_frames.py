@@ -24,6 +24,8 @@ def of_clips(name: str, extract: Extractor, destroyed: bool = False) -> Extracto
     `frames.NAME` [B, T, D] and `motion.NAME` [B, (T - 1) D]; with `destroyed` also `frames.NAME.WAY` and
     `motion.NAME.WAY` of the same clips without their motion.
     """
+    if name == "video":
+        return extract
     if name == "clip":
         return _told(extract)
 

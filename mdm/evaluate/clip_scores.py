@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from mdm.config.instruments import ScoreSettings
+from mdm.evaluate.frechet import Reference
 from mdm.evaluate.intervals import jackknife, mean_with_interval, metric
 from mdm.evaluate.kid import kernel_estimate
 from mdm.evaluate.metric_names import CONSISTENCY, DESTROYED, DISTANCES
-from mdm.evaluate.scores_besides import Rows, Side, row
+from mdm.evaluate.scores_besides import Rows, Side, frechet_rows, row
 
 
 def clip_distances(generated: Side, reference: Side, floor: Side | None, _: ScoreSettings) -> Rows:
@@ -23,6 +24,17 @@ def clip_distances(generated: Side, reference: Side, floor: Side | None, _: Scor
             for key, end in ((array, "floor"), *((f"{array}.{way}", way) for way in DESTROYED)):
                 if floor is not None and key in floor.arrays:
                     yield row(f"{name}_{end}", kernel_estimate(floor.arrays[key], real), len(floor.arrays[key]))
+
+
+def video_distances(generated: Side, reference: Side, floor: Side | None, _: ScoreSettings) -> Rows:
+    """Fréchet distance of what a network of clips says; its name tells which network it was."""
+    if "video" not in generated.arrays:
+        return
+    fixed = Reference.of_pictures(reference.arrays["video"])
+    name = f"fvd_{generated.manifest['extractors']['video']['model']}"
+    for side, end in ((generated, ""), (floor, "_floor")):
+        if side is not None:
+            yield from frechet_rows(name, side.arrays["video"], fixed, end)
 
 
 def consistency(generated: Side, reference: Side, _floor: Side | None, _: ScoreSettings) -> Rows:

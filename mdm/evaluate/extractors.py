@@ -19,7 +19,7 @@ def load_extractors(
 ) -> dict[str, Extractor]:  # fmt: skip
     """The extractors of a features recipe; each is loaded once and sees every picture once."""
     inception = partial(_inception, resize, logits)
-    loaders = {"judge": _judge, "clip": _clip, "inception": inception, "sscd": _sscd, "dino": _dino}
+    loaders = {"judge": _judge, "clip": _clip, "inception": inception, "sscd": _sscd, "dino": _dino, "video": _video}
     unknown = sorted(set(named) - set(loaders))
     if unknown:
         raise StudyError(f"no extractor is called '{unknown[0]}'; {nearest(unknown[0], loaders)}")
@@ -80,3 +80,10 @@ def _dino(reference: WeightsConfig, _root: Path, device: str) -> Extractor:
 
     network = load_dino(reference, device)
     return lambda pictures, _captions: {"dino": network(pictures)}
+
+
+def _video(reference: WeightsConfig, _root: Path, device: str) -> Extractor:
+    from mdm.evaluate.video import load_video
+
+    network = load_video(reference, device)
+    return lambda clips, _captions: {"video": network(clips)}

@@ -9,6 +9,7 @@ from mdm.config import StudyError
 RESIZE_RULES = {
     "judge": "judge: area average to its input",
     "clip": "CLIP: open_clip's own preprocessing",
+    "video": "network of clips: 16 frames, bilinear to 224 px",
     "dino": "DINOv2: Pillow's bicubic resize to 224 px, bytes",
     "inception": "Inception: clean-fid's bicubic resize to 299 px on floats",
     "inception/tf1": "Inception: TensorFlow 1's bilinear resize to 299 px, without antialiasing",

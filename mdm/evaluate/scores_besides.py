@@ -10,7 +10,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from mdm.config.instruments import ScoreSettings
-from mdm.evaluate.frechet import GaussianStatistics
+from mdm.evaluate.frechet import GaussianStatistics, Reference, frechet_estimate
 from mdm.evaluate.inception_score import inception_score
 from mdm.evaluate.intervals import Estimate, jackknife, metric
 from mdm.evaluate.manifold import density_coverage, expected_coverage, precision_recall
@@ -45,6 +45,19 @@ def row(name: str, estimate: Estimate, n: int, value: float | None = None) -> di
     """One row of scores.json, with the jackknife's interval around the value (or around another one of its bias)."""
     value, half = estimate.value if value is None else value, estimate.half_width
     return metric(name, value, value - half, value + half, n, estimate.without, estimate.without_real)
+
+
+# Pictures for each dimension in which real features vary, from which on the jackknife knows the bias of a Fréchet
+# distance: with 2 its interval covers 62 % of simulated truths, with 4 91 %, with 6 97 %.
+ENOUGH = 6
+
+
+def frechet_rows(name: str, seen: np.ndarray, reference: Reference, end: str) -> Rows:
+    """The plain distance, as papers give it, and the one without the bias of the numbers of pictures on both sides."""
+    estimate, fewest = frechet_estimate(seen, reference), min(len(seen), reference.count)
+    yield row(f"{name}{end}", estimate, len(seen))
+    if fewest > seen.shape[1] and fewest >= ENOUGH * reference.dimension:
+        yield row(f"{name}_unbiased{end}", estimate, len(seen), estimate.unbiased)
 
 
 def measured_besides(

@@ -34,6 +34,8 @@ SMALLEST = {
     "coverage": Smallest(NEIGHBOURS, "real pictures reach 0.969 with five neighbours, not 1", True),
     "inception_score": Smallest(5000, "too low: by up to 7 % with 1,000 classes", True),
     "clip_score": Smallest(100, "none at any number"),
+    "composition": Smallest(100, "none, but it reads no better than its judge reads real pictures"),
+    "fvd": Smallest(2048, f"{DISTANCE}, and even more so: answers are 400 wide"),
     "alignment": Smallest(100, "none at any number"),
 }  # fmt: skip
 

@@ -40,6 +40,8 @@ FAMILIES = (
     Metric("kd_frames", "Kernel distance of frames", "lower", main=True),
     Metric("kd_motion", "Kernel distance of motion", "lower", main=True),
     Metric("frame_consistency", "Likeness of neighbouring frames"),
+    Metric("fvd", "Fréchet video distance", "lower", main=True),
+    Metric("composition", "Composition", "higher", percent=True),
     Metric("precision", "Precision", "higher", percent=True),
     Metric("recall", "Recall", "higher", percent=True),
     Metric("density", "Density", "higher"),
@@ -76,6 +78,7 @@ FAMILIES = (
 )
 # Members whose title is not simply "family (rest)".
 TITLES = {
+    "composition": "Composition, mean of tasks",
     "alignment": "Alignment, all factors", "fd_judge_unbiased": "Fréchet distance (judge), unbiased",
     "fid": "FID (Inception)", "fid_unbiased": "FID (Inception), unbiased",
     "fid_published": "FID against published statistics",

@@ -3,10 +3,12 @@
 from collections.abc import Collection, Iterable
 
 from mdm.config import ProtocolConfig, ResourceConfig, RunConfig, StudyConfig, StudyError, nearest
+from mdm.config.instruments import VIDEO_NETWORKS
 from mdm.config.sizes import Clip, as_clip
 from mdm.evaluate.metric_names import (
     AMONG_EACH_OTHER,
     ASKED,
+    COMPOSITION,
     FRECHET_DISTANCES,
     INCEPTION_SCORE,
     KERNEL_DISTANCES,
@@ -18,6 +20,7 @@ from mdm.study.claims import ExpressionError, Reference
 from mdm.study.recipes import Artifacts
 from mdm.study.runs import Evaluation, Point, Run, Stage, Variant
 
+VIDEO_FRAMES = 16
 INCEPTION_WIDTH = 2048  # of its features
 
 
@@ -119,7 +122,10 @@ class Evaluations:
         size = self._made.artifacts[self._made.trained(weights)].recipe.sizes[0]
         protocol, where = self._protocols[name], f"{self._where}: protocols.{name}"
         if not isinstance(size, Clip):
+            if protocol.video:
+                raise StudyError(f"{where}.video reads clips, and a run draws pictures of {size} px; leave it out")
             return None
+        self._check_video(size, protocol, where)
         if protocol.metrics or protocol.spectrum:
             raise StudyError(
                 f"{where}: metrics and spectrum are of pictures, and a run draws clips of {size}; leave them out"
@@ -127,6 +133,19 @@ class Evaluations:
         if protocol.reference:
             self._made.check_frames(protocol.reference, size, f"{where}.reference".removeprefix(f"{self._where}: "))
         return size.frames
+
+    def _check_video(self, size: Clip, protocol: ProtocolConfig, where: str) -> None:
+        """Refuse a network of clips that there is no loader for, or that sees more frames than there are."""
+        if protocol.video and protocol.video.model not in VIDEO_NETWORKS:
+            raise StudyError(
+                f"{where}.video.model: there is no loader for '{protocol.video.model}'; "
+                f"{nearest(str(protocol.video.model), VIDEO_NETWORKS)}"
+            )
+        if protocol.video and size.frames % VIDEO_FRAMES:
+            raise StudyError(
+                f"{where}.video sees {VIDEO_FRAMES} frames, and a run draws clips of {size}; leave it out, or train on "
+                f"clips of {VIDEO_FRAMES} or 64 frames"
+            )
 
     def _evaluation(self, run: RunConfig, weights: str, name: str, side: int, guide: str | None) -> Evaluation:
         """Measure what these weights draw under a protocol."""
@@ -181,6 +200,7 @@ def _check_besides(reference: Reference, name: str, protocol: ProtocolConfig, fe
     """Refuse metrics that have to be asked for and are not, or that have too few pictures."""
     family, _, network = reference.metric.partition("_")
     groups = [group for group, families in ASKED.items() if family in families]
+    groups += [COMPOSITION] if family == COMPOSITION else []
     groups += [INCEPTION_SCORE] if reference.metric.startswith(INCEPTION_SCORE) else []
     for group in groups:
         if group not in protocol.metrics:

@@ -134,7 +134,8 @@ class Artifacts(DataSets):
         """Add the pictures that the network of a stage or snapshot draws, guided by that of another run."""
         entry: ProtocolConfig = self._config.protocols[protocol]
         if entry.prompts:
-            self._check_classes(run, entry.prompts, f"protocols.{protocol}.prompts", entry.num_images)
+            prompts = entry.num_images // (entry.per_prompt or 1)
+            self._check_classes(run, entry.prompts, f"protocols.{protocol}.prompts", prompts)
         place, stage = f"protocols.{protocol}", self.artifacts[self.trained(train)].recipe
         name = f"{protocol}-{self.artifacts[train].name}"
         # The guide stands in the recipe as an artifact; what its run is called changes no picture.
@@ -156,7 +157,7 @@ class Artifacts(DataSets):
             train=train, guide=guide, sample=sample, seed=entry.seed, num_images=entry.num_images,
             prompts=self.data(entry.prompts, place) if entry.prompts else None,
             text=self.text(run.text, entry.prompts, place, sample.negative_prompt) if run.text else None,
-            labels=entry.labels if stage.model.classes else "all",
+            labels=entry.labels if stage.model.classes else "all", per_prompt=entry.per_prompt or 1,
         )  # fmt: skip
         return self.put(name, recipe)
 
@@ -193,6 +194,8 @@ class Artifacts(DataSets):
             found["inception"] = protocol.inception
         if protocol.dino:
             found["dino"] = protocol.dino
+        if protocol.video:
+            found["video"] = protocol.video
         return found
 
     def scores(self, name: str, features: str, reference: str, floor: str | None, protocol: ProtocolConfig) -> str:

@@ -143,7 +143,8 @@ class Study:
             for data, key in (protocol.prompts, "num_images"), (protocol.reference, "num_reference"):
                 if data is None:
                     continue
-                problems += self._made.too_many(data, getattr(protocol, key), f"protocols.{name}.{key}")
+                wanted = getattr(protocol, key) // (protocol.per_prompt or 1 if key == "num_images" else 1)
+                problems += self._made.too_many(data, wanted, f"protocols.{name}.{key}")
             if protocol.labels == "used" and not any(
                 self.recipe(ref).labels == "used" for ref in self.of_kind("samples")
             ):
