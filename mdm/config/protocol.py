@@ -10,6 +10,8 @@ from mdm.config.base import Name, Positive, Seed, Strict
 from mdm.config.instruments import Asked, PublishedConfig, WeightsConfig
 from mdm.config.training import ResourceConfig
 
+INTERVAL_GROUPS = 20  # of a jackknife (mdm/evaluate/intervals.py)
+
 
 class ProtocolConfig(Strict):
     """One way of measuring, hashed into the result's path: named (`standard`), or written out."""
@@ -91,10 +93,11 @@ class ProtocolConfig(Strict):
         if self.resize != "clean" and not self.inception:
             raise ValueError(f"resize {self.resize} has no effect without inception weights; leave it out or name some")
         self._check_metrics()
-        if self.per_prompt and (not self.prompts or (self.num_images or 0) % self.per_prompt):
+        if self.per_prompt and (not self.prompts or (self.num_images or 0) % (INTERVAL_GROUPS * self.per_prompt)):
             raise ValueError(
-                f"per_prompt {self.per_prompt}: num_images {self.num_images} must be a multiple of it, and prompts "
-                "must name whose captions are drawn"
+                f"per_prompt {self.per_prompt}: num_images {self.num_images} must be a multiple of "
+                f"{INTERVAL_GROUPS * self.per_prompt}, so that intervals leave out whole captions, and prompts must "
+                "name whose captions are drawn"
             )
         if self.published and not self.inception:
             raise ValueError("published: statistics of Inception's features; name inception weights, or leave it out")

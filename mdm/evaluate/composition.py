@@ -18,11 +18,11 @@ from mdm.evaluate.metric_names import COMPOSITION, TASKS
 
 
 def composition(answers: Answers, labels: Answers, per_prompt: int = 1, end: str = "") -> Iterator[dict[str, Any]]:
-    """Rows composition, composition_single_object, ... of pictures that stand prompt by prompt."""
+    """Rows composition, composition_single_object, ...; all prompts stand once, then all of them again, and so on."""
     count = len(labels["shapes"])
     if count % per_prompt:
         raise ValueError(f"{count} pictures are not {per_prompt} for each prompt")
-    prompt = np.arange(count) // per_prompt
+    prompt = np.arange(count) % (count // per_prompt)
     groups = groups_of(count // per_prompt)
     kept = [np.ones(count, bool), *(~np.isin(prompt, group) for group in groups)]
     means = {}

@@ -31,10 +31,11 @@ def score(recipe_path: str | Path) -> None:
     recipe, settings = making.recipe, making.recipe.settings
     generated, reference = (Side(making.root / features) for features in (recipe.features, recipe.reference))
     floor = Side(making.root / recipe.floor) if recipe.floor else None
+    generated.prompt_after_prompt(per_prompt := _per_prompt(making.root / generated.manifest["images"]))
     protocol = Protocol.between(generated.manifest, reference.manifest)
     metrics = [row for part in PARTS for row in part(generated, reference, floor, settings)]
     if "composition" in recipe.metrics:
-        metrics += compositions(generated, reference, making.root)
+        metrics += compositions(generated, reference, per_prompt)
     more, left_out = measured_besides(recipe.metrics, generated, reference, floor, settings)
     metrics += more
     if recipe.published:
@@ -63,11 +64,16 @@ def distances(generated: Side, reference: Side, floor: Side | None, _: ScoreSett
         yield _row(kernel, kernel_estimate(generated.arrays[name], real), len(generated.arrays[name]))
 
 
-def compositions(generated: Side, reference: Side, root: Path) -> Rows:
+def compositions(generated: Side, reference: Side, per_prompt: int) -> Rows:
     """What the judge reads by GenEval's tasks, and what it reads in real pictures."""
-    drawn = read_json(root / generated.manifest["images"] / "recipe.json")
-    for side, per_prompt, end in ((generated, drawn.get("per_prompt", 1), ""), (reference, 1, "_real")):
-        yield from composition(side.group("judge"), side.group("labels"), per_prompt, end)
+    for side, times, end in ((generated, per_prompt, ""), (reference, 1, "_real")):
+        yield from composition(side.group("judge"), side.group("labels"), times, end)
+
+
+def _per_prompt(images: Path) -> int:
+    """How many of the pictures were drawn for each caption; real ones have their own."""
+    path = images / "recipe.json"
+    return int(read_json(path).get("per_prompt", 1)) if path.is_file() else 1
 
 
 def published_rows(generated: Side, published: PublishedConfig) -> Rows:

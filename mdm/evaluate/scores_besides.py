@@ -30,6 +30,16 @@ class Side:
         self.manifest = read_json(folder / "manifest.json")
         self.arrays = load_file(folder / "features.safetensors")
 
+    def prompt_after_prompt(self, per_prompt: int) -> None:
+        """Let pictures of one prompt stand apart: all prompts once, then all of them again.
+
+        Groups of intervals take every twentieth row, and the number of prompts is a multiple of that: so every group
+        holds whole prompts, whose pictures are not independent.
+        """
+        count = self.manifest["num_images"]
+        order = np.arange(count).reshape(-1, per_prompt).T.ravel()
+        self.arrays = {key: array[order] if len(array) == count else array for key, array in self.arrays.items()}
+
     def statistics(self, name: str) -> GaussianStatistics | None:
         """Those of all pictures, where the features of some were not kept."""
         if self.manifest["num_images"] <= len(self.arrays[name]):

@@ -18,12 +18,15 @@ from test_train_clips import content
 import mdm  # noqa: F401  before torchvision
 from mdm import study
 from mdm.config import StudyError, WeightsConfig
+from mdm.config.recipe import SamplesRecipe
 from mdm.evaluate.composition import composition
 from mdm.evaluate.generate import rows_of
 from mdm.evaluate.intervals import groups_of, standard_error
 from mdm.evaluate.labels import encode
 from mdm.evaluate.metric_names import COMPOSITIONS, MEASURABLE
+from mdm.evaluate.scores_besides import Side
 from mdm.evaluate.video import load_video
+from mdm.files.artifact import read_recipe
 from mdm.report.metrics import describe
 
 PER_PROMPT = 4
@@ -41,7 +44,7 @@ def world() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """80 prompts, half of one object and half of two, each four times; and answers that are sometimes wrong."""
     prompts = [described([k % 3], [k % 4], 1 + k % 2, 0) if k % 2 else described([0, 1], [2, 3], 2, 1 + k % 3)
                for k in range(80)]  # fmt: skip
-    labels = encode([prompt for prompt in prompts for _ in range(PER_PROMPT)])
+    labels = encode(prompts * PER_PROMPT)
     answers = {key: array.copy() for key, array in labels.items()}
     random = np.random.default_rng(0)
     answers["count"][random.random(320) < 0.3] += 1
@@ -67,10 +70,10 @@ def test_every_task_is_the_share_of_its_prompts_pictures(world: tuple[dict[str, 
 def test_intervals_leave_out_prompts_not_pictures(world: tuple[dict[str, np.ndarray], ...]) -> None:
     """Where the pictures of a prompt all succeed or all fail, four of them say no more than one."""
     answers, labels = world
-    alike = np.repeat(np.random.default_rng(1).random(80) < 0.5, PER_PROMPT)
+    alike = np.tile(np.random.default_rng(1).random(80) < 0.5, PER_PROMPT)
     answers["count"] = np.where(alike, labels["count"], labels["count"] + 1).astype(np.int8)
     four = {row["metric"]: row for row in composition(answers, labels, PER_PROMPT)}["composition_counting"]
-    first = slice(None, None, PER_PROMPT)
+    first = slice(80)
     one = {key: array[first] for key, array in answers.items()}, {key: array[first] for key, array in labels.items()}
     single = {row["metric"]: row for row in composition(*one, 1)}["composition_counting"]
     assert four["without"] == pytest.approx(single["without"]) and standard_error(np.array(four["without"])) > 0.03
@@ -81,22 +84,31 @@ def test_intervals_leave_out_prompts_not_pictures(world: tuple[dict[str, np.ndar
 def test_pictures_of_a_prompt_stand_together(tmp_path: Path) -> None:
     data = scenes(tmp_path, 6)
     recipe = put(tmp_path, "samples", "x", train="train/x", prompts=ref(data), num_images=12, per_prompt=3)
-    from mdm.config.recipe import SamplesRecipe
-    from mdm.files.artifact import read_recipe
-
     rows = rows_of(read_recipe(recipe, SamplesRecipe), tmp_path)
     assert [row.key for row in rows] == [f"{n:08d}" for n in range(4) for _ in range(3)]
     plain = put(tmp_path, "samples", "y", train="train/x", prompts=ref(data), num_images=12)
     assert "per_prompt" not in plain.read_text()
 
 
+def test_pictures_of_a_prompt_are_left_out_together() -> None:
+    found = object.__new__(Side)
+    found.manifest = {"num_images": 120}
+    found.arrays = {"a": np.repeat(np.arange(40), 3), "statistics": np.zeros(7)}
+    found.prompt_after_prompt(3)
+    held = [set(found.arrays["a"][group]) for group in groups_of(120)]
+    assert sum(map(len, held)) == 40 and len(found.arrays["statistics"]) == 7
+    for group in held:
+        assert np.isin(found.arrays["a"], list(group)).sum() == 3 * len(group)
+
+
 def test_a_study_asks_for_composition() -> None:
-    asked = {"protocols.zero-shot.metrics": ["composition"], "protocols.zero-shot.per_prompt": 4}
+    asked = {"protocols.zero-shot.metrics": ["composition"], "protocols.zero-shot.per_prompt": 2,
+             "protocols.zero-shot.num_images": 40}  # fmt: skip
     loaded = study.load("quick", asked)
     evaluation = loaded.runs[0].evaluations[0]
-    assert loaded.recipe(evaluation.samples).per_prompt == 4
+    assert loaded.recipe(evaluation.samples).per_prompt == 2
     assert loaded.recipe(evaluation.scores).metrics == ("composition",)
-    with pytest.raises(StudyError, match="per_prompt 5: num_images 48 must be a multiple of it"):
+    with pytest.raises(StudyError, match="per_prompt 5: num_images 40 must be a multiple of 100"):
         study.load("quick", {**asked, "protocols.zero-shot.per_prompt": 5})
     with pytest.raises(StudyError, match="name a judge and prompts"):
         study.load("quick", {**asked, "protocols.zero-shot.judge": None})
