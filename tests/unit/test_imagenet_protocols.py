@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from evaluate_artifacts import put, ref, scenes
 from PIL import Image
 from PIL.Image import Resampling
@@ -84,6 +85,34 @@ def test_a_standard_of_imagenet_is_what_its_name_says(name: str) -> None:
     assert protocol.num_reference == real["num_images"] == {"val": 50_000, "train": 1_281_167}[part]
     assert protocol.labels == ("all" if name.endswith("-random") else "balanced")
     assert protocol.prompts is None and protocol.description == IMAGENET[name].description
+
+
+def whole(tmp_path: Path, classes: int | None) -> study.study.Study:
+    """A study of classes at 256 px whose one protocol is a standard."""
+    level = {"channels": [32], "resnets": [1], "norm_groups": 8}
+    text = {
+        "title": "t", "question": "q",
+        "data": {"d": {"source": "imagenet", "settings": {"path": "a.tar", "num_images": 64, "resolution": 256}}},
+        "base": {"data": "d", "model": {"time_channels": 32, "levels": {256: level}, "classes": classes},
+                 "train": {"batch_images": 4, "learning_rate": 1e-3, "ema_halflife_images": 8},
+                 "stages": {"s": {"resolutions": [256], "num_images": 8}}},
+        "protocols": {"p": {"standard": "imagenet-256-50k", "files": {"path": "a.tar"},
+                            "inception": {"path": "i.pt", "sha256": "0" * 64}}},
+    }  # fmt: skip
+    (tmp_path / "classes.yaml").write_text(yaml.safe_dump(text, sort_keys=False))
+    return study.load(str(tmp_path / "classes.yaml"))
+
+
+def test_a_study_of_classes_draws_and_compares_by_the_standard(tmp_path: Path) -> None:
+    loaded = whole(tmp_path, 1000)
+    evaluation = loaded.runs[0].evaluations[0]
+    samples, real = loaded.recipe(evaluation.samples), loaded.recipe(evaluation.reference)
+    assert samples.labels == "balanced" and samples.prompts is None and samples.num_images == 50_000
+    assert real.keep_rows == 50_000 and real.num_images == 1_281_167 and real.resize == "tf1"
+    assert loaded.recipe(evaluation.features).keep_rows is None
+    assert loaded.recipe(real.images).settings["resize"] == "adm"
+    with pytest.raises(StudyError, match="labels: balanced has no effect"):
+        whole(tmp_path, None)
 
 
 def test_standards_of_imagenet_need_their_tar() -> None:
