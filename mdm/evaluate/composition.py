@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mdm.evaluate.alignment import Answers, asked, matches
-from mdm.evaluate.intervals import Estimate, groups_of, metric
+from mdm.evaluate.intervals import Estimate, groups_of, metric, wilson
 from mdm.evaluate.metric_names import COMPOSITION, TASKS
 
 
@@ -31,9 +31,9 @@ def composition(answers: Answers, labels: Answers, per_prompt: int = 1, end: str
         # Without any group of prompts some must be left that ask for it.
         if all((relevant & rows).any() for rows in kept):
             means[task] = np.array([right[relevant & rows].mean() for rows in kept])
-            yield _row(f"{COMPOSITION}_{task}{end}", means[task], int(relevant.sum()))
+            yield _row(f"{COMPOSITION}_{task}{end}", means[task], int(relevant.sum()), per_prompt)
     if means:
-        yield _row(f"{COMPOSITION}{end}", np.mean([*means.values()], axis=0), count)
+        yield _row(f"{COMPOSITION}{end}", np.mean([*means.values()], axis=0), count, per_prompt)
 
 
 def _relevant(labels: Answers, task: str, factor: str) -> np.ndarray:
@@ -44,7 +44,9 @@ def _relevant(labels: Answers, task: str, factor: str) -> np.ndarray:
     return found & ((labels["shapes"] > 0).sum(axis=1) == (1 if task == "single_object" else 2))
 
 
-def _row(name: str, values: np.ndarray, n: int) -> dict[str, Any]:
+def _row(name: str, values: np.ndarray, n: int, per_prompt: int) -> dict[str, Any]:
     found = Estimate(float(values[0]), values[1:])
     low, high = found.value - found.half_width, found.value + found.half_width
+    if found.value in (0, 1):  # nothing varies, yet other prompts might have: as if each prompt were one picture
+        low, high = wilson(round(found.value * (n // per_prompt)), n // per_prompt)
     return metric(name, found.value, max(0.0, low), min(1.0, high), n, found.without)

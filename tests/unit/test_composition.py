@@ -21,7 +21,7 @@ from mdm.config import StudyError, WeightsConfig
 from mdm.config.recipe import SamplesRecipe
 from mdm.evaluate.composition import composition
 from mdm.evaluate.generate import rows_of
-from mdm.evaluate.intervals import groups_of, standard_error
+from mdm.evaluate.intervals import groups_of, standard_error, wilson
 from mdm.evaluate.labels import encode
 from mdm.evaluate.metric_names import COMPOSITIONS, MEASURABLE
 from mdm.evaluate.scores_besides import Side
@@ -62,6 +62,8 @@ def test_every_task_is_the_share_of_its_prompts_pictures(world: tuple[dict[str, 
     assert found["composition_two_objects"]["value"] == pytest.approx(right[~single].mean())
     assert found["composition_counting"]["value"] == pytest.approx((answers["count"] == labels["count"]).mean())
     assert found["composition_position"]["n"] == 160 and found["composition_position"]["value"] == 1
+    # Forty prompts that all succeed leave room for some that would not.
+    assert found["composition_position"]["low"] == pytest.approx(wilson(40, 40)[0])
     tasks = [row["value"] for name, row in found.items() if name != "composition"]
     assert found["composition"]["value"] == pytest.approx(np.mean(tasks))
     assert describe("composition").better == "higher" and describe("composition_real").kind == "frame"
