@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from mdm.files.atomic import read_json, write_json
 from mdm.files.weights import save_weights
 from mdm.model.networks import build
 from mdm.report.metrics import describe
+from mdm.report.tables.instruments import frame_rows
 from mdm.study import study
 
 FRAMES, SIDE = 8, 16
@@ -172,3 +174,17 @@ def test_the_level_of_clips_is_the_one_that_is_measured(world: tuple[study.Study
     loaded, _ = world
     assert loaded.runs[0].stages[-1].resolutions[-1] == Clip(4, 8)
     assert loaded.recipe(loaded.runs[0].evaluations[0].features).resolution == 8
+
+
+def test_tables_frame_distances_of_clips_by_real_ones_without_motion() -> None:
+    seen = {"kd_motion_judge_floor": 0.0, "kd_motion_judge_frozen": 0.5, "kd_motion_judge_shuffled": 0.7}
+
+    class Measured:
+        run_names = ("base",)
+
+        def rows_of(self, metric: str, _run: str, _protocol: str | None) -> list[SimpleNamespace]:
+            return [SimpleNamespace(value=seen[metric], low=None, high=None)] if metric in seen else []
+
+    rows = frame_rows(Measured(), ["kd_motion_judge"], "p")
+    assert [row["run"].text for row in rows] == ["real pictures", "real clips, frozen", "real clips, shuffled"]
+    assert rows[1]["kd_motion_judge"].quantity.value == 0.5

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mdm.config.recipe_measured import FeaturesRecipe
+from mdm.evaluate.metric_names import DESTROYED
 from mdm.evaluate.smallest import smallest
 from mdm.report.collect import Artifacts
 from mdm.report.evidence import Evidence
@@ -30,9 +31,10 @@ def frame(evidence: Evidence, metric: str, protocol: str | None, ends: tuple[str
 
 
 def frame_rows(evidence: Evidence, metrics: list[str], protocol: str | None) -> list[dict[str, Cell]]:
-    """Table rows "real pictures" and "guessing" under the rows of the runs."""
+    """Table rows "real pictures" and "guessing" under the rows of the runs; of clips also without their motion."""
     rows = []
-    for title, ends in (("real pictures", REAL), ("guessing", CHANCE)):
+    still = ((f"real clips, {way}", (f"_{way}",)) for way in DESTROYED)
+    for title, ends in (("real pictures", REAL), ("guessing", CHANCE), *still):
         found = {m: shown(m, frame(evidence, m, protocol, ends)) for m in metrics}
         cells = {m: Cell(quantity=q) for m, q in found.items() if q}
         rows += [{"run": Cell(title)} | cells] if cells else []
