@@ -6,6 +6,8 @@ from pydantic import Field, field_validator
 
 from mdm.config.base import SHA256, Positive, Seed, Strict
 
+Asked = Literal["precision_recall", "density_coverage", "inception_score", "composition"]
+VIDEO_NETWORKS = ("s3d", "mvit_v2_s", "swin3d_t")  # of torchvision
 Rate = Annotated[float, Field(gt=0)]
 JUDGE_STRIDE = 8  # pixels of a judge's cell
 
@@ -21,6 +23,17 @@ class WeightsConfig(Strict):
     activation: Literal["gelu"] | None = Field(
         default=None, description="of weights whose architecture open_clip knows with two: gelu for those not by OpenAI"
     )
+
+
+class PublishedConfig(Strict):
+    """Mean and covariance of Inception's features of a reference set, as its authors give them out."""
+
+    path: str = Field(description="an .npz with the arrays mu and sigma, as of ADM's evaluation")
+    sha256: Annotated[str, Field(pattern=SHA256)] | None = Field(
+        default=None, description="null plans a study, but nothing runs"
+    )
+    num_images: Positive = Field(description="pictures that the statistics are of")
+    preparation: str = Field(min_length=1, description="how these were cut and resized, as its authors say")
 
 
 class FitSettings(Strict):
@@ -70,4 +83,10 @@ class ClipSettings(FitSettings):
 class ScoreSettings(Strict):
     """Settings of a protocol that concern its scores."""
 
+    later: ClassVar = ("precision_nearest", "coverage_nearest", "most_drawn", "most_real")
+
     chance_shifts: Positive = Field(default=16, description="other captions each picture is scored against")
+    precision_nearest: Positive = Field(default=3, description="balls of precision and recall reach to this neighbour")
+    coverage_nearest: Positive = Field(default=5, description="balls of density and coverage reach to this neighbour")
+    most_drawn: Positive = Field(default=10_000, description="drawn pictures of precision, recall, density, coverage")
+    most_real: Positive = Field(default=10_000, description="real pictures of precision, recall, density, coverage")

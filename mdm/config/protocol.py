@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from mdm.config.base import Name, Positive, Seed, Strict
-from mdm.config.instruments import WeightsConfig
+from mdm.config.instruments import Asked, PublishedConfig, WeightsConfig
 from mdm.config.training import DrawingResources
+
+INTERVAL_GROUPS = 20  # of a jackknife (mdm/evaluate/intervals.py)
 
 
 class ProtocolConfig(Strict):
     """One way of measuring, hashed into the result's path: named (`standard`), or written out."""
+
+    later: ClassVar = ("dino", "metrics", "keep_rows", "published", "video", "per_prompt")
 
     description: str = Field(default="", description="default: that of the standard")
     standard: Name | None = Field(
@@ -25,9 +29,10 @@ class ProtocolConfig(Strict):
         default=None,
         description="data set whose captions and classes are drawn (none: runs that read no text, classes at random)",
     )
-    labels: Literal["all", "used"] = Field(
+    labels: Literal["all", "used", "balanced"] = Field(
         default="all",
-        description="without prompts: classes drawn among all of the network, or those of training pictures",
+        description="without prompts: classes drawn among all of the network, or those of training pictures; "
+        "balanced: each of all equally often, in an order mixed by hashes",
     )
     reference: Name | None = Field(
         default=None, description="data set of real pictures (none: pictures are drawn and compared with nothing)"
@@ -39,8 +44,28 @@ class ProtocolConfig(Strict):
     judge: Name | None = Field(default=None, description="one of `judges`: alignment and distances of its features")
     clip: Name | WeightsConfig | None = Field(default=None, description="one of `clips`, or weights: CLIP score")
     inception: WeightsConfig | None = Field(default=None, description="weights of Inception: FID and KID")
+    dino: WeightsConfig | None = Field(default=None, description="weights of DINOv2 ViT-L/14: FD-DINOv2 and KD")
+    video: WeightsConfig | None = Field(
+        default=None, description="weights of a network of clips (model: s3d, mvit_v2_s or swin3d_t): FVD by it"
+    )
+    per_prompt: Positive | None = Field(
+        default=None, description="pictures drawn for each caption (1); num_images counts all of them"
+    )
+    metrics: tuple[Asked, ...] = Field(
+        default=(),
+        description="also precision_recall, density_coverage (of every network), inception_score, "
+        "composition (of scenes, by the judge)",
+    )
     resize: Literal["clean", "tf1"] = Field(
         default="clean", description="how Inception sees pictures: clean-fid's bicubic, or TensorFlow 1's bilinear"
+    )
+    keep_rows: Positive | None = Field(
+        default=None,
+        description="real pictures whose features are kept one by one, for KID and the like; Fréchet distances are of "
+        "all (default: all)",
+    )
+    published: PublishedConfig | None = Field(
+        default=None, description="statistics that others published: FID against these as well"
     )
     spectrum: bool = Field(default=False, description="measure the fine detail of every level against real pictures")
     settings: dict[str, Any] = Field(
@@ -67,12 +92,35 @@ class ProtocolConfig(Strict):
             raise ValueError(f"labels: {self.labels} has no effect with prompts, whose classes are drawn; leave it out")
         if self.resize != "clean" and not self.inception:
             raise ValueError(f"resize {self.resize} has no effect without inception weights; leave it out or name some")
+        self._check_metrics()
+        if self.per_prompt and (not self.prompts or (self.num_images or 0) % (INTERVAL_GROUPS * self.per_prompt)):
+            raise ValueError(
+                f"per_prompt {self.per_prompt}: num_images {self.num_images} must be a multiple of "
+                f"{INTERVAL_GROUPS * self.per_prompt}, so that intervals leave out whole captions, and prompts must "
+                "name whose captions are drawn"
+            )
+        if self.published and not self.inception:
+            raise ValueError("published: statistics of Inception's features; name inception weights, or leave it out")
+        if self.keep_rows and self.num_reference and self.keep_rows > self.num_reference:
+            raise ValueError(f"keep_rows {self.keep_rows}: there are {self.num_reference} real pictures; leave it out")
         if self.files and not self.standard:
             raise ValueError("files has no effect without standard; leave it out")
         return self
 
+    def _check_metrics(self) -> None:
+        """Refuse metrics of features that nothing reads."""
+        if "inception_score" in self.metrics and not self.inception:
+            raise ValueError("metrics: inception_score is of a classifier; name inception weights, or leave it out")
+        if "composition" in self.metrics and not (self.judge and self.prompts):
+            raise ValueError("metrics: composition is what a judge reads against captions; name a judge and prompts")
+        if self.metrics and not (self.judge or self.inception or self.dino):
+            raise ValueError(
+                f"metrics: {', '.join(self.metrics)} compare features; name a judge, inception or dino, or leave it out"
+            )
+
     @property
     def drawn_only(self) -> bool:
         """Whether its pictures are drawn and compared with nothing here (`audit` may still look for copies)."""
-        instruments = self.judge or self.clip or self.inception or self.spectrum
+        instruments = self.judge or self.clip or self.inception or self.dino or self.video
+        instruments = instruments or self.spectrum
         return not (self.standard or self.reference or self.num_reference or instruments)

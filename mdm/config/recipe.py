@@ -134,7 +134,7 @@ class SamplesRecipe(Recipe):
     An upsampler enlarges the pictures of `low`: what its base drew for the same prompts, or the prompts' own data set.
     """
 
-    later: ClassVar = ("guide", "labels", "low")
+    later: ClassVar = ("guide", "labels", "low", "per_prompt")
 
     kind: Literal["samples"] = "samples"
     train: Ref
@@ -144,7 +144,8 @@ class SamplesRecipe(Recipe):
     num_images: Positive
     prompts: Ref | None
     text: Ref | None
-    labels: Literal["all", "used"] = "all"
+    labels: Literal["all", "used", "balanced"] = "all"
+    per_prompt: Positive = 1  # pictures of each caption, one after the other
     low: Ref | None = None
 
 

@@ -8,7 +8,7 @@ from pydantic import Field, PositiveInt
 
 from mdm.config.audit import Group
 from mdm.config.base import Count, Positive, Seed
-from mdm.config.instruments import ClipSettings, JudgeSettings, ScoreSettings, WeightsConfig
+from mdm.config.instruments import Asked, ClipSettings, JudgeSettings, PublishedConfig, ScoreSettings, WeightsConfig
 from mdm.config.recipe_base import Recipe, Ref
 
 
@@ -33,7 +33,7 @@ class ClipRecipe(Recipe):
 class FeaturesRecipe(Recipe):
     """What measuring networks see in drawn or real pictures."""
 
-    later: ClassVar = ("first", "resize", "spectrum")
+    later: ClassVar = ("first", "resize", "spectrum", "logits", "frames", "destroyed", "keep_rows")
 
     kind: Literal["features"] = "features"
     images: Ref
@@ -43,10 +43,16 @@ class FeaturesRecipe(Recipe):
     resize: Literal["clean", "tf1"] = "clean"
     extractors: dict[str, Ref | WeightsConfig]
     spectrum: bool = False
+    frames: Positive | None = None  # of each clip; none: pictures
+    keep_rows: Positive | None = None  # features of the first pictures alone, and statistics of all
+    destroyed: bool = False  # also clips whose motion was destroyed in three ways, as the frame of a distance
+    logits: bool = False  # also what the classifier of Inception says, where the file has one
 
 
 class ScoresRecipe(Recipe):
     """The metrics of one set of pictures against another; `floor`: as many real pictures, none of the reference."""
+
+    later: ClassVar = ("metrics", "published")
 
     kind: Literal["scores"] = "scores"
     # 5: intervals by the jackknife over both sides, distances also without bias, the floor from pictures of its own.
@@ -55,6 +61,8 @@ class ScoresRecipe(Recipe):
     reference: Ref
     floor: Ref | None = None
     settings: ScoreSettings
+    metrics: tuple[Asked, ...] = ()
+    published: PublishedConfig | None = None
 
 
 class ExcessRecipe(Recipe):

@@ -45,6 +45,6 @@ def png(pixels: np.ndarray) -> Picture:
 
 
 def to_bytes(pictures: "Tensor") -> np.ndarray:
-    """Pictures [B, 3, H, W] in [-1, 1] -> uint8 [B, H, W, 3]; the inverse of x / 127.5 - 1."""
+    """Pictures [B, 3, H, W], or clips [B, T, 3, H, W], in [-1, 1] -> uint8, colours last: x / 127.5 - 1 undone."""
     rounded = ((pictures.float() + 1) * 127.5).round().clamp(0, 255)
-    return rounded.byte().permute(0, 2, 3, 1).cpu().numpy()
+    return rounded.byte().movedim(-3, -1).cpu().numpy()

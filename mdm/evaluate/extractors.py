@@ -14,10 +14,12 @@ Extractor = Callable[[np.ndarray, Sequence[str]], dict[str, np.ndarray]]
 
 
 def load_extractors(
-    named: Mapping[str, str | WeightsConfig], root: Path, device: str, resize: str = "clean"
-) -> dict[str, Extractor]:
+    named: Mapping[str, str | WeightsConfig], root: Path, device: str, resize: str = "clean",
+    logits: bool = False,
+) -> dict[str, Extractor]:  # fmt: skip
     """The extractors of a features recipe; each is loaded once and sees every picture once."""
-    loaders = {"judge": _judge, "clip": _clip, "inception": partial(_inception, resize), "sscd": _sscd}
+    inception = partial(_inception, resize, logits)
+    loaders = {"judge": _judge, "clip": _clip, "inception": inception, "sscd": _sscd, "dino": _dino, "video": _video}
     unknown = sorted(set(named) - set(loaders))
     if unknown:
         raise StudyError(f"no extractor is called '{unknown[0]}'; {nearest(unknown[0], loaders)}")
@@ -53,11 +55,17 @@ def _clip(reference: str | WeightsConfig, root: Path, device: str) -> Extractor:
     return extract
 
 
-def _inception(resize: str, reference: WeightsConfig, _root: Path, device: str) -> Extractor:
+def _inception(resize: str, logits: bool, reference: WeightsConfig, _root: Path, device: str) -> Extractor:
     from mdm.evaluate.inception import load_inception
 
     network = load_inception(reference, device, resize)
-    return lambda pictures, _captions: {"inception": network(pictures)}
+    last = network.classifier if logits else None
+
+    def extract(pictures: np.ndarray, _captions: Sequence[str]) -> dict[str, np.ndarray]:
+        features = network(pictures)
+        return {"inception": features} | ({} if last is None else {"inception.logits": features @ last.T})
+
+    return extract
 
 
 def _sscd(reference: WeightsConfig, _root: Path, device: str) -> Extractor:
@@ -65,3 +73,17 @@ def _sscd(reference: WeightsConfig, _root: Path, device: str) -> Extractor:
 
     network = load_sscd(reference, device)
     return lambda pictures, _captions: {"sscd": network(pictures)}
+
+
+def _dino(reference: WeightsConfig, _root: Path, device: str) -> Extractor:
+    from mdm.evaluate.dino import load_dino
+
+    network = load_dino(reference, device)
+    return lambda pictures, _captions: {"dino": network(pictures)}
+
+
+def _video(reference: WeightsConfig, _root: Path, device: str) -> Extractor:
+    from mdm.evaluate.video import load_video
+
+    network = load_video(reference, device)
+    return lambda clips, _captions: {"video": network(clips)}

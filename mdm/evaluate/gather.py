@@ -63,7 +63,8 @@ def rows_of(recipe: SamplesRecipe, root: Path) -> list[Row]:
     """What each picture is drawn for: the captions of a data set, or nothing but a class drawn at random."""
     if recipe.prompts is None:
         return unprompted_rows(recipe, stage_of(root / recipe.train), root)
-    return read_prompts(root / recipe.prompts, recipe.num_images)
+    rows = read_prompts(root / recipe.prompts, recipe.num_images // recipe.per_prompt)
+    return [row for row in rows for _ in range(recipe.per_prompt)]
 
 
 def read_prompts(data: Path, num_images: int) -> list[Row]:

@@ -4,6 +4,8 @@ The two rules give distances that are 8 % apart at 64 px, so that a distance say
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -29,10 +31,22 @@ def tf1_resize(picture: np.ndarray) -> np.ndarray:
     return picture
 
 
-def load_inception(
-    weights: WeightsConfig, device: str = "cpu", resize: str = "clean"
-) -> Callable[[np.ndarray], np.ndarray]:
-    """uint8 pictures [B, H, W, 3] -> float32 features [B, 2048]; the weights are proved before torch is imported."""
+@dataclass(frozen=True)
+class Inception:
+    """uint8 pictures [B, H, W, 3] -> float32 features [B, 2048]; `classifier` [classes, 2048], if the file has one.
+
+    The classifier's bias is left out, as it is in every published Inception Score.
+    """
+
+    features: Callable[[np.ndarray], np.ndarray]
+    classifier: np.ndarray | None
+
+    def __call__(self, pictures: np.ndarray) -> np.ndarray:
+        return self.features(pictures)
+
+
+def load_inception(weights: WeightsConfig, device: str = "cpu", resize: str = "clean") -> Inception:
+    """The network of a file, which is proved before torch is imported."""
     path = verified(weights.path, weights.sha256, "inception")
     import torch
     from cleanfid.resize import build_resizer
@@ -52,4 +66,13 @@ def load_inception(
             batch = torch.from_numpy(floats).to(device)
             return whole.layers.forward((batch - 128) / 128).view(len(batch), WIDTH).cpu().numpy()
 
-    return features
+    return Inception(features, _classifier(whole))
+
+
+def _classifier(network: Any) -> np.ndarray | None:
+    """Weights of the last layer, as NVIDIA's file calls it."""
+    named = dict(network.named_parameters()) | dict(network.named_buffers())
+    found = named.get("output.weight")
+    if found is None or found.ndim != 2 or found.shape[1] != WIDTH:
+        return None
+    return found.detach().float().cpu().numpy()

@@ -10,22 +10,33 @@ CHUNK = 1000  # rows of a kernel matrix held in memory
 
 
 def polynomial_kernel(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """(x.y / D + 1)^3 for features [N, D] and [M, D] -> [N, M]."""
+    """(x.y / D + 1)^3 for features [N, D] and [M, D] -> [N, M].
+
+    Of clips, [N, T, D] and [M, T, D], it is taken between frames, in whatever order: [N T, M T].
+    """
+    first, second = (side.reshape(-1, side.shape[-1]) for side in (first, second))
     return (first @ second.T / first.shape[1] + 1) ** 3
 
 
 def kernel_sum(first: np.ndarray, second: np.ndarray) -> float:
     chunks = range(0, len(first), CHUNK)
-    return float(sum(polynomial_kernel(first[start : start + CHUNK], second).sum() for start in chunks))
+    frames = first.shape[1] * second.shape[1] if first.ndim == 3 else 1
+    return float(sum(polynomial_kernel(first[start : start + CHUNK], second).sum() for start in chunks)) / frames
 
 
 def self_sum(features: np.ndarray) -> float:
     """Sum of the kernel of each picture with itself: these say nothing about the others and are left out."""
+    if features.ndim == 3:
+        products = np.einsum("ntd,nsd->nts", features, features)
+        return float(((products / features.shape[2] + 1) ** 3).sum()) / features.shape[1] ** 2
     return float(((np.einsum("nd,nd->n", features, features) / features.shape[1] + 1) ** 3).sum())
 
 
 def kernel_estimate(features: np.ndarray, reference: np.ndarray) -> Estimate:
-    """KID of features [N, D] against [M, D] from every pair: subsets use fewer, and their overlap hides the error."""
+    """KID of features [N, D] against [M, D] from every pair: subsets use fewer, and their overlap hides the error.
+
+    Of clips, features [N, T, D]: the kernel of two is its mean over their frames, so that clips stay what varies.
+    """
     if len(features) < MIN_PICTURES or len(reference) < MIN_PICTURES:
         raise ValueError(
             f"KID needs at least {MIN_PICTURES} pictures on each side, but there are {len(features)} and "

@@ -29,7 +29,7 @@ class LowPictures:
     def __init__(self, recipe: SamplesRecipe, stage: StageRecipe, root: Path, source: Source | None = None) -> None:
         """`source`: pictures that are drawn at this moment; else the artifact that the recipe names holds them."""
         self._augmentation, self._size = stage.augmentation, stage.low_size
-        self._noise, self._seed = recipe.sample.low_noise, recipe.seed
+        self._noise, self._seed, self._per_prompt = recipe.sample.low_noise, recipe.seed, recipe.per_prompt
         self.sha256: str | None = None
         self._source = source
         if self._augmentation is None:
@@ -45,7 +45,7 @@ class LowPictures:
     def _open(self, folder: Path) -> None:
         manifest, kind = read_json(folder / "manifest.json"), folder.parent.name
         self.sha256 = manifest["sha256" if kind == "samples" else "digest"]
-        self._source = drawn(folder, self._size) if kind == "samples" else real(folder, self._size)
+        self._source = drawn(folder, self._size) if kind == "samples" else real(folder, self._size, self._per_prompt)
 
     def of(self, numbers: Sequence[int], device: torch.device) -> Low | None:
         """Noise of a picture is a function of seed and number; the network is told its level."""
@@ -79,7 +79,7 @@ def drawn(folder: Path, size: int | None) -> Source:
     return lambda numbers: read_rows(path, name, numbers)
 
 
-def real(folder: Path, size: int | None) -> Source:
-    """Pictures of a data set, averaged to this side."""
+def real(folder: Path, size: int | None, per_prompt: int = 1) -> Source:
+    """Pictures of a data set, averaged to this side; each for as many drawn ones as its caption has."""
     pictures = Pictures(folder)
-    return lambda numbers: np.stack([pictures.image(int(number), size) for number in numbers])
+    return lambda numbers: np.stack([pictures.image(int(number) // per_prompt, size) for number in numbers])

@@ -2,19 +2,46 @@
 
 from collections.abc import Iterable
 
+from mdm.config.instruments import VIDEO_NETWORKS
+
 # How a factor of alignment is called in scores -> the array of `labels.encode` that it compares.
 FACTORS = {"colour": "colours", "shape": "shapes", "binding": "pairs", "count": "count", "relation": "relation"}
 ALIGNMENTS = ("alignment", *(f"alignment_{factor}" for factor in FACTORS))
 # The network whose features are compared -> its Fréchet distance and its kernel distance.
-DISTANCES = {"judge": ("fd_judge", "kid_judge"), "inception": ("fid", "kid_inception")}
+DISTANCES = {
+    "judge": ("fd_judge", "kid_judge"), "inception": ("fid", "kid_inception"), "dino": ("fd_dino", "kid_dino"),
+}  # fmt: skip
 FRECHET_DISTANCES, KERNEL_DISTANCES = zip(*DISTANCES.values(), strict=True)
+# What a protocol may ask for besides (`metrics`) -> its families, each of every network whose features are compared.
+ASKED = {"precision_recall": ("precision", "recall"), "density_coverage": ("density", "coverage")}
+# Of clips, by the network that reads their frames: what these show, whatever their order, and what changes from one to
+# the next; the frame of both is what the same real clips get whose motion was destroyed in one of three ways.
+CLIP_DISTANCES = tuple(f"{kind}_{network}" for network in DISTANCES for kind in ("kd_frames", "kd_motion"))
+DESTROYED = ("reversed", "frozen", "shuffled")
+COMPOSITION = "composition"
+# GenEval's tasks -> the factor of alignment that each is about.
+TASKS = {
+    "single_object": "shape", "two_objects": "shape", "counting": "count", "colours": "colour",
+    "position": "relation", "attribution": "binding",
+}  # fmt: skip
+COMPOSITIONS = (COMPOSITION, *(f"{COMPOSITION}_{task}" for task in TASKS))
+VIDEO_DISTANCES = tuple(f"fvd_{network}" for network in VIDEO_NETWORKS)
+CONSISTENCY = "frame_consistency"
+INCEPTION_SCORE = "inception_score"
+AMONG_EACH_OTHER = tuple(f"{family}_{network}" for pair in ASKED.values() for family in pair for network in DISTANCES)
 # The same whatever the weights turn out to be: one training says all there is to say.
 CERTAIN = ("train_images", "train_gigaflops", "parameters", "network_evaluations_per_image")
 # What a score is framed by, measured beside it: guessing, and the best that real pictures reach.
-FRAME_ENDS = ("_chance", "_floor", "_real")
+FRAME_ENDS = ("_chance", "_floor", "_real", *(f"_{way}" for way in DESTROYED))
 MEASURABLE = (
     *(f"{d}{kind}{end}" for d in FRECHET_DISTANCES for kind in ("", "_unbiased") for end in ("", "_floor")),
-    *KERNEL_DISTANCES, "clip_score", "clip_score_real",
+    "fid_published", "fid_published_unbiased", *KERNEL_DISTANCES,
+    *(f"{name}{end}" for name in AMONG_EACH_OTHER for end in ("", "_floor")),
+    *(f"{family}_{network}_real" for family in ASKED["density_coverage"] for network in DISTANCES),
+    *(f"{name}{end}" for name in CLIP_DISTANCES for end in ("", "_floor", *(f"_{way}" for way in DESTROYED))),
+    *(f"{name}{end}" for name in COMPOSITIONS for end in ("", "_real")),
+    *(f"{name}{kind}{end}" for name in VIDEO_DISTANCES for kind in ("", "_unbiased") for end in ("", "_floor")),
+    CONSISTENCY, f"{CONSISTENCY}_real", INCEPTION_SCORE, f"{INCEPTION_SCORE}_real", "clip_score", "clip_score_real",
     *ALIGNMENTS, *(f"{a}{end}" for a in ALIGNMENTS for end in ("_chance", "_real")),
     "train_loss", "train_images", "train_gigaflops", "train_seconds", "images_per_second", "parameters",
     "sample_seconds", "sample_images_per_second", "network_evaluations_per_image",

@@ -9,6 +9,8 @@ from mdm.config import StudyError
 RESIZE_RULES = {
     "judge": "judge: area average to its input",
     "clip": "CLIP: open_clip's own preprocessing",
+    "video": "network of clips: 16 frames, bilinear to 224 px",
+    "dino": "DINOv2: Pillow's bicubic resize to 224 px, bytes",
     "inception": "Inception: clean-fid's bicubic resize to 299 px on floats",
     "inception/tf1": "Inception: TensorFlow 1's bilinear resize to 299 px, without antialiasing",
 }
@@ -30,6 +32,7 @@ class Protocol:
     reference_rule: str | None = None
     index_sha256: tuple[str | None, str | None] = (None, None)
     resize: str = "clean"
+    published: str | None = None  # what is said of statistics that others made
 
     @classmethod
     def between(cls, generated: Mapping[str, Any], reference: Mapping[str, Any]) -> Self:
@@ -65,11 +68,12 @@ class Protocol:
         rules = "; ".join(RESIZE_RULES[tf1.get(name, name)] for name in self.extractors)
         return (
             f"{self.num_images} pictures {drawn}{_said(self.prompts_rule)}, against {real}, "
-            f"both area-averaged to {self.resolution} px ({rules})"
+            f"both area-averaged to {self.resolution} px ({rules}){self.published or ''}"
         )
 
     def as_json(self) -> dict[str, Any]:
-        return {**asdict(self), "description": self.describe()}
+        found = {**asdict(self), "description": self.describe()}
+        return {key: value for key, value in found.items() if key != "published" or value}
 
 
 def _said(rule: str | None) -> str:

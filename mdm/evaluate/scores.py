@@ -1,35 +1,28 @@
 """From features to metrics, each with an interval. Only numpy: seconds, not the start-up of torch, decide."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file
 
-from mdm.config.instruments import ScoreSettings
+from mdm.config.instruments import PublishedConfig, ScoreSettings
 from mdm.config.recipe_measured import ScoresRecipe
 from mdm.evaluate.alignment import alignment
-from mdm.evaluate.frechet import Reference, frechet_estimate
-from mdm.evaluate.intervals import Estimate, jackknife, mean_with_interval, metric
+from mdm.evaluate.clip_scores import clip_distances, consistency, video_distances
+from mdm.evaluate.composition import composition
+from mdm.evaluate.frechet import Reference
+from mdm.evaluate.intervals import jackknife, mean_with_interval, metric
 from mdm.evaluate.kid import kernel_estimate
 from mdm.evaluate.metric_names import DISTANCES, detail
 from mdm.evaluate.protocol import Protocol
+from mdm.evaluate.published import published_reference, published_said
+from mdm.evaluate.scores_besides import Rows, Side, frechet_rows, measured_besides
+from mdm.evaluate.scores_besides import row as _row
 from mdm.evaluate.spectrum import relative_detail
 from mdm.files.artifact import Making
 from mdm.files.atomic import read_json, write_json
-
-Rows = Iterator[dict[str, Any]]
-
-
-class Side:
-    def __init__(self, folder: Path) -> None:
-        self.manifest = read_json(folder / "manifest.json")
-        self.arrays = load_file(folder / "features.safetensors")
-
-    def group(self, prefix: str) -> dict[str, np.ndarray]:
-        """Arrays prefix.key by key."""
-        return {k.removeprefix(f"{prefix}."): v for k, v in self.arrays.items() if k.startswith(f"{prefix}.")}
 
 
 def score(recipe_path: str | Path) -> None:
@@ -38,17 +31,23 @@ def score(recipe_path: str | Path) -> None:
     recipe, settings = making.recipe, making.recipe.settings
     generated, reference = (Side(making.root / features) for features in (recipe.features, recipe.reference))
     floor = Side(making.root / recipe.floor) if recipe.floor else None
+    generated.prompt_after_prompt(per_prompt := _per_prompt(making.root / generated.manifest["images"]))
     protocol = Protocol.between(generated.manifest, reference.manifest)
     metrics = [row for part in PARTS for row in part(generated, reference, floor, settings)]
-    write_json(making.folder / "scores.json", {"metrics": metrics, "protocol": protocol.as_json()})
+    if "composition" in recipe.metrics:
+        metrics += compositions(generated, reference, per_prompt)
+    more, left_out = measured_besides(recipe.metrics, generated, reference, floor, settings)
+    metrics += more
+    if recipe.published:
+        metrics += published_rows(generated, recipe.published)
+        protocol = replace(protocol, published=published_said(recipe.published))
+    said = {"left_out": left_out} if left_out else {}
+    write_json(making.folder / "scores.json", {"metrics": metrics, "protocol": protocol.as_json(), **said})
+    for row in left_out:
+        print("{metric:28} {why}".format(**row))
     for row in metrics:
         print("{metric:28} {value:10.4f}  [{low:.4f}, {high:.4f}]  n = {n}".format(**row))
     making.finish({"protocol": protocol.describe()})
-
-
-# Pictures for each dimension in which real features vary, from which on the jackknife knows the bias of a Fréchet
-# distance: with 2 its interval covers 62 % of simulated truths, with 4 91 %, with 6 97 %.
-ENOUGH = 6
 
 
 def distances(generated: Side, reference: Side, floor: Side | None, _: ScoreSettings) -> Rows:
@@ -57,24 +56,29 @@ def distances(generated: Side, reference: Side, floor: Side | None, _: ScoreSett
         if name not in generated.arrays:
             continue
         real = reference.arrays[name]
-        fixed = Reference.of_pictures(real)
+        everything = reference.statistics(name)
+        fixed = Reference.of(everything) if everything else Reference.of_pictures(real)
         for side, end in ((generated, ""), (floor, "_floor")):
             if side is not None:
-                yield from _frechet(frechet, side.arrays[name], fixed, end)
+                yield from frechet_rows(frechet, side.arrays[name], fixed, end)
         yield _row(kernel, kernel_estimate(generated.arrays[name], real), len(generated.arrays[name]))
 
 
-def _frechet(name: str, seen: np.ndarray, reference: Reference, end: str) -> Rows:
-    """The plain distance, as papers give it, and the one without the bias of the numbers of pictures on both sides."""
-    estimate, fewest = frechet_estimate(seen, reference), min(len(seen), reference.count)
-    yield _row(f"{name}{end}", estimate, len(seen))
-    if fewest > seen.shape[1] and fewest >= ENOUGH * reference.dimension:
-        yield _row(f"{name}_unbiased{end}", estimate, len(seen), estimate.unbiased)
+def compositions(generated: Side, reference: Side, per_prompt: int) -> Rows:
+    """What the judge reads by GenEval's tasks, and what it reads in real pictures."""
+    for side, times, end in ((generated, per_prompt, ""), (reference, 1, "_real")):
+        yield from composition(side.group("judge"), side.group("labels"), times, end)
 
 
-def _row(name: str, estimate: Estimate, n: int, value: float | None = None) -> dict[str, Any]:
-    value, half = estimate.value if value is None else value, estimate.half_width
-    return metric(name, value, value - half, value + half, n, estimate.without, estimate.without_real)
+def _per_prompt(images: Path) -> int:
+    """How many of the pictures were drawn for each caption; real ones have their own."""
+    path = images / "recipe.json"
+    return int(read_json(path).get("per_prompt", 1)) if path.is_file() else 1
+
+
+def published_rows(generated: Side, published: PublishedConfig) -> Rows:
+    """FID against statistics that others made of their reference."""
+    yield from frechet_rows("fid_published", generated.arrays["inception"], published_reference(published), "")
 
 
 def captions(generated: Side, reference: Side, _floor: Side | None, _: ScoreSettings) -> Rows:
@@ -105,4 +109,4 @@ def details(generated: Side, reference: Side, _floor: Side | None, _: ScoreSetti
         yield _row(detail(side), relative_detail(drawn[side], real[side]), len(drawn[side]))
 
 
-PARTS = (distances, captions, answers, details)
+PARTS = (distances, clip_distances, video_distances, captions, consistency, answers, details)

@@ -1,5 +1,6 @@
 """What is drawn where no data set says it: pictures without captions, of classes drawn at random."""
 
+import hashlib
 from pathlib import Path
 
 import torch
@@ -17,11 +18,25 @@ def unprompted_rows(recipe: SamplesRecipe, stage: StageRecipe, root: Path) -> li
     label, numbers = class_label(stage), range(recipe.num_images)
     if label is None:
         return [Row(str(number), "") for number in numbers]
+    if recipe.labels == "balanced":
+        return [Row(str(n), "", {label.name: n_th}) for n, n_th in enumerate(_balanced(recipe, label.count))]
     known = list(range(label.count)) if recipe.labels == "all" else used_classes(stage, label, root)
     return [
         Row(str(number), "", {label.name: known[place]})
         for number, place in zip(numbers, _places(recipe, stage, len(known)), strict=True)
     ]
+
+
+def _balanced(recipe: SamplesRecipe, count: int) -> list[int]:
+    """Each class equally often (by one), in an order that the hashes of the pictures' numbers mix.
+
+    Then any part of the pictures, and any group of an interval, is of all classes.
+    """
+    digests = [hashlib.sha256(f"{recipe.seed}/{number}".encode()).digest() for number in range(recipe.num_images)]
+    found = [0] * recipe.num_images
+    for place, number in enumerate(sorted(range(recipe.num_images), key=digests.__getitem__)):
+        found[number] = place % count
+    return found
 
 
 def used_classes(stage: StageRecipe, label: ClassLabel, root: Path) -> list[int]:

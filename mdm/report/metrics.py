@@ -35,6 +35,16 @@ FAMILIES = (
     Metric("fd", "Fréchet distance", "lower", main=True),
     Metric("fid", "Fréchet distance", "lower", main=True),
     Metric("kid", "Kernel distance", "lower"),
+    Metric("kd_frames", "Kernel distance of frames", "lower", main=True),
+    Metric("kd_motion", "Kernel distance of motion", "lower", main=True),
+    Metric("frame_consistency", "Likeness of neighbouring frames"),
+    Metric("fvd", "Fréchet video distance", "lower", main=True),
+    Metric("composition", "Composition", "higher", percent=True),
+    Metric("precision", "Precision", "higher", percent=True),
+    Metric("recall", "Recall", "higher", percent=True),
+    Metric("density", "Density", "higher"),
+    Metric("coverage", "Coverage", "higher", percent=True),
+    Metric("inception_score", "Inception Score", "higher"),
     Metric("alignment", "Alignment", "higher", percent=True),
     Metric("clip_score", "CLIP score", "higher", main=True),
     Metric("detail", "Fine detail over that of real pictures"),
@@ -67,8 +77,12 @@ FAMILIES = (
 )
 # Members whose title is not simply "family (rest)".
 TITLES = {
+    "composition": "Composition, mean of tasks",
     "alignment": "Alignment, all factors", "fd_judge_unbiased": "Fréchet distance (judge), unbiased",
     "fid": "FID (Inception)", "fid_unbiased": "FID (Inception), unbiased",
+    "fid_published": "FID against published statistics",
+    "fid_published_unbiased": "FID against published statistics, unbiased",
+    "fd_dino": "FD-DINOv2", "fd_dino_unbiased": "FD-DINOv2, unbiased", "kid_dino": "Kernel distance (DINOv2)",
 }  # fmt: skip
 
 

@@ -102,7 +102,7 @@ class Audits:
     def _reading(self) -> list[str]:
         """Networks whose features the protocol reads."""
         protocol = self._protocols[self._name]
-        return [name for name in ("judge", "clip", "inception") if getattr(protocol, name)]
+        return [name for name in ("judge", "clip", "inception", "dino") if getattr(protocol, name)]
 
     def of(
         self, stages: list[Stage], evaluations: list[Evaluation], points: list[Point], twin: str | None = None

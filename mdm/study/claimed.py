@@ -8,6 +8,7 @@ from mdm.evaluate.metric_names import EMM, measurable
 from mdm.study.audits import Audits, emm_of
 from mdm.study.claims import ExpressionError, check_expression
 from mdm.study.evaluations import check_measured
+from mdm.study.imagenet_protocols import IMAGENET
 from mdm.study.reaches import check_reach
 from mdm.study.recipes import Artifacts
 from mdm.study.runs import Claim, Emm, Run
@@ -42,7 +43,9 @@ def _claims(
         except ExpressionError as error:
             raise StudyError(f"{where}: claims.{name}.expect: {error}") from None
         if entry.number_from not in (None, "own"):
-            _known(entry.number_from.partition("/")[0], STANDARDS, f"{where}: claims.{name}.number_from")
+            _known(
+                entry.number_from.partition("/")[0], {**STANDARDS, **IMAGENET}, f"{where}: claims.{name}.number_from"
+            )
         found[name] = Claim(name, entry.statement, entry.source, entry.expect, protocol, entry.number_from)
     return found
 

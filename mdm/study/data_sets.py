@@ -99,7 +99,7 @@ class DataSets:
                 f"to {needed - 1}; write model.classes: {needed}"
             )
 
-    def _check_frames(self, data: str, size: Size, place: str) -> None:
+    def check_frames(self, data: str, size: Size, place: str) -> None:
         """Refuse pictures, or clips of other lengths, for a level of clips."""
         if not isinstance(size, Clip):
             return

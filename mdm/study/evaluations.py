@@ -3,14 +3,25 @@
 from collections.abc import Collection, Iterable
 
 from mdm.config import ProtocolConfig, ResourceConfig, RunConfig, StudyConfig, StudyError, nearest
-from mdm.config.sizes import Clip
-from mdm.evaluate.metric_names import FRECHET_DISTANCES, KERNEL_DISTANCES, detail
+from mdm.config.instruments import VIDEO_NETWORKS
+from mdm.config.sizes import Clip, as_clip
+from mdm.evaluate.metric_names import (
+    AMONG_EACH_OTHER,
+    ASKED,
+    COMPOSITION,
+    FRECHET_DISTANCES,
+    INCEPTION_SCORE,
+    KERNEL_DISTANCES,
+    detail,
+)
+from mdm.evaluate.smallest import too_few
 from mdm.study.audits import Audits, check_audited
 from mdm.study.cascades import at
 from mdm.study.claims import ExpressionError, Reference
 from mdm.study.recipes import Artifacts
 from mdm.study.runs import Evaluation, Point, Run, Stage, Variant
 
+VIDEO_FRAMES = 16
 INCEPTION_WIDTH = 2048  # of its features
 
 
@@ -91,25 +102,51 @@ class Evaluations:
 
     def _side(self, last: Stage, name: str) -> int:
         """The side at which a protocol measures the pictures of a run, those of its last stage."""
-        if isinstance(last.resolutions[-1], Clip):
-            raise StudyError(
-                f"{self._where}: protocols.{name}: stage '{last.name}' ends with clips of {last.resolutions[-1]}, "
-                "and protocols measure pictures; write protocols: [] for that ablation"
-            )
-        side = self._protocols[name].resolution or max(last.resolutions)
-        if max(last.resolutions) % side:
+        own = as_clip(last.resolutions[-1]).resolution
+        side = self._protocols[name].resolution or own
+        if own % side:
             raise StudyError(
                 f"{self._where}: protocols.{name}.resolution {side} cannot be made from pictures of "
-                f"{max(last.resolutions)} px; write a divisor, or give the run another protocol"
+                f"{own} px; write a divisor, or give the run another protocol"
             )
         return side
 
     def _check_side(self, stage: Stage, name: str, side: int) -> None:
         """Refuse snapshots of a stage whose pictures are too small for the curve that they would be points of."""
-        if (own := max(stage.resolutions)) % side:
+        if (own := as_clip(stage.resolutions[-1]).resolution) % side:
             raise StudyError(
                 f"{self._where}: stages.{stage.name}.snapshots: protocol '{name}' measures at {side} px, which cannot "
                 f"be made from pictures of {own} px; write resolution: {own} there, or snapshots of later stages only"
+            )
+
+    def _frames(self, weights: str, name: str) -> int | None:
+        """Frames of the clips that these weights draw, none where they draw pictures; refuses what is not for clips."""
+        size = self._made.artifacts[self._made.trained(weights)].recipe.sizes[0]
+        protocol, where = self._protocols[name], f"{self._where}: protocols.{name}"
+        if not isinstance(size, Clip):
+            if protocol.video:
+                raise StudyError(f"{where}.video reads clips, and a run draws pictures of {size} px; leave it out")
+            return None
+        self._check_video(size, protocol, where)
+        if protocol.metrics or protocol.spectrum:
+            raise StudyError(
+                f"{where}: metrics and spectrum are of pictures, and a run draws clips of {size}; leave them out"
+            )
+        if protocol.reference:
+            self._made.check_frames(protocol.reference, size, f"{where}.reference".removeprefix(f"{self._where}: "))
+        return size.frames
+
+    def _check_video(self, size: Clip, protocol: ProtocolConfig, where: str) -> None:
+        """Refuse a network of clips that there is no loader for, or that sees more frames than there are."""
+        if protocol.video and protocol.video.model not in VIDEO_NETWORKS:
+            raise StudyError(
+                f"{where}.video.model: there is no loader for '{protocol.video.model}'; "
+                f"{nearest(str(protocol.video.model), VIDEO_NETWORKS)}"
+            )
+        if protocol.video and size.frames % VIDEO_FRAMES:
+            raise StudyError(
+                f"{where}.video sees {VIDEO_FRAMES} frames, and a run draws clips of {size}; leave it out, or train on "
+                f"clips of {VIDEO_FRAMES} or 64 frames"
             )
 
     def _evaluation(
@@ -124,13 +161,16 @@ class Evaluations:
         if protocol.drawn_only:
             self._resources.setdefault(samples, protocol.resources)
             return Evaluation(name, samples, lows=lows)
-        features = self._made.features(label, samples, protocol.num_images, side, protocol)
-        place = f"protocols.{name}"
-        self._made.check_pictures(protocol.reference, f"{place}.reference")
+        place, frames = f"protocols.{name}", self._frames(weights, name)
+        features = self._made.features(label, samples, protocol.num_images, side, protocol, frames=frames)
+        if not frames:
+            self._made.check_pictures(protocol.reference, f"{place}.reference")
         self._made.check_resolution(protocol.reference, side, f"{place}.reference")
         real = self._made.data(protocol.reference, f"{place}.reference")
-        reference = self._made.features(f"{name}-real", real, protocol.num_reference, side, protocol)
-        floor = self._made.floor(f"{name}-floor", real, side, protocol)
+        reference = self._made.features(
+            f"{name}-real", real, protocol.num_reference, side, protocol, frames=frames, keep_rows=protocol.keep_rows
+        )
+        floor = self._made.floor(f"{name}-floor", real, side, protocol, frames)
         scores = self._made.scores(label, features, reference, floor, protocol)
         for ref in filter(None, (samples, features, reference, floor)):
             self._resources.setdefault(ref, protocol.resources)
@@ -142,6 +182,7 @@ def check_measured(reference: Reference, name: str, protocol: ProtocolConfig, ru
     check_audited(reference, run)
     if protocol.drawn_only:
         compared = reference.metric.startswith((*FRECHET_DISTANCES, *KERNEL_DISTANCES, "clip_score", "alignment"))
+        compared |= reference.metric.startswith((*AMONG_EACH_OTHER, INCEPTION_SCORE))
         if compared or reference.metric.startswith("detail"):
             raise ExpressionError(
                 f"{reference}: protocol '{name}' draws pictures and compares them with nothing; give it a "
@@ -154,8 +195,24 @@ def check_measured(reference: Reference, name: str, protocol: ProtocolConfig, ru
         if reference.metric not in (drawn := [detail(side) for side in run.stages[-1].resolutions]):
             raise ExpressionError(f"{reference}: '{run.name}' draws no such level; write {' or '.join(drawn)}")
     fewest = min(protocol.num_images, protocol.num_reference)
+    _check_besides(reference, name, protocol, fewest)
     if reference.metric.startswith("fid_unbiased") and fewest <= INCEPTION_WIDTH:
         raise ExpressionError(
             f"{reference} needs more than {INCEPTION_WIDTH} pictures on each side, the width of Inception's features, "
             f"and its protocol has {fewest}; use kid_inception, or more pictures"
         )
+
+
+def _check_besides(reference: Reference, name: str, protocol: ProtocolConfig, fewest: int) -> None:
+    """Refuse metrics that have to be asked for and are not, or that have too few pictures."""
+    family, _, network = reference.metric.partition("_")
+    groups = [group for group, families in ASKED.items() if family in families]
+    groups += [COMPOSITION] if family == COMPOSITION else []
+    groups += [INCEPTION_SCORE] if reference.metric.startswith(INCEPTION_SCORE) else []
+    for group in groups:
+        if group not in protocol.metrics:
+            raise ExpressionError(f"{reference}: protocol '{name}' does not ask for it; write metrics: [{group}] in it")
+        if group in ASKED and getattr(protocol, network.partition("_")[0], None) is None:
+            raise ExpressionError(f"{reference}: protocol '{name}' reads no such features; name the network in it")
+        if why := too_few(reference.metric, fewest):
+            raise ExpressionError(f"{reference} is left out of tables and verdicts: {why}")

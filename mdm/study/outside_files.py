@@ -53,6 +53,8 @@ def external_files(study: Study) -> Iterator[ExternalFile]:
         elif artifact.kind == "text" and isinstance(encoder := recipe.encoder.settings, T5Settings):
             for name, sha256 in (encoder.sha256 or {"model.safetensors": None}).items():
                 yield ExternalFile(Path(encoder.path) / name, sha256, f"text encoder {artifact.name}")
+        elif artifact.kind == "scores" and recipe.published:
+            yield ExternalFile(Path(recipe.published.path), recipe.published.sha256, f"published of {artifact.name}")
         elif artifact.kind == "features":
             for name, entry in recipe.extractors.items():
                 if isinstance(entry, WeightsConfig):

@@ -85,7 +85,7 @@ class Artifacts(DataSets):
         for name_of_data, first in ((data, take), (validation, None)):  # the held-out loss looks at the whole set
             if name_of_data:
                 self.check_resolution(name_of_data, as_clip(stage.sizes[-1]).resolution, place)
-                self._check_frames(name_of_data, stage.sizes[-1], place)
+                self.check_frames(name_of_data, stage.sizes[-1], place)
                 self._check_classes(run, name_of_data, place, first)
         if stage.stills:
             check_stills(stage, train, diffusion, where)
@@ -147,7 +147,8 @@ class Artifacts(DataSets):
         """
         entry: ProtocolConfig = self._config.protocols[protocol]
         if entry.prompts:
-            self._check_classes(run, entry.prompts, f"protocols.{protocol}.prompts", entry.num_images)
+            prompts = entry.num_images // (entry.per_prompt or 1)
+            self._check_classes(run, entry.prompts, f"protocols.{protocol}.prompts", prompts)
         place, stage = f"protocols.{protocol}", self.artifacts[self.trained(train)].recipe
         name = f"{protocol}-{self.artifacts[train].name}"
         # The guide stands in the recipe as an artifact; what its run is called changes no picture.
@@ -170,7 +171,7 @@ class Artifacts(DataSets):
             low=self._low(run, stage, protocol, base), seed=entry.seed, num_images=entry.num_images,
             prompts=self.data(entry.prompts, place) if entry.prompts else None,
             text=self.text(run.text, entry.prompts, place, sample.negative_prompt) if run.text else None,
-            labels=entry.labels if stage.model.classes else "all",
+            labels=entry.labels if stage.model.classes else "all", per_prompt=entry.per_prompt or 1,
         )  # fmt: skip
         return self.put(name, recipe)
 
@@ -196,20 +197,26 @@ class Artifacts(DataSets):
         return self.data(prompts, place)
 
     def features(
-        self, name: str, images: str, num_images: int, resolution: int, protocol: ProtocolConfig, first: int = 0
-    ) -> str:
+        self, name: str, images: str, num_images: int, resolution: int, protocol: ProtocolConfig, first: int = 0,
+        frames: int | None = None, destroyed: bool = False, keep_rows: int | None = None,
+    ) -> str:  # fmt: skip
         """Add features of generated or real pictures; both sides go through the same extractors."""
         recipe = made.FeaturesRecipe(
             images=images, first=first, num_images=num_images, resolution=resolution, resize=protocol.resize,
             extractors=self._extractors(protocol), spectrum=protocol.spectrum,
+            logits="inception_score" in protocol.metrics, frames=frames, destroyed=destroyed, keep_rows=keep_rows,
         )  # fmt: skip
         return self.put(name, recipe)
 
-    def floor(self, name: str, images: str, resolution: int, protocol: ProtocolConfig) -> str | None:
+    def floor(
+        self, name: str, images: str, resolution: int, protocol: ProtocolConfig, frames: int | None = None
+    ) -> str | None:
         """Add features of as many real pictures as are drawn, none of them of the reference, if there are so many."""
         first, count = protocol.num_reference, protocol.num_images
         there = made.pictures_of(self._pick("data", protocol.reference, "protocols").settings)
-        return self.features(name, images, count, resolution, protocol, first) if first + count <= there else None
+        if first + count > there:
+            return None
+        return self.features(name, images, count, resolution, protocol, first, frames, destroyed=bool(frames))
 
     def _extractors(self, protocol: ProtocolConfig) -> dict[str, str | WeightsConfig]:
         found: dict[str, str | WeightsConfig] = {}
@@ -220,9 +227,21 @@ class Artifacts(DataSets):
             found["clip"] = protocol.clip if given else self._instrument("clips", protocol.clip, made.ClipRecipe)
         if protocol.inception:
             found["inception"] = protocol.inception
+        if protocol.dino:
+            found["dino"] = protocol.dino
+        if protocol.video:
+            found["video"] = protocol.video
         return found
 
     def scores(self, name: str, features: str, reference: str, floor: str | None, protocol: ProtocolConfig) -> str:
         """Add the metrics from the features of both sides."""
         settings = parse(ScoreSettings, protocol.settings, f"{self._where}: protocols: settings")
-        return self.put(name, made.ScoresRecipe(features=features, reference=reference, floor=floor, settings=settings))
+        recipe = made.ScoresRecipe(
+            features=features,
+            reference=reference,
+            floor=floor,
+            settings=settings,
+            metrics=protocol.metrics,
+            published=protocol.published,
+        )
+        return self.put(name, recipe)

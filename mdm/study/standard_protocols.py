@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from mdm.config import DataConfig, ProtocolConfig, StudyConfig, StudyError, nearest
+from mdm.study.imagenet_protocols import IMAGENET, ImageNet
 
 SHARD_IMAGES = 5000
 SEED = 30000  # of all drawn sets: drawn once, by the rule of mdm/data/sources/coco.py
-PICTURES = {("val", 2014): 40504, ("val", 2017): 5000}
+PICTURES = {("val", 2014): 40504, ("val", 2017): 5000, ("train", 2014): 82783}
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Standard:
 
     description: str
     captions: Literal["first", "one", "drawn"]
-    against: Literal["own", "all"]  # the pictures of these captions, or every picture of the part
+    against: Literal["own", "all", "train"]  # the pictures of these captions, all of the part, or all for training
     num_images: int = 30000
     edition: int = 2014
     seed: int | None = SEED
@@ -29,7 +30,8 @@ class Standard:
 
     @property
     def num_reference(self) -> int:
-        return PICTURES["val", self.edition] if self.against == "all" else self.num_images
+        parts = {"all": "val", "train": "train"}
+        return PICTURES[parts[self.against], self.edition] if self.against in parts else self.num_images
 
     def prompts(self) -> dict[str, Any]:
         return {
@@ -40,7 +42,33 @@ class Standard:
     def reference(self) -> dict[str, Any]:
         if self.against == "own":
             return self.prompts()
-        return {**self.prompts(), "captions": "first", "seed": None, "num_images": self.num_reference}
+        part = "train" if self.against == "train" else "val"
+        return {**self.prompts(), "part": part, "captions": "first", "seed": None, "num_images": self.num_reference}
+
+    def data_sets(self, name: str, files: dict[str, str], where: str) -> dict[str, DataConfig]:
+        """The data sets of captions and of real pictures, in this order; one where they are the same."""
+        scaled = f"{self.resize}-{self.resolution}"
+        real = {"own": name, "all": f"coco-all-{scaled}", "train": f"coco-train-{scaled}"}[self.against]
+        own = {key: path for key, path in files.items() if key != "train_images"}
+        there = own
+        if self.against == "train":
+            if "train_images" not in files:
+                raise StudyError(
+                    f"{where}.files: standard {name} compares with the pictures of train2014; write train_images: "
+                    "COCO's train2014.zip, or the folder of its pictures"
+                )
+            there = own | {"images": files["train_images"]}
+        return {
+            key: DataConfig(source="coco", settings={**settings, **lie}, shard_images=SHARD_IMAGES)
+            for key, settings, lie in ((name, self.prompts(), own), (real, self.reference(), there))
+        }
+
+    def settings(self, name: str, sets: list[str]) -> dict[str, Any]:
+        """What a protocol that names this standard says."""
+        return {
+            "prompts": sets[0], "reference": sets[-1], "num_images": self.num_images,
+            "num_reference": self.num_reference, "resolution": self.resolution,
+        }  # fmt: skip
 
 
 OWN, ALL = "against these pictures", "against all 40,504 pictures"
@@ -51,6 +79,7 @@ STANDARDS = {
     "coco-30k-one": Standard(f"{ONE}, {OWN}", "one", "own"),
     "coco-30k-one-area": Standard(f"{ONE}, {OWN}, scaled by area", "one", "own", resize="area"),
     "coco-30k-one-all": Standard(f"{ONE}, {ALL}", "one", "all"),
+    "coco-30k-one-train": Standard(f"{ONE}, against all 82,783 training pictures", "one", "train"),
     "coco-30k-drawn": Standard(f"{DRAWN}, against the pictures they were written for", "drawn", "own"),
     "coco-30k-drawn-all": Standard(f"{DRAWN}, {ALL}", "drawn", "all"),
     "coco-5k-first": Standard(FIRST_5K, "first", "own", num_images=5000, edition=2017, seed=None),
@@ -67,21 +96,17 @@ def expand(config: StudyConfig, where: str) -> StudyConfig:
 
 
 def _written_out(entry: ProtocolConfig, data: dict[str, DataConfig], where: str) -> ProtocolConfig:
-    if entry.standard not in STANDARDS:
-        raise StudyError(f"{where}.standard: there is no '{entry.standard}'; {nearest(str(entry.standard), STANDARDS)}")
-    standard, name = STANDARDS[entry.standard], entry.standard
-    real = name if standard.against == "own" else f"coco-all-{standard.resize}-{standard.resolution}"
-    for key, settings in ((name, standard.prompts()), (real, standard.reference())):
-        wanted = DataConfig(source="coco", settings={**settings, **entry.files}, shard_images=SHARD_IMAGES)
-        if data.setdefault(key, wanted) != wanted:
+    """A protocol with everything that its standard says; its data sets are added to those of the study."""
+    known: dict[str, Standard | ImageNet] = {**STANDARDS, **IMAGENET}
+    if entry.standard not in known:
+        raise StudyError(f"{where}.standard: there is no '{entry.standard}'; {nearest(str(entry.standard), known)}")
+    standard, name = known[entry.standard], entry.standard
+    wanted = standard.data_sets(name, entry.files, where)
+    for key, described in wanted.items():
+        if data.setdefault(key, described) != described:
             raise StudyError(
                 f"{where}: '{key}' is the name of a data set of standard {name}, and the study has another of that "
                 "name (or names other files for it); rename it, or write the same files"
             )
-    return entry.model_copy(
-        update={
-            "prompts": name, "reference": real, "num_images": standard.num_images,
-            "num_reference": standard.num_reference, "resolution": standard.resolution,
-            "description": entry.description or standard.description,
-        }
-    )  # fmt: skip
+    said = standard.settings(name, list(wanted))
+    return entry.model_copy(update={**said, "description": entry.description or standard.description})

@@ -148,12 +148,12 @@ class Study:
             for data, key in (protocol.prompts, "num_images"), (protocol.reference, "num_reference"):
                 if data is None:
                     continue
-                problems += self._made.too_many(data, getattr(protocol, key), f"protocols.{name}.{key}")
-            if protocol.labels == "used" and not any(
-                self.recipe(ref).labels == "used" for ref in self.of_kind("samples")
-            ):
+                wanted = getattr(protocol, key) // (protocol.per_prompt or 1 if key == "num_images" else 1)
+                problems += self._made.too_many(data, wanted, f"protocols.{name}.{key}")
+            asked = protocol.labels
+            if asked != "all" and not any(self.recipe(ref).labels == asked for ref in self.of_kind("samples")):
                 problems.append(
-                    f"{self.name}.yaml: protocols.{name}.labels: used has no effect, no run has model.classes; "
+                    f"{self.name}.yaml: protocols.{name}.labels: {asked} has no effect, no run has model.classes; "
                     "leave it out"
                 )
         if problems:

@@ -215,6 +215,7 @@ def test_drawing_needs_a_seed(files):
 def with_standard(name, **more):
     year = 2017 if "5k" in name else 2014  # the study has the small set's files for its curves
     files = {"images": f"data/coco/val{year}.zip", "annotations": f"data/coco/annotations_trainval{year}.zip"}
+    files |= {"train_images": "data/coco/train2014.zip"} if name.endswith("-train") else {}
     return study.load("paper", {"protocols.coco-fid30k": {"standard": name, "files": files, **more}})
 
 
@@ -234,12 +235,15 @@ def sides(name):
 @pytest.mark.parametrize("name", STANDARDS)
 def test_a_standard_is_what_its_name_says(name):
     prompts, real, drawn, of_real = sides(name)
-    assert prompts["part"] == real["part"] == "val" and prompts["resolution"] == real["resolution"] == 256
+    assert prompts["part"] == "val" and real["part"] == ("train" if name.endswith("-train") else "val")
+    assert prompts["resolution"] == real["resolution"] == 256
     assert prompts["resize"] == real["resize"] == ("area" if name.endswith("area") else "bicubic")
     assert drawn == prompts["num_images"] == (5000 if "5k" in name else 30000)
     assert prompts["captions"] == name.split("-")[2]
     if name.endswith("-all"):
         assert of_real == real["num_images"] == 40504 and real["captions"] == "first"
+    elif name.endswith("-train"):
+        assert of_real == real["num_images"] == 82783 and real["captions"] == "first"
     else:
         assert real == prompts and of_real == drawn
     assert with_standard(name).protocols["coco-fid30k"].description == STANDARDS[name].description
@@ -262,6 +266,10 @@ def test_where_the_files_lie_changes_no_result():
     [
         ({"standard": "coco-30k-on"}, "there is no 'coco-30k-on'; did you mean 'coco-30k-one'"),
         ({"standard": "coco-30k-one", "num_images": 10000}, "num_images: standard coco-30k-one says so already"),
+        (
+            {"standard": "coco-30k-one-train", "files": {"images": "a.zip", "annotations": "b.zip"}},
+            "write train_images: COCO's train2014.zip",
+        ),
         ({"prompts": "cc12m-held-out", "spectrum": True}, "description, reference, num_images, num_reference: missing"),
     ],
 )

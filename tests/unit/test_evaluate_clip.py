@@ -19,6 +19,7 @@ from mdm.config import StudyError, WeightsConfig
 from mdm.config.instruments import ClipSettings
 from mdm.evaluate.clip_model import fit_clip, save_clip, train_clip
 from mdm.evaluate.clip_score import FOLDER_FILES, ClipScorer, clip_scores, load_clip
+from mdm.evaluate.extractors import load_extractors
 from mdm.evaluate.inception import SIDE, load_inception, tf1_resize
 from mdm.evaluate.pictures import open_pictures
 from mdm.files.atomic import read_json
@@ -239,3 +240,23 @@ def test_the_two_resizes_differ() -> None:
     picture = random_pictures(1, 64)[0]
     difference = tf1_resize(picture) - build_resizer("clean")(picture)
     assert np.abs(difference).mean() > 5
+
+
+class Classifying(Inceptionish):
+    """As NVIDIA's file: a last layer beside the layers, whose bias no score uses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.output = torch.nn.Linear(2048, 10)
+
+
+def test_a_classifier_gives_logits_without_its_bias_if_asked(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network, pixels = Classifying(), random_pictures(2, 24)
+    torch.jit.script(network).save(str(tmp_path / "whole.pt"))
+    weights = {"inception": weights_at(tmp_path / "whole.pt")}
+    found = load_extractors(weights, tmp_path, "cpu", "clean", True)["inception"](pixels, ["", ""])
+    wanted = found["inception"] @ network.output.weight.detach().numpy().T
+    np.testing.assert_allclose(found["inception.logits"], wanted, rtol=1e-4, atol=1e-5)
+    plain = load_extractors(weights, tmp_path, "cpu")["inception"](pixels, ["", ""])
+    assert set(plain) == {"inception"}

@@ -275,3 +275,18 @@ def test_captions_are_scored_with_their_groups(tmp_path: Path) -> None:
     assert first["without"] == pytest.approx(wanted, rel=1e-6)
     assert first["high"] - first["value"] == pytest.approx(1.984 * drawn.std(ddof=1) / 10, rel=1e-3)
     assert list(captions(SimpleNamespace(arrays={}), SimpleNamespace(arrays={}), None, ScoreSettings())) == []
+
+
+def test_composition_and_what_has_too_few_pictures(world: dict[str, Path]) -> None:
+    recipe = put(
+        world["results"], "scores", "more", features=ref(world["features"]), reference=ref(world["reference"]),
+        settings={}, metrics=["composition", "precision_recall"],
+    )  # fmt: skip
+    score(recipe)
+    found = read_json(recipe.with_name("scores.json"))
+    rows = {row["metric"]: row for row in found["metrics"]}
+    assert {name for name in rows if not name.startswith("detail")} <= set(MEASURABLE)
+    assert {"composition", "composition_real"} <= rows.keys()
+    assert rows["composition"]["n"] == 24 and rows["composition_real"]["n"] == 60
+    assert [row["metric"] for row in found["left_out"]] == ["precision_judge", "recall_judge"]
+    assert {row["metric"]: row for row in found["metrics"]}["fd_judge"] == scored(world)["fd_judge"]

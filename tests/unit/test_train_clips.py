@@ -175,7 +175,12 @@ def test_processes_share_the_rows_of_a_joint_batch(written, tmp_path):
         (
             {"protocols": {"p": {"description": "d", "prompts": "scenes", "reference": "scenes", "num_images": 2,
                                  "num_reference": 2}}},
-            r"stage 'c8' ends with clips of 4x8, and protocols measure pictures; write protocols: \[\]",
+            r"protocols\.p\.reference: the level 4x8 needs clips of 4 frames, .* and data\.scenes has pictures",
+        ),
+        (
+            {"protocols": {"p": {"description": "d", "prompts": "scenes", "reference": "films", "num_images": 2,
+                                 "num_reference": 2, "spectrum": True}}},
+            r"protocols\.p: metrics and spectrum are of pictures, and a run draws clips of 4x8; leave them out",
         ),
     ],
 )  # fmt: skip

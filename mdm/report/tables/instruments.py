@@ -8,12 +8,15 @@ from collections.abc import Iterator
 from typing import Any
 
 from mdm.config.recipe_measured import FeaturesRecipe
+from mdm.evaluate.metric_names import DESTROYED
+from mdm.evaluate.smallest import smallest
 from mdm.report.collect import Artifacts
 from mdm.report.evidence import Evidence
 from mdm.report.metrics import describe, shown
 from mdm.report.quantity import Quantity, alone, measured
 from mdm.report.tables.render import Cell, Column, Table
 
+EXPECTED = ("density_", "coverage_")  # known of real pictures without measuring
 REAL, CHANCE = ("_real", "_floor"), ("_chance",)
 
 
@@ -28,9 +31,10 @@ def frame(evidence: Evidence, metric: str, protocol: str | None, ends: tuple[str
 
 
 def frame_rows(evidence: Evidence, metrics: list[str], protocol: str | None) -> list[dict[str, Cell]]:
-    """Table rows "real pictures" and "guessing" under the rows of the runs."""
+    """Table rows "real pictures" and "guessing" under the rows of the runs; of clips also without their motion."""
     rows = []
-    for title, ends in (("real pictures", REAL), ("guessing", CHANCE)):
+    still = ((f"real clips, {way}", (f"_{way}",)) for way in DESTROYED)
+    for title, ends in (("real pictures", REAL), ("guessing", CHANCE), *still):
         found = {m: shown(m, frame(evidence, m, protocol, ends)) for m in metrics}
         cells = {m: Cell(quantity=q) for m, q in found.items() if q}
         rows += [{"run": Cell(title)} | cells] if cells else []
@@ -59,7 +63,11 @@ def survey(evidence: Evidence, artifacts: Artifacts) -> dict[str, Any]:
     """Table and sentences for the report's section on the instruments."""
     networks, protocol = extractors(evidence, artifacts), evidence.protocol()
     judged = [m for m in evidence.metrics(protocol) if m.startswith("alignment")]
-    notes = [*_limits(evidence, protocol), *clip_notes(evidence, artifacts)]
+    notes = [
+        *_limits(evidence, protocol),
+        *numbers_needed(evidence, artifacts, protocol),
+        *clip_notes(evidence, artifacts),
+    ]
     origin = " · ".join(networks.values()) or "nothing has been scored yet"
     tables = [_judge_table(evidence, judged, protocol)] if judged else []
     return {"tables": tables, "notes": notes, "provenance": origin}
@@ -90,14 +98,32 @@ def factor(metric: str) -> str:
 def _limits(evidence: Evidence, protocol: str | None) -> Iterator[str]:
     """What real pictures reach, under distances and CLIP scores."""
     for metric in evidence.metrics(protocol):
-        if floor := frame(evidence, metric, protocol, ("_floor",)):
+        floor, better = frame(evidence, metric, protocol, ("_floor",)), describe(metric).better
+        if floor and better == "higher":
+            yield f"{describe(metric).title}: as many other real pictures reach {shown(metric, floor).text()}."
+        elif floor:
             yield (
                 f"{describe(metric).title}: two sets of real pictures are {floor.text()} apart. "
                 "Differences far below that are noise of the instrument."
             )
         real = frame(evidence, metric, protocol, ("_real",))
-        if real and not metric.startswith("alignment"):
+        if real and metric.startswith(EXPECTED):
+            yield f"{describe(metric).title}: of as many other real pictures {shown(metric, real).text()} is expected."
+        elif real and not metric.startswith("alignment"):
             yield f"{describe(metric).title}: real pictures with their own captions reach {real.text()}."
+
+
+def numbers_needed(evidence: Evidence, artifacts: Artifacts, protocol: str | None) -> Iterator[str]:
+    """From how many pictures each metric is sensible, its bias there, and which had too few to have a number."""
+    for metric in evidence.metrics(protocol):
+        if known := smallest(metric):
+            yield f"{describe(metric).title}: sensible from {known.fewest} pictures of either kind; bias: {known.bias}."
+    left_out = {}
+    for evaluation in (evaluation for run in evidence.study.runs for evaluation in run.evaluations):
+        for row in (artifacts.json(evaluation.scores, "scores.json") or {}).get("left_out", ()):
+            left_out[evaluation.protocol, row["metric"]] = row["why"]
+    for (place, metric), why in left_out.items():
+        yield f"{describe(metric).title}, protocol {place}: not given, {why}."
 
 
 def clip_notes(evidence: Evidence, artifacts: Artifacts) -> list[str]:

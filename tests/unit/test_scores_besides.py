@@ -1,0 +1,133 @@
+"""Metrics that a protocol asks for by name: their rows, what is left out and why, and claims about them."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mdm import study
+from mdm.config import StudyError
+from mdm.config.instruments import ScoreSettings
+from mdm.config.recipe_measured import FeaturesRecipe, ScoresRecipe
+from mdm.evaluate import smallest
+from mdm.evaluate.inception_score import inception_score
+from mdm.evaluate.metric_names import AMONG_EACH_OTHER, MEASURABLE
+from mdm.evaluate.scores_besides import measured_besides
+from mdm.evaluate.smallest import Smallest
+from mdm.report.metrics import describe
+
+BOTH = ("precision_recall", "density_coverage")
+
+
+def side(count: int, seed: int, **arrays: np.ndarray) -> Any:
+    features = np.random.default_rng(seed).normal(size=(count, 6)).astype(np.float32)
+    return SimpleNamespace(arrays={"judge": features, **arrays})
+
+
+@pytest.fixture
+def few_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    for family in ("precision", "recall", "density", "coverage", "inception_score"):
+        monkeypatch.setitem(smallest.SMALLEST, family, Smallest(50, "none here", True))
+
+
+@pytest.mark.usefixtures("few_are_enough")
+def test_rows_of_neighbours_have_their_frame_and_both_jackknives() -> None:
+    rows, left_out = measured_besides(BOTH, side(120, 0), side(200, 1), side(120, 2), ScoreSettings())
+    found = {row["metric"]: row for row in rows}
+    assert not left_out and set(found) <= set(MEASURABLE)
+    assert set(found) >= {f"{name}{end}" for name in AMONG_EACH_OTHER if "judge" in name for end in ("", "_floor")}
+    for name in ("precision_judge", "recall_judge", "density_judge", "coverage_judge"):
+        assert len(found[name]["without"]) == len(found[name]["without_real"]) == 20
+        assert found[name]["low"] <= found[name]["value"] <= found[name]["high"]
+        assert describe(name).better == "higher" and describe(name).kind == "evaluation"
+    # Sets of two sizes are compared as equally many, and as many real ones are expected to reach this.
+    assert found["coverage_judge"]["n"] == 120
+    assert found["coverage_judge_real"]["value"] == pytest.approx(0.97, abs=0.005)
+    assert found["density_judge_real"]["value"] == 1
+    assert describe("coverage_judge_real").kind == "frame"
+
+
+@pytest.mark.usefixtures("few_are_enough")
+def test_the_neighbour_that_balls_reach_to_is_a_setting() -> None:
+    wide = ScoreSettings(precision_nearest=8)
+    values = [
+        measured_besides(BOTH[:1], side(90, 0), side(90, 1), None, settings)[0][0]["value"]
+        for settings in (ScoreSettings(), wide)
+    ]
+    assert values[0] < values[1]
+
+
+@pytest.mark.usefixtures("few_are_enough")
+def test_at_most_so_many_pictures_are_compared_taken_from_everywhere() -> None:
+    settings = ScoreSettings(most_drawn=60, most_real=80)
+    rows, _ = measured_besides(BOTH, side(150, 0), side(150, 1), None, settings)
+    assert {row["metric"]: row["n"] for row in rows}["precision_judge"] == 60
+    assert {row["metric"]: row["n"] for row in rows}["coverage_judge"] == 60
+
+
+def test_too_few_pictures_have_no_number_but_a_reason() -> None:
+    rows, left_out = measured_besides(BOTH, side(96, 0), side(512, 1), None, ScoreSettings())
+    assert rows == []
+    assert [row["metric"] for row in left_out] == [
+        f"{name}_judge" for name in ("precision", "recall", "density", "coverage")
+    ]
+    assert left_out[0]["why"] == "too few pictures: 96 and 512, and at least 2000 of either kind are needed"
+
+
+@pytest.mark.usefixtures("few_are_enough")
+def test_the_inception_score_needs_a_classifier() -> None:
+    logits = np.random.default_rng(0).normal(size=(100, 10)).astype(np.float32) * 3
+    sides = side(100, 0, **{"inception.logits": logits}), side(100, 1)
+    rows, left_out = measured_besides(["inception_score"], *sides, None, ScoreSettings())
+    assert rows[0]["value"] == pytest.approx(inception_score(logits))
+    assert left_out[0]["metric"] == "inception_score_real" and "no classifier" in left_out[0]["why"]
+
+
+def test_every_family_says_from_how_many_pictures_it_is_sensible() -> None:
+    for name in (*AMONG_EACH_OTHER, "fid", "fd_judge", "fd_dino", "kid_dino", "clip_score", "inception_score"):
+        assert smallest.smallest(name).bias
+    assert smallest.smallest("fid").fewest != smallest.smallest("fd_judge").fewest
+    assert smallest.smallest("train_loss") is None
+
+
+def test_recipes_that_ask_for_nothing_new_are_what_they_were() -> None:
+    scores = ScoresRecipe(features="features/a", reference="features/b", settings={})
+    assert set(scores.plain()) == {"kind", "version", "features", "reference", "floor", "settings"}
+    assert scores.plain()["settings"] == {"chance_shifts": 16}
+    features = FeaturesRecipe(images="data/a", num_images=4, resolution=8, extractors={})
+    assert set(features.plain()) == {"kind", "version", "images", "num_images", "resolution", "extractors"}
+
+
+def loaded(**changes: Any) -> study.study.Study:
+    return study.load("quick", changes)
+
+
+def test_asking_for_more_changes_scores_alone() -> None:
+    before, after = loaded(), loaded(**{"protocols.zero-shot.metrics": ["precision_recall"]})
+    changed = set(after.artifacts) - set(before.artifacts)
+    assert changed and {ref.partition("/")[0] for ref in changed} == {"scores"}
+
+
+def claim(metric: str) -> dict[str, Any]:
+    return {"claims.it": {"statement": "s", "source": "p", "expect": f'{metric}["base"] > 0.5'}}
+
+
+@pytest.mark.parametrize(
+    ("metric", "asked", "why"),
+    [
+        ("precision_judge", [], "does not ask for it; write metrics: \\[precision_recall\\]"),
+        ("precision_dino", ["precision_recall"], "reads no such features"),
+        ("precision_judge", ["precision_recall"], "left out of tables and verdicts: too few pictures"),
+    ],
+)
+def test_claims_about_what_has_no_number_are_refused(metric: str, asked: list[str], why: str) -> None:
+    with pytest.raises(StudyError, match=why):
+        loaded(**{"protocols.zero-shot.metrics": asked, **claim(metric)})
+
+
+def test_metrics_of_features_that_nothing_reads_are_refused() -> None:
+    with pytest.raises(StudyError, match="inception_score is of a classifier; name inception weights"):
+        loaded(**{"protocols.zero-shot.metrics": ["inception_score"]})
