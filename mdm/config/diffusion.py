@@ -165,7 +165,7 @@ GUIDANCE_SETTINGS = ("guidance_rescale", "guidance_interval", "negative_prompt")
 class SampleConfig(Strict):
     """How pictures are drawn from a trained network."""
 
-    later: ClassVar = ("guide", "autoguidance")
+    later: ClassVar = ("guide", "autoguidance", "latents")
 
     sampler: Literal["ddpm", "ddim", "dpm++", "heun", "karras"] = Field(
         default="ddim",
@@ -193,6 +193,11 @@ class SampleConfig(Strict):
         default=1.0, description="how far to lead away from the guide's answer: guide + weight (own - guide)"
     )
     precision: Literal["float32", "bf16"] = Field(default="float32", description="of the network's own arithmetic")
+    latents: Literal["drawn", "real"] = Field(
+        default="drawn",
+        description="of a run with an autoencoder: codes that are decoded; real: those of the prompts' real pictures, "
+        "which nothing is drawn for, and which show the best that the autoencoder allows",
+    )
 
     @model_validator(mode="after")
     def _settings_have_an_effect(self) -> SampleConfig:

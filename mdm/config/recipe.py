@@ -16,6 +16,7 @@ from mdm.config.base import Name, Positive, Seed, Strict
 from mdm.config.diffusion import DiffusionConfig, SampleConfig
 from mdm.config.families import AnyModel
 from mdm.config.recipe_base import Recipe, Ref
+from mdm.config.recipe_latent import AutoencoderRecipe, LatentsRecipe, LatentStage
 from mdm.config.recipe_measured import (
     AuditRecipe,
     ClipRecipe,
@@ -79,7 +80,7 @@ class TextRecipe(Recipe):
 class StageRecipe(Recipe):
     """One stage of training: its network, its optimisation, its data, and the weights it starts from."""
 
-    later: ClassVar = ("dropout_masks", "moments", "stills", "stills_text", "take")
+    later: ClassVar = ("dropout_masks", "moments", "stills", "stills_text", "take", "latents")
 
     kind: Literal["train"] = "train"
     seed: Seed
@@ -100,11 +101,17 @@ class StageRecipe(Recipe):
     stills: Ref | None = None
     stills_text: Ref | None = None
     take: Positive | None = None  # trains on the first so many pictures of `data`
+    latents: LatentStage | None = None  # it trains on codes of these pictures instead
 
     @property
     def sizes(self) -> tuple[Size, ...]:
         """What its levels show, highest first."""
         return self.model.resolutions
+
+    @property
+    def drawn(self) -> tuple[Size, ...]:
+        """What is drawn with it, highest first: its levels, or the pictures that its codes are decoded to."""
+        return (self.latents.pictures,) if self.latents else self.sizes
 
     @property
     def conditional(self) -> bool:
@@ -126,7 +133,7 @@ class SamplesRecipe(Recipe):
     Without prompts there are no captions, and a network that knows classes is asked for classes drawn at random.
     """
 
-    later: ClassVar = ("guide", "labels")
+    later: ClassVar = ("guide", "labels", "autoencoder")
 
     kind: Literal["samples"] = "samples"
     train: Ref
@@ -137,13 +144,14 @@ class SamplesRecipe(Recipe):
     prompts: Ref | None
     text: Ref | None
     labels: Literal["all", "used"] = "all"
+    autoencoder: Ref | None = None  # decodes what is drawn
 
 
 KINDS: dict[str, type[Recipe]] = {
     model.model_fields["kind"].default: model
     for model in (
         DataRecipe, TextRecipe, StageRecipe, SnapshotRecipe, JudgeRecipe, ClipRecipe, SamplesRecipe, FeaturesRecipe,
-        ScoresRecipe, ExcessRecipe, AuditRecipe, TheoryRecipe,
+        ScoresRecipe, ExcessRecipe, AuditRecipe, TheoryRecipe, AutoencoderRecipe, LatentsRecipe,
     )
 }  # fmt: skip
 

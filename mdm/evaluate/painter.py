@@ -11,14 +11,17 @@ from torch import Tensor, nn
 
 from mdm.config.recipe import SamplesRecipe, SnapshotRecipe, StageRecipe
 from mdm.data.batches.classes import class_label
+from mdm.data.batches.reader import Pictures
 from mdm.data.rows import Row, to_bytes
+from mdm.data.shards.shard import read_index
 from mdm.data.text.cache import Embeddings
 from mdm.diffusion import schedule
 from mdm.diffusion.karras import truncated_bytes
 from mdm.diffusion.sampler import sample
-from mdm.files.atomic import read_json
+from mdm.files.atomic import ArtifactError, read_json
 from mdm.files.weights import load_weights, state_hash
 from mdm.model.checkpoints import load_into
+from mdm.model.coder import open_coder
 from mdm.model.networks import build
 
 WEIGHTS = "weights.safetensors"  # the averaged ones
@@ -54,6 +57,28 @@ def averaged_network(train: Path, device: torch.device) -> tuple[nn.Module, str]
     return model, state_hash(weights)
 
 
+def _together(first: str, second: str) -> str:
+    """The hash of two files of weights that draw together."""
+    return hashlib.sha256(f"{first}+{second}".encode()).hexdigest()
+
+
+class RealPictures:
+    """Pictures of a data set by the number of their prompt, which counts those that could not be made as well."""
+
+    def __init__(self, folder: Path, side: int, count: int) -> None:
+        self._pictures, self._folder, self._side = Pictures(folder), folder, side
+        self._numbers = {self._pictures.key(number): number for number in range(len(self._pictures))}
+        self._rows = read_index(folder, 0, count)
+
+    def at(self, ids: Sequence[int]) -> Tensor:
+        """Pictures [B,3,R,R] in [-1,1]."""
+        keys = [self._rows[number].key for number in ids]
+        if missing := [key for key in keys if key not in self._numbers]:
+            raise ArtifactError(f"{self._folder} has no picture of prompt {missing[0]}; latents: real needs them all")
+        pixels = np.stack([self._pictures.image(self._numbers[key], self._side) for key in keys])
+        return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
 class Painter:
     """Draws picture k from (weights, prompt k, seed, k) alone, whatever batch it is in."""
 
@@ -65,15 +90,22 @@ class Painter:
         self._diffusion, self._class_label = stage.diffusion, class_label(stage)
         self._sample, self._seed, self._device = recipe.sample, recipe.seed, device
         self._prompts = recipe.prompts
-        self.resolutions = stage.sizes
-        self._gammas = schedule.levels(self._diffusion, self.resolutions).to(device)
+        self._sizes, self.resolutions = stage.sizes, stage.drawn
+        self._gammas = schedule.levels(self._diffusion, self._sizes).to(device)
         self._embeddings = embeddings or (Embeddings(root / recipe.text) if recipe.text else None)
         self.rows_evaluated = 0
         self._model, self.weights_hash = self._network(train)
         self._guide = None
         if recipe.guide:
             self._guide, guide_hash = self._network(root / recipe.guide)
-            self.weights_hash = hashlib.sha256(f"{self.weights_hash}+{guide_hash}".encode()).hexdigest()
+            self.weights_hash = _together(self.weights_hash, guide_hash)
+        self._coder = None
+        if stage.latents:
+            self._coder = open_coder(root / stage.latents.autoencoder, device)
+            self.weights_hash = _together(self.weights_hash, self._coder.weights_hash)
+        self._real = None
+        if recipe.sample.latents == "real" and recipe.prompts:
+            self._real = RealPictures(root / recipe.prompts, stage.drawn[0], recipe.num_images)
 
     def _network(self, train: Path) -> tuple[nn.Module, str]:
         """The averaged network of a stage or of a snapshot, which counts its work, and its hash."""
@@ -94,12 +126,17 @@ class Painter:
         self, ids: Sequence[int], captions: Sequence[str], classes: Sequence[int] | None = None
     ) -> dict[int, np.ndarray]:
         """B prompts -> uint8 pictures [B, R, R, 3] by resolution R."""
+        if self._coder and self._real:
+            codes = self._coder.encode(self._real.at(ids))[:, 0]
+            return {self.resolutions[0]: to_bytes(self._coder.decode(codes))}
         none = [self._class_label.none] if self._class_label else None
         pictures = sample(
-            self._model, self._gammas, self._sample, self._diffusion, self.resolutions,
+            self._model, self._gammas, self._sample, self._diffusion, self._sizes,
             *self._text(captions), *self._text([self._sample.negative_prompt]), ids, self._seed,
             labels=self._labels(classes), negative_labels=self._labels(none), guide=self._guide,
         )  # fmt: skip
+        if self._coder:
+            pictures = [self._coder.decode(pictures[0])]
         # The released code truncates where this project rounds; halves, which only matter there, fall differently.
         as_bytes = truncated_to_bytes if self._sample.sampler == "karras" else to_bytes
         return {r: as_bytes(level) for r, level in zip(self.resolutions, pictures, strict=True)}

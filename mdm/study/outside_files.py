@@ -53,6 +53,8 @@ def external_files(study: Study) -> Iterator[ExternalFile]:
         elif artifact.kind == "text" and isinstance(encoder := recipe.encoder.settings, T5Settings):
             for name, sha256 in (encoder.sha256 or {"model.safetensors": None}).items():
                 yield ExternalFile(Path(encoder.path) / name, sha256, f"text encoder {artifact.name}")
+        elif artifact.kind == "autoencoder" and recipe.weights:
+            yield ExternalFile(Path(recipe.weights.path), recipe.weights.sha256, f"autoencoder {artifact.name}")
         elif artifact.kind == "features":
             for name, entry in recipe.extractors.items():
                 if isinstance(entry, WeightsConfig):

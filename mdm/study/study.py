@@ -16,6 +16,7 @@ from mdm.config.recipe import strings
 from mdm.config.sizes import listed
 from mdm.files.artifact import digest
 from mdm.files.atomic import read_json, write_json
+from mdm.study import latents
 from mdm.study.claimed import claimed
 from mdm.study.data_sets import Artifact
 from mdm.study.evaluations import Evaluations
@@ -120,7 +121,8 @@ class Study:
     def _stages(self, run: RunConfig, seed: int, place: str) -> list[Stage]:
         stages: list[Stage] = []
         for name, entry in run.stages.items():
-            parent, resolutions = stages[-1] if stages else None, entry.sizes
+            parent = stages[-1] if stages else None
+            resolutions = latents.drawn_sizes(self._made, run, entry, place)
             if parent and resolutions[: len(parent.resolutions)] != parent.resolutions:
                 raise StudyError(
                     f"{self.name}.yaml: {place}.stages.{name}: resolutions {listed(resolutions)} do not continue "
@@ -183,7 +185,7 @@ class Study:
         """Return what the job that makes an artifact asks for."""
         if ref in self._made.encoders:
             return self.config.text[self._made.encoders[ref]].resources
-        return self._resources.get(ref, ResourceConfig())
+        return self._resources.get(ref) or latents.resources(self._made, ref) or ResourceConfig()
 
     def runs_named(self, name: str) -> list[Run]:
         """Return the runs of this name, one for each seed; an unknown name is an error."""
@@ -231,6 +233,8 @@ class Study:
             captions = 1 + len(recipe.captions)  # the empty one, and the negative prompt
             captions += sum(self.recipe(data).num_images for data in recipe.data)
             count, size = most_shards(captions, SHARD_CAPTIONS), self.config.text[encoder].shards_per_job
+        elif of_codes := latents.shard_count(self._made, ref):
+            count, size = of_codes
         else:
             count, size = len(sources.shard_names(recipe)), self.config.data[self.artifact(ref).name].shards_per_job
         return [f"{k:05d}-{min(k + size, count) - 1:05d}" for k in range(0, count, size)]

@@ -121,7 +121,7 @@ class Estimate:
         recipe = self._study.recipe(ref)
         if ref.startswith("train/"):
             return parameters(recipe.model) * BYTES_KEPT
-        sizes = self._study.recipe(self._study.trained(recipe.train)).sizes
+        sizes = self._study.recipe(self._study.trained(recipe.train)).drawn
         return recipe.num_images * sum(3 * as_clip(size).resolution ** 2 for size in sizes)
 
 
