@@ -1,4 +1,4 @@
-"""The autoencoder of Rombach et al. 2022, with the names of weights of diffusers.AutoencoderKL (reference, section 22)."""
+"""The autoencoder of Rombach et al. 2022, its weights named as in diffusers.AutoencoderKL (reference, section 22)."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -129,8 +129,8 @@ class Audits:
         self._check_gap(asked, stage, one.stage)
         if stage.latents and (network := {"loss_gap", "text_signal"} & set(asked.metrics)):
             raise StudyError(
-                f"{self._where}: audit.metrics {', '.join(sorted(network))}: they ask networks about pictures, and stage "
-                f"'{one.stage}' trains on latent codes; leave them out"
+                f"{self._where}: audit.metrics {', '.join(sorted(network))}: they ask networks about pictures, and "
+                f"stage '{one.stage}' trains on latent codes; leave them out"
             )
         side = max(as_clip(size).resolution for size in stage.drawn)
         data, take = self._known(asked, stage, side)

@@ -46,6 +46,14 @@ def drawn_sizes(sets: DataSets, run: RunConfig, stage: StageConfig, place: str) 
     return (entry_of(sets, run.autoencoder, f"{place}.autoencoder").network.resolution,)
 
 
+def of_stage(sets: DataSets, train: str) -> tuple[str, ...]:
+    """Return the autoencoder and the codes that a training reads, in the order in which they are made."""
+    latents: LatentStage | None = sets.artifacts[train].recipe.latents
+    if latents is None:
+        return ()
+    return tuple(filter(None, (latents.autoencoder, latents.codes, latents.validation)))
+
+
 def check_latent_stage(sets: DataSets, run: RunConfig, stage: StageConfig, asked_by: str, place: str) -> None:
     """Refuse what cannot be trained on codes."""
     if run.autoencoder is None:
@@ -100,7 +108,8 @@ def latent_stage(
             )
     if train.decode != "exact":
         raise StudyError(
-            f"{sets.where}: {place}: train.decode {train.decode} has no effect on codes, which are made once; leave it out"
+            f"{sets.where}: {place}: train.decode {train.decode} has no effect on codes, which are made "
+            "once; leave it out"
         )
     return LatentStage(
         autoencoder=autoencoder(sets, run.autoencoder, place), codes=codes(sets, run.autoencoder, data, place),
@@ -141,8 +150,8 @@ def check_real_prompts(
         return
     if prompts is None:
         raise StudyError(
-            f"{sets.where}: {place}: sample.latents: real decodes the pictures of the prompts, and the protocol has none; name a data "
-            "set in prompts"
+            f"{sets.where}: {place}: sample.latents: real decodes the pictures of the prompts, and "
+            "the protocol has none; name a data set in prompts"
         )
     sets.check_pictures(prompts, place)
     sets.check_resolution(prompts, stage.latents.pictures, place)

@@ -12,8 +12,9 @@ from mdm.config.sizes import Size
 class Stage:
     name: str
     artifact: str
-    resolutions: tuple[Size, ...]
+    resolutions: tuple[Size, ...]  # of what it draws
     num_images: int
+    latents: tuple[str, ...] = ()  # the autoencoder whose codes it is trained on, and these codes
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,7 @@ class Study:
             ref = self._made.train(run, name, seed, parent.artifact if parent else None, place)
             self._slices.setdefault(ref, entry.slice_images)
             self._resources.setdefault(ref, entry.resources)
-            stages.append(Stage(name, ref, resolutions, entry.num_images))
+            stages.append(Stage(name, ref, resolutions, entry.num_images, latents.of_stage(self._made, ref)))
         return stages
 
     def _known(self, word: str, valid: Any, place: str) -> None:

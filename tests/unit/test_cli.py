@@ -19,7 +19,7 @@ from mdm.study.study_file import read_overrides
 FROZEN = {
     "check", "weights", "flan-t5-small", "plan", "recipes", "calibrate", "status", "run", "schema", "index", "shard",
     "manifest", "data", "embed", "train", "spread", "export", "snapshot", "convert", "grow", "judge", "clip", "sample",
-    "generate", "features", "excess", "audit", "theory", "score", "collect", "tables", "figure", "claims", "report",
+    "autoencoder", "encode", "generate", "features", "excess", "audit", "theory", "score", "collect", "tables", "figure", "claims", "report",
 }  # fmt: skip
 
 

@@ -58,7 +58,7 @@ class Moments:
 
 
 class CodeLoader(Loader):
-    """A loader whose `images` are the moments [B,2,C,H,W] of codes, float32; order, captions and classes are the same."""
+    """A loader whose `images` are the moments [B,2,C,H,W] of codes, float32; all else is the same."""
 
     def __init__(
         self, data_dir: str | Path, embeddings: Embeddings | None, batch_images: int, seed: int, resolution: int,

@@ -7,8 +7,9 @@ from pathlib import Path
 from mdm.config.recipe import StageRecipe
 from mdm.config.sizes import as_clip
 from mdm.config.units import percent, rough_duration, size
+from mdm.files.atomic import read_json
 from mdm.model.arithmetic import parameters, step_gigaflops
-from mdm.study.cost import observed
+from mdm.study.cost import latent, observed
 from mdm.study.cost import speeds as throughput
 from mdm.study.cost.speeds import Speed, Throughput
 from mdm.study.stage_files import asked_too_late, saved_images
@@ -67,7 +68,24 @@ class Estimate:
         self._seen = observed.speeds(study, results)
 
     def line(self, ref: str) -> Line:
+        if latent.is_latent(ref):
+            return self._latent(ref)
         return self._snapshot(ref) if ref.startswith("snapshot/") else self._line(ref)
+
+    def _latent(self, ref: str) -> Line:
+        """An autoencoder, or the codes of a data set."""
+        resources, jobs, images = (
+            self._study.resources(ref),
+            latent.jobs(self._study, ref),
+            latent.images(self._study, ref),
+        )
+        kept, manifest = latent.kept(self._study, ref), self._results / ref / "manifest.json"
+        if manifest.is_file():
+            return Line(ref, images, read_json(manifest)["seconds"], 0.0, resources.gpus, jobs, 0, kept, "done")
+        kind = "train" if ref.startswith("autoencoder/") else "draw"
+        each, mark = self._speeds.by_arithmetic(kind, "float32", resources.gpus > 0)
+        seconds = each * latent.gigaflops(self._study, ref)
+        return Line(ref, images, seconds, seconds, resources.gpus, jobs, jobs, kept, "to do", mark)
 
     def _snapshot(self, ref: str) -> Line:
         """A snapshot takes no time of its own, unless it was asked for too late."""
@@ -104,10 +122,11 @@ class Estimate:
             return seconds, "", None
         work = throughput.work(self._study, ref)
         speed = self._speeds.speed(work)
-        if work.key in self._seen:
-            speed = Speed(self._seen[work.key], "r", speed.peak_bytes)
-        each = speed.seconds / throughput.devices(self._study, ref)
-        return throughput.passes(self._study, ref) * each, speed.mark, speed.peak_bytes
+        decoding = self._speeds.by_arithmetic("draw", "float32", work.on_gpu)[0] * latent.decoding(self._study, ref)
+        if work.key in self._seen and throughput.passes(self._study, ref):
+            speed, decoding = Speed(self._seen[work.key], "r", speed.peak_bytes), 0.0  # what was seen had it inside
+        network = throughput.passes(self._study, ref) * speed.seconds
+        return (network + decoding) / throughput.devices(self._study, ref), speed.mark, speed.peak_bytes
 
     def _done(self, ref: str) -> int:
         """Return how many pictures need not be made again."""
@@ -133,7 +152,9 @@ def works(run: Run) -> list[tuple[str, str]]:
         at = f"{point.stage} at {point.images}"
         along += [(at, point.weights), (f"draw {at}", point.evaluation.samples)]
     known = {ref for _, ref in drawn} | {stage.artifact for stage in run.stages}
-    return [(stage.name, stage.artifact) for stage in run.stages] + drawn + [w for w in along if w[1] not in known]
+    coded = [(ref.split("/")[0], ref) for ref in dict.fromkeys(ref for stage in run.stages for ref in stage.latents)]
+    trained = [(stage.name, stage.artifact) for stage in run.stages]
+    return coded + trained + drawn + [w for w in along if w[1] not in known]
 
 
 class Plan:
