@@ -11,6 +11,7 @@ from mdm.config.instruments import FitSettings, WeightsConfig
 from mdm.config.training import ResourceConfig
 
 Weight = Annotated[float, Field(ge=0)]
+SCALED_OVER = 16_384  # pictures at most by whose codes the scale of an autoencoder is set
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mdm.config import StudyError, WeightsConfig
-from mdm.config.latent import AutoencoderFit, AutoencoderNetwork
+from mdm.config.latent import SCALED_OVER, AutoencoderFit, AutoencoderNetwork
 from mdm.config.recipe_latent import AutoencoderRecipe
 from mdm.data.batches.reader import Pictures
 from mdm.data.rows import to_bytes
@@ -27,7 +27,6 @@ from mdm.model.autoencoder import Autoencoder, divergence
 from mdm.model.autoencoder_kl import as_now_named
 from mdm.model.coder import DEVIATION, MEAN, WEIGHTS, Coder, build, exactly
 
-SCALED_OVER = 16_384  # pictures at most; the scale of the codes is that of so many, or of all
 KEPT_BYTES = 2 * 2**30  # of training pictures held in memory; those of larger sets are read each time
 BATCH = 32
 PEAK = 255.0

@@ -19,7 +19,8 @@ from mdm.study.study_file import read_overrides
 FROZEN = {
     "check", "weights", "flan-t5-small", "plan", "recipes", "calibrate", "status", "run", "schema", "index", "shard",
     "manifest", "data", "embed", "train", "spread", "export", "snapshot", "convert", "grow", "judge", "clip", "sample",
-    "autoencoder", "encode", "generate", "features", "excess", "audit", "theory", "score", "collect", "tables", "figure", "claims", "report",
+    "generate", "features", "excess", "audit", "theory", "score", "collect", "tables", "figure", "claims", "report",
+    "autoencoder", "encode",
 }  # fmt: skip
 
 

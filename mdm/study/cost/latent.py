@@ -1,12 +1,12 @@
 """What latent diffusion costs beside its networks: training an autoencoder, encoding data sets, decoding pictures."""
 
+from mdm.config.latent import SCALED_OVER
 from mdm.config.recipe_latent import AutoencoderRecipe, LatentsRecipe
 from mdm.model import autoencoder_arithmetic as arithmetic
 from mdm.study.study import Study
 
 BYTES = 4  # of a weight
 HALF = 2  # bytes of a number of the codes
-SCALED_OVER = 16_384  # pictures at most whose codes an autoencoder is scaled by (mdm/evaluate/autoencoder.py)
 
 
 def is_latent(ref: str) -> bool:

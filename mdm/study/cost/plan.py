@@ -74,18 +74,14 @@ class Estimate:
 
     def _latent(self, ref: str) -> Line:
         """An autoencoder, or the codes of a data set."""
-        resources, jobs, images = (
-            self._study.resources(ref),
-            latent.jobs(self._study, ref),
-            latent.images(self._study, ref),
-        )
-        kept, manifest = latent.kept(self._study, ref), self._results / ref / "manifest.json"
+        study, gpus, manifest = self._study, self._study.resources(ref).gpus, self._results / ref / "manifest.json"
+        images, jobs, kept = latent.images(study, ref), latent.jobs(study, ref), latent.kept(study, ref)
         if manifest.is_file():
-            return Line(ref, images, read_json(manifest)["seconds"], 0.0, resources.gpus, jobs, 0, kept, "done")
+            return Line(ref, images, read_json(manifest)["seconds"], 0.0, gpus, jobs, 0, kept, "done")
         kind = "train" if ref.startswith("autoencoder/") else "draw"
-        each, mark = self._speeds.by_arithmetic(kind, "float32", resources.gpus > 0)
-        seconds = each * latent.gigaflops(self._study, ref)
-        return Line(ref, images, seconds, seconds, resources.gpus, jobs, jobs, kept, "to do", mark)
+        each, mark = self._speeds.by_arithmetic(kind, "float32", gpus > 0)
+        seconds = each * latent.gigaflops(study, ref)
+        return Line(ref, images, seconds, seconds, gpus, jobs, jobs, kept, "to do", mark)
 
     def _snapshot(self, ref: str) -> Line:
         """A snapshot takes no time of its own, unless it was asked for too late."""
