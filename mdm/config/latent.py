@@ -69,7 +69,7 @@ class AutoencoderFit(FitSettings):
     weight_decay: Weight = 0.0
     l1: Weight = Field(default=1.0, description="weight of the mean absolute error")
     mse: Weight = Field(default=1.0, description="weight of the mean squared error")
-    kl: Weight = Field(default=1e-4, description="weight of the codes' divergence from a unit normal, nats per pixel")
+    kl: Weight = Field(default=1e-3, description="weight of the codes' divergence from a unit normal, nats per pixel")
 
     @model_validator(mode="after")
     def _compares_pictures(self) -> AutoencoderFit:

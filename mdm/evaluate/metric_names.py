@@ -8,14 +8,16 @@ ALIGNMENTS = ("alignment", *(f"alignment_{factor}" for factor in FACTORS))
 # The network whose features are compared -> its Fréchet distance and its kernel distance.
 DISTANCES = {"judge": ("fd_judge", "kid_judge"), "inception": ("fid", "kid_inception")}
 FRECHET_DISTANCES, KERNEL_DISTANCES = zip(*DISTANCES.values(), strict=True)
+# Of the network whose codes a run is trained on: reconstruction, rate and size. All trainings of a run share it.
+AUTOENCODER = ("autoencoder_psnr", "autoencoder_bits", "autoencoder_parameters")
 # The same whatever the weights turn out to be: one training says all there is to say.
-CERTAIN = ("train_images", "train_gigaflops", "parameters", "network_evaluations_per_image")
+CERTAIN = ("train_images", "train_gigaflops", "parameters", "network_evaluations_per_image", *AUTOENCODER)
 MEASURABLE = (
     *(f"{d}{kind}{end}" for d in FRECHET_DISTANCES for kind in ("", "_unbiased") for end in ("", "_floor")),
     *KERNEL_DISTANCES, "clip_score", "clip_score_real",
     *ALIGNMENTS, *(f"{a}{end}" for a in ALIGNMENTS for end in ("_chance", "_real")),
     "train_loss", "train_images", "train_gigaflops", "train_seconds", "images_per_second", "parameters",
-    "sample_seconds", "sample_images_per_second", "network_evaluations_per_image",
+    "sample_seconds", "sample_images_per_second", "network_evaluations_per_image", *AUTOENCODER,
 )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable
 
 from mdm.config import ProtocolConfig, ResourceConfig, RunConfig, StudyConfig, StudyError, nearest
 from mdm.config.sizes import Clip
-from mdm.evaluate.metric_names import FRECHET_DISTANCES, KERNEL_DISTANCES, detail
+from mdm.evaluate.metric_names import AUTOENCODER, FRECHET_DISTANCES, KERNEL_DISTANCES, detail
 from mdm.study.audits import Audits, check_audited
 from mdm.study.claims import ExpressionError, Reference
 from mdm.study.recipes import Artifacts
@@ -133,6 +133,8 @@ class Evaluations:
 def check_measured(reference: Reference, name: str, protocol: ProtocolConfig, run: Run) -> None:
     """Refuse what protocol `name` will never measure of a run: it would stay "not measured yet" for ever."""
     check_audited(reference, run)
+    if reference.metric in AUTOENCODER and not run.stages[-1].latents:
+        raise ExpressionError(f"{reference}: '{run.name}' has no autoencoder; name a run that is trained on codes")
     if protocol.drawn_only:
         compared = reference.metric.startswith((*FRECHET_DISTANCES, *KERNEL_DISTANCES, "clip_score", "alignment"))
         if compared or reference.metric.startswith("detail"):

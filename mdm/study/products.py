@@ -10,6 +10,7 @@ CODE = ROOT / "mdm" / "report"
 MADE_BY = {
     "numbers": (
         "audited.py",
+        "autoencoders.py",
         "collect.py",
         "crossing.py",
         "curves.py",

@@ -7,7 +7,7 @@ from mdm.evaluate.encode import encode
 from mdm.files.atomic import write_json
 from mdm.study import study
 
-CODES = {"resolution": 32, "factor": 4, "channels": [16], "norm_groups": 8}
+CODES = {"resolution": 32, "factor": 4, "channels": [32], "norm_groups": 8}
 OVERRIDES = {
     "data.scenes-train.settings.num_images": 96,
     "data.scenes-new.settings.num_images": 32,
@@ -18,7 +18,7 @@ OVERRIDES = {
     "autoencoders": {
         "tiny-f4": {
             "data": "scenes-train", "test": "scenes-new", "network": CODES, "shards_per_job": 2,
-            "settings": {"num_images": 1600, "batch_images": 16},
+            "settings": {"num_images": 3200, "batch_images": 8},
         }
     },
     "ablations.latent": {
