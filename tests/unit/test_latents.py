@@ -336,6 +336,7 @@ def test_the_plan_counts_training_encoding_and_decoding(world, tmp_path):
 
 
 SET = "ablations.latent.set."
+LEVELS_16 = {16: {"channels": [32], "resnets": [1], "attention": [1], "norm_groups": 16}}
 BAD = {
     "unknown": ({SET + "autoencoder": "tiny-f8"}, "no 'tiny-f8' under `autoencoders`; did you mean 'tiny-f4'"),
     "side": (
@@ -348,7 +349,10 @@ BAD = {
         "resolution 32 is not a multiple of factor 5",
     ),
     "data": (
-        {"autoencoders.tiny-f4.network": {"resolution": 64}},
+        {
+            "autoencoders.tiny-f4.network": {"resolution": 64}, SET + "model.levels": LEVELS_16,
+            SET + "stages": {"z": {"resolutions": [16], "num_images": 128}},
+        },
         "works at 64 px, but data.scenes-",
     ),
     "threshold": ({SET + "sample.threshold": "dynamic"}, "latent codes have no range"),
@@ -362,7 +366,7 @@ BAD = {
     ),
     "real without codes": ({"base.sample.latents": "real"}, "needs a run with an autoencoder"),
     "own codes": ({"base.model.levels.8.codes": 4}, "codes follows from the autoencoder; leave it out"),
-    "dct": ({SET + "train.decode": "dct"}, "train.decode dct has no effect on codes"),
+    "dct": ({"base.train.decode": "dct"}, "train.decode dct has no effect on codes"),
     "pickle": (
         {"autoencoders.tiny-f4": {"data": "scenes-train", "test": "scenes-new", "network": KL_TINY,
                                   "weights": {"path": "model.ckpt", "sha256": None}}},
@@ -404,8 +408,7 @@ def test_given_weights_are_files_from_outside():
         "weights": {"path": "vae.safetensors", "sha256": "0" * 64},
     }  # fmt: skip
     stages = {"z16": {"resolutions": [16], "num_images": 128}}
-    levels = {16: {"channels": [32], "resnets": [1], "attention": [1], "norm_groups": 16}}
-    loaded = load(**{"autoencoders": {"tiny-f4": entry}, SET + "stages": stages, SET + "model.levels": levels})
+    loaded = load(**{"autoencoders": {"tiny-f4": entry}, SET + "stages": stages, SET + "model.levels": LEVELS_16})
     (file,) = external_files(loaded)
     assert (file.path, file.sha256, file.needed_by) == (Path("vae.safetensors"), "0" * 64, "autoencoder tiny-f4")
     recipe = loaded.recipe(loaded.of_kind("autoencoder")[0])
@@ -414,6 +417,6 @@ def test_given_weights_are_files_from_outside():
 
 def test_codes_depend_on_the_autoencoder_and_nothing_else_of_a_run(world):
     _, loaded, _ = world
-    other = load(**{SET + "train.learning_rate": 1e-3})
+    other = load(**{"base.train.learning_rate": 1e-3})
     assert other.of_kind("latents", "autoencoder") == loaded.of_kind("latents", "autoencoder")
     assert run_of(other).stages[0].artifact != run_of(loaded).stages[0].artifact
