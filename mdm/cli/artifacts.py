@@ -75,7 +75,7 @@ def embed(recipe: Path, shard: tuple[int, int] | None) -> None:
     embed_shards(recipe, *shard) if shard else embed(recipe)
 
 
-@jobs.verb("Encode the pictures of a data set, all or some shards of them.", RECIPE)
+@jobs.verb("Encode the pictures of a data set, all or some shards.", RECIPE)
 @option("--shard", type=shards, show_default="encode, verify and record all", help="As of `mdm shard`.")
 def encode(recipe: Path, shard: tuple[int, int] | None) -> None:
     from mdm.evaluate.encode import encode, encode_shards

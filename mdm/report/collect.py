@@ -211,7 +211,8 @@ def _stage_rows(
     tail = losses[-max(1, round(LOSS_TAIL * len(losses))) :]
     values["train_loss"] = statistics.fmean(tail) if tail else None
     for resolution, loss in final_validation(history).items():
-        values[f"validation_loss_{resolution}"] = loss
+        # Losses on codes compare with those on codes alone.
+        values[f"validation_loss_{'codes_' if stage.latents else ''}{resolution}"] = loss
     for metric, value in values.items():
         if value is not None:
             found = value if isinstance(value, Quantity) else alone(measured(value, None, None))

@@ -163,7 +163,8 @@ class Artifacts(DataSets):
         if guide:
             check_guide(stage, self.artifacts[guide].recipe, f"{self._where}: sample.guide")
         recipe = made.SamplesRecipe(
-            train=train, guide=guide, sample=sample, seed=entry.seed, num_images=entry.num_images,
+            train=train, guide=guide if sample.latents == "drawn" else None, sample=sample, seed=entry.seed,
+            num_images=entry.num_images,
             prompts=self.data(entry.prompts, place) if entry.prompts else None,
             text=self.text(run.text, entry.prompts, place, sample.negative_prompt) if run.text else None,
             labels=entry.labels if stage.model.classes else "all",
