@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from evaluate_artifacts import put, ref, scenes
-from latent_world import OVERRIDES, load, make, run_of
+from latent_world import CODES, OVERRIDES, load, make, run_of
 from safetensors.torch import save_file
 from torch.utils.flop_counter import FlopCounterMode
 from training_world import NEVER, begin, train_and_halt
@@ -30,6 +30,8 @@ from mdm.files.hashes import sha256_file
 from mdm.files.weights import state_hash
 from mdm.model import autoencoder_arithmetic as arithmetic
 from mdm.model.coder import build, open_coder
+from mdm.report import collect
+from mdm.report.metrics import describe
 from mdm.study import study
 from mdm.study.cost import plan
 from mdm.study.outside_files import external_files
@@ -300,6 +302,23 @@ def test_pictures_are_decoded_and_the_real_ones_show_the_ceiling(world, trained)
     other = to_bytes(clean).astype(float)
     distances = {case: np.abs(pictures - other).mean() for case, (pictures, _) in found.items()}
     assert distances["reconstruction"] < distances["drawn"]
+
+
+def test_numbers_of_autoencoders_and_losses_on_codes_have_names_of_their_own(world, trained):
+    from mdm.train.export import export
+
+    results, loaded, recipe = world
+    if not recipe.with_name("manifest.json").exists():
+        export(recipe)
+    rows = {row.metric: row for row in collect.collect(loaded, results)[0] if row.run == "latent=drawn"}
+    said = read_json(folder_of(world, "autoencoder") / "autoencoder.json")["metrics"][0]
+    assert (rows["autoencoder_psnr"].value, rows["autoencoder_psnr"].low) == (said["value"], said["low"])
+    assert rows["autoencoder_parameters"].value == arithmetic.parameters(AutoencoderNetwork(**CODES))
+    assert 0 < rows["validation_loss_codes_8"].value < 5 and "validation_loss_8" not in rows
+    assert describe("validation_loss_codes_8").title == "Validation loss (codes 8)"
+    assert describe("autoencoder_psnr").better == "higher"
+    line = plan.Estimate(loaded, results).line(loaded.of_kind("autoencoder")[0])
+    assert (line.status, line.left_seconds) == ("done", 0.0) and line.seconds > 0
 
 
 def test_a_study_names_what_latent_runs_are_made_from_and_shares_it(world):

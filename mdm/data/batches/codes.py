@@ -69,7 +69,6 @@ class CodeLoader(Loader):
         if self._moments.data_digest != self.pictures.manifest["digest"] or len(self._moments) < there:
             raise ArtifactError(f"{codes} holds codes of other pictures than {data_dir} has now; make it again")
         self.skipped |= {n: f"{codes}: picture {n} could not be read" for n in self._moments.missing if n < there}
-        self._known: dict[int, str] = {}
 
     def _rooms(self, count: int) -> np.ndarray:
         side = self._moments.side
@@ -77,6 +76,7 @@ class CodeLoader(Loader):
 
     def _sample(self, number: int, shift: float, room: np.ndarray) -> str:
         room[...] = self._moments.of(number)
-        if number not in self._known:
-            self._known[number] = self.pictures.caption(number)
-        return self._known[number]
+        return self.pictures.caption(number)
+
+    def _expect(self, images_seen: int) -> None:
+        """Ask for no shards of pictures, of which nothing but captions and labels is read."""
