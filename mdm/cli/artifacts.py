@@ -23,6 +23,7 @@ MAKERS = {
     "snapshot": ("Take the weights that a training left on its way.", "mdm.train.snapshots:take"),
     "judge": ("Train the judge network.", "mdm.evaluate.judge:train_judge"),
     "clip": ("Train the small CLIP.", "mdm.evaluate.clip_model:train_clip"),
+    "autoencoder": ("Train an autoencoder, or take its weights.", "mdm.evaluate.autoencoder:train_autoencoder"),
     "features": ("Extract features of pictures.", "mdm.evaluate.features:extract_features"),
     "excess": ("Measure the loss beyond the optimum.", "mdm.evaluate.excess:measure_excess"),
     "theory": ("Draw why the optimum copies.", "mdm.evaluate.theory:draw_theory"),
@@ -37,8 +38,12 @@ def part(word: str) -> range:
     return part_ids(word)
 
 
+def kind_of(recipe: Path) -> str:
+    return str(proved(recipe)["kind"])
+
+
 def of_text(recipe: Path) -> bool:
-    return bool(proved(recipe)["kind"] == "text")
+    return kind_of(recipe) == "text"
 
 
 def shards(word: str) -> tuple[int, int]:
@@ -76,8 +81,21 @@ def embed(recipe: Path, shard: tuple[int, int] | None) -> None:
     embed_shards(recipe, *shard) if shard else embed(recipe)
 
 
-@jobs.verb("Verify and record the shards of pictures or captions.", RECIPE)
+@jobs.verb("Encode the pictures of a data set, all or some shards.", RECIPE)
+@option("--shard", type=shards, show_default="encode, verify and record all", help="As of `mdm shard`.")
+def encode(recipe: Path, shard: tuple[int, int] | None) -> None:
+    from mdm.evaluate.encode import encode, encode_shards
+
+    encode_shards(recipe, *shard) if shard else encode(recipe)
+
+
+@jobs.verb("Verify and record the shards of pictures, captions or codes.", RECIPE)
 def manifest(recipe: Path) -> None:
+    if kind_of(recipe) == "latents":
+        from mdm.evaluate.encode import gather_codes
+
+        gather_codes(recipe)
+        return
     from mdm.data.shards.shard import write_manifest
     from mdm.data.text.gather import gather as gather_text
 

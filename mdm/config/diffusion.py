@@ -166,7 +166,7 @@ GUIDANCE_SETTINGS = ("guidance_rescale", "guidance_interval", "negative_prompt")
 class SampleConfig(Strict):
     """How pictures are drawn from a trained network."""
 
-    later: ClassVar = ("guide", "autoguidance", *CASCADE_SETTINGS)
+    later: ClassVar = ("guide", "autoguidance", "latents", *CASCADE_SETTINGS)
 
     sampler: Literal["ddpm", "ddim", "dpm++", "heun", "karras"] = Field(
         default="ddim",
@@ -203,6 +203,11 @@ class SampleConfig(Strict):
     )
     base: dict[str, Any] = Field(
         default={}, description="settings of sampling that differ where the base of an upsampler draws"
+    )
+    latents: Literal["drawn", "real"] = Field(
+        default="drawn",
+        description="of a run with an autoencoder: codes that are decoded; real: those of the prompts' real pictures, "
+        "which nothing is drawn for, and which show the best that the autoencoder allows",
     )
 
     @model_validator(mode="after")

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from mdm.config.base import Count, Decay, Layers, Positive, Strict, Width
 from mdm.config.cascade import LowConfig
-from mdm.config.sizes import Clip, Size
+from mdm.config.sizes import Clip, Codes, Size
 from mdm.config.song import SongSettings
 
 # The names become parts of the names of weights (`cond_layers.NAME.0.weight`).
@@ -43,7 +43,7 @@ class VideoConfig(Strict):
 class LevelConfig(Strict):
     """One resolution of the nest: a U-Net whose innermost part is the next lower resolution."""
 
-    later: ClassVar = ("video", "patch", "heads")
+    later: ClassVar = ("video", "patch", "heads", "codes")
 
     resolution: Positive = Field(description="side of the picture in pixels")
     patch: Positive = Field(
@@ -62,6 +62,9 @@ class LevelConfig(Strict):
         default={}, description="name: default value, e.g. scale: 64"
     )
     video: VideoConfig | None = Field(default=None, description="a level of clips (none: of pictures)")
+    codes: Positive | None = Field(
+        default=None, description="channels of the latent codes that it shows, as its run's autoencoder has them"
+    )
 
     @property
     def ratio(self) -> int:
@@ -70,8 +73,8 @@ class LevelConfig(Strict):
 
     @property
     def pixel_channels(self) -> int:
-        """Channels of a picture as the first convolution sees it: three for each pixel of a block."""
-        return 3 * self.patch**2
+        """Channels of a picture as the first convolution sees it: three for each pixel, or those of a code."""
+        return (self.codes or 3) * self.patch**2
 
     @property
     def frames(self) -> int:
@@ -81,7 +84,9 @@ class LevelConfig(Strict):
     @property
     def size(self) -> Size:
         """What the level shows."""
-        return Clip(self.frames, self.resolution) if self.video else self.resolution
+        if self.video:
+            return Clip(self.frames, self.resolution)
+        return Codes(self.resolution, self.codes) if self.codes else self.resolution
 
     @property
     def halves(self) -> str:

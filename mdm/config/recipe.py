@@ -17,6 +17,7 @@ from mdm.config.cascade import AugmentationConfig
 from mdm.config.diffusion import DiffusionConfig, SampleConfig
 from mdm.config.families import AnyModel
 from mdm.config.recipe_base import Recipe, Ref
+from mdm.config.recipe_latent import AutoencoderRecipe, LatentsRecipe, LatentStage
 from mdm.config.recipe_measured import (
     AuditRecipe,
     ClipRecipe,
@@ -80,7 +81,7 @@ class TextRecipe(Recipe):
 class StageRecipe(Recipe):
     """One stage of training: its network, its optimisation, its data, and the weights it starts from."""
 
-    later: ClassVar = ("dropout_masks", "moments", "stills", "stills_text", "take", "augmentation")
+    later: ClassVar = ("dropout_masks", "moments", "stills", "stills_text", "take", "augmentation", "latents")
 
     kind: Literal["train"] = "train"
     seed: Seed
@@ -102,11 +103,17 @@ class StageRecipe(Recipe):
     stills_text: Ref | None = None
     take: Positive | None = None  # trains on the first so many pictures of `data`
     augmentation: AugmentationConfig | None = None  # of an upsampler
+    latents: LatentStage | None = None  # it trains on codes of these pictures instead
 
     @property
     def sizes(self) -> tuple[Size, ...]:
         """What its levels show, highest first."""
         return self.model.resolutions
+
+    @property
+    def drawn(self) -> tuple[Size, ...]:
+        """What is drawn with it, highest first: its levels, or the pictures that its codes are decoded to."""
+        return (self.latents.pictures,) if self.latents else self.sizes
 
     @property
     def conditional(self) -> bool:
@@ -134,7 +141,7 @@ class SamplesRecipe(Recipe):
     An upsampler enlarges the pictures of `low`: what its base drew for the same prompts, or the prompts' own data set.
     """
 
-    later: ClassVar = ("guide", "labels", "low", "per_prompt")
+    later: ClassVar = ("guide", "labels", "low", "per_prompt", "autoencoder")
 
     kind: Literal["samples"] = "samples"
     train: Ref
@@ -147,13 +154,14 @@ class SamplesRecipe(Recipe):
     labels: Literal["all", "used", "balanced"] = "all"
     per_prompt: Positive = 1  # pictures of each caption, one after the other
     low: Ref | None = None
+    autoencoder: Ref | None = None  # decodes what is drawn
 
 
 KINDS: dict[str, type[Recipe]] = {
     model.model_fields["kind"].default: model
     for model in (
         DataRecipe, TextRecipe, StageRecipe, SnapshotRecipe, JudgeRecipe, ClipRecipe, SamplesRecipe, FeaturesRecipe,
-        ScoresRecipe, ExcessRecipe, AuditRecipe, TheoryRecipe,
+        ScoresRecipe, ExcessRecipe, AuditRecipe, TheoryRecipe, AutoencoderRecipe, LatentsRecipe,
     )
 }  # fmt: skip
 

@@ -15,7 +15,7 @@ from mdm.config.training import StageConfig, TrainConfig
 class RunConfig(Strict):
     """One complete recipe: `base` of a study, or `base` with an ablation's `set` applied."""
 
-    later: ClassVar = ("take", "data_settings")
+    later: ClassVar = ("take", "data_settings", "autoencoder")
 
     data: Name = Field(description="data set to train on")
     data_settings: dict[str, Any] = Field(
@@ -24,6 +24,10 @@ class RunConfig(Strict):
     take: Positive | None = Field(default=None, description="train on the first so many pictures of `data` (all)")
     validation: Name | None = Field(default=None, description="data set of the held-out loss")
     text: Name | None = Field(default=None, description="encoder name; none = unconditional or classes only")
+    autoencoder: Name | None = Field(
+        default=None,
+        description="train on the latent codes of one of `autoencoders`: resolutions of stages are sides of its grid",
+    )
     class_label: Name = Field(default="class", description="label of a picture that holds its class (model.classes)")
     model: NetworkConfig
     diffusion: DiffusionConfig = DiffusionConfig()

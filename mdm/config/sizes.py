@@ -1,8 +1,8 @@
-"""What a level shows: a picture, given by its side in pixels, or a clip of several frames."""
+"""What a level shows: a picture, given by its side in pixels, a clip of several frames, or a grid of latent codes."""
 
 import math
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 
 class Clip(NamedTuple):
@@ -13,6 +13,20 @@ class Clip(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.frames}x{self.resolution}"
+
+
+class Codes(int):
+    """The side of a grid of latent codes, which is all that it is as a number, with the channels of a code."""
+
+    channels: int
+
+    def __new__(cls, side: int, channels: int) -> Self:
+        made = super().__new__(cls, side)
+        made.channels = channels
+        return made
+
+    def __getnewargs__(self) -> tuple[int, int]:  # type: ignore[override]
+        return int(self), self.channels
 
 
 Size = int | Clip
@@ -40,8 +54,10 @@ def as_clip(size: Size) -> Clip:
 
 
 def shape(size: Size) -> tuple[int, ...]:
-    """One row of a batch of this level: (3, R, R), or (T, 3, R, R)."""
-    return (size.frames, 3, size.resolution, size.resolution) if isinstance(size, Clip) else (3, size, size)
+    """One row of a batch of this level: (3, R, R), (T, 3, R, R) of clips, or (C, R, R) of codes."""
+    if isinstance(size, Clip):
+        return (size.frames, 3, size.resolution, size.resolution)
+    return (size.channels if isinstance(size, Codes) else 3, size, size)
 
 
 def side(size: Size) -> float:

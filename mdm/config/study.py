@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from mdm.config.audit import AuditConfig, EmmConfig
 from mdm.config.base import Name, Positive, Seed, Strict, Width
+from mdm.config.latent import AutoencoderConfig
 from mdm.config.protocol import ProtocolConfig
 from mdm.config.run import RunConfig
 from mdm.config.training import ResourceConfig
@@ -135,6 +136,9 @@ class StudyConfig(Strict):
     text: dict[Name, EncoderConfig] = Field(default={}, description="frozen text encoders by name")
     judges: dict[Name, InstrumentConfig] = Field(default={}, description="networks that read pictures of scenes")
     clips: dict[Name, InstrumentConfig] = Field(default={}, description="small CLIPs, trained here")
+    autoencoders: dict[Name, AutoencoderConfig] = Field(
+        default={}, description="networks whose latent codes runs may train on, trained here or given by their weights"
+    )
     base: RunConfig = Field(description="the recipe that ablations change")
     seeds: list[Seed] = Field(
         default=[0], min_length=1, description="a training of every run for each; verdicts need 3"

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mdm.config import DiffusionConfig, SampleConfig
-from mdm.config.sizes import Size, shape
+from mdm.config.sizes import Codes, Size, shape
 from mdm.diffusion.guidance import Denoiser, Prompt
 from mdm.diffusion.karras import karras_heun, karras_steps, picture_seeds, released_latents
 from mdm.diffusion.noise import normal
@@ -37,6 +37,8 @@ def sample(
 ) -> Pictures:
     """Pictures [B,3,R,R] or clips [B,T,3,R,R] in [-1,1] of every level, highest first, each a function of (seed, id).
 
+    Levels of codes give these, [B,C,R,R], of any value.
+
     `model` must be in eval mode; gammas are what `schedule.levels` gives. Texts are [B,S,D] and [B,S], or one for
     the whole batch; `noise` (step) replaces the standard normal pictures of all levels; step 0 asks for the start.
     `guide`: the worse network of autoguidance, in eval mode too. The sampler karras gives float64.
@@ -50,7 +52,8 @@ def sample(
     noise = noise or partial(_noise, seed, image_ids, resolutions, gammas.device)
     journey = Journey(denoise, moments, config, noise, on_step or _silent)
     pictures = SOLVERS[config.sampler](denoise.start(noise(0), moments[0]), journey)
-    return [x.clamp(-1, 1) for x in pictures]
+    # Codes have no range; their pictures get one when they are decoded.
+    return [x if isinstance(size, Codes) else x.clamp(-1, 1) for x, size in zip(pictures, resolutions, strict=True)]
 
 
 def _karras(

@@ -10,11 +10,11 @@ import torch
 
 from mdm.config import StudyError
 from mdm.config.recipe import SamplesRecipe, StageRecipe
-from mdm.data.batches.reader import Pictures
 from mdm.data.pictures.decode import shrink
 from mdm.diffusion.augmentation import augmented
 from mdm.evaluate.archive import array_names, read_batches, read_rows
 from mdm.evaluate.pictures import LEVEL
+from mdm.evaluate.real_pictures import RealPictures
 from mdm.files.atomic import ArtifactError, read_json
 from mdm.model.upsampler import Low
 
@@ -29,7 +29,7 @@ class LowPictures:
     def __init__(self, recipe: SamplesRecipe, stage: StageRecipe, root: Path, source: Source | None = None) -> None:
         """`source`: pictures that are drawn at this moment; else the artifact that the recipe names holds them."""
         self._augmentation, self._size = stage.augmentation, stage.low_size
-        self._noise, self._seed, self._per_prompt = recipe.sample.low_noise, recipe.seed, recipe.per_prompt
+        self._noise, self._seed = recipe.sample.low_noise, recipe.seed
         self.sha256: str | None = None
         self._source = source
         if self._augmentation is None:
@@ -40,12 +40,14 @@ class LowPictures:
                 "draw with a run of a study (its protocols, or mdm generate), which names its base"
             )
         if source is None:
-            self._open(root / str(recipe.low))
+            self._open(recipe, root)
 
-    def _open(self, folder: Path) -> None:
+    def _open(self, recipe: SamplesRecipe, root: Path) -> None:
+        folder = root / str(recipe.low)
         manifest, kind = read_json(folder / "manifest.json"), folder.parent.name
         self.sha256 = manifest["sha256" if kind == "samples" else "digest"]
-        self._source = drawn(folder, self._size) if kind == "samples" else real(folder, self._size, self._per_prompt)
+        by_base = kind == "samples"
+        self._source = drawn(folder, self._size) if by_base else RealPictures(recipe, root, int(self._size or 0)).at
 
     def of(self, numbers: Sequence[int], device: torch.device) -> Low | None:
         """Noise of a picture is a function of seed and number; the network is told its level."""
@@ -77,9 +79,3 @@ def drawn(folder: Path, size: int | None) -> Source:
     if name not in (names := array_names(path)):
         raise ArtifactError(f"{path} holds {', '.join(names)}, but the upsampler enlarges {name}; draw its base again")
     return lambda numbers: read_rows(path, name, numbers)
-
-
-def real(folder: Path, size: int | None, per_prompt: int = 1) -> Source:
-    """Pictures of a data set, averaged to this side; each for as many drawn ones as its caption has."""
-    pictures = Pictures(folder)
-    return lambda numbers: np.stack([pictures.image(int(number) // per_prompt, size) for number in numbers])

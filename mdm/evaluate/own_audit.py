@@ -159,8 +159,9 @@ def painted(asked: Asked, count: int) -> dict[int, np.ndarray]:
         )
     root, stage = folder.parents[1], stage_of(folder)
     told = bool(stage.text or stage.model.classes)
+    sample = SampleConfig(steps=50, threshold="none") if stage.latents else SampleConfig(steps=50)
     recipe = SamplesRecipe(
-        train=f"{folder.parent.name}/{folder.name}", sample=SampleConfig(steps=50), seed=asked.seed,
+        train=f"{folder.parent.name}/{folder.name}", sample=sample, seed=asked.seed,
         num_images=count, prompts=stage.data if told else None, text=stage.text,
     )  # fmt: skip
     rows_asked = _told(root / stage.data, stage.take, count) if told else [Row("", "")] * count

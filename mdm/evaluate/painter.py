@@ -17,9 +17,11 @@ from mdm.diffusion import schedule
 from mdm.diffusion.karras import truncated_bytes
 from mdm.diffusion.sampler import sample
 from mdm.evaluate.low import LowPictures, Source
+from mdm.evaluate.real_pictures import RealPictures
 from mdm.files.atomic import read_json
 from mdm.files.weights import load_weights, state_hash
 from mdm.model.checkpoints import load_into
+from mdm.model.coder import open_coder
 from mdm.model.networks import build
 from mdm.model.upsampler import seeing
 
@@ -56,6 +58,11 @@ def averaged_network(train: Path, device: torch.device) -> tuple[nn.Module, str]
     return model, state_hash(weights)
 
 
+def _together(first: str, second: str) -> str:
+    """The hash of two files of weights that draw together."""
+    return hashlib.sha256(f"{first}+{second}".encode()).hexdigest()
+
+
 class Painter:
     """Draws picture k from (weights, prompt k, seed, k) alone, whatever batch it is in."""
 
@@ -73,18 +80,25 @@ class Painter:
         self._diffusion, self._class_label = stage.diffusion, class_label(stage)
         self._sample, self._seed, self._device = recipe.sample, recipe.seed, device
         self._prompts = recipe.prompts
-        self.resolutions = stage.sizes
-        self._gammas = schedule.levels(self._diffusion, self.resolutions).to(device)
+        self._sizes, self.resolutions = stage.sizes, stage.drawn
+        self._gammas = schedule.levels(self._diffusion, self._sizes).to(device)
         self._embeddings = embeddings or (Embeddings(root / recipe.text) if recipe.text else None)
         self.rows_evaluated = 0
         self._model, self.weights_hash = self._network(train)
         self._guide = None
         if recipe.guide:
             self._guide, guide_hash = self._network(root / recipe.guide)
-            self.weights_hash = hashlib.sha256(f"{self.weights_hash}+{guide_hash}".encode()).hexdigest()
+            self.weights_hash = _together(self.weights_hash, guide_hash)
+        self._coder = None
+        if stage.latents:
+            self._coder = open_coder(root / stage.latents.autoencoder, device)
+            self.weights_hash = _together(self.weights_hash, self._coder.weights_hash)
+        self._real = None
+        if recipe.sample.latents == "real" and recipe.prompts:
+            self._real = RealPictures(recipe, root, stage.drawn[0])
         self.low = LowPictures(recipe, stage, root, low)
         if self.low.sha256:  # pictures enlarged from others are others, though the weights be the same
-            self.weights_hash = hashlib.sha256(f"{self.weights_hash}+{self.low.sha256}".encode()).hexdigest()
+            self.weights_hash = _together(self.weights_hash, self.low.sha256)
 
     def _network(self, train: Path) -> tuple[nn.Module, str]:
         """The averaged network of a stage or of a snapshot, which counts its work, and its hash."""
@@ -105,14 +119,20 @@ class Painter:
         self, ids: Sequence[int], captions: Sequence[str], classes: Sequence[int] | None = None
     ) -> dict[int, np.ndarray]:
         """B prompts -> uint8 pictures [B, R, R, 3] by resolution R."""
+        if self._coder and self._real:
+            pixels = torch.from_numpy(self._real.at(ids)).permute(0, 3, 1, 2).float() / 127.5 - 1
+            codes = self._coder.encode(pixels)[:, 0]
+            return {self.resolutions[0]: to_bytes(self._coder.decode(codes))}
         none = [self._class_label.none] if self._class_label else None
         low = self.low.of(ids, self._device)
         guide = None if self._guide is None else seeing(self._guide, low)
         pictures = sample(
-            seeing(self._model, low), self._gammas, self._sample, self._diffusion, self.resolutions,
+            seeing(self._model, low), self._gammas, self._sample, self._diffusion, self._sizes,
             *self._text(captions), *self._text([self._sample.negative_prompt]), ids, self._seed,
             labels=self._labels(classes), negative_labels=self._labels(none), guide=guide,
         )  # fmt: skip
+        if self._coder:
+            pictures = [self._coder.decode(pictures[0])]
         # The released code truncates where this project rounds; halves, which only matter there, fall differently.
         as_bytes = truncated_to_bytes if self._sample.sampler == "karras" else to_bytes
         return {r: as_bytes(level) for r, level in zip(self.resolutions, pictures, strict=True)}

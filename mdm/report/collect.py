@@ -20,7 +20,7 @@ from mdm.config.recipe_base import Recipe
 from mdm.evaluate.intervals import mean_with_interval
 from mdm.evaluate.metric_names import EMM
 from mdm.files.atomic import ArtifactError, read_json, write_atomic, write_json
-from mdm.report import audited, cascades
+from mdm.report import audited, autoencoders, cascades
 from mdm.report.crossing import crossings
 from mdm.report.quantity import Quantity, alone, measured
 from mdm.study.runs import Evaluation, Run, Stage
@@ -172,8 +172,10 @@ def _crossings(study: Study, rows: Sequence[Row]) -> Iterator[Row]:
 
 
 def _own_rows(artifacts: Artifacts, run: Run, images: int, seconds: float) -> Iterator[Row]:
-    """What belongs to no protocol: the loss beyond the optimum, and what audits found."""
-    for ref, found in (run.excess, artifacts.json(run.excess, "excess.json")), *audited.parts(run, artifacts.json):
+    """What belongs to no protocol: the loss beyond the optimum, what audits found, and what an autoencoder reaches."""
+    coded = autoencoders.parts(run, artifacts.json)
+    excess = (run.excess, artifacts.json(run.excess, "excess.json"))
+    for ref, found in excess, *audited.parts(run, artifacts.json), *coded:
         for row in found["metrics"] if ref and found else ():
             yield Row(
                 run.name, run.stages[-1].name, run.seed, row["metric"], row["value"], row["low"], row["high"], "",
@@ -209,7 +211,8 @@ def _stage_rows(
     tail = losses[-max(1, round(LOSS_TAIL * len(losses))) :]
     values["train_loss"] = statistics.fmean(tail) if tail else None
     for resolution, loss in final_validation(history).items():
-        values[f"validation_loss_{resolution}"] = loss
+        # Losses on codes compare with those on codes alone.
+        values[f"validation_loss_{'codes_' if stage.latents else ''}{resolution}"] = loss
     for metric, value in values.items():
         if value is not None:
             found = value if isinstance(value, Quantity) else alone(measured(value, None, None))

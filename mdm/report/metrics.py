@@ -65,6 +65,8 @@ FAMILIES = (
     Metric("emm", "Pictures up to which it copies (EMM)", kind=TRAINING),
     Metric("validation_loss", "Validation loss", "lower", kind=TRAINING),
     Metric("train_loss", "Training loss", "lower", kind=TRAINING),
+    Metric("autoencoder_psnr", "PSNR of the autoencoder's reconstructions (dB)", "higher", kind=TRAINING),
+    Metric("autoencoder_bits", "Rate of the autoencoder's codes (bits per picture)", kind=TRAINING),
     Metric("train_images", "Pictures shown in training", kind=COST),
     Metric("train_gigaflops", "Training compute (GFLOP)", "lower", kind=COST),
     Metric("train_seconds", "Training seconds", "lower", kind=COST),
@@ -74,6 +76,7 @@ FAMILIES = (
     Metric("network_evaluations_per_image", "Network calls per picture", "lower", kind=COST),
     Metric("parameters", "Parameters", kind=COST),
     Metric("low_psnr", "Enlarged pictures against what they were made from (dB)", "higher", kind=COST),
+    Metric("autoencoder_parameters", "Parameters of the autoencoder", kind=COST),
 )
 # Members whose title is not simply "family (rest)".
 TITLES = {

@@ -128,7 +128,12 @@ class Audits:
         if any(isinstance(size, Clip) for size in stage.sizes):
             raise StudyError(f"{self._where}: audit: stage '{one.stage}' draws clips, and copies are those of pictures")
         self._check_gap(asked, stage, one.stage)
-        side = max(as_clip(size).resolution for size in stage.sizes)
+        if stage.latents and (network := {"loss_gap", "text_signal"} & set(asked.metrics)):
+            raise StudyError(
+                f"{self._where}: audit.metrics {', '.join(sorted(network))}: they ask networks about pictures, and "
+                f"stage '{one.stage}' trains on latent codes; leave them out"
+            )
+        side = max(as_clip(size).resolution for size in stage.drawn)
         data, take = self._known(asked, stage, side)
         recipe = made.AuditRecipe(
             samples=one.evaluation.samples, data=data, take=take, decode=stage.train.decode,
@@ -231,7 +236,7 @@ class Audits:
         """Features of both sides by SSCD alone, at the highest level."""
         samples = self._made.artifacts[evaluation.samples]
         stage = self._made.artifacts[self._made.trained(samples.recipe.train)].recipe
-        side = max(as_clip(size).resolution for size in stage.sizes)
+        side = max(as_clip(size).resolution for size in stage.drawn)
         found = {}
         for key, images, total in ("sscd", evaluation.samples, samples.recipe.num_images), ("known_sscd", data, count):
             recipe = made.FeaturesRecipe(

@@ -46,6 +46,15 @@ class DataSets:
         self.artifacts[artifact.ref] = artifact
         return artifact.ref
 
+    @property
+    def where(self) -> str:
+        """The study's file, as messages name it."""
+        return self._where
+
+    def entry(self, section: str, name: str, asked_by: str) -> Any:
+        """Return what the study says under a section about a name; an unknown one is an error."""
+        return self._pick(section, name, asked_by)
+
     def _pick(self, section: str, name: str, asked_by: str) -> Any:
         entries = getattr(self._config, section)
         if name not in entries:

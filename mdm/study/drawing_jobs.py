@@ -15,7 +15,7 @@ def part_images(study: Study, ref: str) -> int | None:
     asked = resources.images_per_job if isinstance(resources, DrawingResources) else None
     if asked is None:
         return None
-    size = whole_batches(asked, at_once(study.recipe(study.trained(recipe.train)).sizes))
+    size = whole_batches(asked, at_once(study.recipe(study.trained(recipe.train)).drawn))
     return size if size < recipe.num_images else None
 
 

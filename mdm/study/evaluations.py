@@ -8,6 +8,7 @@ from mdm.config.sizes import Clip, as_clip
 from mdm.evaluate.metric_names import (
     AMONG_EACH_OTHER,
     ASKED,
+    AUTOENCODER,
     COMPOSITION,
     FRECHET_DISTANCES,
     INCEPTION_SCORE,
@@ -180,6 +181,8 @@ class Evaluations:
 def check_measured(reference: Reference, name: str, protocol: ProtocolConfig, run: Run) -> None:
     """Refuse what protocol `name` will never measure of a run: it would stay "not measured yet" for ever."""
     check_audited(reference, run)
+    if reference.metric in AUTOENCODER and not run.stages[-1].latents:
+        raise ExpressionError(f"{reference}: '{run.name}' has no autoencoder; name a run that is trained on codes")
     if protocol.drawn_only:
         compared = reference.metric.startswith((*FRECHET_DISTANCES, *KERNEL_DISTANCES, "clip_score", "alignment"))
         compared |= reference.metric.startswith((*AMONG_EACH_OTHER, INCEPTION_SCORE))

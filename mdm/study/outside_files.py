@@ -55,6 +55,8 @@ def external_files(study: Study) -> Iterator[ExternalFile]:
                 yield ExternalFile(Path(encoder.path) / name, sha256, f"text encoder {artifact.name}")
         elif artifact.kind == "scores" and recipe.published:
             yield ExternalFile(Path(recipe.published.path), recipe.published.sha256, f"published of {artifact.name}")
+        elif artifact.kind == "autoencoder" and recipe.weights:
+            yield ExternalFile(Path(recipe.weights.path), recipe.weights.sha256, f"autoencoder {artifact.name}")
         elif artifact.kind == "features":
             for name, entry in recipe.extractors.items():
                 if isinstance(entry, WeightsConfig):

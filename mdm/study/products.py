@@ -11,6 +11,7 @@ LINES = 6  # of one figure that are told apart at a glance: as many as there are
 MADE_BY = {
     "numbers": (
         "audited.py",
+        "autoencoders.py",
         "collect.py",
         "crossing.py",
         "curves.py",

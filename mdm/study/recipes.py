@@ -9,10 +9,11 @@ from mdm.config import ExcessConfig, ProtocolConfig, RunConfig, StudyConfig, Stu
 from mdm.config import recipe as made
 from mdm.config.base import parse
 from mdm.config.instruments import ScoreSettings
-from mdm.config.sizes import Clip, as_clip
+from mdm.config.sizes import Clip, Size, as_clip
 from mdm.config.text import ENCODERS
 from mdm.study.cascades import as_base, augmentation_of, hashed
 from mdm.study.data_sets import DataSets
+from mdm.study.latents import check_latent_stage, check_real_prompts, latent_sample, latent_stage, unshifted, with_codes
 from mdm.study.runs import Stage
 from mdm.study.stage_settings import (
     check_autoguidance,
@@ -75,25 +76,25 @@ class Artifacts(DataSets):
         stage, place = run.stages[name], f"{asked_by}.stages.{name}"
         where = f"{self._where}: {place}"
         encoder = self._pick("text", run.text, f"{asked_by}.text") if run.text else None
-        model = stage_model(run.model, stage, encoder.channels if encoder else None, where)
+        check_latent_stage(self, run, stage, asked_by, place)
+        model = stage_model(with_codes(self, run, where), stage, encoder.channels if encoder else None, where)
         data, validation = stage.data or run.data, stage.validation or run.validation
         before = self.artifacts[parent].recipe if parent else None
         train, diffusion = stage_settings(run, stage, len(before.model.resolutions) if before else 0, where)
         if stage.moments == "carried":
             check_carried(train, before, where)
         take = taken(run.take, self.artifacts[self.data(data, place)].recipe, data, where)
+        latents = latent_stage(self, run, train, data, validation, place)
+        shows = latents.pictures if latents else stage.sizes[-1]
         for name_of_data, first in ((data, take), (validation, None)):  # the held-out loss looks at the whole set
-            if name_of_data:
-                self.check_resolution(name_of_data, as_clip(stage.sizes[-1]).resolution, place)
-                self.check_frames(name_of_data, stage.sizes[-1], place)
-                self._check_classes(run, name_of_data, place, first)
+            self._check_set(run, name_of_data, shows, place, first)
         if stage.stills:
             check_stills(stage, train, diffusion, where)
             self.check_pictures(stage.stills, f"{place}.stills")
             largest = max(size for size in stage.sizes if not isinstance(size, Clip))
             self.check_resolution(stage.stills, largest, place)
         recipe = made.StageRecipe(
-            seed=seed, model=model, train=train, diffusion=diffusion,
+            seed=seed, model=model, train=train, diffusion=unshifted(diffusion, latents), latents=latents,
             dropout_masks="by picture" if model.drops else None,
             moments="carried" if stage.moments == "carried" else None,
             num_images=stage.num_images, start_from=stage.start_from, parent=parent,
@@ -104,6 +105,13 @@ class Artifacts(DataSets):
             augmentation=augmentation_of(stage, self.artifacts[base.artifact].recipe if base else None),
         )  # fmt: skip
         return self.put(name, recipe)
+
+    def _check_set(self, run: RunConfig, data: str | None, shows: Size, place: str, first: int | None) -> None:
+        """Refuse a data set that a stage of pictures or clips of this size cannot be trained or measured on."""
+        if data:
+            self.check_resolution(data, as_clip(shows).resolution, place)
+            self.check_frames(data, shows, place)
+            self._check_classes(run, data, place, first)
 
     def _set(self, data_key: str, text_key: str, encoder: str | None, data: str | None, place: str) -> dict[str, Any]:
         """Add one of a stage's data sets and its embedded captions; return both as fields of the recipe."""
@@ -153,6 +161,8 @@ class Artifacts(DataSets):
         name = f"{protocol}-{self.artifacts[train].name}"
         # The guide stands in the recipe as an artifact; what its run is called changes no picture.
         sample = run.sample.effective().model_copy(update={"guide": None})
+        sample = latent_sample(sample, run.sample, stage.latents, f"{self._where}: {place}")
+        check_real_prompts(self, sample, stage, entry.prompts, place)
         check_sample(sample, stage, f"{self._where}: {place}")
         if run.text and not entry.prompts:
             raise StudyError(
@@ -167,11 +177,12 @@ class Artifacts(DataSets):
         if guide:
             check_guide(stage, self.artifacts[guide].recipe, f"{self._where}: sample.guide")
         recipe = made.SamplesRecipe(
-            train=train, guide=guide, sample=hashed(sample, stage),
+            train=train, guide=guide if sample.latents == "drawn" else None, sample=hashed(sample, stage),
             low=self._low(run, stage, protocol, base), seed=entry.seed, num_images=entry.num_images,
             prompts=self.data(entry.prompts, place) if entry.prompts else None,
             text=self.text(run.text, entry.prompts, place, sample.negative_prompt) if run.text else None,
             labels=entry.labels if stage.model.classes else "all", per_prompt=entry.per_prompt or 1,
+            autoencoder=stage.latents.autoencoder if stage.latents else None,
         )  # fmt: skip
         return self.put(name, recipe)
 

@@ -14,9 +14,10 @@ from mdm.config.sizes import Size
 class Stage:
     name: str
     artifact: str
-    resolutions: tuple[Size, ...]
+    resolutions: tuple[Size, ...]  # of what it draws
     num_images: int
     base: Stage | None = None  # of an upsampler: the stage that draws what it enlarges
+    latents: tuple[str, ...] = ()  # the autoencoder whose codes it is trained on, and these codes
 
     @property
     def chain(self) -> list[Stage]:

@@ -122,6 +122,11 @@ def check_sample(sample: SampleConfig, stage: StageRecipe, where: str) -> None:
             f"{where}: sample.steps {sample.steps} is more than the {diffusion.steps} diffusion.steps of the last "
             f"stage; write at most {diffusion.steps}"
         )
+    if stage.latents and sample.threshold != "none":
+        raise StudyError(
+            f"{where}: sample.threshold {sample.threshold}: latent codes have no range to be kept within; write "
+            "threshold: none"
+        )
     if sample.sampler == "karras":
         _check_karras(stage, where)
     if sample.guidance != 1 and not stage.conditional:
@@ -149,6 +154,8 @@ def _check_karras(stage: StageRecipe, where: str) -> None:
             f"{where}: sample.sampler karras needs continuous noise levels, not parameterisation: "
             f"{stage.diffusion.parameterisation}; write edm, vp or ve there, or sampler: heun"
         )
+    if stage.latents:
+        raise StudyError(f"{where}: sample.sampler karras draws pictures, not codes; write sampler: heun")
     if len(stage.sizes) > 1 or isinstance(stage.sizes[0], Clip):
         raise StudyError(
             f"{where}: sample.sampler karras draws pictures of a single level, and the last stage has "
@@ -173,6 +180,7 @@ def check_guide(own: StageRecipe, guide: StageRecipe, where: str) -> None:
         ("text", own.text, guide.text),
         ("classes", own.model.classes, guide.model.classes),
         ("small pictures", own.low_size, guide.low_size),
+        ("latents", own.latents and own.latents.autoencoder, guide.latents and guide.latents.autoencoder),
     ):
         if mine != others:
             shown = f" ({mine} and {others})" if what == "levels" else ""
@@ -206,6 +214,8 @@ def check_optimum(stage: StageRecipe, data: DataRecipe, wanted: int, where: str)
         raise StudyError(f"{where}: it is measured on pictures, and a run ends with clips; leave it out")
     if isinstance(stage.model, SongConfig) and stage.model.classes:
         raise StudyError(f"{where}: it asks networks without a class, which model.song with classes never learns")
+    if stage.latents:
+        raise StudyError(f"{where}: it is measured on pictures, and a run trains on latent codes; leave it out")
     if stage.diffusion.shared_noise:
         raise StudyError(
             f"{where}: its optimum takes each level's noise for independent; leave out shared_noise, or it"
@@ -218,6 +228,8 @@ def check_optimum(stage: StageRecipe, data: DataRecipe, wanted: int, where: str)
 
 def check_explained(stage: StageRecipe, there: int, where: str) -> None:
     """Refuse an explanation without pictures to draw it from."""
+    if stage.latents:
+        raise StudyError(f"{where}: it is drawn from pictures, and base trains on latent codes; leave it out")
     if any(isinstance(size, Clip) for size in stage.sizes):
         raise StudyError(f"{where}: it is drawn from pictures, and base trains on clips; leave it out")
     if there < 2:

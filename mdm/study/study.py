@@ -16,6 +16,7 @@ from mdm.config.recipe import strings
 from mdm.config.sizes import listed
 from mdm.files.artifact import digest
 from mdm.files.atomic import read_json, write_json
+from mdm.study import latents
 from mdm.study.cascades import base_of
 from mdm.study.claimed import claimed
 from mdm.study.data_sets import Artifact
@@ -109,7 +110,8 @@ class Study:
             return None
         place = f"audit.twins.{name}"
         config, stage = self._other(audits.twins[name], seed, place)
-        if stage.artifact == last.artifact or stage.resolutions != last.resolutions:
+        other = stage.resolutions != last.resolutions or stage.latents[:1] != last.latents[:1]  # by the noises
+        if stage.artifact == last.artifact or other:
             raise StudyError(f"{self.name}.yaml: {place}: name a run of the same levels that was trained otherwise")
         guide = self._guide(config.sample.guide, seed, place)
         return self._measured.at_end(config, stage, audits.protocol, guide).samples
@@ -125,7 +127,8 @@ class Study:
         stages: list[Stage] = []
         for name, entry in run.stages.items():
             base = base_of(entry, stages, f"{self.name}.yaml: {place}.stages.{name}")
-            parent, resolutions = stages[-1] if stages and not base else None, entry.sizes
+            parent = stages[-1] if stages and not base else None
+            resolutions = latents.drawn_sizes(self._made, run, entry, place)
             if parent and resolutions[: len(parent.resolutions)] != parent.resolutions:
                 raise StudyError(
                     f"{self.name}.yaml: {place}.stages.{name}: resolutions {listed(resolutions)} do not continue "
@@ -134,7 +137,7 @@ class Study:
             ref = self._made.train(run, name, seed, parent.artifact if parent else None, place, base)
             self._slices.setdefault(ref, entry.slice_images)
             self._resources.setdefault(ref, entry.resources)
-            stages.append(Stage(name, ref, resolutions, entry.num_images, base))
+            stages.append(Stage(name, ref, resolutions, entry.num_images, base, latents.of_stage(self._made, ref)))
         return stages
 
     def _known(self, word: str, valid: Any, place: str) -> None:
@@ -188,7 +191,7 @@ class Study:
         """Return what the job that makes an artifact asks for."""
         if ref in self._made.encoders:
             return self.config.text[self._made.encoders[ref]].resources
-        return self._resources.get(ref, ResourceConfig())
+        return self._resources.get(ref) or latents.resources(self._made, ref) or ResourceConfig()
 
     def runs_named(self, name: str) -> list[Run]:
         """Return the runs of this name, one for each seed; an unknown name is an error."""
@@ -236,6 +239,8 @@ class Study:
             captions = 1 + len(recipe.captions)  # the empty one, and the negative prompt
             captions += sum(self.recipe(data).num_images for data in recipe.data)
             count, size = most_shards(captions, SHARD_CAPTIONS), self.config.text[encoder].shards_per_job
+        elif of_codes := latents.shard_count(self._made, ref):
+            count, size = of_codes
         else:
             count, size = len(sources.shard_names(recipe)), self.config.data[self.artifact(ref).name].shards_per_job
         return [f"{k:05d}-{min(k + size, count) - 1:05d}" for k in range(0, count, size)]

@@ -23,6 +23,7 @@ from mdm.diffusion.loss import pyramid
 from mdm.files.artifact import results_root
 from mdm.model.upsampler import Low
 from mdm.train.joint import JointLoader, clip_rows
+from mdm.train.latents import open_loader, shown
 from mdm.train.low import training_low
 from mdm.train.ranks import Ranks
 
@@ -114,7 +115,8 @@ class Examples:
         batch = self._loader.batch(images_seen)
         pictures = self._loader.images(images_seen)
         stills = None if batch.stills is None else signal(batch.stills)
-        images = pyramid(signal(batch.images), self._resolutions, stills)
+        total = len(self._loader.pictures) if isinstance(self._loader, Loader) else 1
+        images = pyramid(shown(self._recipe, batch, self._seed, pictures, total), self._resolutions, stills)
         made = Example(
             images,
             noise.training_noises(self._diffusion, self._seed, pictures, self._resolutions),
@@ -142,12 +144,13 @@ class Examples:
 def training_examples(recipe_path: Path, recipe: StageRecipe, ranks: Ranks) -> Examples:
     """The examples of a training stage; joint batches where it has `stills`."""
     root, batch_images = results_root(recipe_path), recipe.train.batch_images
-    embeddings, side = open_embeddings(root, recipe.text), as_clip(recipe.sizes[0]).resolution
+    embeddings, side = open_embeddings(root, recipe.text), as_clip(recipe.drawn[0]).resolution
 
-    def open_loader(
+    def opened(
         role: str, data: str, embeddings: Embeddings | None, batch_images: int, side: int, take: int | None = None
     ) -> Loader:
-        return Loader(
+        return open_loader(
+            root, recipe.latents and recipe.latents.codes,
             root / data, embeddings, batch_images, recipe.seed, side, take=take, class_label=class_label(recipe),
             rank=ranks.rank, world=ranks.world, workers=decoding_threads(), policy=recipe.train.decode,
             order=recipe.train.order,
@@ -155,7 +158,7 @@ def training_examples(recipe_path: Path, recipe: StageRecipe, ranks: Ranks) -> E
         )  # fmt: skip
 
     if not recipe.stills:
-        loader = open_loader("training", recipe.data, embeddings, batch_images, side, recipe.take)
+        loader = opened("training", recipe.data, embeddings, batch_images, side, recipe.take)
         return Examples(loader, embeddings, recipe, ranks.device)
     still_embeddings = open_embeddings(root, recipe.stills_text)
     if embeddings and still_embeddings:
@@ -167,8 +170,8 @@ def training_examples(recipe_path: Path, recipe: StageRecipe, ranks: Ranks) -> E
             f"{clips} of the {batch_images} rows of a batch are clips, which {ranks.world} processes cannot share "
             "evenly; use another number of processes, or change diffusion.mixed_ratio"
         )
-    moving = open_loader("training", recipe.data, embeddings, clips, side, recipe.take)
-    still = open_loader("stills", recipe.stills, still_embeddings, batch_images - clips, largest)
+    moving = opened("training", recipe.data, embeddings, clips, side, recipe.take)
+    still = opened("stills", recipe.stills, still_embeddings, batch_images - clips, largest)
     loader = JointLoader(moving, still, batch_images, clips)
     return Examples(loader, embeddings, recipe, ranks.device)
 

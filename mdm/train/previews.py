@@ -19,6 +19,7 @@ from mdm.data.text.cache import Embeddings
 from mdm.diffusion.sampler import sample
 from mdm.files.artifact import results_root
 from mdm.files.atomic import append_line, write_atomic, write_json
+from mdm.model.coder import Coder, open_coder
 from mdm.model.upsampler import Low, seeing
 from mdm.train.example import open_embeddings
 from mdm.train.loggers import Logger
@@ -41,9 +42,16 @@ class Previews:
         self._folder, self._every, self._sizes, self._gammas = folder, every, recipe.sizes, gammas
         self._diffusion, self._step, self._total = recipe.diffusion, recipe.train.batch_images, recipe.num_images
         guidance = GUIDANCE if recipe.conditional else 1.0
-        self._settings = SampleConfig(steps=STEPS, guidance=guidance, precision=recipe.train.precision)
+        settings = SampleConfig(steps=STEPS, guidance=guidance, precision=recipe.train.precision)
+        # Codes have no range that they could be kept within.
+        self._settings = settings.model_copy(update={"threshold": "none"}) if recipe.latents else settings
+        self._coder: Coder | None = None
         self._loggers, self._prompt, self._recipe = loggers, {}, recipe
         self._low: Low | None = None
+
+    def decode_by(self, coder: Coder) -> None:
+        """From now on what is drawn are codes of pictures."""
+        self._coder = coder
 
     def prepare(self, batch: Batch, embeddings: Embeddings | None, none_class: int | None) -> None:
         """What is drawn: the captions and classes of a batch; guidance leads away from none."""
@@ -80,6 +88,7 @@ class Previews:
                 image_ids=range(COUNT), seed=SEED, **self._prompt,
             )  # fmt: skip
         state.model.train()
+        drawn = [self._coder.decode(drawn[0])] if self._coder else drawn
         side, rows = min(LARGEST_CELL, drawn[0].shape[-1]), [row for level in drawn for row in _rows(level)]
         return np.concatenate([np.concatenate([_cell(p, side) for p in to_bytes(row)], axis=1) for row in rows])
 
@@ -105,7 +114,9 @@ def open_previews(
             data, text = recipe.validation, recipe.validation_text
         root, label = results_root(recipe_path), class_label(recipe)
         embeddings = open_embeddings(root, text)
-        loader = Loader(root / data, embeddings, COUNT, SEED, recipe.sizes[-1], class_label=label)
+        loader = Loader(root / data, embeddings, COUNT, SEED, recipe.drawn[-1], class_label=label)
         previews.prepare(loader.batch(0), embeddings, label.none if label else None)
         loader.close()
+        if recipe.latents:
+            previews.decode_by(open_coder(root / recipe.latents.autoencoder, gammas.device))
     return previews

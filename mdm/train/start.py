@@ -107,6 +107,8 @@ def identity(recipe_path: Path, recipe: StageRecipe) -> dict[str, Any]:
     for parent, proof in parents:
         if ref := getattr(recipe, parent):
             found[parent] = read_json(root / ref / "manifest.json")[proof]
+    if recipe.latents:
+        found["codes"] = read_json(root / recipe.latents.codes / "manifest.json")["sha256"]
     if recipe.parent:
         found["parent"] = read_json(root / recipe.parent / "manifest.json")["weights"][WEIGHTS[recipe.start_from]]
     return found

@@ -9,13 +9,13 @@ from torch import Tensor
 from mdm.config.recipe import StageRecipe
 from mdm.config.sizes import Size, as_clip, shape, side
 from mdm.data.batches.classes import class_label
-from mdm.data.batches.loader import Loader, signal
 from mdm.data.batches.skipped import SkippedLog
 from mdm.diffusion import noise
 from mdm.diffusion.loss import Part, pyramid, training_loss
 from mdm.files.artifact import results_root
 from mdm.model.upsampler import seeing
 from mdm.train.example import Example, open_embeddings
+from mdm.train.latents import open_loader, shown
 from mdm.train.low import validation_low
 from mdm.train.state import TrainingState
 
@@ -82,8 +82,9 @@ def open_validation(recipe_path: Path, recipe: StageRecipe, gammas: Tensor) -> V
         return None
     root, sizes = results_root(recipe_path), recipe.sizes
     embeddings = open_embeddings(root, recipe.validation_text)
-    loader = Loader(
-        root / recipe.validation, embeddings, NUM_IMAGES, SEED, as_clip(sizes[0]).resolution,
+    loader = open_loader(
+        root, recipe.latents and recipe.latents.validation,
+        root / recipe.validation, embeddings, NUM_IMAGES, SEED, as_clip(recipe.drawn[0]).resolution,
         class_label=class_label(recipe),
         skipped_log=SkippedLog(recipe_path.parent / "progress", "validation"),
     )  # fmt: skip
@@ -92,7 +93,7 @@ def open_validation(recipe_path: Path, recipe: StageRecipe, gammas: Tensor) -> V
     # Evenly spread instead of drawn: 64 random times would make the number depend on their luck.
     times = noise.spread_times(recipe.diffusion, len(batch.images))
     noises = [noise.normal("validation", SEED, pictures, shape(size), level=size) for size in sizes]
-    images = pyramid(signal(batch.images), sizes)
+    images = pyramid(shown(recipe, batch, SEED, pictures, len(pictures)), sizes)
     condition = (batch.text, batch.mask, batch.classes)
     example = Example(images, noises, times, *condition, low=validation_low(recipe, images[0], SEED))
     return Validation(recipe, example, gammas)

@@ -20,7 +20,7 @@ FROZEN = {
     "check", "weights", "flan-t5-small", "plan", "recipes", "calibrate", "status", "run", "schema", "index", "shard",
     "manifest", "data", "embed", "train", "spread", "export", "snapshot", "convert", "grow", "judge", "clip", "sample",
     "gather", "generate", "features", "excess", "audit", "theory", "score", "collect", "tables", "figure", "claims",
-    "report",
+    "report", "autoencoder", "encode",
 }  # fmt: skip
 
 

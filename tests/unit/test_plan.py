@@ -17,6 +17,7 @@ from mdm.study import study
 from mdm.study.cost import calibrate, plan, step_memory
 from mdm.study.cost import speeds as throughput
 from mdm.study.cost.speeds import Throughput
+from mdm.study.cost.works import works
 from mdm.train.step import training_step
 
 LONG = {"base.stages.r8.num_images": 512, "base.stages.r8.slice_images": 128}
@@ -108,7 +109,7 @@ def test_what_a_busy_machine_was_calibrated_at_is_marked(tmp_path):
 def test_totals_of_runs_ablations_and_the_study(tmp_path):
     loaded = study.load("quick")
     made = plan.Plan(loaded, tmp_path, Throughput(0.01))
-    alone = {run.name: {ref for _, ref in plan.works(run)} for run in loaded.runs}
+    alone = {run.name: {ref for _, ref in works(run)} for run in loaded.runs}
     assert set(made.added["base", 0]) == alone["base"]
     assert made.added["guidance=4.0", 0] == [loaded.runs[-1].evaluations[0].samples]
     assert sorted(ref for refs in made.added.values() for ref in refs) == sorted(made.lines)
@@ -122,7 +123,7 @@ def test_a_plan_of_one_ablation_has_its_runs_and_what_they_need(tmp_path, capsys
     loaded = study.load("quick")
     runs = [run for run in loaded.runs if run.ablation == "guidance"]
     made = plan.Plan(loaded, tmp_path, Throughput(0.01), only=["guidance"])
-    assert made.runs == runs and set(made.lines) == {ref for run in runs for _, ref in plan.works(run)}
+    assert made.runs == runs and set(made.lines) == {ref for run in runs for _, ref in works(run)}
     text = made.text()
     assert "base #0" not in text and "no-progressive" not in text and "the whole study" not in text
     assert "guidance (2 runs)" in text

@@ -8,7 +8,7 @@ import pytest
 
 from mdm.config import StudyError
 from mdm.evaluate.intervals import jackknife
-from mdm.evaluate.metric_names import measurable
+from mdm.evaluate.metric_names import FRAME_ENDS, measurable
 from mdm.files.atomic import write_json
 from mdm.report import collect, reaches
 from mdm.report.collect import Artifacts
@@ -226,7 +226,7 @@ def test_what_is_made_and_shown(loaded, tmp_path):
 
 def test_every_score_that_can_be_reached_has_a_direction():
     for name in measurable([64]):
-        refused = name.startswith(NOT_REACHED_BY_TRAINING) or name.endswith(("_chance", "_floor", "_real"))
+        refused = name.startswith(NOT_REACHED_BY_TRAINING) or name.endswith(FRAME_ENDS)
         assert refused or describe(name).better, name
 
 

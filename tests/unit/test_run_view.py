@@ -13,7 +13,7 @@ import pytest
 
 from mdm.config.units import clock
 from mdm.study import study
-from mdm.study.cost import plan
+from mdm.study.cost import works as costs
 from mdm.study.run import launch
 from mdm.study.run.view import Outlook, RunView
 from mdm.study.study_file import ROOT
@@ -151,7 +151,7 @@ def test_nobody_has_to_read_it(quick):
 
 def works(quick, names):
     """Trainings and drawings of some runs, which Snakemake would name as what it is to make."""
-    return {ref for run in quick.runs if run.name in names for _, ref in plan.works(run)}
+    return {ref for run in quick.runs if run.name in names for _, ref in costs.works(run)}
 
 
 def test_time_left_follows_the_work_that_is_done(quick, tmp_path):

@@ -43,7 +43,7 @@ onstart:
 
 
 wildcard_constraints:
-    kind="data|text|train|snapshot|judge|clip|samples|features|scores|excess|audit|theory",
+    kind="data|text|train|snapshot|judge|clip|samples|features|scores|excess|audit|theory|autoencoder|latents",
     name="[a-z0-9.-]+",
     digest="[0-9a-f]{12}",
     images="[0-9]+",

@@ -133,7 +133,7 @@ class Loader:
 
     def take(self, numbers: Sequence[int] | np.ndarray, shifts: Sequence[float]) -> Batch:
         """Return the samples with these numbers, in this order; a substitute where one cannot be used."""
-        images = torch.from_numpy(cached_room((len(numbers), *self.pictures.shape(self._resolution))))
+        images = torch.from_numpy(self._rooms(len(numbers)))
         ids = np.asarray(numbers).tolist()  # Python's own numbers are faster one by one
         captions, pixels = [""] * len(ids), images.numpy()
 
@@ -149,6 +149,10 @@ class Loader:
         classes = torch.tensor([self._class(number) for number in ids]) if self._class_label else None
         numbers = torch.from_numpy(np.array(ids, dtype=np.int64))  # of a list PyTorch itself makes one ten times slower
         return Batch(numbers, images.movedim(-1, -3), text, mask, classes, tuple(captions))
+
+    def _rooms(self, count: int) -> np.ndarray:
+        """Return memory for so many samples."""
+        return cached_room((count, *self.pictures.shape(self._resolution)))
 
     def _usable(self, wanted: int, shift: float, room: np.ndarray) -> tuple[int, str]:
         """Fill `room` with the sample, or the first usable one after it in its shard; return its number and caption."""

@@ -83,6 +83,8 @@ def training(evidence: Evidence, artifacts: Artifacts) -> tuple[list[Line], str]
     lines: list[Line] = []
     seen: set[str] = set()
     for run in evidence.study.runs:
+        if run.stages[-1].latents:  # losses on codes are of another scale than those on pictures
+            continue
         if run.stages[-1].artifact not in seen:  # a guidance sweep shares one training: draw it once
             seen.add(run.stages[-1].artifact)
             first = run.seed == evidence.runs[run.name].seed

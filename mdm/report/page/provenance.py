@@ -44,7 +44,7 @@ def _record(run: Run, stage: Stage, artifacts: Artifacts) -> StageRecord:
     return StageRecord(
         run.name, run.seed, stage.name, stage.artifact, _levels(stage),
         stage.num_images, manifest is not None, made.get("seconds"), str(made.get("device", "—")),
-        commit_text(made.get("git") or {}), recipe.data if recipe else "—", (recipe and recipe.parent) or "—",
+        commit_text(made.get("git") or {}), _data(recipe), (recipe and recipe.parent) or "—",
     )  # fmt: skip
 
 
@@ -52,6 +52,13 @@ def _levels(stage: Stage) -> str:
     """The levels, innermost first; an upsampler's one level, and the side of the pictures that it enlarges."""
     enlarges = f" from {stage.base.resolutions[-1]}" if stage.base else ""
     return " → ".join(map(str, stage.resolutions)) + enlarges
+
+
+def _data(recipe: StageRecipe | None) -> str:
+    """What a stage was trained on: pictures, or their codes by an autoencoder."""
+    if recipe is None:
+        return "—"
+    return f"{recipe.data} by {recipe.latents.autoencoder}" if recipe.latents else recipe.data
 
 
 def trainings(made: list[StageRecord]) -> list[tuple[StageRecord, list[str]]]:

@@ -23,7 +23,7 @@ from mdm.model.execution import Execution
 from mdm.model.networks import build
 from mdm.model.upsampler import seeing
 from mdm.study.cost.memory import fresh_state
-from mdm.study.cost.speeds import VERSION, Work, drawing, training
+from mdm.study.cost.speeds import VERSION, Work, drawing, passes, training
 from mdm.study.cost.timing import Timing, load, product_operations, product_seconds, timing
 from mdm.study.study import Study
 from mdm.train.example import Example
@@ -70,7 +70,7 @@ def compare(found: dict[str, Any], timings: dict[str, Timing], device: torch.dev
 def distinct(study: Study) -> list[Work]:
     """Return one work for each speed that the study depends on, light ones first."""
     works = [training(study, ref) for ref in study.of_kind("train")]
-    works += [drawing(study, ref) for ref in study.of_kind("samples")]
+    works += [drawing(study, ref) for ref in study.of_kind("samples") if passes(study, ref)]
     return sorted({work.key: work for work in works}.values(), key=lambda work: work.gigaflops)
 
 

@@ -22,7 +22,7 @@ def speeds(study: Study, results: Path) -> dict[str, float]:
     """Map the key of each work to the seconds that one device needed per picture (of a call, when drawing)."""
     found: dict[str, list[float]] = {}
     for ref in study.of_kind("train", "samples"):
-        if (taken := seconds(study, results, ref)) is not None:
+        if passes(study, ref) and (taken := seconds(study, results, ref)) is not None:
             each = taken * devices(study, ref) / passes(study, ref)
             found.setdefault(work(study, ref).key, []).append(each)
     return {key: statistics.median(times) for key, times in found.items()}

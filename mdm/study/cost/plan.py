@@ -8,15 +8,17 @@ from pathlib import Path
 from mdm.config.recipe import StageRecipe
 from mdm.config.sizes import as_clip
 from mdm.config.units import percent, rough_duration, size
+from mdm.files.atomic import read_json
 from mdm.model.arithmetic import parameters, step_gigaflops
-from mdm.study.cost import observed
+from mdm.study.cost import latent, observed
 from mdm.study.cost import speeds as throughput
 from mdm.study.cost.parts import networks
 from mdm.study.cost.speeds import Speed, Throughput
+from mdm.study.cost.works import works
 from mdm.study.drawing_jobs import drawn_images, parts, parts_there
 from mdm.study.resolved import behind, chosen_runs
 from mdm.study.stage_files import asked_too_late, saved_images
-from mdm.study.study import Run, Study
+from mdm.study.study import Study
 
 BYTES_OF_A_WEIGHT = 4  # in a snapshot, which shares its file with the training that left it
 # Exported twice (averaged, raw), and in the last checkpoint beside the two moments of every weight.
@@ -74,7 +76,20 @@ class Estimate:
         self._seen = observed.speeds(study, results)
 
     def line(self, ref: str) -> Line:
+        if latent.is_latent(ref):
+            return self._latent(ref)
         return self._snapshot(ref) if ref.startswith("snapshot/") else self._line(ref)
+
+    def _latent(self, ref: str) -> Line:
+        """An autoencoder, or the codes of a data set."""
+        study, gpus, manifest = self._study, self._study.resources(ref).gpus, self._results / ref / "manifest.json"
+        images, jobs, kept = latent.images(study, ref), latent.jobs(study, ref), latent.kept(study, ref)
+        if manifest.is_file():
+            return Line(ref, images, read_json(manifest)["seconds"], 0.0, gpus, jobs, 0, kept, "done")
+        kind = "train" if ref.startswith("autoencoder/") else "draw"
+        each, mark = self._speeds.by_arithmetic(kind, "float32", gpus > 0)
+        seconds = each * latent.gigaflops(study, ref)
+        return Line(ref, images, seconds, seconds, gpus, jobs, jobs, kept, "to do", mark)
 
     def _snapshot(self, ref: str) -> Line:
         """A snapshot takes no time of its own, unless it was asked for too late."""
@@ -123,10 +138,11 @@ class Estimate:
             return seconds, "", None
         work = throughput.work(self._study, ref)
         speed = self._speeds.speed(work)
-        if work.key in self._seen:
-            speed = Speed(self._seen[work.key], "r", speed.peak_bytes)
-        each = speed.seconds / throughput.devices(self._study, ref)
-        return throughput.passes(self._study, ref) * each, speed.mark, speed.peak_bytes
+        decoding = self._speeds.by_arithmetic("draw", "float32", work.on_gpu)[0] * latent.decoding(self._study, ref)
+        if work.key in self._seen and throughput.passes(self._study, ref):
+            speed, decoding = Speed(self._seen[work.key], "r", speed.peak_bytes), 0.0  # what was seen had it inside
+        network = throughput.passes(self._study, ref) * speed.seconds
+        return (network + decoding) / throughput.devices(self._study, ref), speed.mark, speed.peak_bytes
 
     def _done(self, ref: str) -> int:
         """Return how many pictures need not be made again."""
@@ -140,21 +156,8 @@ class Estimate:
         recipe = self._study.recipe(ref)
         if ref.startswith("train/"):
             return parameters(recipe.model) * BYTES_KEPT
-        sizes = self._study.recipe(self._study.trained(recipe.train)).sizes
+        sizes = self._study.recipe(self._study.trained(recipe.train)).drawn
         return recipe.num_images * sum(3 * as_clip(size).resolution ** 2 for size in sizes)
-
-
-def works(run: Run) -> list[tuple[str, str]]:
-    """Return (what, artifact) of everything in a run that costs time."""
-    drawn = [(f"base of {one.protocol}", low) for one in run.evaluations for low in one.lows]
-    drawn += [(f"draw {evaluation.protocol}", evaluation.samples) for evaluation in run.evaluations]
-    along: list[tuple[str, str]] = []
-    for point in run.points:
-        at = f"{point.stage} at {point.images}"
-        along += [(f"base of {at}", low) for low in point.evaluation.lows]
-        along += [(at, point.weights), (f"draw {at}", point.evaluation.samples)]
-    known = {ref for _, ref in drawn} | {stage.artifact for stage in run.stages}
-    return [(stage.name, stage.artifact) for stage in run.stages] + drawn + [w for w in along if w[1] not in known]
 
 
 class Plan:

@@ -92,6 +92,8 @@ def tokens(study: Study, text: str | None) -> int:
 
 def calls(sample: SampleConfig) -> int:
     """Return how often a network sees each picture; an interval of guidance saves some of it."""
+    if sample.latents == "real":
+        return 0
     steps = sample.steps
     a_step = (1 if sample.guidance == 1 else 2) + (sample.autoguidance != 1)
     return (2 * steps - 1 if sample.sampler in ("heun", "karras") else steps) * a_step
@@ -126,13 +128,20 @@ class Throughput:
         found = self._shapes.get(work.key)
         if found and "seconds_per_image" in found:
             return Speed(found["seconds_per_image"], f"c{self._doubt(found)}", found["peak_bytes"])
-        wanted = {"kind": work.kind, "precision": work.precision}
+        each, mark = self.by_arithmetic(work.kind, work.precision, work.on_gpu)
+        return Speed(work.gigaflops * each, mark)
+
+    def by_arithmetic(self, kind: str, precision: str, on_gpu: bool) -> tuple[float, str]:
+        """Return the seconds of a GFLOP of training or drawing, and how they are known (a mark of `Speed`)."""
+        if not self._file or (on_gpu and self._file["machine"]["kind"] != "cuda"):
+            return self._assumed, "?"
+        wanted = {"kind": kind, "precision": precision}
         similar = [s for s in self._shapes.values() if "seconds_per_image" in s and wanted.items() <= s.items()]
         steady = [s for s in similar if not self._doubt(s)] or similar
         if not steady:
-            return Speed(work.gigaflops * self._assumed, "?")
+            return self._assumed, "?"
         per_gigaflop = statistics.median(s["seconds_per_image"] / s["gigaflops_per_image"] for s in steady)
-        return Speed(work.gigaflops * per_gigaflop, f"f{self._doubt(steady[0])}")
+        return per_gigaflop, f"f{self._doubt(steady[0])}"
 
     def _doubt(self, found: dict[str, Any]) -> str:
         """Return `b` for what was measured on a busy machine."""

@@ -85,6 +85,8 @@ def generate(study: Study, results: Path, run_name: str, wanted: Wanted, out: Pa
     if recipe is None:
         raise StudyError(f"study '{study.name}' has no protocol, so nothing says how its pictures are drawn")
     wanted.check(study.recipe(train), run.name)
+    if recipe.sample.latents == "real":
+        raise StudyError(f"run '{run.name}' decodes real pictures and draws none; name another run")
     changed = {key: value for key, value in changes.items() if value is not None}
     sample = parse(SampleConfig, {**recipe.sample.model_dump(), **changed}, "mdm generate")
     check_sample(sample, study.recipe(train), f"run '{run.name}'")
