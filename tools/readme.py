@@ -9,11 +9,17 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 STUDY = ROOT / "results" / "studies" / "laptop"
 COPIES = ROOT / "results" / "studies" / "memorization-laptop"
-# Other studies in small, where they were run: their page, the last stage of their base, tables, figures of the page.
+# Other studies in small, where they were run: their page, the last stage of their base, tables, and a figure with words.
 OTHERS = {
-    "baselines": ("docs/baselines.md", "r64", ("main", "reaches", "cost"), {"along-training": "docs/baselines.png"}),
-    "today": ("docs/today.md", "r64", ("main",), {"excess-loss": "docs/today.png"}),
-    "memorization-onset": ("docs/onset.md", "train", ("audit",), {"along-training": "docs/onset.png"}),
+    "baselines": (
+        "baselines",
+        "r64",
+        ("main", "reaches", "cost"),
+        "along-training",
+        "Scores along training, five arms",
+    ),
+    "today": ("today", "r64", ("main",), "excess-loss", "Loss beyond the optimum by noise level"),
+    "memorization-onset": ("onset", "train", ("audit",), "along-training", "Copies and distance along training"),
 }
 BEGIN, END = "<!-- results: written by tools/readme.py -->\n", "<!-- end of results -->\n"
 # The README shows the first protocol's rows and these columns of the main table; docs/results.md has all of both.
@@ -72,13 +78,13 @@ def verdicts(study: Path) -> str:
 
 def other(name: str) -> None:
     """The page of a study that is none of the two laptop studies."""
-    page, stage, tables, figures = OTHERS[name]
+    page, stage, tables, figure, words = OTHERS[name]
     study = ROOT / "results" / "studies" / name
     parts = [SPREAD.sub("", (study / "tables" / f"{table}.md").read_text().strip()) for table in tables]
     made = f"Made at commit `{commit(study, stage)}` by `mdm run --study {name}`."
-    put(page, "\n\n".join([BEGIN.strip(), made, verdicts(study), *parts, END]))
-    for figure, path in figures.items():
-        shutil.copyfile(study / "figures" / f"{figure}.png", ROOT / path)
+    shutil.copyfile(study / "figures" / f"{figure}.png", ROOT / "docs" / f"{page}.png")
+    drawn = f"![{words}]({page}.png)"
+    put(f"docs/{page}.md", "\n\n".join([BEGIN.strip(), made, verdicts(study), *parts, drawn, END]))
 
 
 def put(page: str, text: str) -> None:
