@@ -9,15 +9,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 STUDY = ROOT / "results" / "studies" / "laptop"
 COPIES = ROOT / "results" / "studies" / "memorization-laptop"
-# Other studies in small, where they were run: their page, the last stage of their base, tables, and a figure with words.
+# Other studies in small, where they were run: page, last stage of base, tables, figure and words.
 OTHERS = {
-    "baselines": (
-        "baselines",
-        "r64",
-        ("main", "reaches", "cost"),
-        "along-training",
-        "Scores along training, five arms",
-    ),
+    "baselines": ("baselines", "r64", ("main", "reaches", "cost"), "along-training", "Scores along training"),
     "today": ("today", "r64", ("main",), "excess-loss", "Loss beyond the optimum by noise level"),
     "memorization-onset": ("onset", "train", ("audit",), "along-training", "Copies and distance along training"),
 }
