@@ -29,7 +29,7 @@ from mdm.files.atomic import ArtifactError, read_json, write_json
 from mdm.files.hashes import sha256_file
 from mdm.files.weights import state_hash
 from mdm.model import autoencoder_arithmetic as arithmetic
-from mdm.model.coder import build, open_coder
+from mdm.model.coder import build, exactly, open_coder
 from mdm.report import collect
 from mdm.report.metrics import describe
 from mdm.study import study
@@ -202,6 +202,17 @@ def test_encoding_and_decoding_do_not_depend_on_the_batch(world):
     pictures = coder.decode(codes[:, 0])
     assert torch.allclose(pictures, torch.cat([coder.decode(one[None]) for one in codes[:, 0]]), atol=1e-5)
     assert pictures.abs().max() <= 1
+
+
+def test_exact_arithmetic_leaves_everything_but_tf32_as_it_is(monkeypatch):
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    monkeypatch.setattr(cudnn, "deterministic", True)
+    monkeypatch.setattr(cudnn, "allow_tf32", True)
+    with pytest.raises(KeyError), exactly(torch.device("cpu")):
+        assert (cudnn.allow_tf32, matmul.allow_tf32) == (False, False)
+        assert cudnn.enabled and cudnn.deterministic
+        raise KeyError
+    assert cudnn.allow_tf32 and cudnn.deterministic
 
 
 def test_a_killed_training_of_an_autoencoder_starts_again_to_the_same_weights(world, tmp_path):
