@@ -40,8 +40,19 @@ def network_of(network: NetworkConfig, stage: StageConfig, where: str) -> Networ
         return network
     if network.song or "song" in stage.model:
         raise StudyError(f"{where}: model.song cannot upsample; write a nested network (levels) in base.model")
-    levels = {**(network.levels or {}), **stage.model.get("levels", {})}
-    merged = {**network.model_dump(), **stage.model, "levels": levels}
+    own = stage.model.get("levels") or {}
+    if not isinstance(own, dict):
+        raise StudyError(f"{where}: model.levels {own}: write a mapping, as in base.model")
+    if unused := [name for name in own if str(name) not in map(str, stage.sizes)]:
+        raise StudyError(
+            f"{where}: model.levels.{unused[0]} has no effect, the stage draws {listed(stage.sizes)}; leave it out"
+        )
+    merged = {**network.model_dump(), **stage.model, "levels": {**(network.levels or {}), **own}}
+    if (classes := merged["classes"]) not in (None, network.classes):
+        raise StudyError(
+            f"{where}: model.classes {classes}, and its base knows {network.classes or 'none'}: both draw a picture of "
+            "one class; leave it out here, or write null"
+        )
     return parse(NetworkConfig, merged, f"{where}: model")
 
 
@@ -90,6 +101,17 @@ def check_low(sample: SampleConfig, stage: StageRecipe, where: str) -> None:
         )
     if sample.low == "real" and sample.base:
         raise StudyError(f"{where}: sample.base {sample.base} has no effect with low: real; leave it out")
+
+
+def check_guide_low(sample: SampleConfig, own: StageRecipe, guide: StageRecipe, where: str) -> None:
+    """Refuse a guide that would be told of noise as its training never told it; without noise it may be any."""
+    if own.augmentation is None or not sample.low_noise or own.augmentation == guide.augmentation:
+        return
+    noises = [f"{a.levels} of {a.schedule}, {a.steps} steps" for a in (own.augmentation, guide.augmentation) if a]
+    raise StudyError(
+        f"{where}: the guide got used to other noise on its small pictures than the run it guides "
+        f"({' and '.join(noises)}); write low_noise: 0, or name another run"
+    )
 
 
 def check_asked(metrics: Collection[str], stage: StageRecipe, where: str, name: str) -> None:

@@ -19,6 +19,7 @@ from mdm.evaluate import generate as drawing
 from mdm.evaluate.archive import ArrayStream, read_array, write_archive
 from mdm.evaluate.low import LowPictures
 from mdm.evaluate.painter import Painter
+from mdm.evaluate.unprompted import unprompted_rows
 from mdm.files.artifact import read_recipe
 from mdm.files.atomic import ArtifactError, read_json, write_json
 from mdm.files.weights import load_weights, save_weights, state_hash
@@ -165,6 +166,9 @@ WRONG = [
     ({"r8": R8, "up16": UP16}, {"base": {"low_noise": 0.1}}, "stage 'r8' is no upsampler"),
     ({"r8": R8, "up16": UP16}, {"base": {"guide": "base"}}, "autoguidance leads the last network alone"),
     ({"r8": R8, "up16": UP16}, {"base": {"stepps": 2}}, "did you mean 'steps'"),
+    ({"r8": R8, "up16": {**UP16, "model": {"levels": {16: LEVEL, 64: LEVEL}}}}, {}, "model.levels.64 has no effect"),
+    ({"r8": R8, "up16": {**UP16, "model": {"levels": [16]}}}, {}, "write a mapping"),
+    ({"r8": R8, "up16": {**UP16, "model": {"levels": {16: LEVEL}, "classes": 5}}}, {}, "its base knows none"),
     ({"r8": R8, "up16": UP16}, {"base": {"steps": 2000}}, "more than the 1000 diffusion.steps"),
 ]  # fmt: skip
 
@@ -185,6 +189,51 @@ def test_what_cannot_work_is_refused_when_the_study_is_read(stages, settings, sa
 def test_measurements_that_ask_about_noise_alone_are_refused(more, said):
     with pytest.raises(StudyError, match=said):
         study.load("quick", {**SMALL, "ablations.cascade": ablation({"r8": R8, "up16": UP16}), **more})
+
+
+@pytest.mark.parametrize(
+    ("other", "noises"),
+    [
+        (
+            {"up16": {**UP16, "upsamples": {"size": 8, "noise": "none"}}},
+            "uniform of squared-cosine, 1000 steps and none",
+        ),
+        (
+            {"r8": {**R8, "diffusion": {"schedule": "sigmoid"}}},
+            "uniform of squared-cosine, 1000 steps and uniform of s",
+        ),
+    ],
+)
+def test_a_guide_that_knows_other_noise_guides_without_noise_alone(other, noises):
+    stages = {"r8": R8, "up16": UP16}
+
+    def led(low_noise):
+        entry = ablation(stages)
+        entry["set"] |= {"sample.guide": "other", "sample.autoguidance": 2.0, "sample.low_noise": low_noise}
+        more = {"ablations.cascade": entry, "ablations.other": ablation({**stages, **other})}
+        return study.load("quick", {**SMALL, "base.stages.r8": R8, **more})
+
+    with pytest.raises(StudyError, match=noises):
+        led(0.1)
+    assert samples_of(led(0.0)).guide == led(0.0).runs_named("other")[0].stages[1].artifact
+
+
+def test_both_networks_draw_a_picture_of_one_class(tmp_path):
+    # Each by itself would draw other classes: the sampler karras takes them from latents, and these have two sizes.
+    karras = {"sampler": "karras", "steps": 2, "threshold": "none"}
+    draws = {"description": "d", "num_images": 32, "reference": None}
+    found = study.load("quick", {
+        **SMALL, "base.stages": {"r8": R8, "up16": UP16}, "ablations": {}, "claims": {}, "along": None,
+        "base.text": None, "base.model.text_layers": 0, "base.model.classes": 5, "base.class_label": "count",
+        "base.diffusion": {"parameterisation": "edm"}, "base.sample": karras, "protocols": {"draws": draws},
+    })  # fmt: skip
+    recipe = samples_of(found, "base")
+    low = found.recipe(recipe.low)
+    classes = unprompted_rows(low, found.recipe(low.train), tmp_path)
+    held = {"labels": np.array([json.dumps(row.labels) for row in classes])}
+    (tmp_path / recipe.low).mkdir(parents=True)
+    write_archive(tmp_path / recipe.low / "images.npz", {k: ArrayStream.of(v) for k, v in held.items()})
+    assert unprompted_rows(recipe, found.recipe(recipe.train), tmp_path) == classes
 
 
 def test_plans_count_all_networks_together(tmp_path):
