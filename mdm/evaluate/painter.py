@@ -96,6 +96,7 @@ class Painter:
         self._real = None
         if recipe.sample.latents == "real" and recipe.prompts:
             self._real = RealPictures(recipe, root, stage.drawn[0])
+            self.weights_hash = _together(self.weights_hash, self._real.sha256)
         self.low = LowPictures(recipe, stage, root, low)
         if self.low.sha256:  # pictures enlarged from others are others, though the weights be the same
             self.weights_hash = _together(self.weights_hash, self.low.sha256)
