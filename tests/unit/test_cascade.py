@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 
 import numpy as np
@@ -17,6 +18,7 @@ from mdm.data.batches.reader import Pictures
 from mdm.data.text.cache import embed
 from mdm.evaluate import generate as drawing
 from mdm.evaluate.archive import ArrayStream, read_array, write_archive
+from mdm.evaluate.gather import gather
 from mdm.evaluate.low import LowPictures
 from mdm.evaluate.painter import Painter
 from mdm.evaluate.unprompted import unprompted_rows
@@ -238,13 +240,17 @@ def test_both_networks_draw_a_picture_of_one_class(tmp_path):
 
 def test_plans_count_all_networks_together(tmp_path):
     found = loaded()
-    lines = {line.split()[0]: line for line in networks(found) if line}
+    lines = {line.split()[0]: line for line in networks(found, found.runs) if line}
     weights = [found.recipe(stage.artifact).model for stage in found.runs_named("cascade")[0].stages]
     counts = [parameters(model) for model in weights]
     assert f"{large(counts[0])} + {large(counts[1])} = {large(sum(counts))}" in lines["cascade"]
     text = render(found, tmp_path)
     assert "base of zero-shot" in text and lines["cascade"] in text
-    assert not list(networks(study.load("quick", SMALL)))
+    without = study.load("quick", SMALL)
+    assert not list(networks(without, without.runs))
+    # A plan of other runs says nothing of it.
+    assert "cascade" in render(found, tmp_path, only=["cascade"])
+    assert "cascade" not in render(found, tmp_path, only=["base"])
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -381,6 +387,24 @@ def test_what_is_enlarged_its_noise_and_its_proof_change_the_pictures(drawn, wor
     drawn_by = [painter.paint(range(4), names)[16].tobytes() for painter in others]
     assert len(set(drawn_by)) == 4
     assert others[0].weights_hash != others[2].weights_hash
+
+
+def test_jobs_that_draw_parts_draw_the_same_cascade(drawn, tmp_path):
+    results, paths, _ = drawn
+    wanted = [pictures(path, side) for path, side in zip(paths, (8, 16), strict=True)]
+    said = [read_json(path.with_name("manifest.json")) for path in paths]
+    shutil.copytree(results, tmp_path / "results")
+    for path, images, manifest in zip(paths, wanted, said, strict=True):
+        again = tmp_path / "results" / path.relative_to(results)
+        for name in ("images.npz", "manifest.json"):
+            again.with_name(name).unlink()
+        for ids in (range(8, 16), range(8)):
+            drawing.draw_part(again, ids, batch_images=8)
+        gather(again, 8)
+        assert np.abs(pictures(again, images.shape[1]) - images).max() <= 1  # in other batches, up to rounding
+        facts = read_json(again.with_name("manifest.json"))
+        assert facts.keys() == manifest.keys() and "drawn_by" not in facts
+    assert facts["low_psnr"] == pytest.approx(manifest["low_psnr"], abs=0.1)
 
 
 def test_an_upsampler_without_small_pictures_says_what_to_do(drawn):

@@ -304,6 +304,8 @@ def test_pictures_are_decoded_and_the_real_ones_show_the_ceiling(world, trained)
         folder = make(results, loaded, samples)
         generate(folder / "recipe.json")
         found[case] = read_array(folder / "images.npz", "images_32"), read_json(folder / "manifest.json")
+    # What is decoded from real pictures is theirs as well: of others, no batch of a killed job is taken over.
+    assert found["drawn"][1]["weights_hash"] != found["reconstruction"][1]["weights_hash"]
     assert all(pictures.shape == (8, 32, 32, 3) for pictures, _ in found.values())
     assert (
         found["drawn"][1]["network_evaluations"] == 8 * 3 * 2 and found["reconstruction"][1]["network_evaluations"] == 0
@@ -363,6 +365,15 @@ def test_the_plan_counts_training_encoding_and_decoding(world, tmp_path):
     assert real.seconds == pytest.approx(8 * (forth + back))
     text = plan.render(loaded, tmp_path)
     assert "latent=drawn #0              autoencoder" in text and "shared" in text
+
+
+def test_the_plan_says_what_makes_jobs_of_latent_diffusion_shorter(tmp_path):
+    entry = {**OVERRIDES["autoencoders"]["tiny-f4"], "resources": {"gpus": 1, "minutes": 1}}
+    text = plan.render(load(autoencoders={"tiny-f4": entry}, seconds_per_gigaflop=1000.0), tmp_path)
+    lines = [line.partition(": ")[::2] for line in text.splitlines() if "a job takes" in line]
+    remedies = {ref.partition("/")[0]: said.rpartition("; ")[2] for ref, said in lines}
+    assert remedies["latents"] == "write a smaller shards_per_job or more minutes"
+    assert remedies["autoencoder"] == "write more minutes"
 
 
 SET = "ablations.latent.set."
