@@ -118,13 +118,16 @@ def reconstruction_loss(found: Tensor, clean: Tensor, settings: AutoencoderFit) 
 
 @torch.no_grad()
 def scale(network: Autoencoder, pictures: Reading, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Mean and deviation [C] of each channel of the drawn codes, over the first pictures or all, in float64."""
+    """Mean and deviation [C] of each channel of the drawn codes, over all pictures or some, in float64.
+
+    Some are spread over the whole set: the first ones of a set in the order of its classes are of a few classes.
+    """
     network.eval()
     count = min(len(pictures), SCALED_OVER)
     sums = torch.zeros(3, network.config.codes, dtype=torch.float64)
     with progress("scale of codes", count) as bar, exactly(device):
         for start in range(0, count, BATCH):
-            numbers = range(start, min(start + BATCH, count))
+            numbers = [place * len(pictures) // count for place in range(start, min(start + BATCH, count))]
             mean, log_variance = (x.double().cpu() for x in network.moments(pictures.at(numbers).to(device)))
             # The square of a drawn code is on average that of its mean and its variance.
             parts = (torch.ones_like(mean), mean, mean.square() + log_variance.exp())

@@ -20,6 +20,8 @@ from mdm.config import StudyError, WeightsConfig
 from mdm.config.latent import AutoencoderNetwork
 from mdm.config.recipe import StageRecipe
 from mdm.data.batches.codes import Moments
+from mdm.data.batches.reader import Pictures
+from mdm.data.pictures.decode import BadPicture, Failure
 from mdm.data.rows import to_bytes
 from mdm.evaluate import autoencoder, encode
 from mdm.evaluate.archive import read_array
@@ -266,6 +268,46 @@ def test_damaged_and_missing_shards_of_codes_are_made_again_and_others_left_alon
         encode.encode_shards(folder / "recipe.json", *job)
     encode.gather_codes(folder / "recipe.json")
     assert {file: sha256_file(file) for file in files} == before and files[2].stat().st_mtime_ns == untouched
+
+
+def test_pictures_that_cannot_be_read_have_no_codes_and_change_no_scale(world, tmp_path, monkeypatch):
+    shutil.copytree(world[0], tmp_path / "results")
+    folder = tmp_path / "results" / folder_of(world, "latents", "train").relative_to(world[0])
+    shutil.rmtree(folder / "shards")
+    image = Pictures.image
+
+    def broken(self, number, *asked):
+        if number in gone:
+            raise BadPicture("it is damaged", Failure.BROKEN_PICTURE)
+        return image(self, number, *asked)
+
+    gone = {3, 50, 51, 95}
+    monkeypatch.setattr(Pictures, "image", broken)
+    said = encode.encode(folder / "recipe.json")
+    moments = Moments(folder)
+    assert set(moments.missing) == gone and len(moments) == 96
+    kept = np.stack([moments.of(number) for number in range(96) if number not in gone]).astype(np.float64)
+    mean = kept[:, 0].mean(axis=(0, 1, 2))
+    deviation = np.sqrt((kept[:, 0] ** 2 + kept[:, 1] ** 2).mean(axis=(0, 1, 2)) - mean**2)
+    assert (said["codes"]["mean"], said["codes"]["deviation"]) == (pytest.approx(mean), pytest.approx(deviation))
+    gone = set(range(96))
+    shutil.rmtree(folder / "shards")
+    with pytest.raises(ArtifactError, match="none of the pictures"):
+        encode.encode(folder / "recipe.json")
+
+
+def test_the_scale_of_codes_is_that_of_pictures_from_the_whole_set(monkeypatch):
+    class Sorted(list):
+        def at(self, numbers):
+            return torch.stack([self[number] for number in numbers])
+
+    # In the order of their classes: black ones first.
+    pictures = Sorted(torch.full((3, 32, 32), shade) for shade in np.repeat([-1.0, 1.0], 40).tolist())
+    network = build(AutoencoderNetwork(**CODES))
+    whole = autoencoder.scale(network, pictures, torch.device("cpu"))
+    monkeypatch.setattr(autoencoder, "SCALED_OVER", 40)
+    some = autoencoder.scale(network, pictures, torch.device("cpu"))
+    assert all(torch.allclose(one, other, rtol=1e-4) for one, other in zip(whole, some, strict=True))
 
 
 def test_a_killed_training_on_codes_goes_on_bit_for_bit(world, trained, tmp_path):
