@@ -24,6 +24,7 @@ from mdm.files.atomic import ArtifactError, write_json
 from mdm.files.hashes import sha256_file
 from mdm.files.weights import load_weights, save_weights
 from mdm.model.autoencoder import Autoencoder, divergence
+from mdm.model.autoencoder_arithmetic import step_gigaflops
 from mdm.model.autoencoder_kl import as_now_named
 from mdm.model.coder import DEVIATION, MEAN, WEIGHTS, Coder, build, exactly
 
@@ -49,7 +50,11 @@ def train_autoencoder(recipe_path: str | Path) -> None:
     write_json(folder / "autoencoder.json", {"metrics": metrics, "test": recipe.test, "codes": scaled})
     name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
     parameters = sum(p.numel() for p in network.parameters())
-    making.finish({"loss": loss, "parameters": parameters, "sha256": sha256_file(folder / WEIGHTS)}, name)
+    # Of its own training alone; what a file of weights cost is not known.
+    cost = recipe.fit and {"gigaflops": round(recipe.fit.num_images * step_gigaflops(recipe.network), 3)}
+    making.finish(
+        {"loss": loss, "parameters": parameters, "sha256": sha256_file(folder / WEIGHTS), **(cost or {})}, name
+    )
 
 
 class Reading:

@@ -26,7 +26,9 @@ from mdm.files.artifact import read_recipe
 from mdm.files.atomic import ArtifactError, read_json, write_json
 from mdm.files.weights import load_weights, save_weights, state_hash
 from mdm.model.arithmetic import parameters
-from mdm.report import cascades
+from mdm.report import cascades, collect
+from mdm.report.evidence import Evidence
+from mdm.report.tables.tables import cost_table
 from mdm.study import study
 from mdm.study.cost import calibrate, speeds
 from mdm.study.cost.memory import estimate
@@ -450,6 +452,23 @@ def test_costs_of_all_networks_count_together(drawn):
     known = {stage.name: json_of(stage.artifact, "manifest.json")["parameters"] for stage in run.stages}
     assert cascades.parameters(run.stages[1], known) == sum(known.values())
     assert cascades.parameters(run.stages[1], {"up16": 5}) is None
+
+
+def test_how_closely_a_cascade_keeps_to_its_base_is_in_the_report_and_in_claims(drawn):
+    results, _, found = drawn
+    rows = list(collect.collect(found, results)[0])
+    table = cost_table(Evidence(found, rows), results)
+    said = read_json(results / found.runs[0].evaluations[0].samples / "manifest.json")["low_psnr"]
+    assert float(table.rows[0]["low_psnr"].text) == pytest.approx(said, rel=0.01)
+
+    def claiming(run):
+        claim = {"statement": "s", "source": "s", "expect": f'low_psnr["{run}"] > 20'}
+        more = {"ablations.cascade": ablation({"r8": R8, "up16": UP16}), "claims": {"close": claim}}
+        return study.load("quick", SMALL | {"base.stages.r8": R8} | more)
+
+    assert "close" in claiming("cascade").claims
+    with pytest.raises(StudyError, match="'base' enlarges nothing"):
+        claiming("base")
 
 
 def test_pictures_that_keep_to_their_small_ones_are_told(drawn, tmp_path):

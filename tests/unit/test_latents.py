@@ -19,6 +19,7 @@ from training_world import NEVER, begin, train_and_halt
 from mdm.config import StudyError, WeightsConfig
 from mdm.config.latent import AutoencoderNetwork
 from mdm.config.recipe import StageRecipe
+from mdm.config.units import large
 from mdm.data.batches.codes import Moments
 from mdm.data.batches.reader import Pictures
 from mdm.data.pictures.decode import BadPicture, Failure
@@ -33,7 +34,9 @@ from mdm.files.weights import state_hash
 from mdm.model import autoencoder_arithmetic as arithmetic
 from mdm.model.coder import build, exactly, open_coder
 from mdm.report import collect
+from mdm.report.evidence import Evidence
 from mdm.report.metrics import describe
+from mdm.report.tables.tables import cost_table
 from mdm.study import study
 from mdm.study.cost import plan
 from mdm.study.outside_files import external_files
@@ -369,6 +372,14 @@ def test_numbers_of_autoencoders_and_losses_on_codes_have_names_of_their_own(wor
     said = read_json(folder_of(world, "autoencoder") / "autoencoder.json")["metrics"][0]
     assert (rows["autoencoder_psnr"].value, rows["autoencoder_psnr"].low) == (said["value"], said["low"])
     assert rows["autoencoder_parameters"].value == arithmetic.parameters(AutoencoderNetwork(**CODES))
+    # The arithmetic of its own training is no part of that of the run, and stands beside it.
+    spent = 3200 * arithmetic.step_gigaflops(AutoencoderNetwork(**CODES))
+    assert rows["autoencoder_gigaflops"].value == pytest.approx(spent, rel=1e-4)
+    table = cost_table(Evidence(loaded, list(rows.values())), results)
+    told = next(row for row in table.rows if row["run"].text == "latent=drawn")
+    assert told["autoencoder_gigaflops"].text == large(spent) and told["autoencoder_parameters"]
+    titles = [column.title for column in table.columns]
+    assert describe("autoencoder_gigaflops").title in titles and describe("low_psnr").title not in titles
     assert 0 < rows["validation_loss_codes_8"].value < 5 and "validation_loss_8" not in rows
     assert describe("validation_loss_codes_8").title == "Validation loss (codes 8)"
     assert describe("autoencoder_psnr").better == "higher"
