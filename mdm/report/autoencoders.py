@@ -10,7 +10,7 @@ Reader = Callable[[str, str], dict[str, Any] | None]
 
 
 def parts(run: Run, read: Reader) -> Iterator[tuple[str, dict[str, Any] | None]]:
-    """Yield the artifact and its numbers: reconstruction, rate, weights and arithmetic; nothing for a run on pictures."""
+    """Yield the artifact and its numbers: reconstruction, rate, weights, arithmetic; nothing for a run on pictures."""
     for ref in run.stages[-1].latents[:1]:
         found, manifest = read(ref, FILE), read(ref, "manifest.json")
         if found and manifest:
