@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 from mdm.config import AugmentationConfig, NetworkConfig, RunConfig, SampleConfig, StageConfig, StudyError
 from mdm.config.base import parse
-from mdm.config.diffusion import CASCADE_SETTINGS
+from mdm.config.diffusion import CASCADE_SETTINGS, DiffusionConfig
 from mdm.config.recipe import StageRecipe
 from mdm.config.sizes import Size, listed
 from mdm.study.runs import Stage
@@ -57,11 +57,14 @@ def network_of(network: NetworkConfig, stage: StageConfig, where: str) -> Networ
 
 
 def augmentation_of(stage: StageConfig, base: StageRecipe | None) -> AugmentationConfig | None:
-    """Return the noise of an upsampler's training: that of the stage that draws for it, at its own resolution."""
+    """Return the noise of an upsampler's training: that of the stage that draws for it, at its own resolution.
+
+    Where there is none, the base's schedule changes nothing, and so not the digest.
+    """
     if stage.upsamples is None or base is None:
         return None
-    schedule, steps = base.diffusion.schedule, base.diffusion.steps
-    return AugmentationConfig(levels=stage.upsamples.noise, schedule=schedule, steps=steps)
+    diffusion = base.diffusion if stage.upsamples.noise != "none" else DiffusionConfig()
+    return AugmentationConfig(levels=stage.upsamples.noise, schedule=diffusion.schedule, steps=diffusion.steps)
 
 
 def at(run: RunConfig, last: Stage, stage: Stage, where: str) -> RunConfig:

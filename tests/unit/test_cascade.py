@@ -146,6 +146,10 @@ def test_the_noise_of_training_is_that_of_the_base():
     assert recipe.diffusion.schedule == "squared-cosine"
     assert recipe.model.upsamples.operator == "bilinear"
     assert StageRecipe.of(recipe.plain(), "here") == recipe
+    # Without noise it changes nothing, and the training is the same.
+    up16 = {**UP16, "upsamples": {"size": 8, "noise": "none"}}
+    silent = [loaded({**stages, "r8": r8, "up16": up16}) for r8 in (R8, stages["r8"])]
+    assert len({found.runs_named("cascade")[0].stages[1].artifact for found in silent}) == 1
 
 
 R16 = {"resolutions": [16], "num_images": 32}
