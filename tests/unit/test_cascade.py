@@ -26,6 +26,7 @@ from mdm.files.artifact import read_recipe
 from mdm.files.atomic import ArtifactError, read_json, write_json
 from mdm.files.weights import load_weights, save_weights, state_hash
 from mdm.model.arithmetic import parameters
+from mdm.model.networks import build
 from mdm.report import cascades, collect
 from mdm.report.evidence import Evidence
 from mdm.report.tables.tables import cost_table
@@ -437,6 +438,22 @@ def test_a_prompt_is_drawn_by_all_networks_of_a_cascade(drawn, tmp_path):
             generate_one(found, results, "base", wanted, tmp_path / "b.png", {})
     finally:
         (tmp_path / "weights").rename(weights)
+
+
+def test_a_class_is_drawn_by_a_base_whose_upsampler_knows_none(tmp_path):
+    up16 = {**UP16, "model": {"levels": {16: LEVEL}, "classes": None}}
+    found = study.load("quick", {
+        **SMALL, "base.stages": {"r8": R8, "up16": up16}, "ablations": {}, "claims": {}, "along": None,
+        "base.text": None, "base.model.text_layers": 0, "base.model.classes": 5, "base.class_label": "count",
+        "base.sample": {"steps": 2}, "protocols": {"draws": {"description": "d", "num_images": 8, "reference": None}},
+    })  # fmt: skip
+    for stage in found.runs[0].stages:
+        recipe = found.recipe(stage.artifact)
+        write_json(tmp_path / stage.artifact / "recipe.json", recipe.plain())
+        save_weights(tmp_path / stage.artifact / "weights.safetensors", build(recipe.model, 0).state_dict())
+    with pytest.raises(StudyError, match="needs --class, a number from 0 to 4; none was given"):
+        generate_one(found, tmp_path, "base", Wanted(None, None, 1, 0), tmp_path / "a.png", {})
+    assert "class 3" in generate_one(found, tmp_path, "base", Wanted(None, 3, 1, 0), tmp_path / "a.png", {})
 
 
 def test_costs_of_all_networks_count_together(drawn):
