@@ -24,6 +24,7 @@ from mdm.files.atomic import ArtifactError, write_json
 from mdm.files.hashes import sha256_file
 from mdm.files.weights import load_weights, save_weights
 from mdm.model.autoencoder import Autoencoder, divergence
+from mdm.model.autoencoder_arithmetic import step_gigaflops
 from mdm.model.autoencoder_kl import as_now_named
 from mdm.model.coder import DEVIATION, MEAN, WEIGHTS, Coder, build, exactly
 
@@ -49,7 +50,11 @@ def train_autoencoder(recipe_path: str | Path) -> None:
     write_json(folder / "autoencoder.json", {"metrics": metrics, "test": recipe.test, "codes": scaled})
     name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
     parameters = sum(p.numel() for p in network.parameters())
-    making.finish({"loss": loss, "parameters": parameters, "sha256": sha256_file(folder / WEIGHTS)}, name)
+    # Of its own training alone; what a file of weights cost is not known.
+    cost = recipe.fit and {"gigaflops": round(recipe.fit.num_images * step_gigaflops(recipe.network), 3)}
+    making.finish(
+        {"loss": loss, "parameters": parameters, "sha256": sha256_file(folder / WEIGHTS), **(cost or {})}, name
+    )
 
 
 class Reading:
@@ -118,13 +123,16 @@ def reconstruction_loss(found: Tensor, clean: Tensor, settings: AutoencoderFit) 
 
 @torch.no_grad()
 def scale(network: Autoencoder, pictures: Reading, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Mean and deviation [C] of each channel of the drawn codes, over the first pictures or all, in float64."""
+    """Mean and deviation [C] of each channel of the drawn codes, over all pictures or some, in float64.
+
+    Some are spread over the whole set: the first ones of a set in the order of its classes are of a few classes.
+    """
     network.eval()
     count = min(len(pictures), SCALED_OVER)
     sums = torch.zeros(3, network.config.codes, dtype=torch.float64)
     with progress("scale of codes", count) as bar, exactly(device):
         for start in range(0, count, BATCH):
-            numbers = range(start, min(start + BATCH, count))
+            numbers = [place * len(pictures) // count for place in range(start, min(start + BATCH, count))]
             mean, log_variance = (x.double().cpu() for x in network.moments(pictures.at(numbers).to(device)))
             # The square of a drawn code is on average that of its mean and its variance.
             parts = (torch.ones_like(mean), mean, mean.square() + log_variance.exp())

@@ -81,12 +81,14 @@ def make_shard(encoding: Encoding, number: int, coder: Coder) -> dict[str, Any]:
     with replacing(path) as stream:
         stream.write(header({"moments": ("F16", 2, (len(numbers), 2, side, side, channels))}, {}))
         for start in range(0, len(numbers), BATCH):
-            moments = _encoded(encoding, numbers[start : start + BATCH], coder, missing)
+            here, gone = numbers[start : start + BATCH], len(missing)
+            moments = _encoded(encoding, here, coder, missing)
             halves = moments.astype(np.float16)
             if not np.isfinite(halves).all():
                 raise ArtifactError(f"codes of {encoding.pictures.folder} reach {np.abs(moments).max():.3g}, too large")
             stream.write(halves.tobytes())
-            sums += _sums(halves.astype(np.float64))
+            left = np.isin(here, missing[gone:], invert=True)  # zeros are codes of no picture
+            sums += _sums(halves[left].astype(np.float64))
     found = {
         "file": f"shards/{path.name}", "samples": len(numbers), "missing": [n - numbers.start for n in missing],
         "sums": sums.tolist(), "sha256": sha256_file(path), "identity": encoding.identity(number),
@@ -131,6 +133,8 @@ def gather_codes(recipe_path: str | Path) -> dict[str, Any]:
             raise ArtifactError(f"{path} {wrong}; make it again: {again}")
         shards.append(found)
     count, total, squares = np.sum([shard["sums"] for shard in shards], axis=0)
+    if not count.all():
+        raise ArtifactError(f"none of the pictures of {encoding.pictures.folder} can be read; make the data set again")
     mean = total / count
     proof = hashlib.sha256(json.dumps([shard["sha256"] for shard in shards]).encode()).hexdigest()
     jobs = [read_json(path)["device"] for path in sorted((making.folder / "shards").glob("*.done"))]

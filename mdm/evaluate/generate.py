@@ -21,7 +21,7 @@ from mdm.evaluate.painter import Painter
 from mdm.evaluate.part_files import COSTS, Origin, asked_for, fitting, picture_stream, write_part
 from mdm.evaluate.pictures import LEVEL
 from mdm.evaluate.progress import progress
-from mdm.files.artifact import Making
+from mdm.files.artifact import Making, digest
 
 
 def generate(recipe_path: str | Path, batch_images: int | None = None) -> None:
@@ -63,8 +63,10 @@ class Drawing:
         self.batch_images = batch_images or at_once(self.painter.resolutions)
         weights, named = self.painter.weights_hash, folder.name.rpartition("-")[2]
         self.origin = Origin(named, weights, self.batch_images, str(torch.__version__), self.device_name)
-        # Weights made anew on another machine may differ in the last bit: never mix their pictures.
-        self._partial = folder / "partial" / f"{weights[:12]}-{self.batch_images}"
+        # Weights made anew on another machine may differ in the last bit, and captions of a data set made anew may be
+        # others: never mix their pictures.
+        drawing = digest([weights, asked_for(self.rows)])
+        self._partial = folder / "partial" / f"{drawing}-{self.batch_images}"
 
     def draw(self, ids: range) -> list[Path]:
         """Return the files of all batches of these pictures; those that are not there are drawn first."""
@@ -88,6 +90,8 @@ class Drawing:
         for part in fitting(self.making.folder / PARTS, self.origin) if paths else ():
             if not any(batch.start in part.ids for batch in paths):
                 continue
+            if part.asked != asked_for(self.rows[part.ids.start : part.ids.stop]):
+                continue  # whoever puts the parts together refuses it
             for batch, arrays in part.batches():
                 if batch in paths:
                     _write_batch(paths.pop(batch), arrays)

@@ -29,8 +29,10 @@ VIDEO_DISTANCES = tuple(f"fvd_{network}" for network in VIDEO_NETWORKS)
 CONSISTENCY = "frame_consistency"
 INCEPTION_SCORE = "inception_score"
 AMONG_EACH_OTHER = tuple(f"{family}_{network}" for pair in ASKED.values() for family in pair for network in DISTANCES)
-# Of the network whose codes a run is trained on: reconstruction, rate and size. All trainings of a run share it.
-AUTOENCODER = ("autoencoder_psnr", "autoencoder_bits", "autoencoder_parameters")
+# Of the network whose codes a run is trained on: reconstruction, rate, size, and the arithmetic of its own training, no
+# part of train_gigaflops. All trainings of a run share it.
+AUTOENCODER = ("autoencoder_psnr", "autoencoder_bits", "autoencoder_parameters", "autoencoder_gigaflops")
+LOW_PSNR = "low_psnr"  # how closely an upsampler keeps to what it enlarges
 # The same whatever the weights turn out to be: one training says all there is to say.
 CERTAIN = ("train_images", "train_gigaflops", "parameters", "network_evaluations_per_image", *AUTOENCODER)
 # What a score is framed by, measured beside it: guessing, and the best that real pictures reach.
@@ -46,7 +48,7 @@ MEASURABLE = (
     CONSISTENCY, f"{CONSISTENCY}_real", INCEPTION_SCORE, f"{INCEPTION_SCORE}_real", "clip_score", "clip_score_real",
     *ALIGNMENTS, *(f"{a}{end}" for a in ALIGNMENTS for end in ("_chance", "_real")),
     "train_loss", "train_images", "train_gigaflops", "train_seconds", "images_per_second", "parameters",
-    "sample_seconds", "sample_images_per_second", "network_evaluations_per_image", *AUTOENCODER,
+    "sample_seconds", "sample_images_per_second", "network_evaluations_per_image", LOW_PSNR, *AUTOENCODER,
 )  # fmt: skip
 
 

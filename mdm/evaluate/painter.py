@@ -96,6 +96,7 @@ class Painter:
         self._real = None
         if recipe.sample.latents == "real" and recipe.prompts:
             self._real = RealPictures(recipe, root, stage.drawn[0])
+            self.weights_hash = _together(self.weights_hash, self._real.sha256)
         self.low = LowPictures(recipe, stage, root, low)
         if self.low.sha256:  # pictures enlarged from others are others, though the weights be the same
             self.weights_hash = _together(self.weights_hash, self.low.sha256)
@@ -138,7 +139,8 @@ class Painter:
         return {r: as_bytes(level) for r, level in zip(self.resolutions, pictures, strict=True)}
 
     def _labels(self, classes: Sequence[int] | None) -> Tensor | None:
-        return None if classes is None else torch.tensor(classes, device=self._device)
+        known = classes is not None and self._class_label is not None
+        return torch.tensor(classes, device=self._device) if known else None
 
     def _text(self, captions: Sequence[str]) -> tuple[Tensor | None, Tensor | None]:
         if self._embeddings is None:

@@ -19,6 +19,8 @@ class RealPictures:
     def __init__(self, recipe: SamplesRecipe, root: Path, side: int) -> None:
         self._folder, self._side, self._per_prompt = root / str(recipe.prompts), side, recipe.per_prompt
         self._pictures = Pictures(self._folder)
+        #: hash of the data set that holds them
+        self.sha256 = str(self._pictures.manifest["digest"])
         self._numbers = {self._pictures.key(number): number for number in range(len(self._pictures))}
         self._rows = read_index(self._folder, 0, recipe.num_images // recipe.per_prompt)
 

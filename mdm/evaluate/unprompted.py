@@ -1,6 +1,7 @@
 """What is drawn where no data set says it: pictures without captions, of classes drawn at random."""
 
 import hashlib
+import json
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from mdm.data.batches.reader import Pictures
 from mdm.data.rows import Row
 from mdm.diffusion.karras import picture_seeds, released_latents
 from mdm.diffusion.noise import generator
+from mdm.evaluate.archive import read_array
 
 
 def unprompted_rows(recipe: SamplesRecipe, stage: StageRecipe, root: Path) -> list[Row]:
@@ -18,6 +20,8 @@ def unprompted_rows(recipe: SamplesRecipe, stage: StageRecipe, root: Path) -> li
     label, numbers = class_label(stage), range(recipe.num_images)
     if label is None:
         return [Row(str(number), "") for number in numbers]
+    if drawn := _of_the_base(recipe, label, root):
+        return [Row(str(number), "", labels) for number, labels in zip(numbers, drawn, strict=True)]
     if recipe.labels == "balanced":
         return [Row(str(n), "", {label.name: n_th}) for n, n_th in enumerate(_balanced(recipe, label.count))]
     known = list(range(label.count)) if recipe.labels == "all" else used_classes(stage, label, root)
@@ -25,6 +29,18 @@ def unprompted_rows(recipe: SamplesRecipe, stage: StageRecipe, root: Path) -> li
         Row(str(number), "", {label.name: known[place]})
         for number, place in zip(numbers, _places(recipe, stage, len(known)), strict=True)
     ]
+
+
+def _of_the_base(recipe: SamplesRecipe, label: ClassLabel, root: Path) -> list[dict[str, int]]:
+    """The classes that the base of a cascade was asked for, whatever drew them there; none if it knows no classes.
+
+    Drawn anew they would be others where both do not draw them alike: by the sampler karras, of levels of other sizes,
+    or of the classes that other training pictures have.
+    """
+    if recipe.low is None or not recipe.low.startswith("samples/"):
+        return []
+    labels = [json.loads(text) for text in read_array(root / recipe.low / "images.npz", "labels").tolist()]
+    return labels if labels and all(label.name in found for found in labels) else []
 
 
 def _balanced(recipe: SamplesRecipe, count: int) -> list[int]:

@@ -59,13 +59,17 @@ class Coder:
 @contextmanager
 def exactly(device: torch.device) -> Iterator[None]:
     """Float32 as it is written: no autocast, and no products in TF32."""
-    with torch.autocast(device.type, enabled=False), torch.backends.cudnn.flags(allow_tf32=False):
-        before = torch.backends.cuda.matmul.allow_tf32
-        torch.backends.cuda.matmul.allow_tf32 = False
+    # Not torch.backends.cudnn.flags: what it is not told it switches off, cuDNN itself among it.
+    places = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [place.allow_tf32 for place in places]
+    with torch.autocast(device.type, enabled=False):
+        for place in places:
+            place.allow_tf32 = False
         try:
             yield
         finally:
-            torch.backends.cuda.matmul.allow_tf32 = before
+            for place, allowed in zip(places, before, strict=True):
+                place.allow_tf32 = allowed
 
 
 def open_coder(folder: Path, device: torch.device | None = None) -> Coder:

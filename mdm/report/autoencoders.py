@@ -10,10 +10,13 @@ Reader = Callable[[str, str], dict[str, Any] | None]
 
 
 def parts(run: Run, read: Reader) -> Iterator[tuple[str, dict[str, Any] | None]]:
-    """Yield the artifact and its numbers: reconstruction, rate and parameters; nothing for a run on pictures."""
+    """Yield the artifact and its numbers: reconstruction, rate, weights, arithmetic; nothing for a run on pictures."""
     for ref in run.stages[-1].latents[:1]:
         found, manifest = read(ref, FILE), read(ref, "manifest.json")
         if found and manifest:
-            count = manifest["parameters"]
-            own = {"metric": "autoencoder_parameters", "value": count, "low": None, "high": None}
-            yield ref, {"metrics": [*found["metrics"], own]}
+            own = [
+                {"metric": f"autoencoder_{key}", "value": manifest[key], "low": None, "high": None}
+                for key in ("parameters", "gigaflops")
+                if key in manifest
+            ]
+            yield ref, {"metrics": [*found["metrics"], *own]}

@@ -79,6 +79,7 @@ FAMILIES = (
     Metric("parameters", "Parameters", kind=COST),
     Metric("low_psnr", "Enlarged pictures against what they were made from (dB)", "higher", kind=COST),
     Metric("autoencoder_parameters", "Parameters of the autoencoder", kind=COST),
+    Metric("autoencoder_gigaflops", "Training compute of the autoencoder (GFLOP)", "lower", kind=COST),
 )
 # Members whose title is not simply "family (rest)".
 TITLES = {

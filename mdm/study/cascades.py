@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 from mdm.config import AugmentationConfig, NetworkConfig, RunConfig, SampleConfig, StageConfig, StudyError
 from mdm.config.base import parse
-from mdm.config.diffusion import CASCADE_SETTINGS
+from mdm.config.diffusion import CASCADE_SETTINGS, DiffusionConfig
 from mdm.config.recipe import StageRecipe
 from mdm.config.sizes import Size, listed
 from mdm.study.runs import Stage
@@ -40,17 +40,31 @@ def network_of(network: NetworkConfig, stage: StageConfig, where: str) -> Networ
         return network
     if network.song or "song" in stage.model:
         raise StudyError(f"{where}: model.song cannot upsample; write a nested network (levels) in base.model")
-    levels = {**(network.levels or {}), **stage.model.get("levels", {})}
-    merged = {**network.model_dump(), **stage.model, "levels": levels}
+    own = stage.model.get("levels") or {}
+    if not isinstance(own, dict):
+        raise StudyError(f"{where}: model.levels {own}: write a mapping, as in base.model")
+    if unused := [name for name in own if str(name) not in map(str, stage.sizes)]:
+        raise StudyError(
+            f"{where}: model.levels.{unused[0]} has no effect, the stage draws {listed(stage.sizes)}; leave it out"
+        )
+    merged = {**network.model_dump(), **stage.model, "levels": {**(network.levels or {}), **own}}
+    if (classes := merged["classes"]) not in (None, network.classes):
+        raise StudyError(
+            f"{where}: model.classes {classes}, and its base knows {network.classes or 'none'}: both draw a picture of "
+            "one class; leave it out here, or write null"
+        )
     return parse(NetworkConfig, merged, f"{where}: model")
 
 
 def augmentation_of(stage: StageConfig, base: StageRecipe | None) -> AugmentationConfig | None:
-    """Return the noise of an upsampler's training: that of the stage that draws for it, at its own resolution."""
+    """Return the noise of an upsampler's training: that of the stage that draws for it, at its own resolution.
+
+    Where there is none, the base's schedule changes nothing, and so not the digest.
+    """
     if stage.upsamples is None or base is None:
         return None
-    schedule, steps = base.diffusion.schedule, base.diffusion.steps
-    return AugmentationConfig(levels=stage.upsamples.noise, schedule=schedule, steps=steps)
+    diffusion = base.diffusion if stage.upsamples.noise != "none" else DiffusionConfig()
+    return AugmentationConfig(levels=stage.upsamples.noise, schedule=diffusion.schedule, steps=diffusion.steps)
 
 
 def at(run: RunConfig, last: Stage, stage: Stage, where: str) -> RunConfig:
@@ -90,6 +104,17 @@ def check_low(sample: SampleConfig, stage: StageRecipe, where: str) -> None:
         )
     if sample.low == "real" and sample.base:
         raise StudyError(f"{where}: sample.base {sample.base} has no effect with low: real; leave it out")
+
+
+def check_guide_low(sample: SampleConfig, own: StageRecipe, guide: StageRecipe, where: str) -> None:
+    """Refuse a guide that would be told of noise as its training never told it; without noise it may be any."""
+    if own.augmentation is None or not sample.low_noise or own.augmentation == guide.augmentation:
+        return
+    noises = [f"{a.levels} of {a.schedule}, {a.steps} steps" for a in (own.augmentation, guide.augmentation) if a]
+    raise StudyError(
+        f"{where}: the guide got used to other noise on its small pictures than the run it guides "
+        f"({' and '.join(noises)}); write low_noise: 0, or name another run"
+    )
 
 
 def check_asked(metrics: Collection[str], stage: StageRecipe, where: str, name: str) -> None:

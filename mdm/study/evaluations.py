@@ -13,6 +13,7 @@ from mdm.evaluate.metric_names import (
     FRECHET_DISTANCES,
     INCEPTION_SCORE,
     KERNEL_DISTANCES,
+    LOW_PSNR,
     detail,
 )
 from mdm.evaluate.smallest import too_few
@@ -185,6 +186,8 @@ def check_measured(reference: Reference, name: str, protocol: ProtocolConfig, ru
         raise ExpressionError(f"{reference}: '{run.name}' has no curve along its training; give its stages snapshots")
     if reference.metric in AUTOENCODER and not run.stages[-1].latents:
         raise ExpressionError(f"{reference}: '{run.name}' has no autoencoder; name a run that is trained on codes")
+    if reference.metric == LOW_PSNR and not run.stages[-1].base:
+        raise ExpressionError(f"{reference}: '{run.name}' enlarges nothing; name a run that ends with an upsampler")
     if protocol.drawn_only:
         compared = reference.metric.startswith((*FRECHET_DISTANCES, *KERNEL_DISTANCES, "clip_score", "alignment"))
         compared |= reference.metric.startswith((*AMONG_EACH_OTHER, INCEPTION_SCORE))

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from mdm.config import StudyConfig
-from mdm.evaluate.metric_names import AUTOENCODER, CONSISTENCY, EMM, FRAME_ENDS, OF_LEVELS, TEXT_SIGNAL
+from mdm.evaluate.metric_names import AUTOENCODER, CONSISTENCY, EMM, FRAME_ENDS, LOW_PSNR, OF_LEVELS, TEXT_SIGNAL
 from mdm.study.claims import ExpressionError, Reference, parse, references
 from mdm.study.evaluations import check_measured
 from mdm.study.runs import Claim, Run
@@ -12,7 +12,7 @@ FEWEST = 2  # moments of a curve, between which there is a line
 # Families of numbers that no protocol measures along training, or of which neither more nor less is better.
 NOT_REACHED_BY_TRAINING = (
     "train_", "validation_loss", "excess_loss", "images_per_second", "sample_", "network_evaluations", "parameters",
-    "detail", "quality_onset", EMM, TEXT_SIGNAL, "similarity", CONSISTENCY, *AUTOENCODER, *OF_LEVELS,
+    "detail", "quality_onset", EMM, TEXT_SIGNAL, "similarity", CONSISTENCY, LOW_PSNR, *AUTOENCODER, *OF_LEVELS,
 )  # fmt: skip
 # What a protocol must name for a family of numbers.
 READ_BY = {

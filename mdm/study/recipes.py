@@ -11,7 +11,7 @@ from mdm.config.base import parse
 from mdm.config.instruments import ScoreSettings
 from mdm.config.sizes import Clip, Size, as_clip
 from mdm.config.text import ENCODERS
-from mdm.study.cascades import as_base, augmentation_of, hashed
+from mdm.study.cascades import as_base, augmentation_of, check_guide_low, hashed
 from mdm.study.data_sets import DataSets
 from mdm.study.latents import check_latent_stage, check_real_prompts, latent_sample, latent_stage, unshifted, with_codes
 from mdm.study.runs import Stage
@@ -176,6 +176,7 @@ class Artifacts(DataSets):
             )
         if guide:
             check_guide(stage, self.artifacts[guide].recipe, f"{self._where}: sample.guide")
+            check_guide_low(sample, stage, self.artifacts[guide].recipe, f"{self._where}: sample.guide")
         recipe = made.SamplesRecipe(
             train=train, guide=guide if sample.latents == "drawn" else None, sample=hashed(sample, stage),
             low=self._low(run, stage, protocol, base), seed=entry.seed, num_images=entry.num_images,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 
 import numpy as np
@@ -17,13 +18,18 @@ from mdm.data.batches.reader import Pictures
 from mdm.data.text.cache import embed
 from mdm.evaluate import generate as drawing
 from mdm.evaluate.archive import ArrayStream, read_array, write_archive
+from mdm.evaluate.gather import gather
 from mdm.evaluate.low import LowPictures
 from mdm.evaluate.painter import Painter
+from mdm.evaluate.unprompted import unprompted_rows
 from mdm.files.artifact import read_recipe
 from mdm.files.atomic import ArtifactError, read_json, write_json
 from mdm.files.weights import load_weights, save_weights, state_hash
 from mdm.model.arithmetic import parameters
-from mdm.report import cascades
+from mdm.model.networks import build
+from mdm.report import cascades, collect
+from mdm.report.evidence import Evidence
+from mdm.report.tables.tables import cost_table
 from mdm.study import study
 from mdm.study.cost import calibrate, speeds
 from mdm.study.cost.memory import estimate
@@ -141,6 +147,10 @@ def test_the_noise_of_training_is_that_of_the_base():
     assert recipe.diffusion.schedule == "squared-cosine"
     assert recipe.model.upsamples.operator == "bilinear"
     assert StageRecipe.of(recipe.plain(), "here") == recipe
+    # Without noise it changes nothing, and the training is the same.
+    up16 = {**UP16, "upsamples": {"size": 8, "noise": "none"}}
+    silent = [loaded({**stages, "r8": r8, "up16": up16}) for r8 in (R8, stages["r8"])]
+    assert len({found.runs_named("cascade")[0].stages[1].artifact for found in silent}) == 1
 
 
 R16 = {"resolutions": [16], "num_images": 32}
@@ -165,6 +175,9 @@ WRONG = [
     ({"r8": R8, "up16": UP16}, {"base": {"low_noise": 0.1}}, "stage 'r8' is no upsampler"),
     ({"r8": R8, "up16": UP16}, {"base": {"guide": "base"}}, "autoguidance leads the last network alone"),
     ({"r8": R8, "up16": UP16}, {"base": {"stepps": 2}}, "did you mean 'steps'"),
+    ({"r8": R8, "up16": {**UP16, "model": {"levels": {16: LEVEL, 64: LEVEL}}}}, {}, "model.levels.64 has no effect"),
+    ({"r8": R8, "up16": {**UP16, "model": {"levels": [16]}}}, {}, "write a mapping"),
+    ({"r8": R8, "up16": {**UP16, "model": {"levels": {16: LEVEL}, "classes": 5}}}, {}, "its base knows none"),
     ({"r8": R8, "up16": UP16}, {"base": {"steps": 2000}}, "more than the 1000 diffusion.steps"),
 ]  # fmt: skip
 
@@ -187,15 +200,64 @@ def test_measurements_that_ask_about_noise_alone_are_refused(more, said):
         study.load("quick", {**SMALL, "ablations.cascade": ablation({"r8": R8, "up16": UP16}), **more})
 
 
+@pytest.mark.parametrize(
+    ("other", "noises"),
+    [
+        (
+            {"up16": {**UP16, "upsamples": {"size": 8, "noise": "none"}}},
+            "uniform of squared-cosine, 1000 steps and none",
+        ),
+        (
+            {"r8": {**R8, "diffusion": {"schedule": "sigmoid"}}},
+            "uniform of squared-cosine, 1000 steps and uniform of s",
+        ),
+    ],
+)
+def test_a_guide_that_knows_other_noise_guides_without_noise_alone(other, noises):
+    stages = {"r8": R8, "up16": UP16}
+
+    def led(low_noise):
+        entry = ablation(stages)
+        entry["set"] |= {"sample.guide": "other", "sample.autoguidance": 2.0, "sample.low_noise": low_noise}
+        more = {"ablations.cascade": entry, "ablations.other": ablation({**stages, **other})}
+        return study.load("quick", {**SMALL, "base.stages.r8": R8, **more})
+
+    with pytest.raises(StudyError, match=noises):
+        led(0.1)
+    assert samples_of(led(0.0)).guide == led(0.0).runs_named("other")[0].stages[1].artifact
+
+
+def test_both_networks_draw_a_picture_of_one_class(tmp_path):
+    # Each by itself would draw other classes: the sampler karras takes them from latents, and these have two sizes.
+    karras = {"sampler": "karras", "steps": 2, "threshold": "none"}
+    draws = {"description": "d", "num_images": 32, "reference": None}
+    found = study.load("quick", {
+        **SMALL, "base.stages": {"r8": R8, "up16": UP16}, "ablations": {}, "claims": {}, "along": None,
+        "base.text": None, "base.model.text_layers": 0, "base.model.classes": 5, "base.class_label": "count",
+        "base.diffusion": {"parameterisation": "edm"}, "base.sample": karras, "protocols": {"draws": draws},
+    })  # fmt: skip
+    recipe = samples_of(found, "base")
+    low = found.recipe(recipe.low)
+    classes = unprompted_rows(low, found.recipe(low.train), tmp_path)
+    held = {"labels": np.array([json.dumps(row.labels) for row in classes])}
+    (tmp_path / recipe.low).mkdir(parents=True)
+    write_archive(tmp_path / recipe.low / "images.npz", {k: ArrayStream.of(v) for k, v in held.items()})
+    assert unprompted_rows(recipe, found.recipe(recipe.train), tmp_path) == classes
+
+
 def test_plans_count_all_networks_together(tmp_path):
     found = loaded()
-    lines = {line.split()[0]: line for line in networks(found) if line}
+    lines = {line.split()[0]: line for line in networks(found, found.runs) if line}
     weights = [found.recipe(stage.artifact).model for stage in found.runs_named("cascade")[0].stages]
     counts = [parameters(model) for model in weights]
     assert f"{large(counts[0])} + {large(counts[1])} = {large(sum(counts))}" in lines["cascade"]
     text = render(found, tmp_path)
     assert "base of zero-shot" in text and lines["cascade"] in text
-    assert not list(networks(study.load("quick", SMALL)))
+    without = study.load("quick", SMALL)
+    assert not list(networks(without, without.runs))
+    # A plan of other runs says nothing of it.
+    assert "cascade" in render(found, tmp_path, only=["cascade"])
+    assert "cascade" not in render(found, tmp_path, only=["base"])
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -334,6 +396,24 @@ def test_what_is_enlarged_its_noise_and_its_proof_change_the_pictures(drawn, wor
     assert others[0].weights_hash != others[2].weights_hash
 
 
+def test_jobs_that_draw_parts_draw_the_same_cascade(drawn, tmp_path):
+    results, paths, _ = drawn
+    wanted = [pictures(path, side) for path, side in zip(paths, (8, 16), strict=True)]
+    said = [read_json(path.with_name("manifest.json")) for path in paths]
+    shutil.copytree(results, tmp_path / "results")
+    for path, images, manifest in zip(paths, wanted, said, strict=True):
+        again = tmp_path / "results" / path.relative_to(results)
+        for name in ("images.npz", "manifest.json"):
+            again.with_name(name).unlink()
+        for ids in (range(8, 16), range(8)):
+            drawing.draw_part(again, ids, batch_images=8)
+        gather(again, 8)
+        assert np.abs(pictures(again, images.shape[1]) - images).max() <= 1  # in other batches, up to rounding
+        facts = read_json(again.with_name("manifest.json"))
+        assert facts.keys() == manifest.keys() and "drawn_by" not in facts
+    assert facts["low_psnr"] == pytest.approx(manifest["low_psnr"], abs=0.1)
+
+
 def test_an_upsampler_without_small_pictures_says_what_to_do(drawn):
     results, (_, path), _ = drawn
     recipe = read_recipe(path, SamplesRecipe).model_copy(update={"low": None})
@@ -360,6 +440,22 @@ def test_a_prompt_is_drawn_by_all_networks_of_a_cascade(drawn, tmp_path):
         (tmp_path / "weights").rename(weights)
 
 
+def test_a_class_is_drawn_by_a_base_whose_upsampler_knows_none(tmp_path):
+    up16 = {**UP16, "model": {"levels": {16: LEVEL}, "classes": None}}
+    found = study.load("quick", {
+        **SMALL, "base.stages": {"r8": R8, "up16": up16}, "ablations": {}, "claims": {}, "along": None,
+        "base.text": None, "base.model.text_layers": 0, "base.model.classes": 5, "base.class_label": "count",
+        "base.sample": {"steps": 2}, "protocols": {"draws": {"description": "d", "num_images": 8, "reference": None}},
+    })  # fmt: skip
+    for stage in found.runs[0].stages:
+        recipe = found.recipe(stage.artifact)
+        write_json(tmp_path / stage.artifact / "recipe.json", recipe.plain())
+        save_weights(tmp_path / stage.artifact / "weights.safetensors", build(recipe.model, 0).state_dict())
+    with pytest.raises(StudyError, match="needs --class, a number from 0 to 4; none was given"):
+        generate_one(found, tmp_path, "base", Wanted(None, None, 1, 0), tmp_path / "a.png", {})
+    assert "class 3" in generate_one(found, tmp_path, "base", Wanted(None, 3, 1, 0), tmp_path / "a.png", {})
+
+
 def test_costs_of_all_networks_count_together(drawn):
     results, _, found = drawn
     run = found.runs[0]
@@ -377,6 +473,23 @@ def test_costs_of_all_networks_count_together(drawn):
     known = {stage.name: json_of(stage.artifact, "manifest.json")["parameters"] for stage in run.stages}
     assert cascades.parameters(run.stages[1], known) == sum(known.values())
     assert cascades.parameters(run.stages[1], {"up16": 5}) is None
+
+
+def test_how_closely_a_cascade_keeps_to_its_base_is_in_the_report_and_in_claims(drawn):
+    results, _, found = drawn
+    rows = list(collect.collect(found, results)[0])
+    table = cost_table(Evidence(found, rows), results)
+    said = read_json(results / found.runs[0].evaluations[0].samples / "manifest.json")["low_psnr"]
+    assert float(table.rows[0]["low_psnr"].text) == pytest.approx(said, rel=0.01)
+
+    def claiming(run):
+        claim = {"statement": "s", "source": "s", "expect": f'low_psnr["{run}"] > 20'}
+        more = {"ablations.cascade": ablation({"r8": R8, "up16": UP16}), "claims": {"close": claim}}
+        return study.load("quick", SMALL | {"base.stages.r8": R8} | more)
+
+    assert "close" in claiming("cascade").claims
+    with pytest.raises(StudyError, match="'base' enlarges nothing"):
+        claiming("base")
 
 
 def test_pictures_that_keep_to_their_small_ones_are_told(drawn, tmp_path):

@@ -31,6 +31,7 @@ from mdm.model.networks import build
 from mdm.report.metrics import describe
 from mdm.report.tables.instruments import frame_rows
 from mdm.study import study
+from mdm.study.cost import plan
 
 FRAMES, SIDE = 8, 16
 
@@ -174,6 +175,12 @@ def test_the_level_of_clips_is_the_one_that_is_measured(world: tuple[study.Study
     loaded, _ = world
     assert loaded.runs[0].stages[-1].resolutions[-1] == Clip(4, 8)
     assert loaded.recipe(loaded.runs[0].evaluations[0].features).resolution == 8
+
+
+def test_the_plan_counts_every_frame_of_drawn_clips(world: tuple[study.Study, Path], tmp_path: Path) -> None:
+    loaded, _ = world
+    line = plan.Estimate(loaded, tmp_path / "empty").line(loaded.runs[0].evaluations[0].samples)
+    assert line.bytes == 4 * 3 * (4 * 8**2 + 8**2)
 
 
 def test_tables_frame_distances_of_clips_by_real_ones_without_motion() -> None:

@@ -19,7 +19,10 @@ from training_world import NEVER, begin, train_and_halt
 from mdm.config import StudyError, WeightsConfig
 from mdm.config.latent import AutoencoderNetwork
 from mdm.config.recipe import StageRecipe
+from mdm.config.units import large
 from mdm.data.batches.codes import Moments
+from mdm.data.batches.reader import Pictures
+from mdm.data.pictures.decode import BadPicture, Failure
 from mdm.data.rows import to_bytes
 from mdm.evaluate import autoencoder, encode
 from mdm.evaluate.archive import read_array
@@ -29,9 +32,11 @@ from mdm.files.atomic import ArtifactError, read_json, write_json
 from mdm.files.hashes import sha256_file
 from mdm.files.weights import state_hash
 from mdm.model import autoencoder_arithmetic as arithmetic
-from mdm.model.coder import build, open_coder
+from mdm.model.coder import build, exactly, open_coder
 from mdm.report import collect
+from mdm.report.evidence import Evidence
 from mdm.report.metrics import describe
+from mdm.report.tables.tables import cost_table
 from mdm.study import study
 from mdm.study.cost import plan
 from mdm.study.outside_files import external_files
@@ -204,6 +209,17 @@ def test_encoding_and_decoding_do_not_depend_on_the_batch(world):
     assert pictures.abs().max() <= 1
 
 
+def test_exact_arithmetic_leaves_everything_but_tf32_as_it_is(monkeypatch):
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    monkeypatch.setattr(cudnn, "deterministic", True)
+    monkeypatch.setattr(cudnn, "allow_tf32", True)
+    with pytest.raises(KeyError), exactly(torch.device("cpu")):
+        assert (cudnn.allow_tf32, matmul.allow_tf32) == (False, False)
+        assert cudnn.enabled and cudnn.deterministic
+        raise KeyError
+    assert cudnn.allow_tf32 and cudnn.deterministic
+
+
 def test_a_killed_training_of_an_autoencoder_starts_again_to_the_same_weights(world, tmp_path):
     whole = folder_of(world, "autoencoder")
     shutil.copytree(world[0], tmp_path / "results")
@@ -257,6 +273,46 @@ def test_damaged_and_missing_shards_of_codes_are_made_again_and_others_left_alon
     assert {file: sha256_file(file) for file in files} == before and files[2].stat().st_mtime_ns == untouched
 
 
+def test_pictures_that_cannot_be_read_have_no_codes_and_change_no_scale(world, tmp_path, monkeypatch):
+    shutil.copytree(world[0], tmp_path / "results")
+    folder = tmp_path / "results" / folder_of(world, "latents", "train").relative_to(world[0])
+    shutil.rmtree(folder / "shards")
+    image = Pictures.image
+
+    def broken(self, number, *asked):
+        if number in gone:
+            raise BadPicture("it is damaged", Failure.BROKEN_PICTURE)
+        return image(self, number, *asked)
+
+    gone = {3, 50, 51, 95}
+    monkeypatch.setattr(Pictures, "image", broken)
+    said = encode.encode(folder / "recipe.json")
+    moments = Moments(folder)
+    assert set(moments.missing) == gone and len(moments) == 96
+    kept = np.stack([moments.of(number) for number in range(96) if number not in gone]).astype(np.float64)
+    mean = kept[:, 0].mean(axis=(0, 1, 2))
+    deviation = np.sqrt((kept[:, 0] ** 2 + kept[:, 1] ** 2).mean(axis=(0, 1, 2)) - mean**2)
+    assert (said["codes"]["mean"], said["codes"]["deviation"]) == (pytest.approx(mean), pytest.approx(deviation))
+    gone = set(range(96))
+    shutil.rmtree(folder / "shards")
+    with pytest.raises(ArtifactError, match="none of the pictures"):
+        encode.encode(folder / "recipe.json")
+
+
+def test_the_scale_of_codes_is_that_of_pictures_from_the_whole_set(monkeypatch):
+    class Sorted(list):
+        def at(self, numbers):
+            return torch.stack([self[number] for number in numbers])
+
+    # In the order of their classes: black ones first.
+    pictures = Sorted(torch.full((3, 32, 32), shade) for shade in np.repeat([-1.0, 1.0], 40).tolist())
+    network = build(AutoencoderNetwork(**CODES))
+    whole = autoencoder.scale(network, pictures, torch.device("cpu"))
+    monkeypatch.setattr(autoencoder, "SCALED_OVER", 40)
+    some = autoencoder.scale(network, pictures, torch.device("cpu"))
+    assert all(torch.allclose(one, other, rtol=1e-4) for one, other in zip(whole, some, strict=True))
+
+
 def test_a_killed_training_on_codes_goes_on_bit_for_bit(world, trained, tmp_path):
     shutil.copytree(world[0], tmp_path / "results", ignore=shutil.ignore_patterns("progress", "*.ckpt"))
     recipe = tmp_path / "results" / world[2].relative_to(world[0])
@@ -293,6 +349,8 @@ def test_pictures_are_decoded_and_the_real_ones_show_the_ceiling(world, trained)
         folder = make(results, loaded, samples)
         generate(folder / "recipe.json")
         found[case] = read_array(folder / "images.npz", "images_32"), read_json(folder / "manifest.json")
+    # What is decoded from real pictures is theirs as well: of others, no batch of a killed job is taken over.
+    assert found["drawn"][1]["weights_hash"] != found["reconstruction"][1]["weights_hash"]
     assert all(pictures.shape == (8, 32, 32, 3) for pictures, _ in found.values())
     assert (
         found["drawn"][1]["network_evaluations"] == 8 * 3 * 2 and found["reconstruction"][1]["network_evaluations"] == 0
@@ -314,6 +372,14 @@ def test_numbers_of_autoencoders_and_losses_on_codes_have_names_of_their_own(wor
     said = read_json(folder_of(world, "autoencoder") / "autoencoder.json")["metrics"][0]
     assert (rows["autoencoder_psnr"].value, rows["autoencoder_psnr"].low) == (said["value"], said["low"])
     assert rows["autoencoder_parameters"].value == arithmetic.parameters(AutoencoderNetwork(**CODES))
+    # The arithmetic of its own training is no part of that of the run, and stands beside it.
+    spent = 3200 * arithmetic.step_gigaflops(AutoencoderNetwork(**CODES))
+    assert rows["autoencoder_gigaflops"].value == pytest.approx(spent, rel=1e-4)
+    table = cost_table(Evidence(loaded, list(rows.values())), results)
+    told = next(row for row in table.rows if row["run"].text == "latent=drawn")
+    assert told["autoencoder_gigaflops"].text == large(spent) and told["autoencoder_parameters"]
+    titles = [column.title for column in table.columns]
+    assert describe("autoencoder_gigaflops").title in titles and describe("low_psnr").title not in titles
     assert 0 < rows["validation_loss_codes_8"].value < 5 and "validation_loss_8" not in rows
     assert describe("validation_loss_codes_8").title == "Validation loss (codes 8)"
     assert describe("autoencoder_psnr").better == "higher"
@@ -352,6 +418,15 @@ def test_the_plan_counts_training_encoding_and_decoding(world, tmp_path):
     assert real.seconds == pytest.approx(8 * (forth + back))
     text = plan.render(loaded, tmp_path)
     assert "latent=drawn #0              autoencoder" in text and "shared" in text
+
+
+def test_the_plan_says_what_makes_jobs_of_latent_diffusion_shorter(tmp_path):
+    entry = {**OVERRIDES["autoencoders"]["tiny-f4"], "resources": {"gpus": 1, "minutes": 1}}
+    text = plan.render(load(autoencoders={"tiny-f4": entry}, seconds_per_gigaflop=1000.0), tmp_path)
+    lines = [line.partition(": ")[::2] for line in text.splitlines() if "a job takes" in line]
+    remedies = {ref.partition("/")[0]: said.rpartition("; ")[2] for ref, said in lines}
+    assert remedies["latents"] == "write a smaller shards_per_job or more minutes"
+    assert remedies["autoencoder"] == "write more minutes"
 
 
 SET = "ablations.latent.set."

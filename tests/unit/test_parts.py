@@ -17,11 +17,12 @@ from evaluate_artifacts import network, put, ref, samples, scenes, text
 from PIL import Image
 
 from mdm.config.sizes import Clip
+from mdm.evaluate import generate as generate_module
 from mdm.evaluate import part_files
 from mdm.evaluate.archive import ArrayStream, read_array, write_archive
 from mdm.evaluate.batching import divided, part_ids, part_name, whole_batches
 from mdm.evaluate.gather import gather
-from mdm.evaluate.generate import draw_part, generate
+from mdm.evaluate.generate import Drawing, draw_part, generate
 from mdm.evaluate.painter import Painter
 from mdm.files.atomic import ArtifactError, read_json, write_atomic
 
@@ -296,3 +297,15 @@ def test_a_part_says_what_it_is_drawn_from(recipe: Path) -> None:
     assert part.ids == range(12, 22) and part.origin.device in ("cpu", torch.cuda.is_available() and "cuda")
     assert part.origin.torch == torch.__version__ and part.origin.recipe == recipe.parent.name.rpartition("-")[2]
     assert [len(values) for values in part.costs().values()] == [3, 3]
+
+
+def test_pictures_of_other_captions_are_not_taken_over(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw(recipe, 8, 0)
+    Drawing(recipe, BATCH).draw(range(8, 12))  # a batch that a killed job leaves
+    rows = generate_module.rows_of
+    monkeypatch.setattr(generate_module, "rows_of", lambda *asked: rows(*asked)[::-1])
+    draw_part(recipe, range(12), BATCH)
+    found = read_array(recipe.parent / "parts" / "0000000-0000011.npz", "images_16")
+    shutil.rmtree(recipe.parent / "parts")
+    draw_part(recipe, range(12), BATCH)
+    assert np.array_equal(found, read_array(recipe.parent / "parts" / "0000000-0000011.npz", "images_16"))

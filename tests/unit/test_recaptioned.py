@@ -64,6 +64,12 @@ def test_mixed_captions_are_told_by_the_address(tmp_path):
     assert again[::-1] == captions(path, captions="mixed", long_share=0.25)
 
 
+def test_halves_of_characters_are_replaced(tmp_path):
+    line = {**LINES[0], "url": LINES[0]["url"] + "\ud83d", "caption_llava_short": "A cat \ud83d."}
+    rows = list(recaptioned.index(recaptioned.Settings(**write(tmp_path / "train.jsonl", [line]), part="train")))
+    assert [(row.caption, row.columns["url"][-1]) for row in rows] == [("A cat ?.", "?")]
+
+
 def test_parts_and_filters_work_as_of_any_list(tmp_path):
     path = tmp_path / "train.jsonl"
     parts = [set(captions(path, part=part, validation_every=10, num_images=400)) for part in ("train", "validation")]
@@ -102,6 +108,8 @@ def test_pictures_are_fetched_with_the_captions_asked_for(tmp_path):
         ({"captions": "long", "long_share": 0.5}, "long_share 0.5 has no effect on long captions; write"),
         ({"captions": "mixed", "long_share": 1.5}, "long_share: .*less than or equal to 1"),
         ({"captions": "detailed"}, "'short', 'long' or 'mixed'"),
+        ({"columns": ["url", "a", "b"]}, "columns has no effect on JSON lines"),
+        ({"long_column": "caption_llava_short"}, "are both caption_llava_short; write two"),
         ({"caption_column": "text"}, "caption_column has no effect here; write short_column or long_column"),
     ],
 )  # fmt: skip

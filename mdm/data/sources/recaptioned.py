@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
@@ -30,6 +31,7 @@ __all__ = ["DUPLICATES_IN_MANIFEST", "LICENCE", "VERSION", "Settings", "describe
 
 VERSION = 1
 LICENCE = "each picture keeps its owner's licence; the captions have that of their list"
+JSON_LINES = (".jsonl", ".jsonl.gz")
 LONGEST_LINE = 2**20  # characters; the longest captions have some thousands
 
 
@@ -54,6 +56,10 @@ class Settings(addresses.Settings):
             )
         if self.caption_column != type(self).model_fields["caption_column"].default:
             raise ValueError("caption_column has no effect here; write short_column or long_column")
+        if self.short_column == self.long_column:
+            raise ValueError(f"short_column and long_column are both {self.short_column}; write two columns")
+        if self.columns and urlsplit(self.index).path.endswith(JSON_LINES):
+            raise ValueError("columns has no effect on JSON lines, each of which names its own; leave it out")
         return self
 
 
@@ -91,7 +97,7 @@ def reads_long(url: str, settings: Settings) -> bool:
 def _rows(path: Path, settings: Settings) -> Iterator[dict[str, Any]]:
     """Read the rows of the list, each with an address and both captions."""
     needed = (settings.url_column, settings.short_column, settings.long_column)
-    if path.name.endswith((".jsonl", ".jsonl.gz")):
+    if path.name.endswith(JSON_LINES):
         yield from _json_lines(path, needed)
         return
     for _, row in table(path, needed, settings.columns, published=True):
@@ -125,4 +131,6 @@ def _checked(row: Any, needed: tuple[str, ...], where: str) -> dict[str, Any]:
             raise ArtifactError(f"{where} has no column '{name}'; {nearest(name, row)}")
         if not isinstance(row[name], str):
             raise ArtifactError(f"{where}: {name} is no text but {type(row[name]).__name__}; correct the list")
+        # A lone half of a pair of surrogates, which JSON can write, is no text.
+        row[name] = row[name].encode("utf-8", "replace").decode()
     return row

@@ -20,6 +20,8 @@ from mdm.study.products import table_names
 from mdm.study.study import Study
 
 SPEEDS = ("images_per_second", "sample_images_per_second", "network_evaluations_per_image")
+# Of cascades, and of runs on codes: what their other columns do not say.
+BASELINES = {"low_psnr": "{:.3g}".format, "autoencoder_parameters": large, "autoencoder_gigaflops": large}
 MAIN = "Every run under protocol {protocols}; arrows show the better direction."
 METRICS = "Every metric that was measured of trained networks and their pictures, for every run."
 
@@ -203,10 +205,14 @@ def cost_table(evidence: Evidence, results: Path) -> Table:
         for metric, form in forms.items():
             if quantity := evidence.quantity(metric, run):
                 row[metric] = Cell(form(quantity.value), quantity)
+        for metric, form in BASELINES.items():
+            if quantity := evidence.quantity(metric, run, evidence.protocol()):
+                row[metric] = Cell(form(quantity.value), quantity)
         for metric in SPEEDS:
             if quantity := evidence.quantity(metric, run, evidence.protocol()):
                 row[metric] = Cell(f"{quantity.value:.3g}", quantity)
-    names = ("train_images", "train_gigaflops", "train_seconds", "parameters", *SPEEDS)
+    measured = [metric for metric in BASELINES if any(metric in row for row in rows)]
+    names = ("train_images", "train_gigaflops", "train_seconds", "parameters", *measured, *SPEEDS)
     columns = [Column("run", "Run"), *(Column(m, describe(m).title, True) for m in names), Column("device", "Device")]
     caption = (
         "Cost of each run (mean over seeds). Stages that runs share were trained once but count in each; "

@@ -1,6 +1,6 @@
 """What the networks of a cascade are together, beside the networks that draw alone: weights, and arithmetic to draw."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from mdm.config.units import large
 from mdm.model.arithmetic import parameters
@@ -8,13 +8,13 @@ from mdm.study.cost.speeds import calls, drawing
 from mdm.study.study import Run, Study
 
 
-def networks(study: Study) -> Iterator[str]:
-    """Yield, if there is a cascade, one line for each kind of run: its weights, and the arithmetic of a picture."""
-    if not any(stage.base for run in study.runs for stage in run.stages):
+def networks(study: Study, runs: Sequence[Run]) -> Iterator[str]:
+    """Yield, if one of them is a cascade, a line for each kind of run: its weights, and the arithmetic of a picture."""
+    if not any(stage.base for run in runs for stage in run.stages):
         return
     yield f"{'networks that draw':<28} {'parameters':<40} GFLOPs of a picture"
     seen = set()
-    for run in study.runs:
+    for run in runs:
         line = f"{_weights(study, run):<40} {_arithmetic(study, run)}".rstrip()
         if line not in seen:
             seen.add(line)

@@ -1,12 +1,13 @@
 """What a study would do and cost, before anything is submitted: time, GPU-hours, memory, storage and jobs."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
 from mdm.config.recipe import StageRecipe
-from mdm.config.sizes import as_clip
+from mdm.config.sizes import shape
 from mdm.config.units import percent, rough_duration, size
 from mdm.files.atomic import read_json
 from mdm.model.arithmetic import parameters, step_gigaflops
@@ -29,6 +30,8 @@ BYTES_PER_PIXEL = 0.5  # of a stored photograph: JPEG of quality 95; drawn scene
 # Of every further job that draws: Python and torch start, the network is built, and its weights are read and proved.
 # For the 577 million weights of the paper study that took 9 s of one processor; reading them comes on top.
 START_SECONDS = 15
+# What makes jobs of a kind of artifact shorter.
+SMALLER = {"train": "slice_images", "samples": "images_per_job", "latents": "shards_per_job"}
 NO_PEAKS: Mapping[str, int] = {}
 MARKS = {
     "c": "c = calibrated on {source}",
@@ -157,7 +160,7 @@ class Estimate:
         if ref.startswith("train/"):
             return parameters(recipe.model) * BYTES_KEPT
         sizes = self._study.recipe(self._study.trained(recipe.train)).drawn
-        return recipe.num_images * sum(3 * as_clip(size).resolution ** 2 for size in sizes)
+        return recipe.num_images * sum(math.prod(shape(size)) for size in sizes)
 
 
 class Plan:
@@ -177,7 +180,15 @@ class Plan:
             self.added[run.name, run.seed] = list(dict.fromkeys(fresh))
 
     def text(self) -> str:
-        parts = (self._table(), [""], self._totals(), [""], networks(self.study), self._storage(), self._warnings())
+        parts = (
+            self._table(),
+            [""],
+            self._totals(),
+            [""],
+            networks(self.study, self.runs),
+            self._storage(),
+            self._warnings(),
+        )
         return "\n".join([*chain.from_iterable(parts), *self._legend()])
 
     def _table(self) -> Iterator[str]:
@@ -250,12 +261,12 @@ class Plan:
         return f"at most {room} of embeddings (captions of {tokens} tokens), by {jobs} job{'s' * (jobs != 1)}"
 
     def _warnings(self) -> Iterator[str]:
-        """Yield the jobs that their time limit would end; they go on after it, but must queue again."""
+        """Yield the jobs that their time limit would end; they must queue again, and an autoencoder begins anew."""
         for ref, line in self.lines.items():
             minutes, each = self.study.resources(ref).minutes, line.seconds / line.slices / 60
             if line.left_slices and line.gpus and each > minutes:
-                key = "slice_images" if ref.startswith("train/") else "images_per_job"
-                remedy = f"write a smaller {key} or more minutes"
+                key = SMALLER.get(ref.partition("/")[0])  # others are made by one job
+                remedy = f"write a smaller {key} or more minutes" if key else "write more minutes"
                 takes, asks = rough_duration(60 * each), rough_duration(60 * minutes)
                 yield f"{ref}: a job takes {takes}, but asks for {asks}; {remedy}"
 

@@ -19,6 +19,7 @@ from mdm.data.text import encoder
 from mdm.evaluate.low import Source
 from mdm.evaluate.painter import Painter
 from mdm.files.atomic import ArtifactError, write_atomic
+from mdm.study.runs import Run
 from mdm.study.stage_settings import check_sample
 from mdm.study.study import Study
 
@@ -84,7 +85,7 @@ def generate(study: Study, results: Path, run_name: str, wanted: Wanted, out: Pa
     recipe = study.recipe(run.evaluations[0].samples) if run.evaluations else None
     if recipe is None:
         raise StudyError(f"study '{study.name}' has no protocol, so nothing says how its pictures are drawn")
-    wanted.check(study.recipe(train), run.name)
+    wanted.check(_asked(study, run), run.name)
     if recipe.sample.latents == "real":
         raise StudyError(f"run '{run.name}' decodes real pictures and draws none; name another run")
     changed = {key: value for key, value in changes.items() if value is not None}
@@ -106,6 +107,12 @@ def generate(study: Study, results: Path, run_name: str, wanted: Wanted, out: Pa
         f"{sample.steps} steps, guidance {sample.guidance:g}",
         f"{out} ({size[0]} x {size[1]} px), {time.monotonic() - started:.1f} s; any picture viewer or browser opens it",
     ])  # fmt: skip
+
+
+def _asked(study: Study, run: Run) -> StageRecipe:
+    """Return the stage that says what to ask for: the last one, or a base of it if that alone knows classes."""
+    chain = [study.recipe(stage.artifact) for stage in reversed(run.stages[-1].chain)]
+    return next((stage for stage in chain if stage.model.classes), chain[0])
 
 
 def _low(
