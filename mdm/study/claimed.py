@@ -7,8 +7,8 @@ from mdm.config import StudyConfig, StudyError, nearest
 from mdm.evaluate.metric_names import EMM, measurable
 from mdm.study.audits import Audits, emm_of
 from mdm.study.claims import ExpressionError, check_expression
-from mdm.study.evaluations import check_measured
 from mdm.study.imagenet_protocols import IMAGENET
+from mdm.study.measured import check_measured
 from mdm.study.reaches import check_reach
 from mdm.study.recipes import Artifacts
 from mdm.study.runs import Claim, Emm, Run

@@ -264,7 +264,7 @@ def test_what_is_no_comparison_of_curves_is_refused(text, said):
          "train_seconds is not measured along training"),
         ({"claims.progressive.expect": 'reaches(fd_judge["base"], fd_judge["base"]) < 1'}, "name two runs"),
         ({"claims.progressive.expect": 'reaches(clip_score["base"], clip_score["no-progressive"]) < 1'},
-         "protocol 'way' of `along` has no clip"),
+         "protocol 'way' has no clip"),
         ({"ablations.no-progressive.seeds": [7]}, "no seed in common"),
         ({"along": None, "base.stages.r16.snapshots": [], "base.stages.r32.snapshots": [],
           "ablations.no-progressive.set.stages": {"r32": {**PLAIN, "snapshots": []}}},

@@ -128,6 +128,37 @@ def test_claims_about_what_has_no_number_are_refused(metric: str, asked: list[st
         loaded(**{"protocols.zero-shot.metrics": asked, **claim(metric)})
 
 
+@pytest.mark.parametrize(
+    ("metric", "why"),
+    [
+        ("fd_dino", "has no dino, which measures fd_dino"),
+        ("kid_inception", "has no inception"),
+        ("fid_published", "has no published"),
+        ("fvd_s3d", "not of pictures, which 'base' draws"),
+        ("kd_motion_judge", "not of pictures"),
+        ("frame_consistency", "not of pictures"),
+    ],
+)
+def test_claims_about_networks_that_nobody_asks_are_refused(metric: str, why: str) -> None:
+    """They would stay "not run" for ever."""
+    with pytest.raises(StudyError, match=why):
+        loaded(**claim(metric))
+
+
+PROTOCOL = {"protocols.zero-shot.num_images": 3000, "protocols.zero-shot.num_reference": 3000,
+            "data.scenes-new.settings.num_images": 6000}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "fewer", [{"keep_rows": 100}, {"settings": {"most_real": 100}}, {"settings": {"most_drawn": 9}}]
+)
+def test_settings_that_leave_too_few_pictures_are_seen_before_anything_runs(fewer: dict[str, Any]) -> None:
+    asked = {**PROTOCOL, "protocols.zero-shot.metrics": ["precision_recall"], **claim("precision_judge")}
+    assert loaded(**asked).claims
+    with pytest.raises(StudyError, match="left out of tables and verdicts: too few pictures"):
+        loaded(**asked, **{f"protocols.zero-shot.{key}": value for key, value in fewer.items()})
+
+
 def test_metrics_of_features_that_nothing_reads_are_refused() -> None:
     with pytest.raises(StudyError, match="inception_score is of a classifier; name inception weights"):
         loaded(**{"protocols.zero-shot.metrics": ["inception_score"]})
