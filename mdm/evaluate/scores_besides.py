@@ -25,6 +25,8 @@ LOGITS = "inception.logits"
 class Side:
     """What was seen in one set of pictures, and what its manifest says of them."""
 
+    per_prompt = 1
+
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.manifest = read_json(folder / "manifest.json")
@@ -36,7 +38,7 @@ class Side:
         Groups of intervals take every twentieth row, and the number of prompts is a multiple of that: so every group
         holds whole prompts, whose pictures are not independent.
         """
-        count = self.manifest["num_images"]
+        count, self.per_prompt = self.manifest["num_images"], per_prompt
         order = np.arange(count).reshape(-1, per_prompt).T.ravel()
         self.arrays = {key: array[order] if len(array) == count else array for key, array in self.arrays.items()}
 
