@@ -87,6 +87,28 @@ def test_a_standard_of_imagenet_is_what_its_name_says(name: str) -> None:
     assert protocol.prompts is None and protocol.description == IMAGENET[name].description
 
 
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ({"keep_rows": 7}, "keep_rows 7: standard imagenet-256-50k says 50000"),
+        ({"inception": {"path": "i.pt", "sha256": None}, "resize": "clean"}, "resize clean: standard .* says tf1"),
+        ({"files": {"path": "a.tar", "resize": "area"}}, "files.resize: standard imagenet-256-50k has no such file"),
+        ({"files": {"path": "a.tar", "num_images": "9"}}, "files.num_images"),
+        ({"clip": {"path": "c.pt", "sha256": None}}, "clip: standard imagenet-256-50k has classes and no captions"),
+    ],
+)
+def test_nothing_beside_a_standard_changes_what_its_name_says(more: dict[str, Any], why: str) -> None:
+    """Each of these was taken and had no effect, or had one under the standard's name."""
+    with pytest.raises(StudyError, match=why):
+        entry_of("imagenet-256-50k", **more)
+
+
+def test_folders_of_imagenet_are_files_of_a_standard() -> None:
+    config = entry_of("imagenet-256-50k", files={"path": "there", "layout": "folders"}, resize="tf1",
+                      inception={"path": "i.pt", "sha256": None})  # fmt: skip
+    assert config.data["imagenet-train-adm-256"].settings["layout"] == "folders"
+
+
 def whole(tmp_path: Path, classes: int | None) -> study.study.Study:
     """A study of classes at 256 px whose one protocol is a standard."""
     level = {"channels": [32], "resnets": [1], "norm_groups": 8}
