@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from mdm.evaluate.metric_names import FRECHET_DISTANCES
+from mdm.evaluate.metric_names import FRECHET_DISTANCES, VIDEO_DISTANCES
 from mdm.report.collect import Artifacts, write_csv
 from mdm.report.curves import spent
 from mdm.report.metrics import describe
@@ -26,6 +26,7 @@ from mdm.study.study import Study
 
 REACHED, NOT_REACHED = "reached", "not reached"
 EARLIER, BARELY = "before its first snapshot", "only with some of the pictures"
+PLAIN = (*FRECHET_DISTANCES, *VIDEO_DISTANCES, "fid_published")
 SMALLEST = 1e-12  # of a distance, so that it has a logarithm
 REACHES = "reaches.csv"  # stands beside metrics.csv
 
@@ -115,14 +116,14 @@ def score(metric: str, value: float) -> float:
     """A value as what is interpolated: larger is better, and plain distances by their logarithm."""
     if describe(metric).better != "lower":
         return value
-    return -math.log(max(value, SMALLEST)) if metric in FRECHET_DISTANCES else -value
+    return -math.log(max(value, SMALLEST)) if metric in PLAIN else -value
 
 
 def _value(metric: str, reached: float) -> float:
     """The value behind a score."""
     if describe(metric).better != "lower":
         return reached
-    return math.exp(-reached) if metric in FRECHET_DISTANCES else -reached
+    return math.exp(-reached) if metric in PLAIN else -reached
 
 
 def collect(study: Study, artifacts: Artifacts) -> Iterator[Reached]:

@@ -41,6 +41,14 @@ def test_a_crossing_lies_on_a_line_over_the_logarithm_of_the_cost():
     assert pair(FD, 0, curve([100, 400], [9, 3]), other).ratio == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize("metric", ["fid", "fd_dino", "fid_published", "fvd_s3d"])
+def test_every_plain_distance_is_taken_by_its_logarithm(metric):
+    """They fall alike, so that the same curve is as early by any of them."""
+    assert score(metric, 8.0) == pytest.approx(-math.log(8.0))
+    assert score(f"{metric}_unbiased", 8.0) == -8.0, "it may be zero or less"
+    assert check_expression(f'log({metric}["base"]) < 1', None, None)
+
+
 def test_the_best_need_not_be_the_end_and_the_first_time_counts():
     other = curve([100, 200, 400], [8, 4, 6])
     found = pair(FD, 0, curve([100, 300, 900], [9, 4, 5]), other)
