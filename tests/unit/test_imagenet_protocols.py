@@ -61,6 +61,9 @@ def test_adm_differs_from_one_scaling_of_a_cut_box() -> None:
     assert np.abs(ours - once).mean() > 3
     with pytest.raises(ValueError, match="resize: adm cuts the square in the middle, and crop is none"):
         PictureSettings(resolution=32, resize="adm", crop="none")
+    for more in ({"decode": "dct"}, {"stored": "jpg"}):  # no longer the pixels that published statistics are of
+        with pytest.raises(ValueError, match="resize: adm is a rule of every pixel"):
+            PictureSettings(resolution=32, resize="adm", **more)
 
 
 def entry_of(name: str, **more: Any) -> Any:

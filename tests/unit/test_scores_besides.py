@@ -162,3 +162,28 @@ def test_settings_that_leave_too_few_pictures_are_seen_before_anything_runs(fewe
 def test_metrics_of_features_that_nothing_reads_are_refused() -> None:
     with pytest.raises(StudyError, match="inception_score is of a classifier; name inception weights"):
         loaded(**{"protocols.zero-shot.metrics": ["inception_score"]})
+
+
+def test_the_order_of_metrics_asks_for_the_same() -> None:
+    both = [loaded(**{"protocols.zero-shot.metrics": list(order)}) for order in (BOTH, BOTH[::-1])]
+    assert set(both[0].artifacts) == set(both[1].artifacts)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"metrics": [BOTH[0], BOTH[0]]}, "one is named twice"),
+        ({"settings": {"precision_nearest": 9}}, "precision_nearest has no effect without metrics"),
+        ({"settings": {"coverage_nearest": 9}, "metrics": [BOTH[0]]}, "coverage_nearest has no effect"),
+        ({"settings": {"most_real": 9}, "metrics": ["composition"]}, "most_real has no effect"),
+    ],
+)
+def test_settings_of_metrics_that_nobody_asks_for_are_refused(changes: dict[str, Any], why: str) -> None:
+    """They made new scores of the same numbers."""
+    with pytest.raises(StudyError, match=why):
+        loaded(**{f"protocols.zero-shot.{key}": value for key, value in changes.items()})
+
+
+def test_rows_of_no_real_pictures_cannot_be_kept() -> None:
+    with pytest.raises(StudyError, match="keep_rows has no effect without real pictures"):
+        loaded(**{"protocols.drawn": {"description": "d", "num_images": 4, "keep_rows": 2}})
