@@ -18,7 +18,7 @@ from mdm.evaluate.kid import kernel_estimate
 from mdm.evaluate.metric_names import DISTANCES, detail
 from mdm.evaluate.protocol import Protocol
 from mdm.evaluate.published import published_reference, published_said
-from mdm.evaluate.scores_besides import Rows, Side, frechet_rows, measured_besides
+from mdm.evaluate.scores_besides import Rows, Side, frechet_rows, measured_besides, said_besides
 from mdm.evaluate.scores_besides import row as _row
 from mdm.evaluate.spectrum import relative_detail
 from mdm.files.artifact import Making
@@ -38,6 +38,7 @@ def score(recipe_path: str | Path) -> None:
         metrics += compositions(generated, reference, per_prompt)
     more, left_out = measured_besides(recipe.metrics, generated, reference, floor, settings)
     metrics += more
+    protocol = replace(protocol, besides=said_besides(recipe.metrics, generated, reference, settings) or None)
     if recipe.published:
         metrics += published_rows(generated, recipe.published)
         protocol = replace(protocol, published=published_said(recipe.published))

@@ -139,3 +139,20 @@ def _sureness(name: str, side: Side) -> dict[str, Any]:
     if why := too_few(name, len(logits)):
         return {"metric": name, "why": why}
     return row(name, jackknife(lambda places: inception_score(logits[places]), len(logits)), len(logits))
+
+
+def said_besides(asked: Sequence[str], generated: Side, reference: Side, settings: ScoreSettings) -> str:
+    """What else the numbers depend on: pictures of a caption, real pictures that were kept, neighbours and limits."""
+    parts, kept = [], min((len(array) for array in reference.arrays.values()), default=0)
+    if generated.per_prompt > 1:
+        parts.append(f"{generated.per_prompt} pictures of each caption")
+    if kept < reference.manifest["num_images"]:
+        parts.append(f"of the real pictures all count for Fréchet distances and the first {kept} for all else")
+    nearest = {"precision_recall": settings.precision_nearest, "density_coverage": settings.coverage_nearest}
+    for group in sorted(nearest.keys() & set(asked)):
+        words = " and ".join(ASKED[group])
+        parts.append(
+            f"{words} by the {nearest[group]} nearest of at most {settings.most_drawn} drawn and "
+            f"{settings.most_real} real pictures"
+        )
+    return "".join(f"; {part}" for part in parts)

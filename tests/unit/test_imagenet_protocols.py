@@ -231,6 +231,30 @@ def test_scores_stand_against_published_statistics_and_say_so(
     assert rows["fid_published"]["value"] == pytest.approx(own, rel=1e-9)
 
 
+def test_a_number_says_all_that_it_depends_on(tmp_path: Path) -> None:
+    """Neighbours, numbers of pictures and what was kept are part of a protocol; without them nothing is said."""
+    root, random, sides = tmp_path / "results", np.random.default_rng(0), {}
+    for name, count, kept in (("a", 2000, 2000), ("b", 3000, 2500)):
+        rows = random.normal(size=(count, WIDTH))
+        recipe = put(root, "features", name, images=f"data/{name}", extractors={})
+        save_file({"inception": rows[:kept].astype(np.float32)}, recipe.with_name("features.safetensors"))
+        save_file(GaussianStatistics.of(rows).tensors("inception"), recipe.with_name("statistics.safetensors"))
+        manifest = {"artifact": ref(recipe), "extractors": {"inception": {}}, "resolution": 64, "prompts": None,
+                    "images": f"data/{name}", "num_images": len(rows), "judge_on_real": []}  # fmt: skip
+        write_json(recipe.with_name("manifest.json"), manifest)
+        sides[name] = ref(recipe)
+    settings = {"precision_nearest": 4, "most_real": 2100}
+    recipe = put(root, "scores", "x", features=sides["a"], reference=sides["b"], settings=settings,
+                 metrics=["precision_recall"])  # fmt: skip
+    score(recipe)
+    said = read_json(recipe.with_name("scores.json"))["protocol"]["description"]
+    assert "; of the real pictures all count for Fréchet distances and the first 2500 for all else" in said
+    assert "; precision and recall by the 4 nearest of at most 10000 drawn and 2100 real pictures" in said
+    plain = put(root, "scores", "y", features=sides["a"], reference=sides["a"], settings={})
+    score(plain)
+    assert "besides" not in read_json(plain.with_name("scores.json"))["protocol"]
+
+
 def test_features_of_the_first_pictures_and_statistics_of_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = scenes(tmp_path, 30)
 
