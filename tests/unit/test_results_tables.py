@@ -21,7 +21,7 @@ from mdm.report.figures import gallery, style
 from mdm.report.figures import guidance as figure_guidance
 from mdm.report.figures.training_curves import training
 from mdm.report.quantity import Measurement, Quantity, over_seeds
-from mdm.report.tables import tables
+from mdm.report.tables import instruments, tables
 from mdm.report.tables.literature import read_literature
 from mdm.report.tables.render import Cell, Column, Table, as_csv, as_latex, as_markdown, latex
 from mdm.study import products as names
@@ -230,6 +230,17 @@ def test_every_figure_has_a_module_of_its_own(tree) -> None:
     assert all(module.exists() and module.parent == Path(figures.__file__).parent for module in modules.values())
     assert modules["ablation-nesting"].name == "ablation.py" and modules["samples-base"].name == "gallery.py"
     assert modules["training-curves"].name == "training_curves.py"
+
+
+def test_numbers_of_too_few_pictures_are_marked(tree) -> None:
+    """The fixture has 256 pictures: enough for shares and CLIP scores, too few for a Fréchet distance."""
+    study, sources, _ = tree
+    evidence, artifacts = read_evidence(study, sources.metrics_csv), Artifacts(sources.results)
+    notes = instruments.survey(evidence, artifacts)["notes"]
+    marked = [note for note in notes if "Here there are FEWER: 256." in note]
+    assert marked and all("sensible from 500 pictures" in note for note in marked)
+    assert sum("sensible from 100 pictures" in note for note in notes) > 1
+    assert sum("with their own captions" in note for note in notes) == 1
 
 
 def test_titles_do_not_reach_tables_or_figures(tree, tmp_path: Path) -> None:
