@@ -1,4 +1,4 @@
-"""Puts tables, verdicts and samples of the laptop studies, as they were written, into README.md and docs/."""
+"""Puts tables, verdicts and samples of the studies in small, as they were written, into README.md and docs/."""
 
 import csv
 import json
@@ -9,6 +9,12 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 STUDY = ROOT / "results" / "studies" / "laptop"
 COPIES = ROOT / "results" / "studies" / "memorization-laptop"
+# Other studies in small, where they were run: page, last stage of base, tables, figure and words.
+OTHERS = {
+    "baselines": ("baselines", "r64", ("main", "reaches", "cost"), "along-training", "Scores along training"),
+    "today": ("today", "r64", ("main",), "excess-loss", "Loss beyond the optimum by noise level"),
+    "memorization-onset": ("onset", "train", ("audit",), "along-training", "Copies and distance along training"),
+}
 BEGIN, END = "<!-- results: written by tools/readme.py -->\n", "<!-- end of results -->\n"
 # The README shows the first protocol's rows and these columns of the main table; docs/results.md has all of both.
 # Verdicts of several runs of the study: benchmarks/stability.py
@@ -52,11 +58,27 @@ def copies() -> str:
     lines = ["| Run | Level | Copies (%) |", "|---|---|---:|"]
     lines += [f"| {' | '.join(SPREAD.sub('', row[place]) for place in kept)} |" for row in rows]
     lines += ["", *(COPIES / "tables" / "emm.md").read_text().strip().splitlines()[2:]]
-    lines += ["", "| Claim | Verdict | Difference, 95 % |", "|---|---|---:|"]
-    for one in json.loads((COPIES / "claims.json").read_text())["claims"]:
+    return "\n".join([*lines, "", verdicts(COPIES)])
+
+
+def verdicts(study: Path) -> str:
+    """The claims of a study with their verdicts and the intervals behind them."""
+    lines = ["| Claim | Verdict | Difference, 95 % |", "|---|---|---:|"]
+    for one in json.loads((study / "claims.json").read_text())["claims"]:
         found = "; ".join("{margin:+.2f} [{low:+.2f}, {high:+.2f}]".format(**part) for part in one["comparisons"])
-        lines.append(f"| {one['statement']} | {one['verdict']} | {found} |")
+        lines.append(f"| {one['statement']} | {one['verdict']} | {found or '—'} |")
     return "\n".join(lines)
+
+
+def other(name: str) -> None:
+    """The page of a study that is none of the two laptop studies."""
+    page, stage, tables, figure, words = OTHERS[name]
+    study = ROOT / "results" / "studies" / name
+    parts = [SPREAD.sub("", (study / "tables" / f"{table}.md").read_text().strip()) for table in tables]
+    made = f"Made at commit `{commit(study, stage)}` by `mdm run --study {name}`."
+    shutil.copyfile(study / "figures" / f"{figure}.png", ROOT / "docs" / f"{page}.png")
+    drawn = f"![{words}]({page}.png)"
+    put(f"docs/{page}.md", "\n\n".join([BEGIN.strip(), made, verdicts(study), *parts, drawn, END]))
 
 
 def put(page: str, text: str) -> None:
@@ -78,6 +100,8 @@ def main() -> None:
         made = f"Made at commit `{commit(COPIES, 'train')}` by `mdm run --study memorization-laptop`."
         put("docs/memorization.md", "\n\n".join([BEGIN.strip(), made, copies(), END]))
         shutil.copyfile(COPIES / "figures" / "emm.png", ROOT / "docs" / "copies.png")
+    for name in (name for name in OTHERS if (ROOT / "results" / "studies" / name / "claims.json").is_file()):
+        other(name)
 
 
 if __name__ == "__main__":

@@ -76,9 +76,10 @@ def measurable(resolutions: Iterable[int], excess: bool = False) -> set[str]:
 # What an audit may say of the pictures of a level, the share of copies by the usual rule first.
 COPIES = ("copied", "copied_distinct", "copied_quarter", "copied_half", "copied_released", "calibrated", "authentic")
 LARGEST = "copied_max"  # of copied over the snapshots of a training, as the paper reports it
+COPYING_ONSET = "copied_onset"  # pictures shown in training until half of what is drawn are copies
 TEXT_SIGNAL = "text_signal"  # of the network, all levels together
 AGREEMENT = "agreement"  # of two runs that draw from the same noises
-OF_LEVELS = (*COPIES, LARGEST, "copying_score", "loss_gap", AGREEMENT)
+OF_LEVELS = (*COPIES, LARGEST, COPYING_ONSET, "copying_score", "loss_gap", AGREEMENT)
 # Of features, for each network that reads them.
 SIMILARITIES = ("", "_share", "_p75", "_p90", "_p95", "_train")
 
@@ -91,6 +92,11 @@ def at_level(name: str, side: int | str) -> str:
 def similarity(extractor: str, kind: str = "") -> str:
     """Cosine of features to the most similar training picture: mean, share above 0.5, percentiles, baseline."""
     return f"similarity_{extractor}{kind}"
+
+
+def quality_onset(extractor: str) -> str:
+    """Pictures shown in training until the distance by a network is within a tenth of the best that it ever is."""
+    return f"quality_onset_{extractor}"
 
 
 EMM = "emm"  # number of training pictures up to which a network copies them, by the names of curves instead of runs

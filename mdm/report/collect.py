@@ -20,7 +20,7 @@ from mdm.config.recipe_base import Recipe
 from mdm.evaluate.intervals import mean_with_interval
 from mdm.evaluate.metric_names import EMM
 from mdm.files.atomic import ArtifactError, read_json, write_atomic, write_json
-from mdm.report import audited, autoencoders, cascades
+from mdm.report import audited, autoencoders, cascades, onset
 from mdm.report.crossing import crossings
 from mdm.report.quantity import Quantity, alone, measured
 from mdm.study.runs import Evaluation, Run, Stage
@@ -175,7 +175,7 @@ def _own_rows(artifacts: Artifacts, run: Run, images: int, seconds: float) -> It
     """What belongs to no protocol: the loss beyond the optimum, what audits found, and what an autoencoder reaches."""
     coded = autoencoders.parts(run, artifacts.json)
     excess = (run.excess, artifacts.json(run.excess, "excess.json"))
-    for ref, found in excess, *audited.parts(run, artifacts.json), *coded:
+    for ref, found in excess, *audited.parts(run, artifacts.json), *onset.parts(run, artifacts.json), *coded:
         for row in found["metrics"] if ref and found else ():
             yield Row(
                 run.name, run.stages[-1].name, run.seed, row["metric"], row["value"], row["low"], row["high"], "",

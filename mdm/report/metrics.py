@@ -51,6 +51,8 @@ FAMILIES = (
     Metric("excess_loss", "Loss beyond the optimum", "lower"),
     Metric("copied", "Copies", "lower", percent=True, main=True, kind=AUDIT),
     Metric("copied_max", "Copies, most of all snapshots", "lower", percent=True, kind=AUDIT),
+    Metric("copied_onset", "Pictures shown until half are copies", kind=AUDIT),
+    Metric("quality_onset", "Pictures shown until as good as it gets", kind=TRAINING),
     Metric("copied_distinct", "Copies among distinct pictures", "lower", percent=True, kind=AUDIT),
     Metric("copied_quarter", "Copies, threshold 1/4", "lower", percent=True, kind=AUDIT),
     Metric("copied_half", "Copies, threshold 1/2", "lower", percent=True, kind=AUDIT),

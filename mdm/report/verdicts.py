@@ -122,11 +122,15 @@ def _outside(evidence: Evidence, found: Mapping[Reference, Mapping[int, Measurem
 
 def _outside_sentence(reference: Reference, parts: Mapping[int, Measurement]) -> str:
     """Of a curve that some trainings never cross, which says on which side of the trained sizes the crossing lies."""
-    said = []
-    for word, sign in (("above", 1), ("below", -1)):
+    said, onset = [], reference.metric != EMM
+    after, before = ("after the end", "before the first snapshot") if onset else ("above", "below")
+    what = " of the training" if onset else " the numbers of pictures that were trained on"
+    for word, sign in ((after, 1), (before, -1)):
         seeds = [str(seed) for seed, part in parts.items() if part.value == sign * math.inf]
         if seeds:
-            said.append(f"{word} the numbers of pictures that were trained on for seed {', '.join(seeds)}")
+            said.append(f"{word}{what} for seed {', '.join(seeds)}")
+    if reference.metric != EMM:
+        return f"{reference.plain} lies {' and '.join(said)}; train longer, or take earlier snapshots."
     return f"{reference.plain} lies outside of its grid, {' and '.join(said)}; train on more or fewer pictures."
 
 

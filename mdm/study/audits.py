@@ -10,6 +10,7 @@ from mdm.config.sizes import Clip, Size, as_clip
 from mdm.evaluate.metric_names import (
     AGREEMENT,
     COPIES,
+    COPYING_ONSET,
     LARGEST,
     OF_LEVELS,
     SIMILARITIES,
@@ -20,10 +21,9 @@ from mdm.evaluate.metric_names import (
 from mdm.study.cascades import check_asked
 from mdm.study.claims import ExpressionError, Reference
 from mdm.study.recipes import Artifacts
-from mdm.study.runs import Audit, Emm, Evaluation, Point, Run, Stage
+from mdm.study.runs import Audit, Evaluation, Point, Run, Stage
 
 FEWEST = 4  # pictures of an interval
-FALLING = ("copied", "calibrated")  # families of shares of copies
 # The metrics of each group, by level.
 NAMES = {
     "copied": tuple(name for name in COPIES if name.startswith("copied") and name != "copied_released"),
@@ -91,7 +91,7 @@ class Audits:
         sides = [side for side in sides if not isinstance(side, Clip)]
         found = {at_level(name, side) for group in self.metrics for name in NAMES.get(group, ()) for side in sides}
         if "copied" in self.metrics and self._along and self._along.protocol == self._name:
-            found |= {at_level(LARGEST, side) for side in sides}
+            found |= {at_level(name, side) for side in sides for name in (LARGEST, COPYING_ONSET)}
         found |= {TEXT_SIGNAL} & set(self.metrics)
         found |= {at_level(AGREEMENT, side) for side in sides} if self.twins else set()
         if "similarity" in self.metrics:
@@ -259,41 +259,5 @@ def check_audited(reference: Reference, run: Run) -> None:
         raise ExpressionError(f"{reference}: '{run.name}' has no twin; name one in audit.twins")
     if reference.metric not in drawn:
         raise ExpressionError(f"{reference}: '{run.name}' draws no such level; write {' or '.join(drawn)}")
-    if family == LARGEST and not run.points:
-        raise ExpressionError(f"{reference}: '{run.name}' has no snapshots to be the largest of; write copied instead")
-
-
-def emm_of(config: StudyConfig, runs: list[Run], made_of: Artifacts, valid: set[str], where: str) -> dict[str, Emm]:
-    """Every curve over numbers of training pictures; an ablation stands for all of its runs."""
-    found = {}
-    for name, entry in config.emm.items():
-        place = f"{where}: emm.{name}"
-        chosen = {run.name: run for word in entry.runs for run in runs if word in (run.name, run.ablation)}
-        for word in entry.runs:
-            if not any(word in (run.name, run.ablation) for run in runs):
-                raise StudyError(f"{place}.runs: there is no '{word}'; {nearest(word, {run.name for run in runs})}")
-        if entry.metric not in valid:
-            raise StudyError(f"{place}.metric: nothing measures '{entry.metric}'; {nearest(entry.metric, valid)}")
-        if not entry.metric.startswith(FALLING):
-            raise StudyError(
-                f"{place}.metric: {entry.metric} is no share of copies, which falls with the number of training "
-                "pictures; write one of copied or calibrated"
-            )
-        try:
-            for run in chosen.values():
-                check_audited(Reference(entry.metric, run.name), run)
-        except ExpressionError as error:
-            raise StudyError(f"{place}: {error}") from None
-        sizes = {name: _trained_on(made_of, run) for name, run in chosen.items()}
-        if len(set(sizes.values())) < max(2, len(sizes)):
-            listed = ", ".join(f"{run} {count}" for run, count in sizes.items())
-            raise StudyError(f"{place}.runs: they must differ in their number of training pictures, and have {listed}")
-        rising = dict(sorted(sizes.items(), key=lambda item: item[1]))
-        found[name] = Emm(name, entry.title or name, rising, entry.metric, entry.level, entry.targets, entry.source)
-    return found
-
-
-def _trained_on(made_of: Artifacts, run: Run) -> int:
-    """Pictures that the last stage of a run is trained on."""
-    stage = made_of.artifacts[run.stages[-1].artifact].recipe
-    return stage.take or made_of.artifacts[stage.data].recipe.num_images
+    if family in (LARGEST, COPYING_ONSET) and not run.points:
+        raise ExpressionError(f"{reference}: '{run.name}' has no snapshots that would tell; write copied instead")

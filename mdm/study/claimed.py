@@ -4,9 +4,10 @@ from collections.abc import Collection
 from typing import Any
 
 from mdm.config import StudyConfig, StudyError, nearest
-from mdm.evaluate.metric_names import EMM, measurable
-from mdm.study.audits import Audits, emm_of
+from mdm.evaluate.metric_names import DISTANCES, EMM, measurable, quality_onset
+from mdm.study.audits import Audits
 from mdm.study.claims import ExpressionError, check_expression
+from mdm.study.emm import emm_of
 from mdm.study.imagenet_protocols import IMAGENET
 from mdm.study.measured import check_measured
 from mdm.study.reaches import check_reach
@@ -22,8 +23,14 @@ def claimed(
     sides = {r for run in runs for stage in run.stages for r in stage.resolutions}
     audited = audits.names(sides)
     curves = emm_of(config, runs, made, audited, where)
-    metrics = measurable(sides, bool(config.excess)) | audited | ({EMM} if curves else set())
+    metrics = measurable(sides, bool(config.excess)) | audited | ({EMM} if curves else set()) | _onsets(config)
     return curves, _claims(config, runs, metrics, curves, where)
+
+
+def _onsets(config: StudyConfig) -> set[str]:
+    """When pictures are as good as they get, by every network that measures them along their training."""
+    protocol = config.protocols[config.along.protocol] if config.along else None
+    return {quality_onset(name) for name in DISTANCES if protocol and getattr(protocol, name)}
 
 
 def _claims(

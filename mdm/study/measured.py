@@ -38,6 +38,8 @@ KERNEL_OF = {network: kernel for network, (_, kernel) in DISTANCES.items()} | {"
 def check_measured(reference: Reference, name: str, protocol: ProtocolConfig, run: Run) -> None:
     """Refuse what protocol `name` will never measure of a run: it would stay "not measured yet" for ever."""
     check_audited(reference, run)
+    if reference.metric.startswith("quality_onset") and not run.points:
+        raise ExpressionError(f"{reference}: '{run.name}' has no curve along its training; give its stages snapshots")
     if reference.metric in AUTOENCODER and not run.stages[-1].latents:
         raise ExpressionError(f"{reference}: '{run.name}' has no autoencoder; name a run that is trained on codes")
     if protocol.drawn_only:

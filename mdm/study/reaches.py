@@ -12,7 +12,7 @@ FEWEST = 2  # moments of a curve, between which there is a line
 # Families of numbers that no protocol measures along training, or of which neither more nor less is better.
 NOT_REACHED_BY_TRAINING = (
     "train_", "validation_loss", "excess_loss", "images_per_second", "sample_", "network_evaluations", "parameters",
-    "detail", EMM, TEXT_SIGNAL, "similarity", CONSISTENCY, *AUTOENCODER, *OF_LEVELS,
+    "detail", "quality_onset", EMM, TEXT_SIGNAL, "similarity", CONSISTENCY, *AUTOENCODER, *OF_LEVELS,
 )  # fmt: skip
 
 

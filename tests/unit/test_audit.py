@@ -206,7 +206,7 @@ def test_claims_name_what_is_audited():
     assert study.load("quick", claim('copied_32["base"] < 0.01 and copied_max_8["base"] < 0.5')).claims
     for text, message in (
         ('copied_64["base"] < 0.1', "unknown metric 'copied_64'"),
-        ('copied_max_32["guidance=4.0"] < 0.1', "'guidance=4.0' has no snapshots to be the largest of"),
+        ('copied_max_32["guidance=4.0"] < 0.1', "'guidance=4.0' has no snapshots that would tell"),
         ('copying_score_32["base"] < 0.1', "unknown metric 'copying_score_32'"),
     ):
         with pytest.raises(StudyError, match=message):

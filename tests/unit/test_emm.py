@@ -194,7 +194,7 @@ def test_files_figure_and_page(tmp_path):
         ({"emm.narrow.runs": ["base", "guidance=4.0"]}, "must differ in their number of training pictures"),
         ({"emm.narrow.runs": ["base"]}, "must differ in their number of training pictures, and have base 512"),
         ({"emm.narrow.source": ""}, "targets and source belong together"),
-        ({"emm.narrow.metric": "copied_max_32"}, "has no snapshots to be the largest of"),
+        ({"emm.narrow.metric": "copied_max_32"}, "has no snapshots that would tell"),
         ({"claims.progressive.expect": 'emm["narow"] < 3'}, "unknown curve of emm 'narow'.*did you mean 'narrow'"),
         ({"claims.progressive.expect": 'emm["base"] < 3'}, "unknown curve of emm 'base'"),
     ],
