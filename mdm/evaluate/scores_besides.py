@@ -82,7 +82,7 @@ def measured_besides(
         for network in DISTANCES if group in asked else ():
             if network not in generated.arrays:
                 continue
-            drawn, real = _both(group, generated.arrays[network], reference.arrays[network], settings)
+            drawn, real = _both(group, generated, reference.arrays[network], network, settings)
             names = [f"{family}_{network}" for family in families]
             if why := too_few(names[0], len(drawn), len(real)):
                 left_out += [{"metric": name, "why": why} for name in names]
@@ -101,10 +101,17 @@ def spread(features: np.ndarray, most: int) -> np.ndarray:
     return features[np.linspace(0, len(features) - 1, min(len(features), most)).astype(int)]
 
 
-def _both(group: str, drawn: np.ndarray, real: np.ndarray, settings: ScoreSettings) -> tuple[np.ndarray, np.ndarray]:
+def _both(
+    group: str, generated: Side, real: np.ndarray, network: str, settings: ScoreSettings
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """The features that are compared; coverage depends on how many there are of either kind, so equally many."""
-    same = min(len(drawn), len(real)) if group == "density_coverage" else max(len(drawn), len(real))
-    return spread(drawn, min(same, settings.most_drawn)), spread(real, min(same, settings.most_real))
+    drawn = generated.arrays[network]
+    most, most_real = settings.most_drawn, settings.most_real
+    if group == "density_coverage":
+        most = most_real = min(len(drawn), len(real), most, most_real)
+    if generated.per_prompt > 1:  # the first rows: a choice among all would tear pictures of one prompt apart
+        return drawn[:most], spread(real, most_real)
+    return spread(drawn, most), spread(real, most_real)
 
 
 def _among_each_other(
@@ -113,13 +120,7 @@ def _among_each_other(
 ) -> Rows:  # fmt: skip
     """Both metrics of a group; what other real pictures get, as many; and what as many can be expected to get."""
     if group == "density_coverage":
-        same = min(len(drawn), len(real))
-        drawn, real, nearest, measure = (
-            spread(drawn, same),
-            spread(real, same),
-            settings.coverage_nearest,
-            density_coverage,
-        )
+        same, nearest, measure = len(drawn), settings.coverage_nearest, density_coverage
         for name, value in zip(names, (1.0, expected_coverage(same, nearest)), strict=True):
             yield metric(f"{name}_real", value, value, value, same)
     else:

@@ -12,8 +12,9 @@ from mdm import study
 from mdm.config import StudyError
 from mdm.config.instruments import ScoreSettings
 from mdm.config.recipe_measured import FeaturesRecipe, ScoresRecipe
-from mdm.evaluate import smallest
+from mdm.evaluate import scores_besides, smallest
 from mdm.evaluate.inception_score import inception_score
+from mdm.evaluate.intervals import groups_of
 from mdm.evaluate.metric_names import AMONG_EACH_OTHER, MEASURABLE
 from mdm.evaluate.scores_besides import measured_besides
 from mdm.evaluate.smallest import Smallest
@@ -24,7 +25,7 @@ BOTH = ("precision_recall", "density_coverage")
 
 def side(count: int, seed: int, **arrays: np.ndarray) -> Any:
     features = np.random.default_rng(seed).normal(size=(count, 6)).astype(np.float32)
-    return SimpleNamespace(arrays={"judge": features, **arrays})
+    return SimpleNamespace(arrays={"judge": features, **arrays}, per_prompt=1)
 
 
 @pytest.fixture
@@ -66,6 +67,21 @@ def test_at_most_so_many_pictures_are_compared_taken_from_everywhere() -> None:
     rows, _ = measured_besides(BOTH, side(150, 0), side(150, 1), None, settings)
     assert {row["metric"]: row["n"] for row in rows}["precision_judge"] == 60
     assert {row["metric"]: row["n"] for row in rows}["coverage_judge"] == 60
+
+
+@pytest.mark.usefixtures("few_are_enough")
+def test_pictures_of_a_prompt_stay_together_where_not_all_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Groups of intervals take every twentieth row; 40 prompts stand three times."""
+    seen: list[np.ndarray] = []
+    for name in ("precision_recall", "density_coverage"):
+        measure = getattr(scores_besides, name)
+        monkeypatch.setattr(scores_besides, name, lambda drawn, *a, m=measure: seen.append(drawn) or m(drawn, *a))
+    generated = side(120, 0)
+    generated.per_prompt, generated.arrays["judge"][:, 0] = 3, np.tile(np.arange(40), 3)
+    measured_besides(BOTH, generated, side(200, 1), None, ScoreSettings(most_drawn=90))
+    for drawn in seen:
+        held = [set(drawn[group, 0]) for group in groups_of(len(drawn))]
+        assert len(drawn) == 90 and sum(map(len, held)) == 40
 
 
 def test_too_few_pictures_have_no_number_but_a_reason() -> None:
