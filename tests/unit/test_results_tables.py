@@ -191,6 +191,13 @@ def test_literature_keeps_its_status_beside_our_rows(tree) -> None:
     assert next(row for row in ours if row["model"].text == "guidance=6")["guidance"].text == "6"
 
 
+def test_literature_has_the_work_that_a_reader_of_today_asks_for() -> None:
+    rows = {(row["model"].split(" ")[0], row["metric"]) for row in read_literature(fixture.LITERATURE)}
+    asked = {"micro-diffusion": "FID-30K", "JiT-B/16": "FID-50K", "SiD2-B": "FID-50K", "PixelFlow": "FID-50K",
+             "HDiT": "FID-50K"}  # fmt: skip
+    assert {*asked.items(), ("MiniT2I", "GenEval"), ("MiniT2I", "DPG")} <= rows
+
+
 def test_literature_refuses_an_unknown_status(tmp_path: Path) -> None:
     bad = tmp_path / "literature.csv"
     head = fixture.LITERATURE.read_text().splitlines()[0]
