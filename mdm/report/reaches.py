@@ -10,7 +10,7 @@ noises, and every group of captions and of real pictures is left out of both cur
 
 Where a training never ends as well as the other's best there is no number; so where two methods are alike, one that is
 there stands by luck. Of equal methods k pairs all have one in one study of 2^k, and its interval then lies below 1 in a
-fifth of cases for k = 3: "sooner" is said of equals in some 3 % of all studies, but near 1 an interval covers too little.
+fifth of cases for k = 3: "sooner" is said of equals in some 3 % of all studies, but near 1 intervals cover too little.
 """
 
 import math
