@@ -12,6 +12,13 @@ from mdm.config.training import DrawingResources
 
 INTERVAL_GROUPS = 20  # of a jackknife (mdm/evaluate/intervals.py)
 
+NEIGHBOURS = ("precision_recall", "density_coverage")
+# Settings of scores -> the metrics that have them.
+SETTINGS_OF = {
+    "precision_nearest": NEIGHBOURS[:1], "coverage_nearest": NEIGHBOURS[1:], "most_drawn": NEIGHBOURS,
+    "most_real": NEIGHBOURS,
+}  # fmt: skip
+
 
 class ProtocolConfig(Strict):
     """One way of measuring, hashed into the result's path: named (`standard`), or written out."""
@@ -101,6 +108,8 @@ class ProtocolConfig(Strict):
             )
         if self.published and not self.inception:
             raise ValueError("published: statistics of Inception's features; name inception weights, or leave it out")
+        if self.keep_rows and self.drawn_only:
+            raise ValueError("keep_rows has no effect without real pictures; leave it out")
         if self.keep_rows and self.num_reference and self.keep_rows > self.num_reference:
             raise ValueError(f"keep_rows {self.keep_rows}: there are {self.num_reference} real pictures; leave it out")
         if self.files and not self.standard:
@@ -108,7 +117,14 @@ class ProtocolConfig(Strict):
         return self
 
     def _check_metrics(self) -> None:
-        """Refuse metrics of features that nothing reads."""
+        """Refuse metrics of features that nothing reads, and settings of metrics that nobody asks for."""
+        if len(set(self.metrics)) < len(self.metrics):
+            raise ValueError(f"metrics: {', '.join(self.metrics)}: one is named twice; leave it out once")
+        for setting, groups in SETTINGS_OF.items():
+            if setting in self.settings and not {*groups} & {*self.metrics}:
+                raise ValueError(
+                    f"settings: {setting} has no effect without metrics: [{' or '.join(groups)}]; leave it out"
+                )
         if "inception_score" in self.metrics and not self.inception:
             raise ValueError("metrics: inception_score is of a classifier; name inception weights, or leave it out")
         if "composition" in self.metrics and not (self.judge and self.prompts):

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from mdm.evaluate.intervals import groups_of, metric, proportion, wilson
+from mdm.evaluate.intervals import groups_of, metric, over_prompts, proportion, wilson
 from mdm.evaluate.labels import UNKNOWN
 from mdm.evaluate.metric_names import FACTORS
 
@@ -34,14 +34,20 @@ def correct(answers: Answers, labels: Answers, factor: str | None) -> np.ndarray
     return right[asked(labels, "binding")]
 
 
-def chance(answers: Answers, labels: Answers, factor: str | None, shifts: int) -> tuple[float, int]:
-    """The same answers scored against other pictures' labels (cyclic shifts): mean, and pictures."""
+def chance(
+    answers: Answers, labels: Answers, factor: str | None, shifts: int, per_prompt: int = 1
+) -> tuple[float, int]:  # fmt: skip
+    """The same answers scored against other prompts' labels (cyclic shifts): mean, and pictures.
+
+    `per_prompt`: all prompts stand once, then all of them again, and so on; a shift by all of them would be no guess.
+    """
     relevant = np.flatnonzero(asked(labels, factor or "binding"))
     answers, labels = _rows(answers, relevant), _rows(labels, relevant)
     n = len(relevant)
-    if n < 2:
+    if n // per_prompt < 2:
         return float("nan"), 0
     steps = np.unique(np.linspace(1, n - 1, min(shifts, n - 1)).astype(int))
+    steps = steps[steps % (n // per_prompt) != 0]
     outcomes = [correct(answers, _rows(labels, np.roll(np.arange(n), step)), factor).mean() for step in steps]
     return float(np.mean(outcomes)), n
 
@@ -63,14 +69,15 @@ def _rows(arrays: Answers, rows: np.ndarray) -> dict[str, np.ndarray]:
     return {key: values[rows] for key, values in arrays.items()}
 
 
-def alignment(answers: Answers, labels: Answers, shifts: int) -> list[dict[str, Any]]:
+def alignment(answers: Answers, labels: Answers, shifts: int, per_prompt: int = 1) -> list[dict[str, Any]]:
     """Rows alignment, alignment_chance, alignment_colour, ... for every factor that some caption asks for."""
     rows = []
     for factor in (None, *FACTORS):
         name = f"alignment_{factor}" if factor else "alignment"
         outcome, relevant = correct(answers, labels, factor), asked(labels, factor or "binding")
-        by_chance, n = chance(answers, labels, factor, shifts)
+        by_chance, n = chance(answers, labels, factor, shifts, per_prompt)
         if len(outcome) and n:
-            rows.append(proportion(name, outcome, shares_without(outcome, relevant)))
+            found = proportion(name, outcome, shares_without(outcome, relevant))
+            rows.append(over_prompts(found, per_prompt, share=True))
             rows.append(metric(f"{name}_chance", by_chance, *wilson(round(by_chance * n), n), n))
     return rows

@@ -102,18 +102,36 @@ def held(centres: Points, reach: np.ndarray, points: Points, closed: bool) -> He
     inside = np.zeros((len(points.rows), reach.shape[1]), np.int32)
     reached = np.zeros(reach.shape, bool)
     by_group = np.zeros((len(centres.rows), points.groups), np.int32)
-    largest = reach.max(axis=1)
+    largest, members = reach.max(axis=1), np.eye(centres.groups, dtype=np.float32)[centres.group]
+    smallest = np.where(reach >= 0, reach, np.inf).min(axis=1)
     for first, squared in _blocks(points, centres):
-        unsure = ROUNDING * (points.lengths[first : first + len(squared), None] + centres.lengths)
-        rows, columns = np.nonzero(squared - unsure <= largest)
-        for part in range(0, len(rows), PAIRS // reach.shape[1]):
-            own = slice(part, part + PAIRS // reach.shape[1])
-            row, ball = rows[own], columns[own]
-            within = _decided(points, first + row, centres, ball, reach, squared[row, ball], closed)
-            np.add.at(inside, first + row, within)
-            np.logical_or.at(reached, ball, within)
-            np.add.at(by_group, (ball, points.group[first + row]), within[:, 0])
+        own = slice(first, first + len(squared))
+        unsure = ROUNDING * (points.lengths[own, None] + centres.lengths)
+        clear = squared + 2 * unsure < smallest  # inside, whichever group is left out but the ball's own
+        total = clear.sum(axis=1)
+        inside[own, 0] += total
+        inside[own, 1:] += total[:, None] - (clear.astype(np.float32) @ members).astype(np.int32)
+        reached |= clear.any(axis=0)[:, None] & (reach >= 0)
+        for group in range(points.groups):
+            by_group[:, group] += clear[points.group[own] == group].sum(axis=0)
+        _add_close(centres, reach, points, closed, first, squared, (squared - unsure <= largest) & ~clear,
+                   inside, reached, by_group)  # fmt: skip
     return Held(inside, reached, by_group)
+
+
+def _add_close(
+    centres: Points, reach: np.ndarray, points: Points, closed: bool, first: int, squared: np.ndarray,
+    close: np.ndarray, inside: np.ndarray, reached: np.ndarray, by_group: np.ndarray,
+) -> None:  # fmt: skip
+    """Count the pairs of a block for which it matters which group is left out, or that lie near an edge."""
+    rows, columns = np.nonzero(close)
+    for part in range(0, len(rows), PAIRS // reach.shape[1]):
+        own = slice(part, part + PAIRS // reach.shape[1])
+        row, ball = rows[own], columns[own]
+        within = _decided(points, first + row, centres, ball, reach, squared[row, ball], closed)
+        np.add.at(inside, first + row, within)
+        np.logical_or.at(reached, ball, within)
+        np.add.at(by_group, (ball, points.group[first + row]), within[:, 0])
 
 
 def _decided(

@@ -15,6 +15,7 @@ from mdm.evaluate.extractors import Extractor
 from mdm.evaluate.metric_names import DESTROYED
 
 GREY = 128
+FRAMES = 64  # read at once, as many as of pictures: 64 clips of 16 frames at 299 px would fill a laptop's memory
 
 
 def of_clips(name: str, extract: Extractor, destroyed: bool = False) -> Extractor:
@@ -61,8 +62,14 @@ def destroy(clips: np.ndarray, way: str) -> np.ndarray:
 def _read(name: str, extract: Extractor, clips: np.ndarray) -> np.ndarray:
     """Features of every frame, [B, T, D]."""
     flat = clips.reshape(-1, *clips.shape[-3:])
-    features = extract(flat, [""] * len(flat))[name]
+    features = _at_once(extract, flat, [""] * len(flat))[name]
     return features.reshape(*clips.shape[:2], -1)
+
+
+def _at_once(extract: Extractor, frames: np.ndarray, captions: Sequence[str]) -> dict[str, np.ndarray]:
+    """What an extractor says of many frames [N, R, R, 3], some at a time."""
+    parts = [extract(frames[k : k + FRAMES], captions[k : k + FRAMES]) for k in range(0, len(frames), FRAMES)]
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
 
 def _motion(name: str, extract: Extractor, clips: np.ndarray) -> np.ndarray:
@@ -75,7 +82,7 @@ def _told(extract: Extractor) -> Extractor:
     def read(clips: np.ndarray, captions: Sequence[str]) -> dict[str, np.ndarray]:
         count = clips.shape[1]
         flat = clips.reshape(-1, *clips.shape[-3:])
-        found = extract(flat, [caption for caption in captions for _ in range(count)])
+        found = _at_once(extract, flat, [caption for caption in captions for _ in range(count)])
         images = found["clip"].reshape(len(clips), count, -1).astype(np.float64)
         alike = np.einsum("btd,btd->bt", images[:, 1:], images[:, :-1]).mean(axis=1)
         return {"clip.score": found["clip.score"].reshape(len(clips), count).mean(axis=1), "clip.consistency": alike}

@@ -6,7 +6,7 @@ import numpy as np
 
 from mdm.config.instruments import ScoreSettings
 from mdm.evaluate.frechet import Reference
-from mdm.evaluate.intervals import jackknife, mean_with_interval, metric
+from mdm.evaluate.intervals import jackknife, mean_with_interval, metric, over_prompts
 from mdm.evaluate.kid import kernel_estimate
 from mdm.evaluate.metric_names import CONSISTENCY, DESTROYED, DISTANCES
 from mdm.evaluate.scores_besides import Rows, Side, frechet_rows, row
@@ -43,4 +43,4 @@ def consistency(generated: Side, reference: Side, _floor: Side | None, _: ScoreS
         if "clip.consistency" in side.arrays:
             values = side.arrays["clip.consistency"].astype(np.float64)
             left = jackknife(lambda places, values=values: float(values[places].mean()), len(values)).without
-            yield metric(name, *mean_with_interval(values), len(values), left)
+            yield over_prompts(metric(name, *mean_with_interval(values), len(values), left), side.per_prompt)

@@ -116,3 +116,19 @@ def jackknife_both(
     without_one = [statistic(np.delete(one, group), other) for group in groups_of(len(one))]
     without_other = [statistic(one, np.delete(other, group)) for group in groups_of(len(other))]
     return Estimate(statistic(one, other), np.array(without_one), np.array(without_other))
+
+
+def over_prompts(row: dict[str, Any], per_prompt: int, share: bool = False) -> dict[str, Any]:
+    """A row whose interval takes pictures for independent, with one that takes prompts for it where they have several.
+
+    The values without each group are without whole prompts. `share`: a proportion, whose interval stays in [0, 1].
+    """
+    if per_prompt == 1:
+        return row
+    value, prompts, without = row["value"], row["n"] // per_prompt, row.get("without")
+    if share and (without is None or value in (0, 1)):  # as if each prompt were one picture
+        low, high = wilson(round(value * prompts), prompts)
+    else:
+        half = Estimate(value, np.array(without)).half_width
+        low, high = (max(0.0, value - half), min(1.0, value + half)) if share else (value - half, value + half)
+    return {**row, "low": low, "high": high}

@@ -33,6 +33,7 @@ class Protocol:
     index_sha256: tuple[str | None, str | None] = (None, None)
     resize: str = "clean"
     published: str | None = None  # what is said of statistics that others made
+    besides: str | None = None  # what else the numbers depend on
 
     @classmethod
     def between(cls, generated: Mapping[str, Any], reference: Mapping[str, Any]) -> Self:
@@ -68,12 +69,12 @@ class Protocol:
         rules = "; ".join(RESIZE_RULES[tf1.get(name, name)] for name in self.extractors)
         return (
             f"{self.num_images} pictures {drawn}{_said(self.prompts_rule)}, against {real}, "
-            f"both area-averaged to {self.resolution} px ({rules}){self.published or ''}"
+            f"both area-averaged to {self.resolution} px ({rules}){self.besides or ''}{self.published or ''}"
         )
 
     def as_json(self) -> dict[str, Any]:
         found = {**asdict(self), "description": self.describe()}
-        return {key: value for key, value in found.items() if key != "published" or value}
+        return {key: value for key, value in found.items() if key not in ("published", "besides") or value}
 
 
 def _said(rule: str | None) -> str:

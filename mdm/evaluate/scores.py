@@ -13,12 +13,12 @@ from mdm.evaluate.alignment import alignment
 from mdm.evaluate.clip_scores import clip_distances, consistency, video_distances
 from mdm.evaluate.composition import composition
 from mdm.evaluate.frechet import Reference
-from mdm.evaluate.intervals import jackknife, mean_with_interval, metric
+from mdm.evaluate.intervals import jackknife, mean_with_interval, metric, over_prompts
 from mdm.evaluate.kid import kernel_estimate
 from mdm.evaluate.metric_names import DISTANCES, detail
 from mdm.evaluate.protocol import Protocol
 from mdm.evaluate.published import published_reference, published_said
-from mdm.evaluate.scores_besides import Rows, Side, frechet_rows, measured_besides
+from mdm.evaluate.scores_besides import Rows, Side, frechet_rows, measured_besides, said_besides
 from mdm.evaluate.scores_besides import row as _row
 from mdm.evaluate.spectrum import relative_detail
 from mdm.files.artifact import Making
@@ -38,6 +38,7 @@ def score(recipe_path: str | Path) -> None:
         metrics += compositions(generated, reference, per_prompt)
     more, left_out = measured_besides(recipe.metrics, generated, reference, floor, settings)
     metrics += more
+    protocol = replace(protocol, besides=said_besides(recipe.metrics, generated, reference, settings) or None)
     if recipe.published:
         metrics += published_rows(generated, recipe.published)
         protocol = replace(protocol, published=published_said(recipe.published))
@@ -87,7 +88,8 @@ def captions(generated: Side, reference: Side, _floor: Side | None, _: ScoreSett
         if "clip.score" in side.arrays:
             values = side.arrays["clip.score"].astype(np.float64)
             estimate = jackknife(lambda rows, values=values: float(values[rows].mean()), len(values))
-            yield metric(name, *mean_with_interval(values), len(values), estimate.without)
+            found = metric(name, *mean_with_interval(values), len(values), estimate.without)
+            yield over_prompts(found, side.per_prompt)
 
 
 def answers(generated: Side, _reference: Side, _floor: Side | None, settings: ScoreSettings) -> Rows:
@@ -96,7 +98,7 @@ def answers(generated: Side, _reference: Side, _floor: Side | None, settings: Sc
     if not read:
         return
     on_real: Mapping[str, dict[str, Any]] = {row["metric"]: row for row in generated.manifest["judge_on_real"]}
-    for row in alignment(read, generated.group("labels"), settings.chance_shifts):
+    for row in alignment(read, generated.group("labels"), settings.chance_shifts, generated.per_prompt):
         yield row
         if row["metric"] in on_real and not row["metric"].endswith("_chance"):
             yield {**on_real[row["metric"]], "metric": f"{row['metric']}_real"}

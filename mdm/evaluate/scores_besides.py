@@ -25,6 +25,8 @@ LOGITS = "inception.logits"
 class Side:
     """What was seen in one set of pictures, and what its manifest says of them."""
 
+    per_prompt = 1
+
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.manifest = read_json(folder / "manifest.json")
@@ -36,7 +38,7 @@ class Side:
         Groups of intervals take every twentieth row, and the number of prompts is a multiple of that: so every group
         holds whole prompts, whose pictures are not independent.
         """
-        count = self.manifest["num_images"]
+        count, self.per_prompt = self.manifest["num_images"], per_prompt
         order = np.arange(count).reshape(-1, per_prompt).T.ravel()
         self.arrays = {key: array[order] if len(array) == count else array for key, array in self.arrays.items()}
 
@@ -80,7 +82,7 @@ def measured_besides(
         for network in DISTANCES if group in asked else ():
             if network not in generated.arrays:
                 continue
-            drawn, real = _both(group, generated.arrays[network], reference.arrays[network], settings)
+            drawn, real = _both(group, generated, reference.arrays[network], network, settings)
             names = [f"{family}_{network}" for family in families]
             if why := too_few(names[0], len(drawn), len(real)):
                 left_out += [{"metric": name, "why": why} for name in names]
@@ -99,10 +101,17 @@ def spread(features: np.ndarray, most: int) -> np.ndarray:
     return features[np.linspace(0, len(features) - 1, min(len(features), most)).astype(int)]
 
 
-def _both(group: str, drawn: np.ndarray, real: np.ndarray, settings: ScoreSettings) -> tuple[np.ndarray, np.ndarray]:
+def _both(
+    group: str, generated: Side, real: np.ndarray, network: str, settings: ScoreSettings
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """The features that are compared; coverage depends on how many there are of either kind, so equally many."""
-    same = min(len(drawn), len(real)) if group == "density_coverage" else max(len(drawn), len(real))
-    return spread(drawn, min(same, settings.most_drawn)), spread(real, min(same, settings.most_real))
+    drawn = generated.arrays[network]
+    most, most_real = settings.most_drawn, settings.most_real
+    if group == "density_coverage":
+        most = most_real = min(len(drawn), len(real), most, most_real)
+    if generated.per_prompt > 1:  # the first rows: a choice among all would tear pictures of one prompt apart
+        return drawn[:most], spread(real, most_real)
+    return spread(drawn, most), spread(real, most_real)
 
 
 def _among_each_other(
@@ -111,13 +120,7 @@ def _among_each_other(
 ) -> Rows:  # fmt: skip
     """Both metrics of a group; what other real pictures get, as many; and what as many can be expected to get."""
     if group == "density_coverage":
-        same = min(len(drawn), len(real))
-        drawn, real, nearest, measure = (
-            spread(drawn, same),
-            spread(real, same),
-            settings.coverage_nearest,
-            density_coverage,
-        )
+        same, nearest, measure = len(drawn), settings.coverage_nearest, density_coverage
         for name, value in zip(names, (1.0, expected_coverage(same, nearest)), strict=True):
             yield metric(f"{name}_real", value, value, value, same)
     else:
@@ -137,3 +140,20 @@ def _sureness(name: str, side: Side) -> dict[str, Any]:
     if why := too_few(name, len(logits)):
         return {"metric": name, "why": why}
     return row(name, jackknife(lambda places: inception_score(logits[places]), len(logits)), len(logits))
+
+
+def said_besides(asked: Sequence[str], generated: Side, reference: Side, settings: ScoreSettings) -> str:
+    """What else the numbers depend on: pictures of a caption, real pictures that were kept, neighbours and limits."""
+    parts, kept = [], min((len(array) for array in reference.arrays.values()), default=0)
+    if generated.per_prompt > 1:
+        parts.append(f"{generated.per_prompt} pictures of each caption")
+    if kept < reference.manifest["num_images"]:
+        parts.append(f"of the real pictures all count for Fréchet distances and the first {kept} for all else")
+    nearest = {"precision_recall": settings.precision_nearest, "density_coverage": settings.coverage_nearest}
+    for group in sorted(nearest.keys() & set(asked)):
+        words = " and ".join(ASKED[group])
+        parts.append(
+            f"{words} by the {nearest[group]} nearest of at most {settings.most_drawn} drawn and "
+            f"{settings.most_real} real pictures"
+        )
+    return "".join(f"; {part}" for part in parts)

@@ -8,8 +8,8 @@ from mdm.evaluate.metric_names import DISTANCES, EMM, measurable, quality_onset
 from mdm.study.audits import Audits
 from mdm.study.claims import ExpressionError, check_expression
 from mdm.study.emm import emm_of
-from mdm.study.evaluations import check_measured
 from mdm.study.imagenet_protocols import IMAGENET
+from mdm.study.measured import check_measured
 from mdm.study.reaches import check_reach
 from mdm.study.recipes import Artifacts
 from mdm.study.runs import Claim, Emm, Run

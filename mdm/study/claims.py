@@ -21,7 +21,7 @@ ALLOWED = 'numbers, + - * /, < <= > >=, and, or, not, METRIC["run"], METRIC["run
 ALLOWED += 'reaches(METRIC["run"], METRIC["other"]), reaches(METRIC["run"], METRIC["other"], "gigaflops")'
 COMPARISONS = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
 # What is above zero whatever was drawn; the distances without their bias may fall below it.
-POSITIVE = ("fd_judge", "fid", "fd_dino", "inception_score", "detail", "validation_loss", "excess_loss", "emm",
+POSITIVE = ("fd_judge", "fid", "fd_dino", "fvd", "inception_score", "detail", "validation_loss", "excess_loss", "emm",
             "copied_onset", "quality_onset", "train_seconds", "sample_seconds")  # fmt: skip
 COSTS = ("images", "gigaflops", "seconds")  # of training, all stages up to a point added up
 NUMBER, TRUTH = "a number", "true or false"

@@ -5,26 +5,12 @@ from collections.abc import Collection, Iterable
 from mdm.config import ProtocolConfig, ResourceConfig, RunConfig, StudyConfig, StudyError, nearest
 from mdm.config.instruments import VIDEO_NETWORKS
 from mdm.config.sizes import Clip, as_clip
-from mdm.evaluate.metric_names import (
-    AMONG_EACH_OTHER,
-    ASKED,
-    AUTOENCODER,
-    COMPOSITION,
-    FRECHET_DISTANCES,
-    INCEPTION_SCORE,
-    KERNEL_DISTANCES,
-    LOW_PSNR,
-    detail,
-)
-from mdm.evaluate.smallest import too_few
-from mdm.study.audits import Audits, check_audited
+from mdm.study.audits import Audits
 from mdm.study.cascades import at
-from mdm.study.claims import ExpressionError, Reference
 from mdm.study.recipes import Artifacts
 from mdm.study.runs import Evaluation, Point, Run, Stage, Variant
 
 VIDEO_FRAMES = 16
-INCEPTION_WIDTH = 2048  # of its features
 
 
 class Evaluations:
@@ -177,50 +163,3 @@ class Evaluations:
         for ref in filter(None, (samples, features, reference, floor)):
             self._resources.setdefault(ref, protocol.resources)
         return Evaluation(name, samples, features, reference, scores, lows)
-
-
-def check_measured(reference: Reference, name: str, protocol: ProtocolConfig, run: Run) -> None:
-    """Refuse what protocol `name` will never measure of a run: it would stay "not measured yet" for ever."""
-    check_audited(reference, run)
-    if reference.metric.startswith("quality_onset") and not run.points:
-        raise ExpressionError(f"{reference}: '{run.name}' has no curve along its training; give its stages snapshots")
-    if reference.metric in AUTOENCODER and not run.stages[-1].latents:
-        raise ExpressionError(f"{reference}: '{run.name}' has no autoencoder; name a run that is trained on codes")
-    if reference.metric == LOW_PSNR and not run.stages[-1].base:
-        raise ExpressionError(f"{reference}: '{run.name}' enlarges nothing; name a run that ends with an upsampler")
-    if protocol.drawn_only:
-        compared = reference.metric.startswith((*FRECHET_DISTANCES, *KERNEL_DISTANCES, "clip_score", "alignment"))
-        compared |= reference.metric.startswith((*AMONG_EACH_OTHER, INCEPTION_SCORE))
-        if compared or reference.metric.startswith("detail"):
-            raise ExpressionError(
-                f"{reference}: protocol '{name}' draws pictures and compares them with nothing; give it a "
-                "reference and what to measure with, or name another protocol"
-            )
-        return
-    if reference.metric.startswith("detail"):
-        if not protocol.spectrum:
-            raise ExpressionError(f"{reference}: protocol '{name}' measures no detail; write spectrum: true in it")
-        if reference.metric not in (drawn := [detail(side) for side in run.stages[-1].resolutions]):
-            raise ExpressionError(f"{reference}: '{run.name}' draws no such level; write {' or '.join(drawn)}")
-    fewest = min(protocol.num_images, protocol.num_reference)
-    _check_besides(reference, name, protocol, fewest)
-    if reference.metric.startswith("fid_unbiased") and fewest <= INCEPTION_WIDTH:
-        raise ExpressionError(
-            f"{reference} needs more than {INCEPTION_WIDTH} pictures on each side, the width of Inception's features, "
-            f"and its protocol has {fewest}; use kid_inception, or more pictures"
-        )
-
-
-def _check_besides(reference: Reference, name: str, protocol: ProtocolConfig, fewest: int) -> None:
-    """Refuse metrics that have to be asked for and are not, or that have too few pictures."""
-    family, _, network = reference.metric.partition("_")
-    groups = [group for group, families in ASKED.items() if family in families]
-    groups += [COMPOSITION] if family == COMPOSITION else []
-    groups += [INCEPTION_SCORE] if reference.metric.startswith(INCEPTION_SCORE) else []
-    for group in groups:
-        if group not in protocol.metrics:
-            raise ExpressionError(f"{reference}: protocol '{name}' does not ask for it; write metrics: [{group}] in it")
-        if group in ASKED and getattr(protocol, network.partition("_")[0], None) is None:
-            raise ExpressionError(f"{reference}: protocol '{name}' reads no such features; name the network in it")
-        if why := too_few(reference.metric, fewest):
-            raise ExpressionError(f"{reference} is left out of tables and verdicts: {why}")

@@ -5,7 +5,7 @@ Against the 50,000 validation pictures the same pictures get another, higher num
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from mdm.config import DataConfig, StudyError
 
@@ -18,6 +18,8 @@ KEPT = 50_000  # real pictures whose features are kept one by one; statistics ar
 class ImageNet:
     """One evaluation of networks that draw ImageNet's classes."""
 
+    FILES: ClassVar = ("path", "layout", "val_classes")
+
     description: str
     split: Literal["train", "val"]
     labels: Literal["balanced", "all"]
@@ -29,7 +31,8 @@ class ImageNet:
         missing = sorted({"path"} - files.keys())
         if missing:
             raise StudyError(
-                f"{where}.files: standard {name} needs path: ImageNet's tar of the {self.split} split, or its folder"
+                f"{where}.files: standard {name} needs path: ImageNet's tar of the {self.split} split, or its folders "
+                "(with layout: folders)"
             )
         settings = {
             "split": self.split, "num_images": PICTURES[self.split], "resolution": self.resolution, "resize": "adm",

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from mdm.config import StudyConfig
 from mdm.evaluate.metric_names import AUTOENCODER, CONSISTENCY, EMM, FRAME_ENDS, LOW_PSNR, OF_LEVELS, TEXT_SIGNAL
 from mdm.study.claims import ExpressionError, Reference, parse, references
-from mdm.study.evaluations import check_measured
+from mdm.study.measured import check_measured
 from mdm.study.runs import Claim, Run
 
 FEWEST = 2  # moments of a curve, between which there is a line
@@ -14,11 +14,6 @@ NOT_REACHED_BY_TRAINING = (
     "train_", "validation_loss", "excess_loss", "images_per_second", "sample_", "network_evaluations", "parameters",
     "detail", "quality_onset", EMM, TEXT_SIGNAL, "similarity", CONSISTENCY, LOW_PSNR, *AUTOENCODER, *OF_LEVELS,
 )  # fmt: skip
-# What a protocol must name for a family of numbers.
-READ_BY = {
-    "fd_judge": "judge", "kid_judge": "judge", "alignment": "judge", "fid": "inception", "kid_inception": "inception",
-    "clip_score": "clip",
-}  # fmt: skip
 
 
 def check_reach(reference: Reference, config: StudyConfig, runs: Iterable[Run]) -> None:
@@ -38,12 +33,6 @@ def check_reach(reference: Reference, config: StudyConfig, runs: Iterable[Run]) 
     names, known = (reference.run, str(reference.best_of)), list(runs)
     _check_curves(reference, names, known)
     protocol = config.along.protocol
-    for family, instrument in READ_BY.items():
-        if reference.metric.startswith(family) and not getattr(config.protocols[protocol], instrument):
-            raise ExpressionError(
-                f"{reference.plain}: protocol '{protocol}' of `along` has no {instrument}, which measures "
-                f"{reference.metric}; give it one, or name another metric"
-            )
     for run in (run for run in known if run.name in names):
         check_measured(Reference(reference.metric, run.name), protocol, config.protocols[protocol], run)
 

@@ -253,7 +253,7 @@ class Artifacts(DataSets):
             reference=reference,
             floor=floor,
             settings=settings,
-            metrics=protocol.metrics,
+            metrics=tuple(sorted(protocol.metrics)),  # in whatever order they are asked for
             published=protocol.published,
         )
         return self.put(name, recipe)

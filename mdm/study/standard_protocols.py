@@ -5,7 +5,7 @@ two data sets, so it is hashed into the path of every result. Another rule is an
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from mdm.config import DataConfig, ProtocolConfig, StudyConfig, StudyError, nearest
 from mdm.study.imagenet_protocols import IMAGENET, ImageNet
@@ -18,6 +18,8 @@ PICTURES = {("val", 2014): 40504, ("val", 2017): 5000, ("train", 2014): 82783}
 @dataclass(frozen=True)
 class Standard:
     """One evaluation set: captions on one side, real pictures on the other."""
+
+    FILES: ClassVar = ("images", "annotations", "captions_sha256", "train_images")
 
     description: str
     captions: Literal["first", "one", "drawn"]
@@ -101,6 +103,7 @@ def _written_out(entry: ProtocolConfig, data: dict[str, DataConfig], where: str)
     if entry.standard not in known:
         raise StudyError(f"{where}.standard: there is no '{entry.standard}'; {nearest(str(entry.standard), known)}")
     standard, name = known[entry.standard], entry.standard
+    _check_said(entry, standard, where)
     wanted = standard.data_sets(name, entry.files, where)
     for key, described in wanted.items():
         if data.setdefault(key, described) != described:
@@ -109,4 +112,20 @@ def _written_out(entry: ProtocolConfig, data: dict[str, DataConfig], where: str)
                 "name (or names other files for it); rename it, or write the same files"
             )
     said = standard.settings(name, list(wanted))
+    if changed := [key for key in said if key in entry.model_fields_set and getattr(entry, key) != said[key]]:
+        raise StudyError(
+            f"{where}.{changed[0]} {getattr(entry, changed[0])}: standard {name} says {said[changed[0]]}; leave it "
+            "out, or write the protocol out instead of naming a standard"
+        )
     return entry.model_copy(update={**said, "description": entry.description or standard.description})
+
+
+def _check_said(entry: ProtocolConfig, standard: Standard | ImageNet, where: str) -> None:
+    """Refuse files that would change what the name stands for, and captions where there are none."""
+    if unknown := sorted(entry.files.keys() - set(standard.FILES)):
+        raise StudyError(
+            f"{where}.files.{unknown[0]}: standard {entry.standard} has no such file, and its rule is its name; write "
+            f"{', '.join(standard.FILES)}, or write the protocol out"
+        )
+    if entry.clip and isinstance(standard, ImageNet):
+        raise StudyError(f"{where}.clip: standard {entry.standard} has classes and no captions to compare with")

@@ -73,6 +73,24 @@ def test_clips_without_their_motion_are_further_from_real_ones_than_other_real_c
     assert frames["frozen"] > same.value + same.half_width
 
 
+@pytest.mark.parametrize("name", ["judge", "clip"])
+def test_no_more_frames_are_read_at_once_than_pictures(name: str) -> None:
+    seen: list[int] = []
+
+    def counted(pictures: np.ndarray, captions: Sequence[str]) -> dict[str, np.ndarray]:
+        seen.append(len(pictures))
+        assert len(captions) == len(pictures)
+        values = pictures.mean(axis=(1, 2))
+        return {name: values / np.linalg.norm(values, axis=1, keepdims=True), f"{name}.score": values[:, 0]}
+
+    clips = falling(20, 0)
+    whole = of_clips(name, counted)(clips, [""] * 20)
+    assert max(seen) <= 64 and sum(seen) >= 20 * FRAMES
+    halves = [of_clips(name, counted)(clips[k : k + 10], [""] * 10) for k in (0, 10)]
+    for key, values in whole.items():
+        np.testing.assert_allclose(values, np.concatenate([half[key] for half in halves]))
+
+
 def test_the_kernel_of_two_clips_is_its_mean_over_their_frames() -> None:
     random = np.random.default_rng(0)
     drawn, real = random.normal(size=(24, 3, 5)), random.normal(size=(40, 3, 5))

@@ -216,7 +216,11 @@ def with_standard(name, **more):
     year = 2017 if "5k" in name else 2014  # the study has the small set's files for its curves
     files = {"images": f"data/coco/val{year}.zip", "annotations": f"data/coco/annotations_trainval{year}.zip"}
     files |= {"train_images": "data/coco/train2014.zip"} if name.endswith("-train") else {}
-    return study.load("paper", {"protocols.coco-fid30k": {"standard": name, "files": files, **more}})
+    networks = {  # which claims of the study are about
+        "inception": {"path": "weights/inception-2015-12-05.pt", "sha256": None},
+        "clip": {"path": "weights/clip-vit-b-16.safetensors", "sha256": None, "model": "ViT-B-16-quickgelu"},
+    }
+    return study.load("paper", {"protocols.coco-fid30k": {"standard": name, "files": files, **networks, **more}})
 
 
 def sides(name):

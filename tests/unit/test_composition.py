@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,16 @@ from test_train_clips import content
 import mdm  # noqa: F401  before torchvision
 from mdm import study
 from mdm.config import StudyError, WeightsConfig
+from mdm.config.instruments import ScoreSettings
 from mdm.config.recipe import SamplesRecipe
+from mdm.evaluate.alignment import chance
 from mdm.evaluate.composition import composition
 from mdm.evaluate.generate import rows_of
 from mdm.evaluate.intervals import groups_of, standard_error, wilson
 from mdm.evaluate.labels import encode
 from mdm.evaluate.metric_names import COMPOSITIONS, MEASURABLE
+from mdm.evaluate.scores import answers as answers_of
+from mdm.evaluate.scores import captions
 from mdm.evaluate.scores_besides import Side
 from mdm.evaluate.video import load_video
 from mdm.files.artifact import read_recipe
@@ -101,6 +106,41 @@ def test_pictures_of_a_prompt_are_left_out_together() -> None:
     assert sum(map(len, held)) == 40 and len(found.arrays["statistics"]) == 7
     for group in held:
         assert np.isin(found.arrays["a"], list(group)).sum() == 3 * len(group)
+
+
+def test_four_pictures_alike_for_each_caption_say_no_more_than_one(world: tuple[dict[str, np.ndarray], ...]) -> None:
+    """Alignment and CLIP score of 80 captions, drawn once or four times the same, have one interval."""
+    answers, labels = world
+    random = np.random.default_rng(2)
+    answers = {key: np.concatenate([array[:80]] * 4) for key, array in answers.items()}
+    answers["count"] = np.where(np.tile(random.random(80) < 0.5, 4), labels["count"], -2).astype(np.int8)
+    scores, rows = random.random(80), {}
+    for times in (1, 4):
+        part = slice(80 * times)
+        found = object.__new__(Side)
+        found.manifest = {"num_images": 80 * times, "judge_on_real": []}
+        found.arrays = {f"{kind}.{key}": array[part] for kind, arrays in (("judge", answers), ("labels", labels))
+                        for key, array in arrays.items()} | {"clip.score": np.repeat(scores, times)}  # fmt: skip
+        if times > 1:  # as they are drawn: all pictures of a caption, then those of the next
+            order = np.arange(80 * times).reshape(times, -1).T.ravel()
+            found.arrays = {key: a if key == "clip.score" else a[order] for key, a in found.arrays.items()}
+        found.prompt_after_prompt(times)
+        none = SimpleNamespace(arrays={}, per_prompt=1)
+        made = [*answers_of(found, none, None, ScoreSettings()), *captions(found, none, None, ScoreSettings())]
+        rows[times] = {row["metric"]: row for row in made}
+    for name in ("alignment_count", "alignment", "clip_score"):
+        one, four = rows[1][name], rows[4][name]
+        assert one["value"] == pytest.approx(four["value"])
+        assert four["high"] - four["low"] == pytest.approx(one["high"] - one["low"], rel=0.35), name
+
+
+def test_no_guess_is_another_picture_of_the_same_caption() -> None:
+    labels = encode([described([k % 3], [k % 4], 1, 0) for k in range(21)] * 3)
+    answers = {key: array.copy() for key, array in labels.items()}
+    answers["count"] = np.arange(63, dtype=np.int8) % 21
+    labels["count"] = answers["count"].copy()  # every caption has an answer of its own, and gets it
+    assert chance(answers, labels, "count", 62)[0] > 0  # shifted by 21 pictures all would seem guessed
+    assert chance(answers, labels, "count", 62, per_prompt=3)[0] == 0
 
 
 def test_a_study_asks_for_composition() -> None:

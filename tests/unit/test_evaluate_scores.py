@@ -265,7 +265,7 @@ def test_the_unbiased_distance_is_that_of_the_jackknife_around_its_own_value(tmp
 
 def test_captions_are_scored_with_their_groups(tmp_path: Path) -> None:
     def side(values: np.ndarray) -> Any:
-        return SimpleNamespace(arrays={"clip.score": values.astype(np.float32)})
+        return SimpleNamespace(arrays={"clip.score": values.astype(np.float32)}, per_prompt=1)
 
     luck = np.random.default_rng(0)
     drawn, real = luck.normal(25, 3, 100), luck.normal(30, 3, 40)

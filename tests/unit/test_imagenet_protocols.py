@@ -61,6 +61,9 @@ def test_adm_differs_from_one_scaling_of_a_cut_box() -> None:
     assert np.abs(ours - once).mean() > 3
     with pytest.raises(ValueError, match="resize: adm cuts the square in the middle, and crop is none"):
         PictureSettings(resolution=32, resize="adm", crop="none")
+    for more in ({"decode": "dct"}, {"stored": "jpg"}):  # no longer the pixels that published statistics are of
+        with pytest.raises(ValueError, match="resize: adm is a rule of every pixel"):
+            PictureSettings(resolution=32, resize="adm", **more)
 
 
 def entry_of(name: str, **more: Any) -> Any:
@@ -85,6 +88,28 @@ def test_a_standard_of_imagenet_is_what_its_name_says(name: str) -> None:
     assert protocol.num_reference == real["num_images"] == {"val": 50_000, "train": 1_281_167}[part]
     assert protocol.labels == ("all" if name.endswith("-random") else "balanced")
     assert protocol.prompts is None and protocol.description == IMAGENET[name].description
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ({"keep_rows": 7}, "keep_rows 7: standard imagenet-256-50k says 50000"),
+        ({"inception": {"path": "i.pt", "sha256": None}, "resize": "clean"}, "resize clean: standard .* says tf1"),
+        ({"files": {"path": "a.tar", "resize": "area"}}, "files.resize: standard imagenet-256-50k has no such file"),
+        ({"files": {"path": "a.tar", "num_images": "9"}}, "files.num_images"),
+        ({"clip": {"path": "c.pt", "sha256": None}}, "clip: standard imagenet-256-50k has classes and no captions"),
+    ],
+)
+def test_nothing_beside_a_standard_changes_what_its_name_says(more: dict[str, Any], why: str) -> None:
+    """Each of these was taken and had no effect, or had one under the standard's name."""
+    with pytest.raises(StudyError, match=why):
+        entry_of("imagenet-256-50k", **more)
+
+
+def test_folders_of_imagenet_are_files_of_a_standard() -> None:
+    config = entry_of("imagenet-256-50k", files={"path": "there", "layout": "folders"}, resize="tf1",
+                      inception={"path": "i.pt", "sha256": None})  # fmt: skip
+    assert config.data["imagenet-train-adm-256"].settings["layout"] == "folders"
 
 
 def whole(tmp_path: Path, classes: int | None) -> study.study.Study:
@@ -204,6 +229,30 @@ def test_scores_stand_against_published_statistics_and_say_so(
         GaussianStatistics.of((features[:60] + 1).astype("f4"))
     )
     assert rows["fid_published"]["value"] == pytest.approx(own, rel=1e-9)
+
+
+def test_a_number_says_all_that_it_depends_on(tmp_path: Path) -> None:
+    """Neighbours, numbers of pictures and what was kept are part of a protocol; without them nothing is said."""
+    root, random, sides = tmp_path / "results", np.random.default_rng(0), {}
+    for name, count, kept in (("a", 2000, 2000), ("b", 3000, 2500)):
+        rows = random.normal(size=(count, WIDTH))
+        recipe = put(root, "features", name, images=f"data/{name}", extractors={})
+        save_file({"inception": rows[:kept].astype(np.float32)}, recipe.with_name("features.safetensors"))
+        save_file(GaussianStatistics.of(rows).tensors("inception"), recipe.with_name("statistics.safetensors"))
+        manifest = {"artifact": ref(recipe), "extractors": {"inception": {}}, "resolution": 64, "prompts": None,
+                    "images": f"data/{name}", "num_images": len(rows), "judge_on_real": []}  # fmt: skip
+        write_json(recipe.with_name("manifest.json"), manifest)
+        sides[name] = ref(recipe)
+    settings = {"precision_nearest": 4, "most_real": 2100}
+    recipe = put(root, "scores", "x", features=sides["a"], reference=sides["b"], settings=settings,
+                 metrics=["precision_recall"])  # fmt: skip
+    score(recipe)
+    said = read_json(recipe.with_name("scores.json"))["protocol"]["description"]
+    assert "; of the real pictures all count for Fréchet distances and the first 2500 for all else" in said
+    assert "; precision and recall by the 4 nearest of at most 10000 drawn and 2100 real pictures" in said
+    plain = put(root, "scores", "y", features=sides["a"], reference=sides["a"], settings={})
+    score(plain)
+    assert "besides" not in read_json(plain.with_name("scores.json"))["protocol"]
 
 
 def test_features_of_the_first_pictures_and_statistics_of_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

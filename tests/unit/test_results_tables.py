@@ -21,7 +21,7 @@ from mdm.report.figures import gallery, style
 from mdm.report.figures import guidance as figure_guidance
 from mdm.report.figures.training_curves import training
 from mdm.report.quantity import Measurement, Quantity, over_seeds
-from mdm.report.tables import tables
+from mdm.report.tables import instruments, tables
 from mdm.report.tables.literature import read_literature
 from mdm.report.tables.render import Cell, Column, Table, as_csv, as_latex, as_markdown, latex
 from mdm.study import products as names
@@ -191,6 +191,13 @@ def test_literature_keeps_its_status_beside_our_rows(tree) -> None:
     assert next(row for row in ours if row["model"].text == "guidance=6")["guidance"].text == "6"
 
 
+def test_literature_has_the_work_that_a_reader_of_today_asks_for() -> None:
+    rows = {(row["model"].split(" ")[0], row["metric"]) for row in read_literature(fixture.LITERATURE)}
+    asked = {"micro-diffusion": "FID-30K", "JiT-B/16": "FID-50K", "SiD2-B": "FID-50K", "PixelFlow": "FID-50K",
+             "HDiT": "FID-50K"}  # fmt: skip
+    assert {*asked.items(), ("MiniT2I", "GenEval"), ("MiniT2I", "DPG")} <= rows
+
+
 def test_literature_refuses_an_unknown_status(tmp_path: Path) -> None:
     bad = tmp_path / "literature.csv"
     head = fixture.LITERATURE.read_text().splitlines()[0]
@@ -230,6 +237,17 @@ def test_every_figure_has_a_module_of_its_own(tree) -> None:
     assert all(module.exists() and module.parent == Path(figures.__file__).parent for module in modules.values())
     assert modules["ablation-nesting"].name == "ablation.py" and modules["samples-base"].name == "gallery.py"
     assert modules["training-curves"].name == "training_curves.py"
+
+
+def test_numbers_of_too_few_pictures_are_marked(tree) -> None:
+    """The fixture has 256 pictures: enough for shares and CLIP scores, too few for a Fréchet distance."""
+    study, sources, _ = tree
+    evidence, artifacts = read_evidence(study, sources.metrics_csv), Artifacts(sources.results)
+    notes = instruments.survey(evidence, artifacts)["notes"]
+    marked = [note for note in notes if "Here there are FEWER: 256." in note]
+    assert marked and all("sensible from 500 pictures" in note for note in marked)
+    assert sum("sensible from 100 pictures" in note for note in notes) > 1
+    assert sum("with their own captions" in note for note in notes) == 1
 
 
 def test_titles_do_not_reach_tables_or_figures(tree, tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ from mdm import study
 from mdm.config import StudyError
 from mdm.config.instruments import ScoreSettings
 from mdm.config.recipe_measured import FeaturesRecipe, ScoresRecipe
-from mdm.evaluate import smallest
+from mdm.evaluate import scores_besides, smallest
 from mdm.evaluate.inception_score import inception_score
+from mdm.evaluate.intervals import groups_of
 from mdm.evaluate.metric_names import AMONG_EACH_OTHER, MEASURABLE
 from mdm.evaluate.scores_besides import measured_besides
 from mdm.evaluate.smallest import Smallest
@@ -24,7 +25,7 @@ BOTH = ("precision_recall", "density_coverage")
 
 def side(count: int, seed: int, **arrays: np.ndarray) -> Any:
     features = np.random.default_rng(seed).normal(size=(count, 6)).astype(np.float32)
-    return SimpleNamespace(arrays={"judge": features, **arrays})
+    return SimpleNamespace(arrays={"judge": features, **arrays}, per_prompt=1)
 
 
 @pytest.fixture
@@ -66,6 +67,21 @@ def test_at_most_so_many_pictures_are_compared_taken_from_everywhere() -> None:
     rows, _ = measured_besides(BOTH, side(150, 0), side(150, 1), None, settings)
     assert {row["metric"]: row["n"] for row in rows}["precision_judge"] == 60
     assert {row["metric"]: row["n"] for row in rows}["coverage_judge"] == 60
+
+
+@pytest.mark.usefixtures("few_are_enough")
+def test_pictures_of_a_prompt_stay_together_where_not_all_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Groups of intervals take every twentieth row; 40 prompts stand three times."""
+    seen: list[np.ndarray] = []
+    for name in ("precision_recall", "density_coverage"):
+        measure = getattr(scores_besides, name)
+        monkeypatch.setattr(scores_besides, name, lambda drawn, *a, m=measure: seen.append(drawn) or m(drawn, *a))
+    generated = side(120, 0)
+    generated.per_prompt, generated.arrays["judge"][:, 0] = 3, np.tile(np.arange(40), 3)
+    measured_besides(BOTH, generated, side(200, 1), None, ScoreSettings(most_drawn=90))
+    for drawn in seen:
+        held = [set(drawn[group, 0]) for group in groups_of(len(drawn))]
+        assert len(drawn) == 90 and sum(map(len, held)) == 40
 
 
 def test_too_few_pictures_have_no_number_but_a_reason() -> None:
@@ -128,6 +144,62 @@ def test_claims_about_what_has_no_number_are_refused(metric: str, asked: list[st
         loaded(**{"protocols.zero-shot.metrics": asked, **claim(metric)})
 
 
+@pytest.mark.parametrize(
+    ("metric", "why"),
+    [
+        ("fd_dino", "has no dino, which measures fd_dino"),
+        ("kid_inception", "has no inception"),
+        ("fid_published", "has no published"),
+        ("fvd_s3d", "not of pictures, which 'base' draws"),
+        ("kd_motion_judge", "not of pictures"),
+        ("frame_consistency", "not of pictures"),
+    ],
+)
+def test_claims_about_networks_that_nobody_asks_are_refused(metric: str, why: str) -> None:
+    """They would stay "not run" for ever."""
+    with pytest.raises(StudyError, match=why):
+        loaded(**claim(metric))
+
+
+PROTOCOL = {"protocols.zero-shot.num_images": 3000, "protocols.zero-shot.num_reference": 3000,
+            "data.scenes-new.settings.num_images": 6000}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "fewer", [{"keep_rows": 100}, {"settings": {"most_real": 100}}, {"settings": {"most_drawn": 9}}]
+)
+def test_settings_that_leave_too_few_pictures_are_seen_before_anything_runs(fewer: dict[str, Any]) -> None:
+    asked = {**PROTOCOL, "protocols.zero-shot.metrics": ["precision_recall"], **claim("precision_judge")}
+    assert loaded(**asked).claims
+    with pytest.raises(StudyError, match="left out of tables and verdicts: too few pictures"):
+        loaded(**asked, **{f"protocols.zero-shot.{key}": value for key, value in fewer.items()})
+
+
 def test_metrics_of_features_that_nothing_reads_are_refused() -> None:
     with pytest.raises(StudyError, match="inception_score is of a classifier; name inception weights"):
         loaded(**{"protocols.zero-shot.metrics": ["inception_score"]})
+
+
+def test_the_order_of_metrics_asks_for_the_same() -> None:
+    both = [loaded(**{"protocols.zero-shot.metrics": list(order)}) for order in (BOTH, BOTH[::-1])]
+    assert set(both[0].artifacts) == set(both[1].artifacts)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"metrics": [BOTH[0], BOTH[0]]}, "one is named twice"),
+        ({"settings": {"precision_nearest": 9}}, "precision_nearest has no effect without metrics"),
+        ({"settings": {"coverage_nearest": 9}, "metrics": [BOTH[0]]}, "coverage_nearest has no effect"),
+        ({"settings": {"most_real": 9}, "metrics": ["composition"]}, "most_real has no effect"),
+    ],
+)
+def test_settings_of_metrics_that_nobody_asks_for_are_refused(changes: dict[str, Any], why: str) -> None:
+    """They made new scores of the same numbers."""
+    with pytest.raises(StudyError, match=why):
+        loaded(**{f"protocols.zero-shot.{key}": value for key, value in changes.items()})
+
+
+def test_rows_of_no_real_pictures_cannot_be_kept() -> None:
+    with pytest.raises(StudyError, match="keep_rows has no effect without real pictures"):
+        loaded(**{"protocols.drawn": {"description": "d", "num_images": 4, "keep_rows": 2}})

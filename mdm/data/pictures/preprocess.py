@@ -82,6 +82,9 @@ class PictureSettings(Strict):
             raise ValueError(f"jpg_quality {self.jpg_quality} has no effect on stored: {self.stored}; remove it")
         if self.resize == "adm" and self.crop != "centre":
             raise ValueError(f"resize: adm cuts the square in the middle, and crop is {self.crop}; write crop: centre")
+        if self.resize == "adm" and (self.decode == "dct" or self.stored == "jpg"):
+            given = f"decode: {self.decode}" if self.decode == "dct" else f"stored: {self.stored}"
+            raise ValueError(f"resize: adm is a rule of every pixel, which {given} would change; leave that out")
         return self
 
 

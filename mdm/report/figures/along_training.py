@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from mdm.config.units import short
-from mdm.evaluate.metric_names import FRECHET_DISTANCES
+from mdm.evaluate.metric_names import FRECHET_DISTANCES, VIDEO_DISTANCES
 from mdm.report import curves
 from mdm.report.collect import Artifacts
 from mdm.report.curves import Moment, Row
@@ -64,7 +64,9 @@ def _scales(grid: Any, rows: list[Row], metrics: list[str]) -> None:
             axis.xaxis.set_minor_formatter(NullFormatter())
         axis.xaxis.set_major_formatter(plain)
     for axes, metric in zip(grid, metrics, strict=True):
-        if metric.startswith(FRECHET_DISTANCES) and _decade([row.value for row in rows if row.metric == metric]):
+        if metric.startswith((*FRECHET_DISTANCES, *VIDEO_DISTANCES)) and _decade(
+            [row.value for row in rows if row.metric == metric]
+        ):
             axes[0].set_yscale("log")
             axes[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axes[0].yaxis.set_minor_formatter(NullFormatter())

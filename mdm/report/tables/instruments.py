@@ -110,18 +110,25 @@ def _limits(evidence: Evidence, protocol: str | None) -> Iterator[str]:
         if real and metric.startswith(EXPECTED):
             yield f"{describe(metric).title}: of as many other real pictures {shown(metric, real).text()} is expected."
         elif real and not metric.startswith("alignment"):
-            yield f"{describe(metric).title}: real pictures with their own captions reach {real.text()}."
+            own = " with their own captions" if metric.startswith("clip_score") else ""
+            yield f"{describe(metric).title}: real pictures{own} reach {shown(metric, real).text()}."
 
 
 def numbers_needed(evidence: Evidence, artifacts: Artifacts, protocol: str | None) -> Iterator[str]:
-    """From how many pictures each metric is sensible, its bias there, and which had too few to have a number."""
-    for metric in evidence.metrics(protocol):
-        if known := smallest(metric):
-            yield f"{describe(metric).title}: sensible from {known.fewest} pictures of either kind; bias: {known.bias}."
+    """From how many pictures each metric is sensible, its bias there, and which had fewer, or too few for a number."""
+    counts: dict[str, int] = {}
     left_out = {}
     for evaluation in (evaluation for run in evidence.study.runs for evaluation in run.evaluations):
-        for row in (artifacts.json(evaluation.scores, "scores.json") or {}).get("left_out", ()):
+        scores = artifacts.json(evaluation.scores, "scores.json") or {}
+        for row in scores.get("metrics", ()) if evaluation.protocol == protocol else ():
+            counts[row["metric"]] = min(row["n"], counts.get(row["metric"], row["n"]))
+        for row in scores.get("left_out", ()):
             left_out[evaluation.protocol, row["metric"]] = row["why"]
+    for metric in evidence.metrics(protocol):
+        if known := smallest(metric):
+            title, count = describe(metric).title, counts.get(metric, known.fewest)
+            few = f" Here there are FEWER: {count}." if count < known.fewest else ""
+            yield f"{title}: sensible from {known.fewest} pictures of either kind; bias: {known.bias}.{few}"
     for (place, metric), why in left_out.items():
         yield f"{describe(metric).title}, protocol {place}: not given, {why}."
 

@@ -20,7 +20,10 @@ STATUSES = {
     "digitised": "measured off a figure",
 }
 TABLES = ("1", "since")  # the paper's Table 1, and what came after it
-NOT_COMPARABLE = "Our rows are another data set at a far smaller scale: they are NOT comparable with the others."
+NOT_COMPARABLE = (
+    "Our rows are measured under protocols of ours, those of small studies on another data set at a far smaller scale: "
+    "they are NOT comparable with the others, which themselves were measured in several ways."
+)
 
 
 def read_literature(path: Path) -> list[dict[str, str]]:

@@ -10,7 +10,8 @@ from mdm.study.claims import Reference
 CAPTION = (
     "After how many times what the other run had spent at its best a run is as good as that: 0.5 is twice as soon. "
     "Read off straight lines between snapshots over the logarithm of the cost; brackets: 95 % over pairs of trainings "
-    "and over pictures. Where a pair is never as good, or is so at its first snapshot already, only a bound is known."
+    "and over pictures. Where a pair is never as good, or is so at its first snapshot already, only a bound is known. "
+    "Of methods that are alike a number stands by luck, and too low: near 1 an interval covers less than it says."
 )
 COLUMNS = (
     ("run", "Run", False), ("best_of", "Reaches the best of", False), ("metric", "By", False),
