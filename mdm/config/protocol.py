@@ -23,7 +23,7 @@ SETTINGS_OF = {
 class ProtocolConfig(Strict):
     """One way of measuring, hashed into the result's path: named (`standard`), or written out."""
 
-    later: ClassVar = ("dino", "metrics", "keep_rows", "published", "video", "per_prompt")
+    later: ClassVar = ("dino", "metrics", "keep_rows", "published", "video", "per_prompt", "named_only")
 
     description: str = Field(default="", description="default: that of the standard")
     standard: Name | None = Field(
@@ -77,6 +77,9 @@ class ProtocolConfig(Strict):
     spectrum: bool = Field(default=False, description="measure the fine detail of every level against real pictures")
     settings: dict[str, Any] = Field(
         default={}, description="chance_shifts: how many wrong captions guessing is measured with"
+    )
+    named_only: bool = Field(
+        default=False, description="measures only the ablations that name it in `protocols`, such as those of clips"
     )
     resources: DrawingResources = DrawingResources()
 

@@ -22,13 +22,19 @@ class Evaluations:
         if self._along and self._along.protocol not in self._protocols:
             unknown, valid = self._along.protocol, nearest(self._along.protocol, self._protocols)
             raise StudyError(f"{where}: along.protocol: there is no '{unknown}'; {valid}")
+        if (first := next(iter(self._protocols), None)) and self._protocols[first].named_only:
+            raise StudyError(
+                f"{where}: protocols.{first}.named_only: claims and tables mean the first protocol, which measures "
+                "every run; write another one first"
+            )
         self.audits = Audits(made, config, resources, where)
 
     @property
     def usual(self) -> list[str]:
-        """The protocols that measure the end of every run: all but one that is there for curves alone."""
+        """The protocols that measure the end of every run: all but those for curves alone, or for named ablations."""
         names = list(self._protocols)
-        return [name for name in names if name == names[0] or not self._along or name != self._along.protocol]
+        curves = {self._along.protocol} - {names[0]} if self._along else set()
+        return [name for name in names if name not in curves and not self._protocols[name].named_only]
 
     def at_end(self, run: RunConfig, last: Stage, name: str, guide: str | None) -> Evaluation:
         """Measure what the last stage trained."""

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 from test_clips import films
 from test_train_clips import content, make
 
+from mdm.config import StudyError
 from mdm.config.instruments import ScoreSettings
 from mdm.config.sizes import Clip
 from mdm.evaluate import features as features_module
@@ -213,3 +214,19 @@ def test_tables_frame_distances_of_clips_by_real_ones_without_motion() -> None:
     rows = frame_rows(Measured(), ["kd_motion_judge"], "p")
     assert [row["run"].text for row in rows] == ["real pictures", "real clips, frozen", "real clips, shuffled"]
     assert rows[1]["kd_motion_judge"].quantity.value == 0.5
+
+
+OTHER = {"description": "of its own", "named_only": True, "prompts": "scenes-new", "num_images": 8}
+
+
+def test_a_protocol_may_be_of_the_ablations_that_name_it():
+    changes = {"protocols.apart": OTHER, "ablations.guidance.protocols": ["apart"]}
+    measured = {run.name: [one.protocol for one in run.evaluations] for run in study.load("quick", changes).runs}
+    assert measured["guidance=4.0"] == ["apart"]
+    assert all("apart" not in names for run, names in measured.items() if not run.startswith("guidance"))
+
+
+def test_the_first_protocol_measures_every_run():
+    changes = {"protocols": {"apart": OTHER}, "claims": {}, "along": None}
+    with pytest.raises(StudyError, match="mean the first protocol"):
+        study.load("quick", changes)
