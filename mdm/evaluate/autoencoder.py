@@ -15,6 +15,7 @@ from mdm.config.latent import SCALED_OVER, AutoencoderFit, AutoencoderNetwork
 from mdm.config.recipe_latent import AutoencoderRecipe
 from mdm.data.batches.reader import Pictures
 from mdm.data.rows import to_bytes
+from mdm.evaluate.fit_saves import forget
 from mdm.evaluate.fitting import fit
 from mdm.evaluate.intervals import mean_with_interval, metric
 from mdm.evaluate.judge_network import to_input
@@ -39,7 +40,7 @@ def train_autoencoder(recipe_path: str | Path) -> None:
     recipe, folder = making.recipe, making.folder
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     pictures = Reading(making.root / recipe.data, recipe.network.resolution)
-    network, loss = _network(recipe, pictures, device)
+    network, loss = _network(recipe, pictures, device, folder)
     mean, deviation = scale(network, pictures, device)
     coder = Coder(network, mean.to(device), deviation.to(device))
     metrics = measured(coder, Reading(making.root / recipe.test, recipe.network.resolution), device)
@@ -52,6 +53,7 @@ def train_autoencoder(recipe_path: str | Path) -> None:
     parameters = sum(p.numel() for p in network.parameters())
     # Of its own training alone; what a file of weights cost is not known.
     cost = recipe.fit and {"gigaflops": round(recipe.fit.num_images * step_gigaflops(recipe.network), 3)}
+    forget(folder)
     making.finish(
         {"loss": loss, "parameters": parameters, "sha256": sha256_file(folder / WEIGHTS), **(cost or {})}, name
     )
@@ -82,12 +84,14 @@ class Reading:
         return self._kept[number]
 
 
-def _network(recipe: AutoencoderRecipe, pictures: Reading, device: torch.device) -> tuple[Autoencoder, float | None]:
+def _network(
+    recipe: AutoencoderRecipe, pictures: Reading, device: torch.device, folder: Path
+) -> tuple[Autoencoder, float | None]:
     """The trained network and its last loss, or the given one."""
     if recipe.weights:
         return given(recipe.weights, recipe.network).to(device), None
     network = build(recipe.network, recipe.fit.seed).to(device, memory_format=torch.channels_last)
-    return network, fit_autoencoder(network, pictures, recipe.fit, device)
+    return network, fit_autoencoder(network, pictures, recipe.fit, device, folder)
 
 
 def given(weights: WeightsConfig, config: AutoencoderNetwork) -> Autoencoder:
@@ -102,8 +106,13 @@ def given(weights: WeightsConfig, config: AutoencoderNetwork) -> Autoencoder:
     return network
 
 
-def fit_autoencoder(network: Autoencoder, pictures: Reading, settings: AutoencoderFit, device: torch.device) -> float:
-    """Train from the seed: the same pictures and settings give the same weights. Returns the last loss."""
+def fit_autoencoder(
+    network: Autoencoder, pictures: Reading, settings: AutoencoderFit, device: torch.device, folder: Path | None = None
+) -> float:
+    """Train from the seed: the same pictures and settings give the same weights. Returns the last loss.
+
+    With a folder, a killed training goes on where it was saved there.
+    """
 
     def loss_of(indices: Tensor, noise: torch.Generator) -> Tensor:
         clean = pictures.at(indices.tolist()).to(device, memory_format=torch.channels_last)
@@ -113,7 +122,7 @@ def fit_autoencoder(network: Autoencoder, pictures: Reading, settings: Autoencod
             settings.kl * divergence(mean, log_variance).mean() / clean[0, 0].numel()
         )
 
-    return fit("autoencoder", network, network.hidden(), loss_of, len(pictures), settings)
+    return fit("autoencoder", network, network.hidden(), loss_of, len(pictures), settings, folder)
 
 
 def reconstruction_loss(found: Tensor, clean: Tensor, settings: AutoencoderFit) -> Tensor:

@@ -2,11 +2,14 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from mdm.config.instruments import FitSettings
+from mdm.evaluate.fit_saves import Saves
 from mdm.evaluate.progress import progress
 from mdm.model.muon import Muon
 
@@ -49,15 +52,21 @@ def fit(
     loss_of: Callable[[Tensor, torch.Generator], Tensor],
     count: int,
     settings: FitSettings,
+    folder: Path | None = None,
 ) -> float:
-    """Train on `count` pictures; loss_of(indices [B], noise generator) is a scalar. Returns the last loss."""
+    """Train on `count` pictures; loss_of(indices [B], noise generator) is a scalar. Returns the last loss.
+
+    With a folder, a killed training goes on with its last save there (`fit_saves.forget` when all is written).
+    """
     optimizers = make_optimizers(module, hidden, settings)
     peaks = [optimizer.defaults["lr"] for optimizer in optimizers]
     noise = torch.Generator().manual_seed(settings.seed + 1)
     module.train()
-    loss = torch.tensor(math.nan)
-    with progress(task, settings.num_images) as bar:
-        for step, indices in enumerate(shuffled_batches(count, settings)):
+    loss, saves = torch.tensor(math.nan), Saves(folder, module, optimizers, noise)
+    done = saves.resume()
+    batches = islice(enumerate(shuffled_batches(count, settings)), done, None)
+    with progress(task, settings.num_images, done=done * settings.batch_images) as bar:
+        for step, indices in batches:
             factor = rate_factor((step + 1) * settings.batch_images / (settings.num_images + settings.batch_images))
             loss = loss_of(indices, noise)
             if not torch.isfinite(loss):
@@ -69,5 +78,6 @@ def fit(
                 optimizer.step()
             bar.set_postfix_str(f"loss {loss.item():.4f}", refresh=False)
             bar.update(min(len(indices), bar.total - bar.n))
+            saves.after(step + 1)
     module.eval()
     return loss.item()

@@ -24,7 +24,7 @@ from mdm.data.batches.codes import Moments
 from mdm.data.batches.reader import Pictures
 from mdm.data.pictures.decode import BadPicture, Failure
 from mdm.data.rows import to_bytes
-from mdm.evaluate import autoencoder, encode
+from mdm.evaluate import autoencoder, encode, fit_saves, fitting
 from mdm.evaluate.archive import read_array
 from mdm.evaluate.generate import generate
 from mdm.files.artifact import read_recipe
@@ -220,22 +220,30 @@ def test_exact_arithmetic_leaves_everything_but_tf32_as_it_is(monkeypatch):
     assert cudnn.allow_tf32 and cudnn.deterministic
 
 
-def test_a_killed_training_of_an_autoencoder_starts_again_to_the_same_weights(world, tmp_path):
+@pytest.mark.parametrize("saved", [False, True])
+def test_a_killed_training_of_an_autoencoder_ends_with_the_same_weights(world, tmp_path, monkeypatch, saved):
+    """From its beginning, or from its last save, which is there in time if the training takes long."""
     whole = folder_of(world, "autoencoder")
     shutil.copytree(world[0], tmp_path / "results")
     recipe = tmp_path / "results" / whole.relative_to(world[0]) / "recipe.json"
     for name in ("weights.safetensors", "manifest.json", "autoencoder.json"):
         recipe.with_name(name).unlink()
-    (process,) = begin(1, fit_and_halt, recipe)
+    (process,) = begin(1, fit_and_halt, recipe, 0.0 if saved else 600.0)
     wait_for(recipe.parent / "halted")
     process.kill(), process.join()
     assert process.exitcode == -signal.SIGKILL and not recipe.with_name("weights.safetensors").exists()
+    steps, step = [], fitting.rate_factor
+    monkeypatch.setattr(fitting, "rate_factor", lambda share: steps.append(share) or step(share))
     autoencoder.train_autoencoder(recipe)
     assert sha256_file(recipe.with_name("weights.safetensors")) == sha256_file(whole / "weights.safetensors")
+    fit = read_json(recipe)["fit"]
+    assert len(steps) == fit["num_images"] // fit["batch_images"] - (3 if saved else 0)
+    assert not (recipe.parent / fit_saves.SAVE).exists()
 
 
-def fit_and_halt(recipe):
-    """Train three steps of an autoencoder and then wait to be killed."""
+def fit_and_halt(recipe, seconds):
+    """Train three steps of an autoencoder, saving every so many seconds, and then wait to be killed."""
+    fit_saves.SAVE_SECONDS = seconds
     count, loss = itertools.count(), autoencoder.reconstruction_loss
 
     def halting(*words):
