@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mdm.config.base import Positive, Strict
 from mdm.config.sizes import Clip, Size, listed
@@ -20,6 +20,15 @@ class UpsamplesConfig(Strict):
         description="noise on the small pictures in training, of which the network is told: uniform levels of the "
         "unshifted schedule of the stage that draws them, or none",
     )
+    most: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=1.0, description="the uniform levels end here: a short training looks at those that drawing uses alone"
+    )
+
+    @model_validator(mode="after")
+    def _ends_some_noise(self) -> UpsamplesConfig:
+        if self.noise == "none" and self.most != type(self).model_fields["most"].default:
+            raise ValueError(f"upsamples.most {self.most} has no effect with noise: none; leave it out")
+        return self
 
 
 class LowConfig(Strict):
@@ -43,6 +52,9 @@ class LowConfig(Strict):
 class AugmentationConfig(Strict):
     """The noise that small pictures get in training, and the levels that drawing may use. Part of a stage's recipe."""
 
+    later: ClassVar = ("most",)
+
     levels: Literal["uniform", "none"]
     schedule: Literal["squared-cosine", "cosine", "linear", "sigmoid"]
     steps: Positive
+    most: Annotated[float, Field(gt=0, le=1)] = 1.0

@@ -18,18 +18,18 @@ GOLDEN = 0.6180339887498949  # multiples of it, modulo one, are spread evenly ho
 
 
 def drawn_levels(config: AugmentationConfig, seed: int, pictures: Sequence[int]) -> Tensor:
-    """Noise levels [B] of training, uniform in [0, 1), one for each image counter."""
+    """Noise levels [B] of training, uniform in [0, most), one for each image counter."""
     if config.levels == "none":
         return torch.zeros(len(pictures))
     draws = [torch.rand(1, generator=generator("augmentation-level", seed, int(p))) for p in pictures]
-    return torch.cat(draws)
+    return torch.cat(draws) * config.most
 
 
 def spread_levels(config: AugmentationConfig, count: int) -> Tensor:
     """Noise levels [count] spread evenly, in an order that has nothing to do with that of times."""
     if config.levels == "none":
         return torch.zeros(count)
-    return (torch.arange(count, dtype=torch.float64) * GOLDEN % 1).float()
+    return (torch.arange(count, dtype=torch.float64) * GOLDEN % 1).float() * config.most
 
 
 def augmented(config: AugmentationConfig, low: Tensor, levels: Tensor, seed: int, pictures: Sequence[int]) -> Tensor:

@@ -64,7 +64,9 @@ def augmentation_of(stage: StageConfig, base: StageRecipe | None) -> Augmentatio
     if stage.upsamples is None or base is None:
         return None
     diffusion = base.diffusion if stage.upsamples.noise != "none" else DiffusionConfig()
-    return AugmentationConfig(levels=stage.upsamples.noise, schedule=diffusion.schedule, steps=diffusion.steps)
+    return AugmentationConfig(
+        levels=stage.upsamples.noise, schedule=diffusion.schedule, steps=diffusion.steps, most=stage.upsamples.most
+    )
 
 
 def at(run: RunConfig, last: Stage, stage: Stage, where: str) -> RunConfig:
@@ -101,6 +103,11 @@ def check_low(sample: SampleConfig, stage: StageRecipe, where: str) -> None:
         raise StudyError(
             f"{where}: sample.low_noise {sample.low_noise}: the upsampler was trained with upsamples.noise: none and "
             "never saw noise; write low_noise: 0, or noise: uniform"
+        )
+    if sample.low_noise > stage.augmentation.most:
+        raise StudyError(
+            f"{where}: sample.low_noise {sample.low_noise}: the upsampler was trained with noise up to upsamples.most "
+            f"{stage.augmentation.most} alone; write that or less"
         )
     if sample.low == "real" and sample.base:
         raise StudyError(f"{where}: sample.base {sample.base} has no effect with low: real; leave it out")

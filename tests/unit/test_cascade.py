@@ -170,6 +170,8 @@ WRONG = [
     ({"r8": R8}, {"low_noise": 0.1}, "sample.low_noise 0.1 has no effect without an upsampler"),
     ({"r8": R8}, {"low": "real"}, "sample.low real has no effect without an upsampler"),
     ({"r8": R8, "up16": UP16}, {"low_noise": 1.0}, "less than 1"),
+    ({"r8": R8, "up16": {**UP16, "upsamples": {"size": 8, "most": 0.3}}}, {"low_noise": 0.4}, "upsamples.most 0.3"),
+    ({"r8": R8, "up16": {**UP16, "upsamples": {"size": 8, "noise": "none", "most": 0.3}}}, {}, "no effect with noise"),
     ({"r8": R8, "up16": {**UP16, "upsamples": {"size": 8, "noise": "none"}}}, {"low_noise": 0.1}, "never saw noise"),
     ({"r8": R8, "up16": UP16}, {"low": "real", "base": {"steps": 2}}, "no effect with low: real"),
     ({"r8": R8, "up16": UP16}, {"base": {"low_noise": 0.1}}, "stage 'r8' is no upsampler"),

@@ -188,6 +188,13 @@ def test_levels_and_noise_are_functions_of_seed_and_number():
     assert torch.equal(augmented(none, low, drawn_levels(none, 1, range(6)), 1, range(6)), low)
 
 
+def test_levels_end_where_they_are_asked_to():
+    short = UNIFORM.model_copy(update={"most": 0.25})
+    drawn, spread = drawn_levels(short, 1, range(400)), spread_levels(short, 400)
+    assert torch.equal(drawn, drawn_levels(UNIFORM, 1, range(400)) * 0.25)
+    assert 0.23 < drawn.max() < 0.25 and 0.24 < spread.max() < 0.25 and abs(spread.mean() - 0.125) < 0.01
+
+
 def test_levels_are_uniform_and_independent_of_times():
     count = 2000
     levels = drawn_levels(UNIFORM, 0, range(count)).numpy()
