@@ -35,7 +35,7 @@ def test_every_arm_computes_as_much_and_has_a_curve(loaded):
 def test_the_cascade_shares_what_it_can(loaded):
     base, cascaded, noisy, real, weak, plain = (
         runs_of(loaded, name)[0]
-        for name in ("base", "cascaded", "noise-when-drawing=0.3", "real-small-pictures", "weak-base=with-noise",
+        for name in ("base", "cascaded", "noise-when-drawing=0.2", "real-small-pictures", "weak-base=with-noise",
                      "weak-base=without")
     )  # fmt: skip
     assert base.stages[0].artifact == cascaded.stages[0].artifact
