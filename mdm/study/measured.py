@@ -43,6 +43,10 @@ def check_measured(reference: Reference, name: str, protocol: ProtocolConfig, ru
         raise ExpressionError(f"{reference}: '{run.name}' has no curve along its training; give its stages snapshots")
     if reference.metric in AUTOENCODER and not run.stages[-1].latents:
         raise ExpressionError(f"{reference}: '{run.name}' has no autoencoder; name a run that is trained on codes")
+    if reference.metric.startswith("validation_loss") and run.stages[-1].latents:
+        raise ExpressionError(
+            f"{reference}: '{run.name}' is trained on codes, whose losses compare with no other run's; name a score"
+        )
     if reference.metric == LOW_PSNR and not run.stages[-1].base:
         raise ExpressionError(f"{reference}: '{run.name}' enlarges nothing; name a run that ends with an upsampler")
     if protocol.drawn_only:

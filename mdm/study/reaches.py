@@ -43,8 +43,8 @@ def _check_curves(reference: Reference, names: tuple[str, str], known: list[Run]
     for name, found in zip(names, seeds, strict=True):
         if not found:
             raise ExpressionError(
-                f"{reference.plain}: '{name}' has no curve along its training; give its stages snapshots, and leave it "
-                "out of no along.runs"
+                f"{reference.plain}: '{name}' has no curve along its training; give its stages snapshots, and name it "
+                "in along.runs, if there are any"
             )
     if not set.intersection(*seeds):
         raise ExpressionError(

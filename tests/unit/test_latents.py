@@ -493,6 +493,10 @@ BAD = {
         {"claims.ceiling": {"statement": "s", "source": "s", "expect": 'autoencoder_psnr["base"] > 30'}},
         "'base' has no autoencoder",
     ),
+    "loss": (
+        {"claims.ceiling": {"statement": "s", "source": "s", "expect": 'validation_loss_32["latent=drawn"] < 1'}},
+        "trained on codes, whose losses compare with no other",
+    ),
 }  # fmt: skip
 
 
