@@ -48,10 +48,23 @@ def test_verdicts_in_small_are_those_of_the_readme():
     assert len(told) == 5 and [(claim, said) for claim, said in told if said != f"in small: {verdicts[claim]}"] == []
 
 
+def test_verdicts_of_the_baselines_are_those_of_their_page():
+    published = {cells[0]: cells[1] for cells in rows((ROOT / "docs" / "baselines.md").read_text(encoding="utf-8"))}
+    claims = study.load("baselines").claims
+    told = {}
+    for cells in rows(PAGE.partition("## Sentences")[2]):
+        names = [claim for name, claim in ENTRY.findall(cells[-2]) if name == "baselines"]
+        words = cells[-1].removeprefix("in small: ").split("; ")
+        told |= dict(zip(names, words, strict=True)) if names else {}
+    told |= dict(re.findall(r"`baselines/([a-z-]+)` \((reproduced|inconclusive)\)", PAGE))
+    assert set(told) == set(claims)
+    assert told == {name: published[claim.statement] for name, claim in claims.items()}
+
+
 def test_every_row_has_a_state_and_no_planned_run_has_a_verdict():
     tables = rows(PAGE.partition("## Tables")[2])
     assert {len(cells) for cells in tables} == {4, 5}
     states = ("planned", "in small", "not ", "listed", "rebuilt", "---", "state")
     assert [cells for cells in tables if not cells[-2].startswith(states)] == []
-    ran = [cells for cells in tables if cells[-1].startswith("in small") and "`laptop/" not in cells[-2]]
+    ran = [c for c in tables if c[-1].startswith("in small") and not re.search("`(laptop|baselines)/", c[-2])]
     assert ran == []
