@@ -72,6 +72,13 @@ def parse(model: type[Model], content: dict[str, Any], where: str) -> Model:
         raise StudyError("\n".join(_explain(problem, where) for problem in error.errors())) from None
 
 
+def require_groups(channels: Iterable[int], norm_groups: int) -> None:
+    """Refuse widths that cannot be normalised in so many groups."""
+    for width in channels:
+        if width % norm_groups:
+            raise ValueError(f"channels {width} is not divisible by norm_groups {norm_groups}")
+
+
 def _explain(problem: Any, where: str) -> str:
     place = ".".join(str(part) for part in problem["loc"])
     message = problem["msg"].removeprefix("Value error, ")

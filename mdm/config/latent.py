@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from mdm.config.base import Name, Positive, Strict, Width
+from mdm.config.base import Name, Positive, Strict, Width, require_groups
 from mdm.config.instruments import FitSettings, WeightsConfig
 from mdm.config.training import ResourceConfig
 
@@ -53,9 +53,7 @@ class AutoencoderNetwork(Strict):
                 f"factor {self.factor} with {len(self.channels)} entries of channels, which halve the side to 1/"
                 f"{reached}; write factor: {reached}, or another number of channels"
             )
-        for width in self.channels:
-            if width % self.norm_groups:
-                raise ValueError(f"channels {width} is not divisible by norm_groups {self.norm_groups}")
+        require_groups(self.channels, self.norm_groups)
         return self
 
 

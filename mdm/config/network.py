@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from mdm.config.base import Count, Decay, Layers, Positive, Strict, Width
+from mdm.config.base import Count, Decay, Layers, Positive, Strict, Width, require_groups
 from mdm.config.cascade import LowConfig
 from mdm.config.sizes import Clip, Codes, Size
 from mdm.config.song import SongSettings
@@ -115,9 +115,7 @@ class LevelConfig(Strict):
                 f"resolution {self.resolution} cannot be halved {depth - 1} times{blocks}; "
                 f"use a multiple of {self.ratio}"
             )
-        for width in self.channels:
-            if width % self.norm_groups:
-                raise ValueError(f"channels {width} is not divisible by norm_groups {self.norm_groups}")
+        require_groups(self.channels, self.norm_groups)
         widths = [w for w, layers in zip(self.channels, self.attention, strict=False) if layers]
         for width in widths + ([self.channels[-1]] if self.middle else []):
             if width % 32:

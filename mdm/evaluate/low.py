@@ -10,6 +10,7 @@ import torch
 
 from mdm.config import StudyError
 from mdm.config.recipe import SamplesRecipe, StageRecipe
+from mdm.data.batches.loader import from_bytes
 from mdm.data.pictures.decode import shrink
 from mdm.diffusion.augmentation import augmented
 from mdm.evaluate.archive import array_names, read_batches, read_rows
@@ -53,7 +54,7 @@ class LowPictures:
         """Noise of a picture is a function of seed and number; the network is told its level."""
         if self._augmentation is None:
             return None
-        pixels = torch.from_numpy(self._source(numbers).copy()).permute(0, 3, 1, 2).float() / 127.5 - 1
+        pixels = from_bytes(self._source(numbers).copy())
         levels = torch.full((len(numbers),), self._noise)
         low = augmented(self._augmentation, pixels, levels, self._seed, numbers)
         return Low(low, levels).each(lambda x: x.to(device))

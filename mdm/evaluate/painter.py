@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mdm.config.recipe import SamplesRecipe, SnapshotRecipe, StageRecipe
 from mdm.data.batches.classes import class_label
+from mdm.data.batches.loader import from_bytes
 from mdm.data.rows import Row, to_bytes
 from mdm.data.text.cache import Embeddings
 from mdm.diffusion import schedule
@@ -121,8 +122,7 @@ class Painter:
     ) -> dict[int, np.ndarray]:
         """B prompts -> uint8 pictures [B, R, R, 3] by resolution R."""
         if self._coder and self._real:
-            pixels = torch.from_numpy(self._real.at(ids)).permute(0, 3, 1, 2).float() / 127.5 - 1
-            codes = self._coder.encode(pixels)[:, 0]
+            codes = self._coder.encode(from_bytes(self._real.at(ids)))[:, 0]
             return {self.resolutions[0]: to_bytes(self._coder.decode(codes))}
         none = [self._class_label.none] if self._class_label else None
         low = self.low.of(ids, self._device)

@@ -105,3 +105,17 @@ def crossings(curve: Emm, rows: Iterable[Number]) -> Mapping[int, Crossing]:
     """The crossing of each seed with which every size of the curve was trained and measured."""
     known = places(curve, rows)
     return {seed: crossing(own, curve.level) for seed, own in known.items() if len(own) == len(curve.sizes)}
+
+
+def first_reached(curve: Sequence[tuple[float, float]], level: float) -> float:
+    """The cost at which a rising curve of (cost, score) first is at the level, by lines over the logarithm of the cost.
+
+    Infinite where it never is, minus infinite where it is beyond it from the beginning.
+    """
+    if curve[0][1] >= level:
+        return -math.inf if curve[0][1] > level else curve[0][0]
+    for (a, low), (b, high) in pairwise(curve):
+        if high >= level:
+            share = (level - low) / (high - low)
+            return math.exp(math.log(a) + share * (math.log(b) - math.log(a)))
+    return math.inf

@@ -10,38 +10,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from mdm.evaluate.intervals import standard_error, student_quantile
+from mdm.evaluate.intervals import Estimate
 from mdm.evaluate.metric_names import COPYING_ONSET, DISTANCES, at_level, quality_onset
+from mdm.report.crossing import first_reached
 from mdm.study.runs import Run
 
 HALF, TENTH = 0.5, math.log(1.1)
 Read = Callable[[str | None, str], Any | None]  # artifact and file -> its content, None where it is not there
 
 
-def first_at(images: Sequence[float], rising: Sequence[float], level: float) -> float:
-    """The number of pictures at which a curve first is at the level."""
-    if rising[0] >= level:
-        return images[0] if rising[0] == level else -math.inf
-    for (a, low), (b, high) in pairwise(zip(images, rising, strict=True)):
-        if high >= level:
-            return math.exp(math.log(a) + (level - low) / (high - low) * math.log(b / a))
-    return math.inf
-
-
 def copying(images: Sequence[float], shares: Sequence[float]) -> float:
     """Where half of what is drawn are copies."""
-    return first_at(images, shares, HALF)
+    return first_reached(list(zip(images, shares, strict=True)), HALF)
 
 
 def quality(images: Sequence[float], distances: Sequence[float]) -> float:
     """Where a distance is within a tenth of its smallest."""
     falling = [-math.log(max(distance, 1e-12)) for distance in distances]
-    return first_at(images, falling, max(falling) - TENTH)
+    return first_reached(list(zip(images, falling, strict=True)), max(falling) - TENTH)
 
 
 def parts(run: Run, read: Read) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -95,5 +85,5 @@ def _interval(value: float, without: Sequence[float]) -> dict[str, Any]:
     """Student's interval over drawn pictures, where all their groups tell an onset."""
     if not without or not all(map(math.isfinite, (value, *without))):
         return {"low": None, "high": None}
-    half = student_quantile(len(without) - 1) * standard_error(np.array(without))
+    half = Estimate(value, np.array(without)).half_width
     return {"low": value - half, "high": value + half, "without": list(without)}

@@ -16,11 +16,11 @@ fifth of cases for k = 3: "sooner" is said of equals in some 3 % of all studies,
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 from mdm.evaluate.metric_names import FRECHET_DISTANCES, VIDEO_DISTANCES
 from mdm.report.collect import Artifacts, write_csv
+from mdm.report.crossing import first_reached
 from mdm.report.curves import spent
 from mdm.report.metrics import describe
 from mdm.report.quantity import Measurement, Quantity, logarithm, over_seeds
@@ -65,17 +65,6 @@ class Reached:
     without_real: str = ""
 
 
-def crossing(curve: Sequence[tuple[float, float]], level: float) -> float:
-    """The cost at which a rising curve of (cost, score) first is at the level; infinite outside of it."""
-    if curve[0][1] >= level:
-        return -math.inf if curve[0][1] > level else curve[0][0]
-    for (a, low), (b, high) in pairwise(curve):
-        if high >= level:
-            share = (level - low) / (high - low)
-            return math.exp(math.log(a) + share * (math.log(b) - math.log(a)))
-    return math.inf
-
-
 def best(curve: Sequence[tuple[float, float]]) -> tuple[float, float]:
     """The cost and the score of the best moment, the first of equals."""
     return max(curve, key=lambda moment: (moment[1], -moment[0]))
@@ -84,7 +73,7 @@ def best(curve: Sequence[tuple[float, float]]) -> tuple[float, float]:
 def ratio(own: Sequence[tuple[float, float]], other: Sequence[tuple[float, float]]) -> float:
     """Cost at which a curve first reaches the best of the other, over the cost of that."""
     cost, level = best(other)
-    return crossing(own, level) / cost
+    return first_reached(own, level) / cost
 
 
 def pair(reference: Reference, seed: int, own: Sequence[Moment], other: Sequence[Moment]) -> Reached:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mdm.config import ModelConfig, SongConfig
 from mdm.config.recipe import StageRecipe
+from mdm.data.batches.loader import from_bytes
 from mdm.data.rows import to_bytes
 from mdm.diffusion.augmentation import augmented, drawn_levels, spread_levels
 from mdm.diffusion.reduce import reduced
@@ -18,7 +19,7 @@ from mdm.model.upsampler import Low
 
 def small(images: Tensor, size: int) -> Tensor:
     """Real pictures [B,3,R,R] -> [B,3,size,size], rounded to bytes, as those are that the base will have drawn."""
-    return torch.from_numpy(to_bytes(reduced(images, size))).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return from_bytes(to_bytes(reduced(images, size)))
 
 
 def training_low(recipe: StageRecipe, images: Tensor, pictures: Sequence[int]) -> Low | None:

@@ -9,8 +9,9 @@ from mdm.config import StudyError
 from mdm.evaluate.intervals import groups_of
 from mdm.files.atomic import write_json
 from mdm.report import collect
+from mdm.report.crossing import first_reached
 from mdm.report.evidence import read_evidence
-from mdm.report.onset import copying, first_at, quality
+from mdm.report.onset import copying, quality
 from mdm.report.verdicts import judge_all
 from mdm.study import study
 
@@ -26,7 +27,7 @@ def test_between_snapshots_a_curve_is_a_line_over_the_logarithm():
 def test_nothing_is_guessed_outside_of_the_snapshots():
     assert copying(IMAGES, (0.0, 0.1, 0.2, 0.4)) == math.inf
     assert copying(IMAGES, (0.7, 0.8, 0.9, 1.0)) == -math.inf
-    assert first_at(IMAGES, (0.5, 0.8, 0.9, 1.0), 0.5) == 1000
+    assert first_reached(list(zip(IMAGES, (0.5, 0.8, 0.9, 1.0), strict=True)), 0.5) == 1000
 
 
 def test_quality_is_there_within_a_tenth_of_the_best():

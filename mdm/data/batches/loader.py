@@ -50,6 +50,11 @@ def signal(images: torch.Tensor) -> torch.Tensor:
     return images.to(torch.float32, memory_format=torch.contiguous_format) / 127.5 - 1
 
 
+def from_bytes(pictures: np.ndarray) -> torch.Tensor:
+    """Return bytes with colours last [B,R,R,3] as networks see them, [B,3,R,R], lying in memory as they did."""
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
 class Loader:
     """Endless epochs over a data folder, each a new permutation unless `order` says otherwise (train.order)."""
 
